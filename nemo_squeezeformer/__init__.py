@@ -1,0 +1,23 @@
+"""The Squeezeformer speech encoder for NVIDIA NeMo.
+
+Importing this package makes NeMo know the encoder, its recipes and its old checkpoints, without loading NeMo or torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from nemo_squeezeformer.register import install
+
+__version__ = "0.1.0"
+__all__ = ["SqueezeformerEncoder", "SqueezeformerEncoderAdapter"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:  # NeMo's registry of adapters must know both as soon as there is one
+        return getattr(importlib.import_module("nemo_squeezeformer.peft"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+install()

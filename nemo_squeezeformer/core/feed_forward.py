@@ -1,0 +1,54 @@
+"""The position-wise modules: feed-forward, and the learned scaling in front of every module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+
+class ScaleBias(nn.Module):
+    """The learned affine map that replaces the pre-LayerNorm of each module (paper, section 3.2.2).
+
+    With ``adaptive=False`` it stays the identity, kept in the state dict as NeMo 2.7.3 keeps it.
+    """
+
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, d_model: int, adaptive: bool = True):
+        super().__init__()
+        if adaptive:
+            self.scale = nn.Parameter(torch.ones(d_model))
+            self.bias = nn.Parameter(torch.zeros(d_model))
+        else:
+            self.register_buffer("scale", torch.ones(d_model))
+            self.register_buffer("bias", torch.zeros(d_model))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)"""
+        return x * self.scale + self.bias
+
+
+class FeedForward(nn.Module):
+    """Expand, Swish, project."""
+
+    def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0):
+        super().__init__()
+        self.linear1 = nn.Linear(d_model, d_ff)
+        self.linear2 = nn.Linear(d_ff, d_model)
+        self.dropout = nn.Dropout(dropout)
+        for linear in (self.linear1, self.linear2):
+            init_uniform(linear, fan_in=linear.in_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)"""
+        return self.linear2(self.dropout(silu(self.linear1(x))))
+
+
+def init_uniform(module: nn.Linear | nn.Conv1d | nn.Conv2d, fan_in: float) -> None:
+    """Weight and bias uniform within 1 / sqrt(fan_in), as the authors initialise."""
+    bound = fan_in**-0.5
+    nn.init.uniform_(module.weight, -bound, bound)
+    if module.bias is not None:
+        nn.init.uniform_(module.bias, -bound, bound)

@@ -1,0 +1,51 @@
+"""One Squeezeformer layer: attention, feed-forward, convolution, feed-forward (paper, sections 3.1.2 and 3.2.2)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .attention import MultiHeadAttention
+from .convolution import ConvolutionModule
+from .feed_forward import FeedForward, ScaleBias
+from .frames import Frames
+from .streaming import LayerState
+
+
+class SqueezeformerLayer(nn.Module):
+    """Four residual branches; each has a learned scaling at its entrance and a LayerNorm after its sum."""
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        self_attn: MultiHeadAttention,
+        conv: ConvolutionModule,
+        dropout: float = 0.0,
+        adaptive_scale: bool = True,
+    ):
+        super().__init__()
+        self.self_attn_scale = ScaleBias(d_model, adaptive_scale)
+        self.self_attn = self_attn
+        self.norm_self_att = nn.LayerNorm(d_model)
+
+        self.feed_forward1_scale = ScaleBias(d_model, adaptive_scale)
+        self.feed_forward1 = FeedForward(d_model, d_ff, dropout)
+        self.norm_feed_forward1 = nn.LayerNorm(d_model)
+
+        self.conv_scale = ScaleBias(d_model, adaptive_scale)
+        self.conv = conv
+        self.norm_conv = nn.LayerNorm(d_model)
+
+        self.feed_forward2_scale = ScaleBias(d_model, adaptive_scale)
+        self.feed_forward2 = FeedForward(d_model, d_ff, dropout)
+        self.norm_feed_forward2 = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
+        """x: (B, T, D), positions: (2S - 1, D) or None -> (B, T, D)"""
+        attended = self.self_attn(self.self_attn_scale(x), frames, positions, state)
+        x = self.norm_self_att(x + self.dropout(attended))
+        x = self.norm_feed_forward1(x + self.dropout(self.feed_forward1(self.feed_forward1_scale(x))))
+        x = self.norm_conv(x + self.dropout(self.conv(self.conv_scale(x), frames, state)))
+        x = self.norm_feed_forward2(x + self.dropout(self.feed_forward2(self.feed_forward2_scale(x))))
+        return x

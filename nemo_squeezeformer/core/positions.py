@@ -1,0 +1,47 @@
+"""Sinusoidal position encodings, relative (Transformer-XL, appendix B) and absolute (Vaswani et al. 2017)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .frames import Frames
+
+
+class RelativePositions(nn.Module):
+    """Gives attention the encodings of the relative positions S-1 ... -(S-1); the frames stay as they are."""
+
+    def __init__(self, dropout: float = 0.0):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
+        """x: (B, T, D) -> x, (2S - 1, D)"""
+        s = frames.blocked.size(-1)
+        position = torch.arange(s - 1, -s, -1, dtype=torch.float32, device=x.device)
+        return x, self.dropout(sinusoids(position, x.size(-1)).to(x.dtype))
+
+
+class AbsolutePositions(nn.Module):
+    """Adds the encodings of 0 ... T-1 to the frames; attention needs none of its own."""
+
+    def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
+        """x: (B, T, D) -> (B, T, D), None"""
+        position = torch.arange(x.size(1), dtype=torch.float32, device=x.device)
+        return x + sinusoids(position, x.size(-1)).to(x.dtype), None
+
+
+def sinusoids(position: Tensor, d_model: int) -> Tensor:
+    """(N,) -> (N, D) sine and cosine interleaved; float32, since bfloat16 cannot tell positions past 256 apart."""
+    channel = torch.arange(0, d_model, 2, dtype=torch.float32, device=position.device)
+    angle = position[:, None] * torch.exp(channel * -(math.log(10000.0) / d_model))
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+def build_positions(model: str, dropout: float) -> tuple[nn.Module, nn.Module]:
+    """The encodings that ``self_attention_model`` needs: at the full frame rate, and inside the temporal U-Net."""
+    if model == "abs_pos":
+        return AbsolutePositions(), AbsolutePositions()
+    return RelativePositions(dropout), RelativePositions()

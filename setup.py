@@ -1,0 +1,38 @@
+"""Packaging: metadata, dependency ranges, and where the recipes of ``conf/`` go in an installed package."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+INIT = (ROOT / "nemo_squeezeformer" / "__init__.py").read_text(encoding="utf-8")
+CONF = ["nemo_squeezeformer.conf"] + [f"nemo_squeezeformer.conf.{name}" for name in find_packages("conf")]
+
+setup(
+    name="nemo-squeezeformer",
+    version=re.findall(r'__version__ = "(.+)"', INIT)[0],
+    description="The Squeezeformer speech encoder for NVIDIA NeMo: train, restore and transcribe",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    keywords=["speech recognition", "ASR", "NeMo", "Squeezeformer", "Conformer", "CTC"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+    ],
+    python_requires=">=3.10",
+    packages=find_packages(include=["nemo_squeezeformer", "nemo_squeezeformer.*"])
+    + CONF
+    + ["hydra_plugins", "hydra_plugins.nemo_squeezeformer"],  # the first is a namespace: Hydra's, with no __init__.py
+    package_dir={"nemo_squeezeformer.conf": "conf"},
+    package_data={name: ["*.yaml"] for name in CONF} | {"nemo_squeezeformer": ["py.typed"]},
+    install_requires=["torch>=2.2"],  # all that nemo_squeezeformer.core needs
+    extras_require={
+        "nemo": ["nemo_toolkit[asr]>=2.7.3,<3.1"],
+        "dev": ["espeakng-loader", "matplotlib", "mypy", "onnxruntime", "pytest", "ruff"],
+    },
+    entry_points={"console_scripts": ["nemo-squeezeformer=nemo_squeezeformer.__main__:main"]},
+)

@@ -1,0 +1,44 @@
+"""Models small enough to sweep over, whose random weights keep the signal alive."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nemo_squeezeformer import core
+
+SMALL = {"feat_in": 20, "n_layers": 4, "d_model": 16, "conv_kernel_size": 7, "dropout": 0.0, "dropout_emb": 0.0}
+
+
+def enliven(model: nn.Module, seed: int = 0) -> None:
+    """Move the weights that start at one or zero, so that a missing scale, norm, bias or branch shows in the output."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1 or "pos_bias" in name:
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data.add_(0.2 * noise.to(parameter.dtype))
+        elif name.endswith(("linear_q.weight", "linear_k.weight", "linear_pos.weight")):
+            parameter.data.mul_(3.0)  # attention that looks somewhere
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.copy_(0.1 * torch.randn(buffer.shape, generator=generator))
+        elif name.endswith("running_var"):
+            buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
+
+
+def small_encoder(seed: int = 0, **settings) -> core.SqueezeformerEncoder:
+    """A core encoder of 4 layers of 16, in eval mode."""
+    torch.manual_seed(seed)
+    encoder = core.SqueezeformerEncoder(**(SMALL | settings)).eval()
+    enliven(encoder, seed)
+    return encoder
+
+
+def features(batch: int, frames: int, channels: int = 20, seed: int = 0) -> Tensor:
+    """(B, F, T) of unit variance."""
+    return torch.randn(batch, channels, frames, generator=torch.Generator().manual_seed(seed))
+
+
+def valid(x: Tensor, lengths: Tensor) -> Tensor:
+    """(B, D, T) -> (sum of lengths, D): the frames that are not padding."""
+    return torch.cat([row[:, :length].T for row, length in zip(x, lengths.tolist())])
