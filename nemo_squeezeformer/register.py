@@ -1,0 +1,113 @@
+"""Makes NeMo know the encoder, when NeMo gets loaded and not before.
+
+A finder in front of ``sys.meta_path`` runs a function after one of a few NeMo modules has been executed:
+
+- ``nemo.core.classes.common`` holds the list of what a configuration may instantiate: our prefix joins it, nothing wider.
+- ``nemo.collections.asr.modules`` is where old recipes and checkpoints look for ``SqueezeformerEncoder``. Where NeMo has
+  none, from 3.0.0 on, the name leads to ours, as do the names in ``...modules.squeezeformer_encoder``.
+- ``omegaconf`` learns the functions that our recipes call to turn epochs into steps.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+PREFIX = "nemo_squeezeformer."
+ENCODERS = ("SqueezeformerEncoder", "SqueezeformerEncoderAdapter")
+ASR_MODULES = "nemo.collections.asr.modules"
+OLD_MODULE = f"{ASR_MODULES}.squeezeformer_encoder"
+
+
+def install() -> None:
+    """Register with what is loaded already, and with the rest when it gets loaded. Calling it again does nothing."""
+    if any(isinstance(finder, AfterImport) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, AfterImport())
+    for name, after in AFTER_IMPORT.items():
+        if name in sys.modules:
+            after(sys.modules[name])
+
+
+def allow_our_classes(common: ModuleType) -> None:
+    """Let configurations instantiate classes of this package."""
+    if PREFIX not in common.ALLOWED_TARGET_PREFIXES:
+        common.ALLOWED_TARGET_PREFIXES.append(PREFIX)
+
+
+def serve_old_names(modules: ModuleType) -> None:
+    """Let ``SqueezeformerEncoder`` be found where NeMo 2 had it, unless it is still there.
+
+    Lazily: importing the encoder imports NeMo's modules, which may be half-way through their own import right now.
+    """
+    if PathFinder.find_spec(OLD_MODULE, modules.__path__) is None:
+        modules.__getattr__ = _encoders_of(modules.__name__)  # type: ignore[method-assign]
+
+
+def register_resolvers(omegaconf: ModuleType) -> None:
+    """Let recipes call the functions of ``schedule.py``."""
+    importlib.import_module("nemo_squeezeformer.schedule").register()
+
+
+AFTER_IMPORT: dict[str, Callable[[ModuleType], None]] = {
+    "nemo.core.classes.common": allow_our_classes,
+    ASR_MODULES: serve_old_names,
+    "omegaconf": register_resolvers,
+}
+
+
+class AfterImport(MetaPathFinder):
+    """Finds the modules of ``AFTER_IMPORT`` as Python would, and the old module where NeMo has none."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in AFTER_IMPORT and fullname != OLD_MODULE:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if fullname == OLD_MODULE:
+            return spec or ModuleSpec(fullname, OldModule())
+        if spec is not None and spec.loader is not None:
+            spec.loader = Loaded(spec.loader, AFTER_IMPORT[fullname])
+        return spec
+
+
+class Loaded(Loader):
+    """A loader that calls ``after`` with the module it has executed."""
+
+    def __init__(self, loader: Loader, after: Callable[[ModuleType], None]):
+        self.loader, self.after = loader, after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)  # get_source, get_resource_reader, ...: whatever the real loader has
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        self.after(module)
+
+
+class OldModule(Loader):
+    """``nemo.collections.asr.modules.squeezeformer_encoder``, as NeMo 2 had it."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__getattr__ = _encoders_of(module.__name__)  # type: ignore[method-assign]
+
+
+def _encoders_of(module: str) -> Callable[[str], Any]:
+    def __getattr__(name: str) -> Any:
+        if name in ENCODERS:
+            return getattr(importlib.import_module("nemo_squeezeformer"), name)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return __getattr__
