@@ -1,0 +1,1 @@
+"""The sizes of the encoder, one YAML file each: ``size=xs`` on the command line."""

@@ -1,0 +1,1 @@
+"""The parts that every recipe shares, one YAML file each."""
