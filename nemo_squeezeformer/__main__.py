@@ -1,0 +1,39 @@
+"""``nemo-squeezeformer COMMAND ...``, also ``python -m nemo_squeezeformer COMMAND ...``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import nemo_squeezeformer
+from nemo_squeezeformer.commands import COMMANDS
+from nemo_squeezeformer.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that ``argv`` names; its exit status, or 2 for a mistake that the user can mend."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.main(args)
+    except UserError as error:
+        print(f"nemo-squeezeformer: error: {error}", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One sub-command for each module of ``commands``."""
+    parser = argparse.ArgumentParser(prog="nemo-squeezeformer", description=nemo_squeezeformer.__doc__)
+    parser.add_argument("--version", action="version", version=nemo_squeezeformer.__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        command = importlib.import_module(f"nemo_squeezeformer.commands.{name}")
+        subparser = commands.add_parser(name, help=command.HELP, description=command.HELP)
+        command.add_arguments(subparser)
+        subparser.set_defaults(main=command.main)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""`nemo-squeezeformer tokenizer`: a SentencePiece tokenizer from manifests, in the layout of NeMo's tokenizer.dir."""
+
+import argparse
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from nemo_squeezeformer.errors import UserError
+
+HELP = "train a tokenizer from the text of manifests"
+BOUND = re.compile(r"set it to a value <= (\d+)")
+REQUIRED = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "manifest",
+        nargs="+",
+        help="NeMo manifests (JSON lines with text), or plain text files (.txt), one utterance a line",
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        required=True,
+        metavar="N",
+        help="number of pieces; 128 to 256 suit four-fold subsampling",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder to make: tokenizer.model, tokenizer.vocab, vocab.txt"
+    )
+    parser.add_argument(
+        "--type", choices=("unigram", "bpe"), default="unigram", help="kind of SentencePiece model (default: unigram)"
+    )
+    parser.add_argument(
+        "--lower-case", action="store_true", help="fold case, in training and whenever the tokenizer is used"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing output folder")
+
+
+def main(args: argparse.Namespace) -> int:
+    pieces = train_tokenizer(args.manifest, args.vocab_size, args.output, args.type, args.lower_case, args.force)
+    print(f"{args.output}: {pieces} pieces; train with model.tokenizer.dir={args.output}")
+    return 0
+
+
+def train_tokenizer(
+    manifests: Iterable[str],
+    vocab_size: int,
+    output: str,
+    kind: str = "unigram",
+    lower_case: bool = False,
+    force: bool = False,
+) -> int:
+    """Write a tokenizer folder, whole or not at all, and return how many pieces it has: exactly ``vocab_size``.
+
+    Raises:
+        UserError: a manifest is missing or without text, the vocabulary is too large or too small for the text (the
+            message names the bound), or the folder exists and ``force`` is not set.
+    """
+    target = Path(output).expanduser()
+    if target.exists() and not force:
+        raise UserError(f"--output {output} exists; give another folder, or --force to replace it")
+    if target.exists() and not (
+        target.is_dir()
+        and {path.name for path in target.iterdir()} <= {"tokenizer.model", "tokenizer.vocab", "vocab.txt"}
+    ):
+        raise UserError(
+            f"--output {output} is not a tokenizer folder, so --force will not replace it; give another folder"
+        )
+    sentences = [text for path in manifests for text in _texts(path)]
+    if not sentences:
+        raise UserError(f"there is no text in {', '.join(manifests)}; training needs a non-empty `text` in each row")
+    model = _train(sentences, vocab_size, kind, lower_case)
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as made:
+        folder = Path(made) / target.name
+        folder.mkdir()
+        pieces = _write(model, folder)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(folder, target)
+    return pieces
+
+
+def _texts(path: str) -> Iterator[str]:
+    number = 0
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):  # noqa: B007  named in the error below
+                text = line if path.endswith(".txt") or not line.strip() else json.loads(line).get("text", "")
+                if text.strip():
+                    yield text.strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"manifest {path} cannot be read: {error}") from error
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"manifest {path}, line {number}: not a JSON object ({error}); plain text files end in .txt"
+        ) from error
+
+
+def _train(sentences: list[str], vocab_size: int, kind: str, lower_case: bool) -> bytes:
+    """The options are those of NeMo's own ``create_spt_model``, but a vocabulary that cannot be had is an error."""
+    import sentencepiece
+
+    longest = max(len(text.encode()) for text in sentences)
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type=kind,
+            character_coverage=1.0,
+            bos_id=-1,
+            eos_id=-1,
+            shuffle_input_sentence=True,
+            remove_extra_whitespaces=False,
+            max_sentence_length=max(4192, longest + 1),  # SentencePiece drops longer sentences, in silence
+            minloglevel=2,
+            normalization_rule_name="nmt_nfkc_cf" if lower_case else "nmt_nfkc",
+        )
+    except RuntimeError as error:
+        problem = f"SentencePiece cannot train with --vocab-size {vocab_size} --type {kind}: {error}"
+        if bound := BOUND.search(str(error)):
+            problem = f"--vocab-size {vocab_size} is too large for this text; the largest that works is {bound[1]}"
+        elif bound := REQUIRED.search(str(error)):
+            problem = f"--vocab-size {vocab_size} is too small; the characters of the text alone need {bound[1]}"
+        raise UserError(problem) from error
+    return model.getvalue()
+
+
+def _write(model: bytes, folder: Path) -> int:
+    """Three files: the model, its pieces with scores, and the pieces as NeMo's vocab.txt spells them."""
+    import sentencepiece
+
+    tokenizer = sentencepiece.SentencePieceProcessor(model_proto=model)
+    pieces = [(tokenizer.id_to_piece(i), tokenizer.get_score(i)) for i in range(len(tokenizer))]
+    (folder / "tokenizer.model").write_bytes(model)
+    (folder / "tokenizer.vocab").write_text(
+        "".join(f"{piece}\t{score:g}\n" for piece, score in pieces), encoding="utf-8"
+    )
+    words = [piece[1:] or piece if piece.startswith("▁") else f"##{piece}" for piece, _ in pieces if piece != "<unk>"]
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    return len(pieces)

@@ -1,0 +1,98 @@
+"""`nemo-squeezeformer train`: a recipe and Hydra overrides in, a trained .nemo out, by NeMo's own model and trainer."""
+
+import argparse
+import os
+from typing import Any
+
+from nemo_squeezeformer import recipes, schedule
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.schedule import value
+from nemo_squeezeformer.sizes import sizes
+
+HELP = "train a model from a recipe"
+EXAMPLE = """\
+example:
+  nemo-squeezeformer train squeezeformer_ctc_bpe size=xs model.tokenizer.dir=tokenizer \\
+      model.train_ds.manifest_filepath=train.json model.validation_ds.manifest_filepath=dev.json \\
+      model.train_ds.batch_size=32 trainer.max_epochs=100 exp_manager.exp_dir=results
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLE
+    parser.add_argument("recipe", nargs="?", help="a recipe of ours (--list), or a path to your own YAML file")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="Hydra overrides: size=xs, trainer.devices=2, +key=value, ~key",
+        metavar="key=value",
+    )
+    parser.add_argument("--list", action="store_true", help="list recipes and sizes")
+    parser.add_argument(
+        "--print", action="store_true", help="print the composed recipe and the planned schedule, and stop"
+    )
+    parser.add_argument("--skip-audio-check", action="store_true", help="do not open each audio file before training")
+
+
+def main(args: argparse.Namespace) -> int:
+    if args.list:
+        print(listing())
+        return 0
+    if args.recipe is None:
+        raise UserError(f"no recipe is named; give one of {', '.join(recipes.recipes())}, or a path to a YAML file")
+    cfg = recipes.compose(args.recipe, args.overrides)
+    if args.print:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(cfg))
+        print(schedule.plan(cfg))
+        return 0
+    train(cfg, audio_check=not args.skip_audio_check)
+    return 0
+
+
+def listing() -> str:
+    rows = ["recipes:", *(f"  {name}" for name in recipes.recipes()), "sizes:"]
+    for size in sizes().values():
+        parameters = f"{size.published.encoder_parameters / 1e6:.1f} M" if size.published else "ours"
+        shape = f"d_model {size.d_model}, {size.n_layers} layers, {size.n_heads} heads"
+        rows.append(f"  size={size.name:<5} {parameters:>8}  {shape}")
+    return "\n".join(rows)
+
+
+def train(cfg: Any, audio_check: bool = True) -> Any:
+    """Train as NeMo's example scripts do, and return the model.
+
+    Args:
+        cfg: a composed recipe; the model's class is read from its ``model_target``, or from ``model.target``.
+        audio_check: first hold every row of the manifests against its audio file.
+
+    Raises:
+        UserError: see ``recipes.check`` and ``schedule.plan``; both run before a model is built or a GPU taken.
+    """
+    target = value(cfg, "model_target") or value(cfg, "model.target")
+    if target is None:
+        raise UserError(
+            "the recipe does not say which model to build; add "
+            "+model_target=nemo.collections.asr.models.EncDecCTCModelBPE, or another of NeMo's"
+        )
+    schedule.plan(cfg)
+    on_main_process = all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    recipes.check(cfg, audio=audio_check and on_main_process)
+
+    import lightning.pytorch as lightning
+    from hydra.utils import get_class
+    from nemo.utils import logging
+    from nemo.utils.exp_manager import exp_manager
+    from nemo.utils.trainer_utils import resolve_trainer_cfg
+
+    trainer = lightning.Trainer(**resolve_trainer_cfg(cfg.trainer))
+    log_dir = exp_manager(trainer, cfg.get("exp_manager", None))
+    model = get_class(target)(cfg=cfg.model, trainer=trainer)
+    model.maybe_init_from_pretrained_checkpoint(cfg)
+    trainer.fit(model)
+    if value(cfg, "model.test_ds.manifest_filepath") is not None and model.prepare_test(trainer):
+        trainer.test(model)
+    logging.info(f"Logs and checkpoints are in {log_dir}")
+    return model

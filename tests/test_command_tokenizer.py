@@ -1,0 +1,111 @@
+"""`nemo-squeezeformer tokenizer`: the folder NeMo reads, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from nemo.collections.common.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer, create_spt_model
+
+from nemo_squeezeformer.__main__ import main
+
+SENTENCE = "it's green ships under many wandering mountains where nobody keeps watching quietly through long nights"
+WORDS = SENTENCE.split()
+TEXTS = [" ".join((a, b, c)) for a in WORDS for b in WORDS[::2] for c in WORDS[1::3]]
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    path = tmp_path / "a manifest, with a comma.json"
+    path.write_text(
+        "".join(json.dumps({"audio_filepath": "a.wav", "duration": 1, "text": text}) + "\n" for text in TEXTS)
+    )
+    return path
+
+
+def run(manifest, size, output, *more) -> int:
+    return main(["tokenizer", str(manifest), "--vocab-size", str(size), "--output", str(output), *more])
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_the_folder_is_what_nemo_itself_would_write(manifest, tmp_path, kind):
+    assert run(manifest, 30, tmp_path / "ours", "--type", kind) == 0
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(TEXTS) + "\n")
+    create_spt_model(str(text), 30, -1, False, tokenizer_type=kind, output_dir=str(tmp_path / "nemos"))
+    for file in ("vocab.txt", "tokenizer.vocab"):
+        assert (tmp_path / "ours" / file).read_text() == (tmp_path / "nemos" / file).read_text()
+    tokenizer = SentencePieceTokenizer(str(tmp_path / "ours" / "tokenizer.model"))
+    assert tokenizer.vocab_size == 30
+    assert all(tokenizer.ids_to_text(tokenizer.text_to_ids(text)) == text for text in TEXTS)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+@pytest.mark.parametrize(
+    "size, bound", [(5000, r"largest that works is (\d+)"), (3, r"characters of the text alone need (\d+)")]
+)
+def test_a_size_that_cannot_be_had_names_one_that_can(manifest, tmp_path, capsys, kind, size, bound):
+    assert run(manifest, size, tmp_path / "out", "--type", kind) == 2
+    named = re.search(bound, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+    assert run(manifest, int(named[1]), tmp_path / "out", "--type", kind) == 0
+
+
+def test_plain_text_and_several_files_are_read_together(manifest, tmp_path):
+    (tmp_path / "more.txt").write_text("quartz jackdaw\n")
+    assert (
+        main(
+            [
+                "tokenizer",
+                str(manifest),
+                str(tmp_path / "more.txt"),
+                "--vocab-size",
+                "40",
+                "--output",
+                str(tmp_path / "o"),
+            ]
+        )
+        == 0
+    )
+    assert "q" in (tmp_path / "o/vocab.txt").read_text()
+
+
+def test_lower_case_folds_what_the_tokenizer_reads(tmp_path):
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS).upper())
+    assert run(tmp_path / "t.txt", 25, tmp_path / "out", "--lower-case") == 0
+    tokenizer = SentencePieceTokenizer(str(tmp_path / "out/tokenizer.model"))
+    assert tokenizer.ids_to_text(tokenizer.text_to_ids("GREEN ships")) == "green ships"
+
+
+def test_an_existing_folder_is_replaced_only_by_force_and_only_a_tokenizer(manifest, tmp_path, capsys):
+    assert run(manifest, 25, tmp_path / "out") == 0
+    before = (tmp_path / "out/vocab.txt").read_text()
+    assert run(manifest, 30, tmp_path / "out") == 2
+    assert "--force" in capsys.readouterr().err
+    assert (tmp_path / "out/vocab.txt").read_text() == before
+    assert run(manifest, 5000, tmp_path / "out", "--force") == 2  # fails, and leaves the old one whole
+    assert (tmp_path / "out/vocab.txt").read_text() == before
+    assert run(manifest, 30, tmp_path / "out", "--force") == 0
+    assert (tmp_path / "out/vocab.txt").read_text() != before
+    assert run(manifest, 30, tmp_path, "--force") == 2  # the folder with the manifest in it
+    assert manifest.exists()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "cannot be read"),
+        ("", "there is no text"),
+        ('{"text": " "}\n', "there is no text"),
+        ("{}\nhello\n", "line 2: not a JSON object"),
+    ],
+)
+def test_a_manifest_without_text_is_named(tmp_path, capsys, content, message):
+    path = tmp_path / "m.json"
+    if content is not None:
+        path.write_text(content)
+    assert run(path, 20, tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert message in error and str(path) in error
+    assert [entry.name for entry in tmp_path.iterdir()] == (["m.json"] if content is not None else [])
