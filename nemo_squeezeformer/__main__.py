@@ -14,7 +14,12 @@ from nemo_squeezeformer.errors import UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` names; its exit status, or 2 for a mistake that the user can mend."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if any(argument.startswith("-") for argument in rest) or (rest and "overrides" not in args):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # key=value after an option: argparse gives up on positionals there
+        args.overrides += rest
     try:
         return args.main(args)
     except UserError as error:

@@ -47,7 +47,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, 
 
     @property
     def input_types(self) -> dict[str, NeuralType]:
-        """Features or, with ``bypass_pre_encode``, subsampled features (B, T, D); caches as NeMo's encoders take them."""
+        """Features, or with ``bypass_pre_encode`` subsampled ones (B, T, D); caches, as NeMo's encoders take them."""
         cache = NeuralType(("D", "B", "T", "D"), ChannelType(), optional=True)
         return OrderedDict(
             audio_signal=NeuralType(("B", "D", "T"), SpectrogramType()),

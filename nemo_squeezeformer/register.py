@@ -2,9 +2,9 @@
 
 A finder in front of ``sys.meta_path`` runs a function after one of a few NeMo modules has been executed:
 
-- ``nemo.core.classes.common`` holds the list of what a configuration may instantiate: our prefix joins it, nothing wider.
-- ``nemo.collections.asr.modules`` is where old recipes and checkpoints look for ``SqueezeformerEncoder``. Where NeMo has
-  none, from 3.0.0 on, the name leads to ours, as do the names in ``...modules.squeezeformer_encoder``.
+- ``nemo.core.classes.common`` lists what a configuration may instantiate: our prefix joins the list, nothing wider.
+- ``nemo.collections.asr.modules`` is where old recipes and checkpoints look for ``SqueezeformerEncoder``. Where NeMo
+  has none, from 3.0.0 on, the name leads to ours, as do the names in ``...modules.squeezeformer_encoder``.
 - ``omegaconf`` learns the functions that our recipes call to turn epochs into steps.
 """
 

@@ -23,8 +23,9 @@ from .temporal_unet import TimeReduction, upsample
 class SqueezeformerEncoder(nn.Module):
     """Subsampling, then layers of attention, feed-forward and convolution, the middle ones at half the frame rate.
 
-    The temporal U-Net is a residual branch: ``x + recover(upsample(run(reduce(x))))``. Layers ``time_reduce_idx`` up to,
-    not including, ``time_recovery_idx`` run inside it. Arguments, defaults and state-dict names are those of NeMo 2.7.3.
+    The temporal U-Net is a residual branch: ``x + recover(upsample(run(reduce(x))))``. Inside it run the layers from
+    ``time_reduce_idx`` to the one before ``time_recovery_idx``. Arguments, their defaults and the names in the state
+    dict are those of NeMo 2.7.3.
 
     Args:
         feat_in: feature channels F, for instance mel bins.
@@ -132,7 +133,7 @@ class SqueezeformerEncoder(nn.Module):
         """
         if lengths is None:
             lengths = torch.full((features.size(0),), features.size(2), device=features.device)
-        # NeMo may wrap pre_encode in modules that know (x, lengths) only, so a state goes along only where there is one.
+        # NeMo may wrap pre_encode in a module that takes (x, lengths) alone: hand on a state only where there is one.
         subsample = self.pre_encode if state is None else partial(self.pre_encode, state=state)
         x, lengths = subsample(
             features.transpose(1, 2), lengths.long()

@@ -1,0 +1,23 @@
+"""What people get who install the wheel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_holds_package_recipes_and_hydra_plugin_and_nothing_else(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(ROOT)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    recipes = {f"nemo_squeezeformer/conf/{path.relative_to(ROOT / 'conf')}" for path in ROOT.glob("conf/**/*.yaml")}
+    assert len(recipes) > 10 and recipes <= names
+    assert {"hydra_plugins/nemo_squeezeformer/__init__.py", "nemo_squeezeformer/py.typed"} <= names
+    assert "hydra_plugins/__init__.py" not in names  # it would hide the plugins of others
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"nemo_squeezeformer", "hydra_plugins"}

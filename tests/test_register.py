@@ -1,0 +1,93 @@
+"""Registration: what NeMo knows of us, when, and that nothing else changes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HAS_OWN = "importlib.util.find_spec('nemo.collections.asr.parts.submodules.squeezeformer_modules') is not None"
+SMALL = "feat_in=8, n_layers=1, d_model=8"
+
+
+def run(program: str) -> str:
+    """Standard output of ``program`` in a fresh interpreter."""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout
+
+
+def test_importing_us_loads_neither_torch_nor_nemo():
+    run(
+        "import sys, nemo_squeezeformer\n"
+        "heavy = {'torch', 'nemo', 'lightning', 'omegaconf', 'hydra'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+
+
+ORDERS = {
+    "we are first": "import nemo_squeezeformer, nemo.collections.asr",
+    "NeMo is first": "import nemo.collections.asr, nemo_squeezeformer",
+    "our encoder is first": "from nemo_squeezeformer import SqueezeformerEncoder; import nemo.collections.asr",
+    "twice": "import nemo_squeezeformer, importlib, nemo.collections.asr; importlib.reload(nemo_squeezeformer)",
+}
+
+
+@pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS.keys())
+def test_nemo_builds_our_encoder_and_the_old_names_whoever_is_first(imports):
+    program = f"""
+{imports}
+import importlib, importlib.util
+from nemo.core.classes import common
+from nemo.core.classes.common import Serialization
+from nemo_squeezeformer import SqueezeformerEncoder, SqueezeformerEncoderAdapter
+
+def build(target):
+    return type(Serialization.from_config_dict({{"_target_": target, **dict({SMALL})}}))
+
+assert build("nemo_squeezeformer.SqueezeformerEncoder") is SqueezeformerEncoder
+assert common.ALLOWED_TARGET_PREFIXES.count("nemo_squeezeformer.") == 1
+assert [prefix for prefix in common.ALLOWED_TARGET_PREFIXES if "squeezeformer" in prefix] == ["nemo_squeezeformer."]
+
+old = importlib.import_module("nemo.collections.asr.modules.squeezeformer_encoder")
+from nemo.collections.asr import modules
+if {HAS_OWN}:  # NeMo's own class stays under NeMo's name
+    assert build("nemo.collections.asr.modules.SqueezeformerEncoder").__module__ == old.__name__
+    assert old.SqueezeformerEncoder is not SqueezeformerEncoder
+else:
+    assert build("nemo.collections.asr.modules.SqueezeformerEncoder") is SqueezeformerEncoder
+    adapter = "nemo.collections.asr.modules.squeezeformer_encoder.SqueezeformerEncoderAdapter"
+    assert build(adapter) is SqueezeformerEncoderAdapter
+    assert modules.squeezeformer_encoder is old and old.SqueezeformerEncoder is SqueezeformerEncoder
+assert not hasattr(modules, "NoSuchEncoder") and not hasattr(old, "NoSuchEncoder")
+"""
+    run(program)
+
+
+def test_a_class_outside_nemos_list_is_still_refused():
+    run(
+        "import nemo_squeezeformer\n"
+        "from nemo.core.classes.common import Serialization\n"
+        "for target in ('subprocess.Popen', 'os.system', 'nemo_squeezeformers.Evil', 'nemo_squeezeformer.sys'):\n"
+        "    try:\n"
+        "        Serialization.from_config_dict({'_target_': target})\n"
+        "    except Exception as error:\n"
+        "        assert 'unsafe' in str(error).lower() or 'blocked' in str(error).lower(), (target, error)\n"
+        "    else:\n"
+        "        raise AssertionError(target)\n"
+    )
+
+
+def test_a_hydra_program_finds_recipes_and_encoder_by_itself(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import hydra, sys\n"
+        "@hydra.main(version_base=None, config_name='squeezeformer_ctc_char')\n"
+        "def main(cfg):\n"
+        "    assert 'nemo_squeezeformer' in sys.modules and 'torch' not in sys.modules\n"
+        "    print(cfg.model.encoder.d_model, cfg.model.encoder._target_)\n"
+        "main()\n"
+    )
+    command = [sys.executable, "program.py", "size=m", f"hydra.run.dir={tmp_path}"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.stdout.split() == ["324", "nemo_squeezeformer.SqueezeformerEncoder"], process.stderr[-2000:]
