@@ -1,0 +1,198 @@
+"""Makes a data set of synthetic speech, with held-out voices: 16 kHz audio and NeMo manifests from eSpeak NG."""
+
+import argparse
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from espeak import SAMPLE_RATE as ESPEAK_RATE
+from espeak import Synthesiser, Voice
+from tqdm import tqdm
+
+from nemo_squeezeformer.errors import UserError
+
+SAMPLE_RATE = 16000
+ACCENTS = ["en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029"]
+# eSpeak's voice variants that sound like a person: its robots, whispers and echoes are left out. So is Reed, whose
+# breath is the C library's rand(): eSpeak's own seed does not reach that.
+# fmt: off
+VARIANTS = [
+    "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "Alex", "Andrea", "Andy",
+    "Annie", "Denis", "Diogo", "Gene", "Gene2", "Henrique", "Hugo", "Jacky", "Lee", "Mario", "Michael", "Mike",
+    "Nguyen", "adam", "anika", "antonio", "aunty", "belinda", "benjamin", "boris", "david", "ed",
+    "edward", "grandma", "grandpa", "gustave", "ian", "iven", "john", "klatt", "linda", "marcelo", "max",
+    "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro", "shelby",
+    "steph", "travis", "victor", "zac",
+]
+# fmt: on
+MOST_VOICES = len(ACCENTS) * len(VARIANTS) // 2
+
+ROOMS = ["kitchen", "bedroom", "garden", "office", "hall"]
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+DEVICES = {
+    "turn on": ["light", "lamp", "heater", "fan", "radio"],
+    "turn off": ["light", "lamp", "heater", "fan", "radio"],
+    "dim": ["light", "lamp"],
+    "open": ["door", "window", "gate"],
+    "close": ["door", "window", "gate"],
+}
+
+
+def draw_sentence(rng: np.random.Generator) -> str:
+    """A command to a house (about 10,000 of them) or a number to call (111,000), from 37 words."""
+
+    def one_of(choices: list[str]) -> str:
+        return choices[rng.integers(len(choices))]
+
+    if rng.random() < 0.25:
+        return " ".join(["call", *(one_of(DIGITS) for _ in range(rng.integers(3, 6)))])
+    verb = one_of(list(DEVICES))
+    digits = [one_of(DIGITS), one_of(DIGITS)]
+    moment = one_of(["", " now", " please", f" in {digits[0]} minutes", f" at {digits[0]} {digits[1]}"])
+    return f"{verb} the {one_of(ROOMS)} {one_of(DEVICES[verb])}{moment}"
+
+
+def draw_texts(sizes: dict[str, int], rng: np.random.Generator) -> dict[str, list[str]]:
+    """Sentences of each part, in the order given; a part repeats its own sentences, never those of a part before it."""
+    taken: set[str] = set()
+    texts: dict[str, list[str]] = {}
+    for part, size in sizes.items():
+        texts[part] = []
+        while len(texts[part]) < size:
+            text = draw_sentence(rng)
+            if text not in taken:
+                texts[part].append(text)
+        taken.update(texts[part])
+    return texts
+
+
+def draw_voices(number: int, rng: np.random.Generator) -> dict[str, list[Voice]]:
+    """A sixth of the voices to validate, a sixth to test, the rest to train; no variant (vocal tract) in two parts."""
+    variants = [VARIANTS[i] for i in rng.permutation(len(VARIANTS))]
+    held_out, held_out_variants = max(1, number // 6), len(VARIANTS) // 6
+    shares = {
+        "dev": (held_out, variants[:held_out_variants]),
+        "test": (held_out, variants[held_out_variants : 2 * held_out_variants]),
+        "train": (number - 2 * held_out, variants[2 * held_out_variants :]),
+    }
+    voices = {}
+    for part, (size, own) in shares.items():
+        pairs = [
+            (ACCENTS[(lap + i) % len(ACCENTS)], variant) for lap in range(len(ACCENTS)) for i, variant in enumerate(own)
+        ]
+        voices[part] = [
+            Voice(accent, variant, pitch=int(rng.integers(25, 76)), rate=int(rng.integers(140, 191)))
+            for accent, variant in pairs[:size]
+        ]
+    return voices
+
+
+def record(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """eSpeak's samples as a microphone might give them (16 kHz, int16), and the seconds of silence put before them.
+
+    The level, the noise floor and the silences vary, so that none of them gives a voice or a sentence away.
+    """
+    import soxr
+
+    speech = soxr.resample(samples.astype(np.float32) / 32768, ESPEAK_RATE, SAMPLE_RATE)
+    before, after = (int(seconds * SAMPLE_RATE) for seconds in rng.uniform(0.05, 0.3, size=2))
+    speech = np.pad(speech, (before, after))
+    speech *= 0.9 * 10 ** (rng.uniform(-12, 0) / 20) / max(np.abs(speech).max(), 1e-3)
+    noise_level = np.sqrt(np.mean(speech**2)) * 10 ** (-rng.uniform(20, 40) / 20)
+    speech = speech + noise_level * rng.standard_normal(len(speech))
+    return (np.clip(speech, -1, 1) * 32767).astype(np.int16), before / SAMPLE_RATE
+
+
+def word_spans(text: str, events: list[tuple[int, float]], offset: float, end: float) -> list[dict[str, Any]]:
+    """Each spoken word with its start and end in seconds; a pair that eSpeak runs together ("on the") is one entry."""
+    bounds = [*events, (len(text), end)]
+    return [
+        {"word": text[at:after].strip(), "start": round(offset + start, 3), "end": round(offset + stop, 3)}
+        for (at, start), (after, stop) in pairwise(bounds)
+    ]
+
+
+def make_speech(
+    output: Path, sizes: dict[str, int], voices: int, seed: int, extension: str = "flac"
+) -> dict[str, Path]:
+    """Writes ``output/PART.jsonl`` and ``output/audio/PART/`` for each of train, dev and test; returns the manifests.
+
+    The same arguments and library versions give the same bytes. Audio paths are relative to the manifest. An entry has
+    audio_filepath, duration (seconds), text, speaker and words (start and end in seconds). Shows a bar on a terminal.
+
+    Raises:
+        UserError: a number is out of range, a package is missing, or the folder cannot be written to.
+    """
+    for part, size in sizes.items():
+        if size < 1:
+            raise UserError(f"{size} utterances for {part}; at least 1 is needed")
+    if not 3 <= voices <= MOST_VOICES:
+        raise UserError(f"{voices} voices; give 3 (one each to train, validate and test) to {MOST_VOICES}")
+    if seed < 0:
+        raise UserError(f"seed {seed}; give 0 or more")
+    rng = np.random.default_rng(seed)
+    texts = draw_texts({part: sizes[part] for part in ("test", "dev", "train")}, rng)
+    manifests = {}
+    with tqdm(total=sum(sizes.values()), desc="speaking", unit="utterance", disable=None) as bar:
+        for number, (part, part_voices) in enumerate(draw_voices(voices, rng).items()):
+            entries: list[dict[str, Any]] = [{}] * sizes[part]
+            for first, voice in enumerate(part_voices[: sizes[part]]):
+                synthesiser = Synthesiser(voice, seed)
+                for i in range(first, sizes[part], len(part_voices)):
+                    path, audio_rng = f"audio/{part}/{i:05d}.{extension}", np.random.default_rng([seed, number, i])
+                    entries[i] = speak(synthesiser, texts[part][i], output, path, audio_rng) | {"speaker": voice.name}
+                    bar.update()
+            manifests[part] = output / f"{part}.jsonl"
+            manifests[part].write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return manifests
+
+
+def speak(synthesiser: Synthesiser, text: str, folder: Path, path: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Writes one utterance to ``folder / path``; its entry in the manifest, but for the speaker."""
+    try:
+        import soundfile
+        import soxr  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed; pip install soxr soundfile") from None
+    samples, events = synthesiser.speak(text)
+    audio, offset = record(samples, rng)
+    try:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / path, audio, SAMPLE_RATE, subtype="PCM_16")
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise UserError(f"cannot write to the folder {folder} ({error}); choose another") from None
+    return {
+        "audio_filepath": path,
+        "duration": round(len(audio) / SAMPLE_RATE, 4),
+        "text": text,
+        "words": word_spans(text, events, offset, end=len(samples) / ESPEAK_RATE),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="DIR", help="folder for manifests and audio")
+    add("--train", type=int, default=2000, metavar="N", help="utterances to train on")
+    add("--dev", type=int, default=100, metavar="N", help="utterances to validate on, of other voices")
+    add("--test", type=int, default=200, metavar="N", help="utterances to test on, of yet other voices")
+    add("--voices", type=int, default=60, metavar="N", help=f"voices in all, 3 to {MOST_VOICES}; a third is held out")
+    add("--seed", type=int, default=0, help="the same seed gives the same files")
+    add("--format", choices=["flac", "wav"], default="flac", help="of the audio files")
+    args = parser.parse_args()
+    sizes = {"train": args.train, "dev": args.dev, "test": args.test}
+    try:
+        manifests = make_speech(args.output, sizes, args.voices, args.seed, args.format)
+    except UserError as error:
+        parser.error(str(error))
+    for manifest in manifests.values():
+        entries = [json.loads(line) for line in manifest.read_text().splitlines()]
+        minutes, speakers = sum(entry["duration"] for entry in entries) / 60, {entry["speaker"] for entry in entries}
+        print(f"{manifest}: {len(entries)} utterances, {minutes:.1f} minutes, {len(speakers)} voices")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
