@@ -143,6 +143,17 @@ def test_lengths_may_be_left_out():
     assert_close(made(audio_signal=x)[0], made(audio_signal=x, length=torch.tensor([61, 61]))[0], atol=0, rtol=0)
 
 
+def test_a_forward_waits_for_no_other_process_and_keeps_no_position_tables(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a collective in forward")
+
+    made = encoder(pos_emb_max_len=5000)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", refuse)
+    made(audio_signal=features(1, 61), length=torch.tensor([61]))
+    assert max(buffer.numel() for buffer in made.buffers()) <= 2 * made.d_model  # batch norms' statistics
+
+
 def test_without_a_padding_mask_unpadded_batches_are_as_before():
     made, batch = encoder(), {"audio_signal": features(2, 61), "length": torch.tensor([61, 61])}
     expected, _ = made(**batch)
