@@ -11,6 +11,8 @@ import nemo_squeezeformer
 from nemo_squeezeformer.commands import COMMANDS
 from nemo_squeezeformer.errors import UserError
 
+NEMO = {"nemo", "lightning", "hydra", "omegaconf"}  # what comes with it
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` names; its exit status, or 2 for a mistake that the user can mend."""
@@ -23,8 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.main(args)
     except UserError as error:
-        print(f"nemo-squeezeformer: error: {error}", file=sys.stderr)
-        return 2
+        message = str(error)
+    except ModuleNotFoundError as error:
+        if error.name not in NEMO:
+            raise
+        message = f"this command needs NeMo, and there is no module {error.name}; pip install 'nemo_toolkit[asr]'"
+    print(f"nemo-squeezeformer: error: {message}", file=sys.stderr)
+    return 2
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,44 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from nemo_squeezeformer.__main__ import main
+
+
+def test_without_nemo_the_cure_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "hydra", None)
+    assert main(["train", "squeezeformer_ctc_char", "--print"]) == 2
+    assert "there is no module hydra; pip install 'nemo_toolkit[asr]'" in capsys.readouterr().err
+
+
+def test_a_missing_module_of_someone_else_is_not_blamed_on_nemo(monkeypatch, tmp_path):
+    (tmp_path / "script.py").write_text("import no_such_module")
+    command = [sys.executable, "-m", "nemo_squeezeformer", "run", str(tmp_path / "script.py")]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 1 and "No module named 'no_such_module'" in process.stderr
+
+
+def test_overrides_may_follow_an_option(capsys):
+    assert main(["train", "squeezeformer_ctc_char", "size=xs", "--print", "trainer.max_epochs=7"]) == 0
+    assert "max_epochs: 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["train", "--no-such-option"], ["tokenizer", "a.json", "--unknown"], ["fly"]])
+def test_an_unknown_argument_is_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: nemo-squeezeformer" in capsys.readouterr().err
+
+
+def test_starting_loads_neither_torch_nor_nemo():
+    program = (
+        "import sys; from nemo_squeezeformer.__main__ import build_parser; build_parser()\n"
+        "assert not {'torch', 'nemo', 'lightning'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
