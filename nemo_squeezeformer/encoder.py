@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from nemo.core.classes.common import typecheck
@@ -18,24 +20,38 @@ from nemo.core.neural_types import (
     NeuralType,
     SpectrogramType,
 )
+from nemo.utils import logging, logging_mode
 from omegaconf import open_dict
 from torch import Tensor
 
 from nemo_squeezeformer import core
-from nemo_squeezeformer.core.attention import build_attention, position_biases
+from nemo_squeezeformer.core.context import ContextSettings
 from nemo_squeezeformer.core.frames import Frames
+from nemo_squeezeformer.core.layer_call import plain
 from nemo_squeezeformer.core.positions import build_positions
 from nemo_squeezeformer.core.streaming import EncoderState
-from nemo_squeezeformer.layer import SqueezeformerLayer
+from nemo_squeezeformer.core.subsampling import conv_chunks
+from nemo_squeezeformer.layer import ConformerLayer, SqueezeformerLayer
 
 
 class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, AccessMixin):
     __doc__ = core.SqueezeformerEncoder.__doc__
     __module__ = "nemo_squeezeformer"  # the path that recipes give; NeMo's adapter registry compares the two
 
-    layer_class = SqueezeformerLayer
+    blocks = {"squeezeformer": SqueezeformerLayer, "conformer": ConformerLayer}
     use_pad_mask = True
     export_cache_support = False
+
+    def choose_reduction(self, given: Any, n_layers: int) -> Any:
+        """The layer that ``time_reduce_idx="auto"`` means; logged once, as it decides what the network is."""
+        chosen = super().choose_reduction(given, n_layers)
+        if chosen is not given:
+            logging.info(
+                f"time_reduce_idx={given}: {chosen}, the layer from which on the temporal U-Net runs at half the frame "
+                f"rate in an encoder of {n_layers}, as in the published sizes; time_reduce_idx=null is for no U-Net",
+                mode=logging_mode.ONCE,
+            )
+        return chosen
 
     @property
     def _feat_in(self) -> int:
@@ -93,37 +109,82 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, 
                 "cache_last_channel and cache_last_time must be None: this encoder takes no caches of NeMo's"
             )
         if not bypass_pre_encode:
-            return super().forward(audio_signal, length)
-        if length is None:
-            length = torch.full((audio_signal.size(0),), audio_signal.size(1), device=audio_signal.device)
-        return self.encode(audio_signal, length.long())
+            x, lengths = super().forward(audio_signal, length)
+        else:
+            if length is None:
+                length = torch.full((audio_signal.size(0),), audio_signal.size(1), device=audio_signal.device)
+            x, lengths = self.encode(audio_signal, length.long())
+        if self.is_access_enabled(getattr(self, "model_guid", None)):
+            self.align_records(x.size(2), lengths)
+        return x, lengths
 
     def forward_for_export(self, audio_signal: Tensor, length: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``forward`` for NeMo's exporters, which call it by position."""
-        return core.SqueezeformerEncoder.forward(self, audio_signal, length)
+        """``forward`` for NeMo's exporters, which call it by position, with layers that are not compiled."""
+        call, self.call_layer = self.call_layer, plain
+        try:
+            return core.SqueezeformerEncoder.forward(self, audio_signal, length)
+        finally:
+            self.call_layer = call
 
     def input_example(self, max_batch: int = 1, max_dim: int = 256) -> tuple[Tensor, Tensor]:
         """Random features (max_batch, F, max_dim), the first full-length, the others shorter by one frame each."""
-        device = self.pre_ln.weight.device
+        device = self.layers[0].self_attn.linear_q.weight.device
         lengths = torch.arange(max_dim, max_dim - max_batch, -1, device=device).clamp(min=1)
         return torch.randn(max_batch, self.feat_in, max_dim, device=device), lengths
 
-    def run(
+    def run_layers(
         self, indices: Iterable[int], x: Tensor, frames: Frames, positions: Tensor | None, state: EncoderState | None
     ) -> Tensor:
-        """(B, T, D) through the layers of ``indices``, each on record where NeMo wants it (InterCTC)."""
+        """(B, T, D) through the layers of ``indices``, each on record where one of NeMo's models wants it."""
         for i in indices:
-            x = super().run([i], x, frames, positions, state)
+            x = super().run_layers([i], x, frames, positions, state)
             if self.is_access_enabled(getattr(self, "model_guid", None)):
                 self.capture(i, x, frames)
         return x
 
     def capture(self, layer: int, x: Tensor, frames: Frames) -> None:
         """Puts the output of ``layer`` and its lengths, at that layer's frame rate, on record if it was asked for."""
+        if self.access_cfg.get("save_encoder_tensors"):
+            self.layers[layer].register_accessible_tensor(name="encoder", tensor=x)
         if layer in self.access_cfg.get("interctc", {}).get("capture_layers", []):
             output = x if self.out_proj is None else self.out_proj(x)
             self.register_accessible_tensor(name=f"interctc/layer_output_{layer}", tensor=output.transpose(1, 2))
             self.register_accessible_tensor(name=f"interctc/layer_length_{layer}", tensor=frames.lengths)
+
+    def align_records(self, t: int, lengths: Tensor) -> None:
+        """Repeats the recorded frames of layers inside the U-Net, so that features of all layers are ``t`` frames long.
+
+        Self-supervised losses hold a layer's frames against the encoder's lengths, and feature extractors stack those
+        of several layers. InterCTC alone decodes each layer for itself, at its own rate and lengths. Both record under
+        the same names; only an extractor's request says how tensors are handed over (``detach``, ``convert_to_cpu``).
+        """
+        records = self.get_module_registry(self)
+        for record in records.values():
+            if "encoder" in record:
+                record["encoder"][-1] = repeat_frames(record["encoder"][-1], t, dim=1)
+        if "detach" not in self.access_cfg:
+            return
+        record = records.get("", {})
+        for name, outputs in record.items():
+            if name.startswith("interctc/layer_output_") and outputs[-1].size(2) < t:
+                shorter = record[name.replace("output", "length")]
+                outputs[-1], shorter[-1] = repeat_frames(outputs[-1], t, dim=2), lengths.to(shorter[-1].device)
+
+    def freeze(self) -> None:
+        """Evaluation mode, and no gradient for any parameter; which had one is kept for ``unfreeze(partial=True)``."""
+        if not hasattr(self, "_frozen_grad_map"):
+            self._trained_before_freeze = self.training
+        super().freeze()
+
+    def unfreeze(self, partial: bool = False) -> None:
+        """Gradients for all parameters, or with ``partial`` for those that had one, and training mode.
+
+        With ``partial``, an encoder that was evaluated before the freeze and is now stays in evaluation mode: NeMo's
+        ``transcribe`` ends with a partial unfreeze, which would leave dropout and batch norms at training.
+        """
+        train = self.training or not partial or getattr(self, "_trained_before_freeze", True)
+        super().unfreeze(partial=partial)
+        self.train(train)
 
     def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None) -> Frames:
         """Lengths and masks of (B, T, D) subsampled features."""
@@ -135,6 +196,31 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, 
         was, self.use_pad_mask = self.use_pad_mask, on
         return was
 
+    @property
+    def att_context_size_all(self) -> list[list[int]]:
+        """The sizes that training draws from."""
+        return self.contexts.sizes
+
+    @property
+    def att_context_size(self) -> list[int]:
+        """The size in evaluation, which some of NeMo's models set."""
+        return self.contexts.default
+
+    @att_context_size.setter
+    def att_context_size(self, size: Sequence[int]) -> None:
+        self.contexts.check(size)
+        self.contexts.default = list(size)
+
+    def set_default_att_context_size(self, att_context_size: Sequence[int] | None) -> None:
+        """Choose the size for evaluation; one that training does not draw gets a warning.
+
+        Raises:
+            ValueError: for a size that ``att_context_style`` or the temporal U-Net cannot have.
+        """
+        super().set_default_att_context_size(att_context_size)
+        if self.contexts.chunks is None and self.att_context_size not in self.att_context_size_all:
+            logging.warning(f"att_context_size={self.att_context_size} is none of {self.att_context_size_all}")
+
     def change_attention_model(
         self,
         self_attention_model: str | None = None,
@@ -142,33 +228,42 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, 
         update_config: bool = True,
         device: torch.device | None = None,
     ) -> None:
-        """Switch between ``rel_pos`` and ``abs_pos``, or to another context, with every weight that both have kept.
+        """Switch to another ``self_attention_model`` or context, with every weight that both have kept.
 
         Raises:
-            ValueError: for an attention model that there is none of; the encoder is then as it was.
+            ValueError: for an attention model that there is none of, or a context that it cannot have, as a window
+                without limits; the encoder is then as it was.
         """
-        model = self_attention_model or self.layers[0].self_attention_model
+        model = self_attention_model or self.attention.self_attention_model
+        attention, contexts = replace(self.attention, self_attention_model=model), self.contexts
         if att_context_size is not None:
-            self.att_context_size = core.encoder.context(att_context_size)
-        biases = None if self.untie_biases else position_biases(self.d_model, self.layers[0].self_attn.n_heads)
-        for i, layer in enumerate(self.layers):
-            old = layer.self_attn
-            new = build_attention(model, self.d_model, old.n_heads, old.dropout.p, self.left_context(i), biases)
-            new.load_state_dict(old.state_dict(), strict=False)
-            layer.self_attn = new.to(device or old.linear_q.weight.device, old.linear_q.weight.dtype)
+            contexts = ContextSettings(att_context_size, None, contexts.style, contexts.chunks, contexts.factor)
+        attention.check(contexts, [*contexts.sizes, contexts.default])
+        self.attention, self.contexts = attention, contexts
+        for layer, new in zip(self.layers, attention.build(len(self.layers))):
+            old = layer.self_attn.linear_q.weight
+            new.load_state_dict(layer.self_attn.state_dict(), strict=False)
+            layer.self_attn = new.to(device or old.device, old.dtype).train(self.training)
         self.pos_enc, self.time_reduce_pos_enc = build_positions(model, self.dropout_emb)
         if update_config and getattr(self, "_cfg", None) is not None:
             with open_dict(self._cfg):
                 self._cfg.self_attention_model = model
-                self._cfg.att_context_size = list(self.att_context_size)
+                if att_context_size is not None:
+                    self._cfg.att_context_size = list(att_context_size)
+                    self._cfg.att_context_probs = None
 
     def change_subsampling_conv_chunking_factor(self, subsampling_conv_chunking_factor: int) -> None:
-        """Send the batch through the subsampling convolutions in so many parts, to save memory; 1 or -1: at once.
+        """Send the batch through the subsampling convolutions in so many parts, to save memory; -1: at once.
 
         Raises:
             ValueError: for anything but -1, 1 or a power of 2.
         """
-        factor = subsampling_conv_chunking_factor
-        if factor != -1 and (factor < 1 or factor & (factor - 1)):
-            raise ValueError(f"subsampling_conv_chunking_factor={factor} must be -1, 1 or a power of 2")
-        self.pre_encode.batch_chunks = max(factor, 1)
+        self.pre_encode.batch_chunks = conv_chunks(subsampling_conv_chunking_factor)
+
+
+def repeat_frames(x: Tensor, t: int, dim: int) -> Tensor:
+    """``x`` with its ceil(t / 2^n) frames along ``dim`` made ``t``, as the U-Net's way back up repeats them."""
+    factor = 1
+    while -(-t // factor) > x.size(dim):
+        factor *= 2
+    return x if factor == 1 else x.index_select(dim, torch.arange(t, device=x.device) // factor)

@@ -6,6 +6,9 @@ A finder in front of ``sys.meta_path`` runs a function after one of a few NeMo m
 - ``nemo.collections.asr.modules`` is where old recipes and checkpoints look for ``SqueezeformerEncoder``. Where NeMo
   has none, from 3.0.0 on, the name leads to ours, as do the names in ``...modules.squeezeformer_encoder``.
 - ``omegaconf`` learns the functions that our recipes call to turn epochs into steps.
+
+The finder also serves ``nemo.collections.asr.parts.k2.classes`` where NeMo has none: what NeMo 2 pickled, such as
+adapters saved alone, carries the model's decoding options, and names a class of that module among their types.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ PREFIX = "nemo_squeezeformer."
 ENCODERS = ("SqueezeformerEncoder", "SqueezeformerEncoderAdapter")
 ASR_MODULES = "nemo.collections.asr.modules"
 OLD_MODULE = f"{ASR_MODULES}.squeezeformer_encoder"
+OLD_OPTIONS = "nemo.collections.asr.parts.k2.classes"
 
 
 def install() -> None:
@@ -41,7 +45,7 @@ def allow_our_classes(common: ModuleType) -> None:
 
 
 def serve_old_names(modules: ModuleType) -> None:
-    """Let ``SqueezeformerEncoder`` be found where NeMo 2 had it, unless it is still there.
+    """Let ``SqueezeformerEncoder`` be found where NeMo 2 had it, unless it is still there; ``legacy.py`` has it then.
 
     Lazily: importing the encoder imports NeMo's modules, which may be half-way through their own import right now.
     """
@@ -67,11 +71,11 @@ class AfterImport(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in AFTER_IMPORT and fullname != OLD_MODULE:
+        if fullname not in AFTER_IMPORT and fullname not in OLD:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
-        if fullname == OLD_MODULE:
-            return spec or ModuleSpec(fullname, OldModule())
+        if fullname in OLD:
+            return spec or ModuleSpec(fullname, OldModule(OLD[fullname]))
         if spec is not None and spec.loader is not None:
             spec.loader = Loaded(spec.loader, AFTER_IMPORT[fullname])
         return spec
@@ -95,19 +99,34 @@ class Loaded(Loader):
 
 
 class OldModule(Loader):
-    """``nemo.collections.asr.modules.squeezeformer_encoder``, as NeMo 2 had it."""
+    """A module that NeMo 2 had; ``names(module)`` finds its names."""
+
+    def __init__(self, names: Callable[[str], Callable[[str], Any]]):
+        self.names = names
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__getattr__ = _encoders_of(module.__name__)  # type: ignore[method-assign]
+        module.__getattr__ = self.names(module.__name__)  # type: ignore[method-assign]
 
 
 def _encoders_of(module: str) -> Callable[[str], Any]:
     def __getattr__(name: str) -> Any:
         if name in ENCODERS:
-            return getattr(importlib.import_module("nemo_squeezeformer"), name)
+            return getattr(importlib.import_module("nemo_squeezeformer.legacy"), name)
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return __getattr__
+
+
+def _options_of(module: str) -> Callable[[str], Any]:
+    def __getattr__(name: str) -> Any:
+        if name.endswith("Config"):
+            return type(name, (), {"__module__": module})  # names a type; its values are pickled beside it
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return __getattr__
+
+
+OLD: dict[str, Callable[[str], Callable[[str], Any]]] = {OLD_MODULE: _encoders_of, OLD_OPTIONS: _options_of}

@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 from nemo_squeezeformer import core
 
-SMALL = {"feat_in": 20, "n_layers": 4, "d_model": 16, "conv_kernel_size": 7, "dropout": 0.0, "dropout_emb": 0.0}
+SMALL = {
+    "feat_in": 20,
+    "n_layers": 4,
+    "d_model": 16,
+    "conv_kernel_size": 7,
+    "dropout": 0.0,
+    "dropout_emb": 0.0,
+}
 
 
 def enliven(model: nn.Module, seed: int = 0) -> None:
@@ -27,9 +34,9 @@ def enliven(model: nn.Module, seed: int = 0) -> None:
 
 
 def small_encoder(seed: int = 0, **settings) -> core.SqueezeformerEncoder:
-    """A core encoder of 4 layers of 16, in eval mode."""
+    """A core encoder of 4 layers of 16, without a U-Net unless one is asked for, in eval mode."""
     torch.manual_seed(seed)
-    encoder = core.SqueezeformerEncoder(**(SMALL | settings)).eval()
+    encoder = core.SqueezeformerEncoder(**(SMALL | {"time_reduce_idx": None} | settings)).eval()
     enliven(encoder, seed)
     return encoder
 

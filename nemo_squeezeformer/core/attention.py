@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from .frames import Frames
 from .streaming import LayerState, with_left_context
@@ -16,26 +18,38 @@ class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention over the frames within reach.
 
     ``attend`` is the seam for other exact forms: everything before it is projection, everything after it is too.
+
+    ``kernel``: ``SDPA`` computes the same with PyTorch's fused kernels.
     """
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0, left_context: int = -1):
+    model = "abs_pos"
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        kernel: PlainKernel | None = None,
+    ):
         super().__init__()
         if d_model % n_heads:
             raise ValueError(f"n_heads={n_heads} must divide d_model={d_model}")
-        self.n_heads, self.left_context = n_heads, left_context
-        self.linear_q = nn.Linear(d_model, d_model)
-        self.linear_k = nn.Linear(d_model, d_model)
-        self.linear_v = nn.Linear(d_model, d_model)
-        self.linear_out = nn.Linear(d_model, d_model)
+        self.n_heads, self.kernel = n_heads, kernel or PlainKernel()
+        self.linear_q = nn.Linear(d_model, d_model, bias=use_bias)
+        self.linear_k = nn.Linear(d_model, d_model, bias=use_bias)
+        self.linear_v = nn.Linear(d_model, d_model, bias=use_bias)
+        self.linear_out = nn.Linear(d_model, d_model, bias=use_bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
         self, x: Tensor, frames: Frames, positions: Tensor | None = None, state: LayerState | None = None
     ) -> Tensor:
         """x: (B, T, D), positions: (2S - 1, D) or None -> (B, T, D)"""
+        assert frames.blocked is not None
         context = x
         if state is not None:
-            context, state.attention = with_left_context(x, state.attention, dim=1, keep=self.left_context)
+            context, state.attention = with_left_context(x, state.attention, dim=1, keep=frames.context.left)
 
         q = self.heads(self.linear_q(x))
         k = self.heads(self.linear_k(context))
@@ -45,14 +59,7 @@ class MultiHeadAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, blocked: Tensor, positions: Tensor | None) -> Tensor:
         """q: (B, H, T, D / H), k, v: (B, H, S, D / H), blocked: (B, 1, T, S) -> (B, H, T, D / H)"""
-        scores = self.scores(q, k, positions) / math.sqrt(q.size(-1))  # (B, H, T, S)
-        # Twice: a query that may see nothing must get zeros, not the mean of what it may not see.
-        weights = scores.masked_fill(blocked, -10000.0).softmax(dim=-1).masked_fill(blocked, 0.0)
-        return self.dropout(weights) @ v
-
-    def scores(self, q: Tensor, k: Tensor, positions: Tensor | None) -> Tensor:
-        """q: (B, H, T, D / H), k: (B, H, S, D / H) -> (B, H, T, S)"""
-        return q @ k.transpose(-2, -1)
+        return self.kernel(q, k, v, None, blocked, self.dropout)
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, H, T, D / H)"""
@@ -66,25 +73,81 @@ class RelPositionAttention(MultiHeadAttention):
     ``biases``: the pair (u, v) of one encoder for all its layers (``untie_biases=False``), or None for an own pair.
     """
 
+    model = "rel_pos"
+
     def __init__(
         self,
         d_model: int,
         n_heads: int,
         dropout: float = 0.0,
-        left_context: int = -1,
+        use_bias: bool = True,
+        kernel: PlainKernel | None = None,
         biases: tuple[nn.Parameter, nn.Parameter] | None = None,
     ):
-        super().__init__(d_model, n_heads, dropout, left_context)
+        super().__init__(d_model, n_heads, dropout, use_bias, kernel)
         self.linear_pos = nn.Linear(d_model, d_model, bias=False)
         self.pos_bias_u, self.pos_bias_v = biases or position_biases(d_model, n_heads)
 
-    def scores(self, q: Tensor, k: Tensor, positions: Tensor | None) -> Tensor:
-        """q: (B, H, T, D / H), k: (B, H, S, D / H), positions: (2S - 1, D) -> (B, H, T, S)"""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, blocked: Tensor, positions: Tensor | None) -> Tensor:
+        """q: (B, H, T, D / H), k, v: (B, H, S, D / H), positions: (2S - 1, D) -> (B, H, T, D / H)"""
         assert positions is not None
         p = self.heads(self.linear_pos(positions)[None])  # (1, H, 2S - 1, D / H)
-        content = (q + self.pos_bias_u[:, None]) @ k.transpose(-2, -1)
         position = relative_shift((q + self.pos_bias_v[:, None]) @ p.transpose(-2, -1))
-        return content + position[..., : k.size(2)]
+        q = q + self.pos_bias_u[:, None]
+        return self.kernel(q, k, v, position[..., : k.size(2)], blocked, self.dropout)
+
+
+class PlainKernel:
+    """Attention written out. Kernels are no modules: the weights are the attention's, and so is its dropout."""
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, position: Tensor | None, blocked: Tensor, dropout: nn.Dropout
+    ) -> Tensor:
+        """q: (..., T, d), k, v: (..., S, d), position scores or None and blocked: (..., T, S) -> (..., T, d)"""
+        scores = q @ k.transpose(-2, -1)
+        if position is not None:
+            scores = scores + position
+        scores = scores / math.sqrt(q.size(-1))
+        # Twice: a query that may see nothing must get zeros, not the mean of what it may not see.
+        weights = scores.masked_fill(blocked, -10000.0).softmax(dim=-1).masked_fill(blocked, 0.0)
+        return dropout(weights) @ v
+
+
+class SDPA(PlainKernel):
+    """PyTorch's ``scaled_dot_product_attention``, with the position scores as its additive mask.
+
+    Args:
+        backends: names of ``torch.nn.attention.SDPBackend`` that it may choose from; none for all.
+
+    Raises:
+        ValueError: for a name that there is none of, or FLASH_ATTENTION alone, which takes no mask.
+    """
+
+    def __init__(self, backends: Sequence[str] | None = None):
+        names = list(SDPBackend.__members__)
+        for name in backends or ():
+            if name not in names:
+                raise ValueError(f"use_pytorch_sdpa_backends={list(backends or ())}: {name!r} is none of {names}")
+        if backends and set(backends) == {"FLASH_ATTENTION"}:
+            raise ValueError(
+                f"use_pytorch_sdpa_backends={list(backends)}: it takes no mask, which padding and positions need; "
+                "add EFFICIENT_ATTENTION or MATH"
+            )
+        self.backends = [SDPBackend.__members__[name] for name in backends or ()]
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, position: Tensor | None, blocked: Tensor, dropout: nn.Dropout
+    ) -> Tensor:
+        """q: (..., T, d), k, v: (..., S, d), position scores or None and blocked: (..., T, S) -> (..., T, d)"""
+        scores = torch.zeros_like(blocked, dtype=q.dtype) if position is None else position / math.sqrt(q.size(-1))
+        bias = scores.masked_fill(blocked, -10000.0)
+        rate = dropout.p if dropout.training else 0.0
+        if self.backends:
+            with sdpa_kernel(self.backends):
+                attended = scaled_dot_product_attention(q, k, v, bias, rate)
+        else:
+            attended = scaled_dot_product_attention(q, k, v, bias, rate)
+        return attended.masked_fill(blocked.all(dim=-1, keepdim=True), 0.0)
 
 
 def position_biases(d_model: int, n_heads: int) -> tuple[nn.Parameter, nn.Parameter]:
@@ -99,23 +162,3 @@ def relative_shift(x: Tensor) -> Tensor:
     """(B, H, T, 2S - 1) -> same: column p of row t becomes column p - (T - 1 - t)."""
     b, h, t, n = x.size()
     return pad(x, (1, 0)).view(b, h, -1, t)[:, :, 1:].reshape(b, h, t, n)
-
-
-def build_attention(
-    model: str,
-    d_model: int,
-    n_heads: int,
-    dropout: float = 0.0,
-    left_context: int = -1,
-    biases: tuple[nn.Parameter, nn.Parameter] | None = None,
-) -> MultiHeadAttention:
-    """The attention that ``self_attention_model`` names in NeMo's recipes.
-
-    Raises:
-        ValueError: for another name, or heads that do not divide ``d_model``.
-    """
-    if model == "rel_pos":
-        return RelPositionAttention(d_model, n_heads, dropout, left_context, biases)
-    if model == "abs_pos":
-        return MultiHeadAttention(d_model, n_heads, dropout, left_context)
-    raise ValueError(f"self_attention_model={model!r}: expected 'rel_pos' or 'abs_pos'")

@@ -3,45 +3,79 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import glu, pad, silu
 
+from .context import ContextSettings
 from .feed_forward import init_uniform
-from .frames import Frames
+from .frames import Frames, overlapping
 from .streaming import LayerState, with_left_context
 
 
 class ConvolutionModule(nn.Module):
-    """Conformer's convolution module with Swish in the place of GLU, and so at twice the inner width."""
+    """Conformer's convolution module with Swish in the place of GLU, and so at twice the inner width.
 
-    def __init__(self, d_model: int, kernel_size: int, norm: str = "batch_norm", causal: bool = False):
+    ``gated``: Conformer's own, with GLU.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        kernel_size: int,
+        norm: str = "batch_norm",
+        context: str | Sequence[int] | None = None,
+        use_bias: bool = True,
+        gated: bool = False,
+    ):
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"conv_kernel_size={kernel_size} must be odd, so that a frame is the middle of its window")
-        inner = 2 * d_model
-        self.left = kernel_size - 1 if causal else kernel_size // 2
-        self.right = kernel_size - 1 - self.left
-        self.pointwise_conv1 = nn.Conv1d(d_model, inner, kernel_size=1)
-        self.depthwise_conv = nn.Conv1d(inner, inner, kernel_size, groups=inner)
+        inner = d_model if gated else 2 * d_model
+        self.activation: Callable[[Tensor], Tensor] = partial(glu, dim=1) if gated else silu
+        self.left, self.right = conv_context(kernel_size, context)
+        self.pointwise_conv1 = nn.Conv1d(d_model, 2 * d_model, kernel_size=1, bias=use_bias)
+        self.depthwise_conv = nn.Conv1d(inner, inner, kernel_size, groups=inner, bias=use_bias)
         self.batch_norm = conv_norm(norm, inner)  # NeMo's name, whichever norm it is
-        self.pointwise_conv2 = nn.Conv1d(inner, d_model, kernel_size=1)
+        self.pointwise_conv2 = nn.Conv1d(inner, d_model, kernel_size=1, bias=use_bias)
         init_uniform(self.pointwise_conv1, fan_in=d_model)
         init_uniform(self.depthwise_conv, fan_in=kernel_size)
         init_uniform(self.pointwise_conv2, fan_in=d_model)
 
     def forward(self, x: Tensor, frames: Frames, state: LayerState | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
-        x = silu(self.pointwise_conv1(x.transpose(1, 2)))  # (B, 2D, T)
+        x = self.activation(self.pointwise_conv1(x.transpose(1, 2)))  # (B, 2D, T), or where it is gated (B, D, T)
         x = x.masked_fill(frames.padding[:, None], 0.0)  # or padding leaks into valid frames
         if state is None:
-            x = pad(x, (self.left, self.right))
+            x = self.depthwise(x, frames)
         else:
             x, state.convolution = with_left_context(x, state.convolution, dim=-1, keep=self.left)
-        x = silu(self.batch_norm(self.depthwise_conv(x)))
+            x = self.depthwise_conv(x)
+        x = silu(self.batch_norm(x))
         return self.pointwise_conv2(x).transpose(1, 2)
+
+    def depthwise(self, x: Tensor, frames: Frames) -> Tensor:
+        """(B, 2D, T) -> (B, 2D, T)"""
+        return self.depthwise_conv(pad(x, (self.left, self.right)))
+
+
+class ChunkedConvolutionModule(ConvolutionModule):
+    """Dynamic chunk convolution (Li et al. 2023, arXiv 2304.09325): zeros in the place of what follows the chunk.
+
+    The chunks are those of attention; where it has none, this is the plain convolution.
+    """
+
+    def depthwise(self, x: Tensor, frames: Frames) -> Tensor:
+        """(B, 2D, T) -> (B, 2D, T)"""
+        chunk, (b, _, t) = frames.context.chunk, x.size()
+        if not chunk:
+            return super().depthwise(x, frames)
+        filling = (t + chunk - 1) // chunk * chunk - t
+        x = overlapping(pad(x, (self.left, filling)), 2, self.left + chunk, chunk)  # (B, 2D, N, left + chunk)
+        x = pad(x.transpose(1, 2).flatten(0, 1), (0, self.right))  # (B * N, 2D, left + chunk + right)
+        x = self.depthwise_conv(x).view(b, -1, x.size(1), chunk)  # (B, N, 2D, chunk)
+        return x.transpose(1, 2).flatten(2)[..., :t]
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -69,6 +103,44 @@ class FusedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight[:, None] + self.bias[:, None]
+
+
+def conv_context(kernel_size: int, context: str | Sequence[int] | None) -> tuple[int, int]:
+    """How many frames before and after its own a frame sees, for ``conv_context_size``.
+
+    Raises:
+        ValueError: for an even kernel, or frames that do not add up to it.
+    """
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"conv_kernel_size={kernel_size} must be odd, so that a frame is the middle of its window")
+    if context is None:
+        return kernel_size // 2, kernel_size // 2
+    if context == "causal":
+        return kernel_size - 1, 0
+    if isinstance(context, str) or len(context) != 2 or min(context) < 0 or sum(context) + 1 != kernel_size:
+        raise ValueError(
+            f"conv_context_size={context if isinstance(context, str) else list(context)}: expected None, 'causal', or "
+            f"frames to the left and right that with the frame itself make conv_kernel_size={kernel_size}"
+        )
+    return context[0], context[1]
+
+
+def build_convolution(style: str, contexts: ContextSettings) -> type[ConvolutionModule]:
+    """The convolution module of ``conv_context_style``.
+
+    Raises:
+        ValueError: for a style that there is none of, or chunks where attention has none.
+    """
+    if style not in ("regular", "dcc"):
+        raise ValueError(f"conv_context_style={style!r}: expected 'regular' or 'dcc'")
+    if style == "regular":
+        return ConvolutionModule
+    if contexts.style == "regular":
+        raise ValueError(
+            "conv_context_style='dcc' goes by the chunks of attention: set att_context_style='chunked_limited' or "
+            "'chunked_limited_with_rc'"
+        )
+    return ChunkedConvolutionModule
 
 
 def conv_norm(name: str, channels: int) -> nn.Module:

@@ -3,62 +3,105 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .attention import build_attention, position_biases
-from .convolution import ConvolutionModule
+from .attention_settings import AttentionSettings
+from .conformer import ConformerLayer
+from .context import ContextSettings, streamed
+from .convolution import build_convolution
 from .frames import Frames
+from .initial_state import initial_state
 from .layer import SqueezeformerLayer
+from .layer_call import layer_call
 from .positions import build_positions
-from .streaming import EncoderState, LayerState
-from .subsampling import StridingSubsampling, build_subsampling
-from .temporal_unet import TimeReduction, upsample
+from .stochastic_depth import drop_layer, drop_probabilities
+from .streaming import EncoderState
+from .subsampling import CAUSAL, CENTRED, STREAMED, build_subsampling, conv_chunks
+from .temporal_unet import Span, TimeReduction, build_spans, refuse_reduction, upsample
 
 
 class SqueezeformerEncoder(nn.Module):
     """Subsampling, then layers of attention, feed-forward and convolution, the middle ones at half the frame rate.
 
     The temporal U-Net is a residual branch: ``x + recover(upsample(run(reduce(x))))``. Inside it run the layers from
-    ``time_reduce_idx`` to the one before ``time_recovery_idx``. Arguments, their defaults and the names in the state
-    dict are those of NeMo 2.7.3.
+    ``time_reduce_idx`` to the one before ``time_recovery_idx``. Two lists make several branches, one inside another,
+    at a quarter of the frame rate and so on, or one after another: entry k of one list belongs to entry k of the other.
+    The names in the state dict are NeMo 2.7.3's, and so are arguments and defaults, but for ``time_reduce_idx``, which
+    was None; ends of a second branch are ``time_reduce_layer_2`` and ``time_recovery_layer_2``, and so on. Arguments of
+    NeMo's ConformerEncoder are here too, each with its meaning; only the default of ``subsampling`` is another.
 
     Args:
         feat_in: feature channels F, for instance mel bins.
         n_layers: number of layers.
         d_model: width D; even.
         feat_out: width of the output; -1 for ``d_model``.
-        subsampling: ``dw_striding`` (the paper's), ``striding``, ``stacking``, ``stacking_norm``, or None.
+        subsampling: ``dw_striding`` (the paper's), ``striding`` (Conformer's), ``stacking``, ``stacking_norm`` or None.
         subsampling_factor: how many feature frames make an encoder frame; 1 for none.
         subsampling_conv_channels: channels of the subsampling convolutions; -1 for ``d_model``.
         ff_expansion_factor: inner width of the feed-forward modules, in units of ``d_model``.
-        self_attention_model: ``rel_pos`` or ``abs_pos``.
+        self_attention_model: ``rel_pos``, ``abs_pos``, or ``rel_pos_local_attn``: ``rel_pos`` over the window of
+            ``att_context_size``, in linear time and memory.
         n_heads: attention heads H; divides ``d_model``.
         att_context_size: (left, right) frames, at the rate before the U-Net, that attention reaches; -1 is unlimited.
+            Of several pairs training draws one a step, evaluation uses the first (``set_default_att_context_size``).
         xscaling: multiply the subsampled features by sqrt(``d_model``).
         untie_biases: each layer has its own position biases u and v.
-        pos_emb_max_len: accepted for old recipes; positions are computed for the length at hand.
+        pos_emb_max_len, sync_max_audio_length: accepted; positions are computed for the length at hand.
         conv_kernel_size: frames that the depthwise convolution of a layer sees; odd.
         conv_norm_type: ``batch_norm``, ``layer_norm``, ``instance_norm``, ``fused_batch_norm`` or ``group_normN``.
             Instance and group norm take their statistics over padding too, so they depend on the batch.
-        dropout: of every branch, and of the subsampled features.
+        dropout: of every branch.
         dropout_emb: of the relative position encodings outside the U-Net.
         dropout_att: of the attention weights.
         adaptive_scale: learn the scaling in front of each module, or leave it at the identity.
-        time_reduce_idx: the first layer at half the frame rate; None for no temporal U-Net.
-        time_recovery_idx: the first layer at the full rate again; None for the last one.
-        streaming: causal convolutions, and attention over whole chunks of right context + 1 frames, so that
-            ``forward`` with a state gives chunk by chunk what it gives for the whole.
+        time_reduce_idx: the first layer at half the frame rate, or an ascending list for several branches; ``auto`` for
+            (n_layers - 1) // 2, as in the published sizes; None for no temporal U-Net.
+        time_recovery_idx: the first layer at the full rate again, or a list as long as the other; None for the last.
+        causal_downsampling: see nothing ahead, and as NeMo's make T // 2 + 1 frames of T, not ceil(T / 2).
+        subsampling_conv_chunking_factor: how many parts of a batch go through the subsampling convolutions in turn, to
+            save memory: a power of 2; -1 for one; 1 for one, or more where they would be too large for PyTorch.
+        reduction, reduction_position, reduction_factor: the U-Net's part here; refused unless off (None, or factor 1).
+        att_context_probs: how likely training draws each of several ``att_context_size``; None for alike.
+        att_chunk_context_size: lists of left contexts, chunks (-1: no limits) and right contexts for
+            ``chunked_limited_with_rc``; training draws one of each a step.
+        att_context_style: ``regular``: ``att_context_size`` counts from the frame. ``chunked_limited``: frames see
+            whole chunks of right + 1 frames, their own and left // (right + 1) before it. ``chunked_limited_with_rc``:
+            a size is [left, chunk, right], and left and right count from the chunk; evaluation is unlimited by default.
+            Chunks must be multiples of 2, or of 4 where the U-Net halves twice, which it does not cut.
+        conv_context_size: frames (left, right) that the depthwise convolution sees besides its own, ``causal`` for
+            (kernel - 1, 0); None for the middle.
+        conv_context_style: ``regular``, or ``dcc``: convolutions see zeros after the chunk of attention.
+        use_bias: in all linear and convolution layers of the layers, but not those of the U-Net's ends.
+        dropout_pre_encoder: of the subsampled features; None for ``dropout``.
+        global_tokens: so many frames of ``rel_pos_local_attn`` see all and are seen by all, ``global_tokens_spacing``
+            frames apart at the rate before the U-Net, with projections of their own if ``global_attn_separate``.
+        use_pytorch_sdpa: compute attention by PyTorch's fused kernels, to the same result; by which of them,
+            ``use_pytorch_sdpa_backends`` says, with names of ``torch.nn.attention.SDPBackend``; None for all.
+        streaming: causal subsampling with ceil(T / 2) frames, ``conv_context_size="causal"`` and ``chunked_limited``
+            in one, so that ``forward`` with a state gives chunk by chunk what it gives for the whole.
+        block: ``squeezeformer``, or ``conformer`` for Conformer's layers, which have norms in the place of scales and a
+            gated convolution; around them the temporal U-Net stays.
+        stochastic_depth_drop_prob: how likely training leaves out a layer; the others are scaled up, as in Conformer.
+        stochastic_depth_mode: ``linear``, the probability grows with depth to this, or ``uniform``.
+        stochastic_depth_start_layer: so many layers, 1 or more, are never left out.
+        gradient_checkpointing: in training, keep only the inputs of the layers and compute what is inside them again on
+            the way back: less memory, the same gradients, about a third more time.
+        compile: run the layers through ``torch.compile``, which takes a while at first. Not when exporting.
 
     Raises:
         ValueError: names the setting that is wrong, and what it may be.
     """
 
-    layer_class: type[SqueezeformerLayer] = SqueezeformerLayer
+    blocks: Mapping[str, type[SqueezeformerLayer] | type[ConformerLayer]] = {
+        "squeezeformer": SqueezeformerLayer,
+        "conformer": ConformerLayer,
+    }
+    pre_encode: Any
     time_reduce_layer: Any  # None, as time_recovery_layer is, where there is no temporal U-Net
     time_recovery_layer: Any
 
@@ -74,7 +117,7 @@ class SqueezeformerEncoder(nn.Module):
         ff_expansion_factor: int = 4,
         self_attention_model: str = "rel_pos",
         n_heads: int = 4,
-        att_context_size: Sequence[int] | None = None,
+        att_context_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
         xscaling: bool = True,
         untie_biases: bool = True,
         pos_emb_max_len: int = 5000,
@@ -84,43 +127,89 @@ class SqueezeformerEncoder(nn.Module):
         dropout_emb: float = 0.1,
         dropout_att: float = 0.0,
         adaptive_scale: bool = True,
-        time_reduce_idx: int | None = None,
-        time_recovery_idx: int | None = None,
+        time_reduce_idx: int | Sequence[int] | str | None = "auto",
+        time_recovery_idx: int | Sequence[int] | None = None,
+        *,
+        causal_downsampling: bool = False,
+        subsampling_conv_chunking_factor: int = 1,
+        reduction: str | None = None,
+        reduction_position: int | None = None,
+        reduction_factor: int = 1,
+        att_context_probs: Sequence[float] | None = None,
+        att_chunk_context_size: Sequence[Sequence[int]] | None = None,
+        att_context_style: str = "regular",
+        conv_context_size: str | Sequence[int] | None = None,
+        conv_context_style: str = "regular",
+        use_bias: bool = True,
+        dropout_pre_encoder: float | None = None,
+        global_tokens: int = 0,
+        global_tokens_spacing: int = 1,
+        global_attn_separate: bool = False,
+        use_pytorch_sdpa: bool = False,
+        use_pytorch_sdpa_backends: Sequence[str] | None = None,
+        sync_max_audio_length: bool = True,
         streaming: bool = False,
+        block: str = "squeezeformer",
+        stochastic_depth_drop_prob: float = 0.0,
+        stochastic_depth_mode: str = "linear",
+        stochastic_depth_start_layer: int = 1,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
     ):
         super().__init__()
         if d_model % 2:
             raise ValueError(f"d_model={d_model} must be even: position encodings pair sines with cosines")
         self.feat_in, self.d_model, self.streaming = feat_in, d_model, streaming
         self.feat_out = d_model if feat_out == -1 else feat_out
-        self.att_context_size = context(att_context_size)
-        self.reduced = _reduced_layers(n_layers, time_reduce_idx, time_recovery_idx)
+        refuse_reduction(reduction, reduction_position, reduction_factor)
+        self.span = build_spans(n_layers, self.choose_reduction(time_reduce_idx, n_layers), time_recovery_idx)
+        if streaming:
+            att_context_style, conv_context_size = streamed(causal_downsampling, att_context_style, conv_context_style)
+        self.contexts = ContextSettings(
+            att_context_size, att_context_probs, att_context_style, att_chunk_context_size, 2 ** self.span.depth()
+        )
+        backends = tuple(use_pytorch_sdpa_backends or ()) if use_pytorch_sdpa else None
+        tokens = (global_tokens, global_tokens_spacing, global_attn_separate)
+        self.attention = AttentionSettings(
+            self_attention_model, d_model, n_heads, dropout_att, untie_biases, use_bias, backends, tokens
+        )
+        self.attention.check(self.contexts, self.contexts.sizes)
+        if block not in self.blocks:
+            raise ValueError(f"block={block!r}: expected one of {', '.join(map(repr, self.blocks))}")
+        self.call_layer = layer_call(gradient_checkpointing, compile)
+        self.layer_drop_probs = drop_probabilities(
+            n_layers, stochastic_depth_drop_prob, stochastic_depth_mode, stochastic_depth_start_layer
+        )
         self.subsampling_factor = subsampling_factor if subsampling else 1
         self.xscale = math.sqrt(d_model) if xscaling else 1.0
 
         channels = d_model if subsampling_conv_channels == -1 else subsampling_conv_channels
-        self.pre_encode = build_subsampling(subsampling, feat_in, d_model, subsampling_factor, channels, streaming)
-        self.dropout_emb, self.untie_biases = dropout_emb, untie_biases
+        margins = STREAMED if streaming else CAUSAL if causal_downsampling else CENTRED
+        self.pre_encode = build_subsampling(subsampling, feat_in, d_model, subsampling_factor, channels, margins)
+        self.pre_encode.batch_chunks = conv_chunks(subsampling_conv_chunking_factor)
+        self.dropout_emb = dropout_emb
         self.pos_enc, self.time_reduce_pos_enc = build_positions(self_attention_model, dropout_emb)
-        self.dropout = nn.Dropout(dropout)
-        self.pre_ln = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout if dropout_pre_encoder is None else dropout_pre_encoder)
+        self.pre_ln = nn.LayerNorm(d_model) if block == "squeezeformer" else nn.Identity()
 
-        biases = None if untie_biases else position_biases(d_model, n_heads)
+        convolution = build_convolution(conv_context_style, self.contexts)
+        gated = block == "conformer"
         self.layers = nn.ModuleList(
-            self.layer_class(
+            self.blocks[block](
                 d_model,
                 d_ff=ff_expansion_factor * d_model,
-                self_attn=build_attention(
-                    self_attention_model, d_model, n_heads, dropout_att, self.left_context(i), biases
-                ),
-                conv=ConvolutionModule(d_model, conv_kernel_size, conv_norm_type, causal=streaming),
+                self_attn=self_attn,
+                conv=convolution(d_model, conv_kernel_size, conv_norm_type, conv_context_size, use_bias, gated),
                 dropout=dropout,
                 adaptive_scale=adaptive_scale,
+                use_bias=use_bias,
             )
-            for i in range(n_layers)
+            for self_attn in self.attention.build(n_layers)
         )
-        self.time_reduce_layer = TimeReduction(d_model) if self.reduced is not None else None
-        self.time_recovery_layer = nn.Linear(d_model, d_model) if self.reduced is not None else None
+        self.time_reduce_layer = self.time_recovery_layer = None
+        for branch in self.span.all_branches():
+            setattr(self, f"time_reduce_layer{branch.suffix}", TimeReduction(d_model))
+            setattr(self, f"time_recovery_layer{branch.suffix}", nn.Linear(d_model, d_model))
         self.out_proj = nn.Linear(d_model, self.feat_out) if self.feat_out != d_model else None
 
     def forward(
@@ -135,9 +224,7 @@ class SqueezeformerEncoder(nn.Module):
             lengths = torch.full((features.size(0),), features.size(2), device=features.device)
         # NeMo may wrap pre_encode in a module that takes (x, lengths) alone: hand on a state only where there is one.
         subsample = self.pre_encode if state is None else partial(self.pre_encode, state=state)
-        x, lengths = subsample(
-            features.transpose(1, 2), lengths.long()
-        )  # (B, T, D), T at the encoder's rate from here on
+        x, lengths = subsample(features.transpose(1, 2), lengths.long())  # T is at the encoder's rate from here on
         return self.encode(x, lengths, state)
 
     def encode(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
@@ -145,84 +232,68 @@ class SqueezeformerEncoder(nn.Module):
         frames = self.frames(x, lengths, state)
         x, positions = self.pos_enc(x * self.xscale, frames)
         x = self.pre_ln(self.dropout(x))
-
-        if self.reduced is None:
-            x = self.run(range(len(self.layers)), x, frames, positions, state)
-        else:
-            x = self.run(range(self.reduced.start), x, frames, positions, state)
-            x = x + self.temporal_unet(self.reduced, x, frames, state)
-            x = self.run(range(self.reduced.stop, len(self.layers)), x, frames, positions, state)
+        x = self.run(self.span, x, frames, positions, state)
         if self.out_proj is not None:
             x = self.out_proj(x)
         return x.transpose(1, 2), lengths
 
-    def temporal_unet(self, indices: range, x: Tensor, frames: Frames, state: EncoderState | None) -> Tensor:
-        """(B, T, D) -> (B, T, D) by way of (B, ceil(T / 2), D), with relative positions counted anew there."""
-        branch, halved = self.time_reduce_layer(x, frames, state), frames.halved()
-        _, positions = self.time_reduce_pos_enc(branch, halved)
-        branch = self.run(indices, branch, halved, positions, state)
-        return self.time_recovery_layer(upsample(branch, x.size(1)))
-
     def run(
+        self, span: Span, x: Tensor, frames: Frames, positions: Tensor | None, state: EncoderState | None
+    ) -> Tensor:
+        """(B, T, D) through the layers of ``span``; each of its branches adds what it finds at half the frame rate."""
+        at = span.start
+        for branch in span.branches:
+            x = self.run_layers(range(at, branch.start), x, frames, positions, state)
+            x = x + self.temporal_unet(branch, x, frames, state)
+            at = branch.stop
+        return self.run_layers(range(at, span.stop), x, frames, positions, state)
+
+    def temporal_unet(self, branch: Span, x: Tensor, frames: Frames, state: EncoderState | None) -> Tensor:
+        """(B, T, D) -> (B, T, D) by way of (B, ceil(T / 2), D), with relative positions counted anew there."""
+        reduce = getattr(self, f"time_reduce_layer{branch.suffix}")
+        recover = getattr(self, f"time_recovery_layer{branch.suffix}")
+
+        y, halved = reduce(x, frames, state and state.reductions[branch.number - 1]), frames.halved()
+        _, positions = self.time_reduce_pos_enc(y, halved)
+        y = self.run(branch, y, halved, positions, state)
+        return recover(upsample(y, x.size(1)))
+
+    def run_layers(
         self, indices: Iterable[int], x: Tensor, frames: Frames, positions: Tensor | None, state: EncoderState | None
     ) -> Tensor:
         """(B, T, D) through the layers of ``indices``, all at one frame rate."""
         for i in indices:
-            x = self.layers[i](x, frames, positions, state and state.layers[i])
+            output = self.call_layer(self.layers[i], x, frames, positions, state.layers[i] if state else None)
+            drop = self.training and self.layer_drop_probs[i] > 0.0
+            x = drop_layer(output, x, self.layer_drop_probs[i]) if drop else output
         return x
 
     def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None) -> Frames:
         """Lengths and masks of (B, T, D) subsampled features."""
-        cached = state.cached if state else 0
+        context, cached = self.contexts.of(self.training), state.cached if state else 0
         if state:
-            state.cached = min(cached + x.size(1), self.att_context_size[0])
-        return Frames.of(lengths, x.size(1), self.att_context_size, chunked=self.streaming, cached=cached)
+            state.cached = min(cached + x.size(1), context.left)
+        return Frames.of(lengths, x.size(1), context, cached, dense=not self.attention.local)
 
-    def left_context(self, layer: int) -> int:
-        """How many frames before its chunk ``layer`` attends to, at its own frame rate; -1 is unlimited."""
-        left = self.att_context_size[0]
-        return left // 2 if self.reduced is not None and layer in self.reduced else left
-
-    def init_state(self, batch: int) -> EncoderState:
-        """The state before the first chunk of ``batch`` streams, which go on in step.
+    def set_default_att_context_size(self, att_context_size: Sequence[int] | None) -> None:
+        """Choose the size for evaluation, which is the first of ``att_context_size`` else; None keeps what it is.
 
         Raises:
-            ValueError: if these settings cannot stream.
+            ValueError: for a size that ``att_context_style`` or the temporal U-Net cannot have.
         """
-        left, right = self.att_context_size
-        if not self.streaming or not isinstance(self.pre_encode, StridingSubsampling):
-            raise ValueError("only an encoder built with streaming=True and convolutional subsampling has a state")
-        if min(left, right) < 0 or left % (right + 1) or (self.reduced is not None and right % 2 == 0):
-            raise ValueError(
-                f"cannot stream with att_context_size={self.att_context_size}: the left context must be a multiple of "
-                "the chunk, right context + 1, and the chunk be even where there is a temporal U-Net"
-            )
-        zeros = self.pre_ln.weight.new_zeros
-        return EncoderState(
-            subsampling=self.pre_encode.init_state(batch),
-            reduction=zeros(batch, self.d_model, TimeReduction.LEFT),
-            layers=[
-                LayerState(zeros(batch, 0, self.d_model), zeros(batch, 2 * self.d_model, layer.conv.left))
-                for layer in cast(Iterable[SqueezeformerLayer], self.layers)
-            ],
-        )
+        if att_context_size is not None:
+            self.contexts.check(att_context_size)
+            self.attention.check(self.contexts, [att_context_size])
+            self.contexts.default = list(att_context_size)
 
+    def choose_reduction(self, given: Any, n_layers: int) -> Any:
+        """The ``time_reduce_idx`` that is given or, for ``auto``, the one that the published sizes have."""
+        if not isinstance(given, str):
+            return given
+        if given != "auto":
+            raise ValueError(f"time_reduce_idx={given!r}: expected 'auto', None, a layer or a list of layers")
+        return (n_layers - 1) // 2
 
-def context(size: Sequence[int] | None) -> tuple[int, int]:
-    left, right = size or (-1, -1)
-    if min(left, right) < -1:
-        raise ValueError(f"att_context_size={[left, right]}: frames to the left and right, -1 for unlimited")
-    return left, right
-
-
-def _reduced_layers(n_layers: int, reduce: int | None, recover: int | None) -> range | None:
-    """The layers that run at half the frame rate; empty where the branch only reduces and recovers."""
-    if reduce is None:
-        return None
-    recover = n_layers - 1 if recover is None else recover
-    if not 0 <= reduce <= recover < n_layers:
-        raise ValueError(
-            f"time_reduce_idx={reduce}, time_recovery_idx={recover}: "
-            f"expected 0 <= time_reduce_idx <= time_recovery_idx < n_layers={n_layers}"
-        )
-    return range(reduce, recover)
+    def init_state(self, batch: int) -> EncoderState:
+        """The state before the first chunk of ``batch`` streams in step; ValueError if these settings cannot stream."""
+        return initial_state(self, batch)

@@ -33,10 +33,10 @@ class ScaleBias(nn.Module):
 class FeedForward(nn.Module):
     """Expand, Swish, project."""
 
-    def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0):
+    def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0, use_bias: bool = True):
         super().__init__()
-        self.linear1 = nn.Linear(d_model, d_ff)
-        self.linear2 = nn.Linear(d_ff, d_model)
+        self.linear1 = nn.Linear(d_model, d_ff, bias=use_bias)
+        self.linear2 = nn.Linear(d_ff, d_model, bias=use_bias)
         self.dropout = nn.Dropout(dropout)
         for linear in (self.linear1, self.linear2):
             init_uniform(linear, fan_in=linear.in_features)

@@ -22,6 +22,7 @@ class SqueezeformerLayer(nn.Module):
         conv: ConvolutionModule,
         dropout: float = 0.0,
         adaptive_scale: bool = True,
+        use_bias: bool = True,
     ):
         super().__init__()
         self.self_attn_scale = ScaleBias(d_model, adaptive_scale)
@@ -29,7 +30,7 @@ class SqueezeformerLayer(nn.Module):
         self.norm_self_att = nn.LayerNorm(d_model)
 
         self.feed_forward1_scale = ScaleBias(d_model, adaptive_scale)
-        self.feed_forward1 = FeedForward(d_model, d_ff, dropout)
+        self.feed_forward1 = FeedForward(d_model, d_ff, dropout, use_bias)
         self.norm_feed_forward1 = nn.LayerNorm(d_model)
 
         self.conv_scale = ScaleBias(d_model, adaptive_scale)
@@ -37,7 +38,7 @@ class SqueezeformerLayer(nn.Module):
         self.norm_conv = nn.LayerNorm(d_model)
 
         self.feed_forward2_scale = ScaleBias(d_model, adaptive_scale)
-        self.feed_forward2 = FeedForward(d_model, d_ff, dropout)
+        self.feed_forward2 = FeedForward(d_model, d_ff, dropout, use_bias)
         self.norm_feed_forward2 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 

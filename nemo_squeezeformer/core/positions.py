@@ -19,8 +19,19 @@ class RelativePositions(nn.Module):
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
         """x: (B, T, D) -> x, (2S - 1, D)"""
+        assert frames.blocked is not None
         s = frames.blocked.size(-1)
         position = torch.arange(s - 1, -s, -1, dtype=torch.float32, device=x.device)
+        return x, self.dropout(sinusoids(position, x.size(-1)).to(x.dtype))
+
+
+class LocalPositions(RelativePositions):
+    """Gives attention the encodings of the relative positions within its window: left ... -right."""
+
+    def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
+        """x: (B, T, D) -> x, (left + right + 1, D)"""
+        left, right = frames.context.left, frames.context.right
+        position = torch.arange(left, -right - 1, -1, dtype=torch.float32, device=x.device)
         return x, self.dropout(sinusoids(position, x.size(-1)).to(x.dtype))
 
 
@@ -44,4 +55,6 @@ def build_positions(model: str, dropout: float) -> tuple[nn.Module, nn.Module]:
     """The encodings that ``self_attention_model`` needs: at the full frame rate, and inside the temporal U-Net."""
     if model == "abs_pos":
         return AbsolutePositions(), AbsolutePositions()
+    if model == "rel_pos_local_attn":
+        return LocalPositions(dropout), LocalPositions()
     return RelativePositions(dropout), RelativePositions()

@@ -17,11 +17,18 @@ class LayerState:
 
 
 @dataclass
+class ReductionState:
+    """What one time reduction remembers, at the frame rate that it halves."""
+
+    reduction: Tensor  # (B, D, 3)
+
+
+@dataclass
 class EncoderState:
     """Moves on in place as chunks go through; ``SqueezeformerEncoder.init_state`` makes a fresh one."""
 
     subsampling: list[Tensor]  # (B, C, left, F) for each strided convolution
-    reduction: Tensor  # (B, D, 3)
+    reductions: list[ReductionState]  # one for each branch of the temporal U-Net, in the order of its first layer
     layers: list[LayerState]
     cached: int = 0  # encoder frames, at the full rate, that attention still reaches
 

@@ -6,6 +6,8 @@ lets nothing that lies past a length have any influence, even if it is NaN.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
@@ -14,22 +16,51 @@ from .feed_forward import init_uniform
 from .streaming import EncoderState, with_left_context
 
 
+class Margins(NamedTuple):
+    """Zeros around the input of each convolution that halves: before and after, in time and over frequency."""
+
+    time: tuple[int, int]
+    frequency: tuple[int, int]
+
+    @staticmethod
+    def halved(n: Any, margin: tuple[int, int]) -> Any:
+        """How many of ``n`` frames or feature channels a convolution of kernel 3 and stride 2 leaves."""
+        return (n + sum(margin) - 1) // 2
+
+
+CENTRED = Margins(time=(1, 1), frequency=(1, 1))
+STREAMED = Margins(time=(2, 0), frequency=(1, 1))
+CAUSAL = Margins(time=(2, 1), frequency=(2, 1))  # NeMo's causal_downsampling: a frame more, of which half is padding
+
+
 class StridingSubsampling(nn.Module):
     """log2(factor) convolutions of stride 2 over time and frequency, each followed by ReLU, then a projection."""
 
     KERNEL = 3
+    LARGEST = 2**31  # elements that a convolution's output may have where its kernels count in 32 bits
 
-    def __init__(self, feat_in: int, d_model: int, factor: int, channels: int, causal: bool = False):
+    def __init__(self, feat_in: int, d_model: int, factor: int, channels: int, margins: Margins | None = None):
         super().__init__()
         stages = factor.bit_length() - 1
         if factor != 2**stages:
             raise ValueError(f"subsampling_factor={factor} must be a power of 2 for convolutional subsampling")
-        self.feat_in = feat_in
-        self.left = self.KERNEL - 1 if causal else self.KERNEL // 2
-        self.right = self.KERNEL - 1 - self.left
-        self.batch_chunks = 1  # more than one: so many parts of the batch go through the convolutions in turn
+        self.feat_in, self.channels = feat_in, channels
+        self.margins = margins or CENTRED
+        self.batch_chunks = 1  # parts of the batch that go through the convolutions in turn; 1: as few as need be
         self.conv = nn.ModuleList(self.convolutions(stages, channels))
-        self.out = nn.Linear(channels * -(-feat_in // factor), d_model)
+        self.out = nn.Linear(channels * self.widths(stages)[-1], d_model)
+
+    @property
+    def left(self) -> int:
+        """How many frames before its first the first convolution sees."""
+        return self.margins.time[0]
+
+    def widths(self, stages: int) -> list[int]:
+        """Feature channels at the entrance, and after each convolution that halves them."""
+        widths = [self.feat_in]
+        for _ in range(stages):
+            widths.append(self.margins.halved(widths[-1], self.margins.frequency))
+        return widths
 
     def convolutions(self, stages: int, channels: int) -> list[nn.Module]:
         modules: list[nn.Module] = []
@@ -38,48 +69,57 @@ class StridingSubsampling(nn.Module):
         return modules
 
     def strided(self, inputs: int, outputs: int, groups: int = 1) -> nn.Conv2d:
-        """Padded over frequency alone: what precedes in time is padding or, in a stream, the chunk before."""
-        return nn.Conv2d(inputs, outputs, self.KERNEL, stride=2, padding=(0, 1), groups=groups)
+        """Not padded in time: what precedes is padding or, in a stream, the chunk before."""
+        frequency = 1 if self.margins.frequency == (1, 1) else 0  # by the convolution itself where it can
+        return nn.Conv2d(inputs, outputs, self.KERNEL, stride=2, padding=(0, frequency), groups=groups)
 
     def forward(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
-        """x: (B, T, F), lengths: (B,) -> (B, ceil(T / factor), D), (B,)"""
-        if self.batch_chunks == 1 or state is not None:
+        """x: (B, T, F), lengths: (B,) -> (B, ceil(T / factor), D), (B,); longer by a frame with causal margins"""
+        chunks = self.chunks(x)
+        if chunks == 1 or state is not None:
             return self.convolve(x, lengths, state)
-        parts = zip(x.tensor_split(self.batch_chunks), lengths.tensor_split(self.batch_chunks))
+        parts = zip(x.tensor_split(chunks), lengths.tensor_split(chunks))
         outputs, shorter = zip(*(self.convolve(x, lengths, None) for x, lengths in parts if len(x)))
         return torch.cat(outputs), torch.cat(shorter)
+
+    def chunks(self, x: Tensor) -> int:
+        """How many parts of the batch go through in turn; never an utterance in pieces."""
+        if self.batch_chunks != 1 or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+            return max(self.batch_chunks, 1)
+        largest = x.numel() * self.channels // 4  # what the first convolution makes of it
+        return min(x.size(0), largest // self.LARGEST + 1)
 
     def convolve(self, x: Tensor, lengths: Tensor, state: EncoderState | None) -> tuple[Tensor, Tensor]:
         x, stage = x[:, None], 0  # (B, 1, T, F)
         for module in self.conv:
             if _halves(module):
                 x = self.with_margins(zero_padding(x, lengths, dim=2), stage, state)
-                lengths, stage = (lengths + 1) // 2, stage + 1
+                lengths, stage = self.margins.halved(lengths, self.margins.time), stage + 1
             x = module(x)  # (B, C, T / 2, F / 2) after each that halves
         x = zero_padding(x, lengths, dim=2)
         return self.out(x.transpose(1, 2).flatten(2)), lengths
 
     def with_margins(self, x: Tensor, stage: int, state: EncoderState | None) -> Tensor:
         if state is None:
-            return pad(x, (0, 0, self.left, self.right))
+            frequency = (0, 0) if self.margins.frequency == (1, 1) else self.margins.frequency
+            return pad(x, (*frequency, *self.margins.time))
         x, state.subsampling[stage] = with_left_context(x, state.subsampling[stage], dim=2, keep=self.left)
         return x
 
     def init_state(self, batch: int) -> list[Tensor]:
         """Zeros in the place of the frames before the first chunk, for each strided convolution."""
-        state, width = [], self.feat_in
-        for module in self.conv:
-            if isinstance(module, nn.Conv2d) and _halves(module):
-                state.append(module.weight.new_zeros(batch, module.in_channels, self.left, width))
-                width = (width + 1) // 2
-        return state
+        halving = [module for module in self.conv if isinstance(module, nn.Conv2d) and _halves(module)]
+        return [
+            module.weight.new_zeros(batch, module.in_channels, self.left, width)
+            for module, width in zip(halving, self.widths(len(halving)))
+        ]
 
 
 class DepthwiseStridingSubsampling(StridingSubsampling):
     """The paper's: every convolution after the first is depthwise-separable (section 3.2.3)."""
 
-    def __init__(self, feat_in: int, d_model: int, factor: int, channels: int, causal: bool = False):
-        super().__init__(feat_in, d_model, factor, channels, causal)
+    def __init__(self, feat_in: int, d_model: int, factor: int, channels: int, margins: Margins | None = None):
+        super().__init__(feat_in, d_model, factor, channels, margins)
         for module in self.conv:
             if isinstance(module, nn.Conv2d):
                 init_uniform(module, fan_in=module.weight[0].numel())
@@ -128,7 +168,7 @@ SUBSAMPLINGS = ("dw_striding", "striding", "stacking", "stacking_norm")
 
 
 def build_subsampling(
-    kind: str | None, feat_in: int, d_model: int, factor: int, channels: int, causal: bool = False
+    kind: str | None, feat_in: int, d_model: int, factor: int, channels: int, margins: Margins = CENTRED
 ) -> nn.Module:
     """The subsampling called ``kind`` in NeMo's recipes; none at all for ``kind=None`` or a ``factor`` of 1.
 
@@ -146,7 +186,18 @@ def build_subsampling(
     if kind.startswith("stacking"):
         return StackingSubsampling(feat_in, d_model, factor, norm=kind == "stacking_norm")
     striding = DepthwiseStridingSubsampling if kind == "dw_striding" else StridingSubsampling
-    return striding(feat_in, d_model, factor, channels, causal)
+    return striding(feat_in, d_model, factor, channels, margins)
+
+
+def conv_chunks(factor: int) -> int:
+    """``subsampling_conv_chunking_factor``, if it is one: -1 (never in parts), 1 (as need be) or a power of 2.
+
+    Raises:
+        ValueError: for another number.
+    """
+    if factor != -1 and (factor < 1 or factor & (factor - 1)):
+        raise ValueError(f"subsampling_conv_chunking_factor={factor} must be -1, 1 or a power of 2")
+    return factor
 
 
 def zero_padding(x: Tensor, lengths: Tensor, dim: int = 1) -> Tensor:

@@ -131,7 +131,10 @@ def test_gradients_reach_every_parameter():
         ({"subsampling": "vggnet"}, "use 'dw_striding' or 'striding'"),
         ({"subsampling_factor": 6}, "subsampling_factor=6 must be a power of 2"),
         ({"subsampling_factor": 0}, "subsampling_factor=0"),
-        ({"self_attention_model": "rope"}, "self_attention_model='rope': expected 'rel_pos' or 'abs_pos'"),
+        (
+            {"self_attention_model": "rope"},
+            "self_attention_model='rope': expected one of 'rel_pos', 'rel_pos_local_attn', 'abs_pos'",
+        ),
         ({"conv_norm_type": "rms_norm"}, "conv_norm_type='rms_norm': expected one of batch_norm"),
         ({"conv_norm_type": "group_norm5"}, "N divides 32"),
         ({"att_context_size": [-2, 0]}, "att_context_size=\\[-2, 0\\]"),

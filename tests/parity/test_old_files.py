@@ -64,6 +64,21 @@ def test_an_adapter_that_is_switched_off_would_be_seen(folder):
         assert largest_difference(model, folder, "adapted") > 1e-3, name
 
 
+def test_old_adapters_that_were_saved_alone_join_their_model(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # NeMo keeps the adapters' configuration in the file
+    model = ASRModel.restore_from(str(folder / "later.nemo"), map_location="cpu")
+    assert largest_difference(model, folder, "later") > 1e-3
+    model.replace_adapter_compatible_modules()
+    model.load_adapters(str(folder / "later_adapters.pt"), map_location="cpu")
+    assert isinstance(model.encoder, nemo_squeezeformer.SqueezeformerEncoderAdapter)
+    assert model.get_enabled_adapters() == ["attention", "houlsby"]
+    assert largest_difference(model, folder, "later") <= 1e-5
+
+    model.save_to(str(tmp_path / "joined.nemo"))
+    again = ASRModel.restore_from(str(tmp_path / "joined.nemo"), map_location="cpu")
+    assert largest_difference(again, folder, "later") <= 1e-5
+
+
 def test_without_us_nemo_says_what_our_docs_say(folder):
     program = (
         "import sys; sys.modules['nemo_squeezeformer'] = None\n"

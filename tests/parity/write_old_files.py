@@ -2,7 +2,8 @@
 
     python write_old_files.py FOLDER
 
-For each model: ``NAME.nemo``, and ``NAME.pt`` with ``log_probs`` (2, T, V) and ``lengths`` of ``audio.pt``.
+For each model: ``NAME.nemo``, and ``NAME.pt`` with ``log_probs`` (2, T, V) and ``lengths`` of ``audio.pt``. The
+adapters of ``later.pt`` are in ``later_adapters.pt`` alone; ``later.nemo`` is the model before they were added.
 """
 
 from __future__ import annotations
@@ -80,6 +81,35 @@ def adapted_model() -> ASRModel:
     return model
 
 
+def write_adapters_alone(folder: Path) -> ASRModel:
+    """Adapters that were added later, and saved without the model; no name within another, as NeMo's loading wants."""
+    model = char_model()
+    perturb(model)
+    model.save_to(str(folder / "later.nemo"))
+    model.replace_adapter_compatible_modules()
+    model.add_adapter("houlsby", LinearAdapterConfig(in_features=32, dim=8))
+    model.add_adapter("attention", RelPositionMultiHeadAttentionAdapterConfig(n_head=4, n_feat=32))
+    for name, parameter in model.named_parameters():
+        if "adapter" in name:
+            parameter.data.add_(0.05 * torch.randn_like(parameter))
+    model.save_adapters(str(folder / "later_adapters.pt"))
+    return model
+
+
+def perturb(model: ASRModel) -> None:
+    """Adapters start as the identity, norms at 1."""
+    for parameter in model.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+
+
+def record(model: ASRModel, folder: Path, name: str) -> None:
+    """What ``model`` gives for the audio, in ``NAME.pt``."""
+    batch = torch.load(folder / "audio.pt")
+    with torch.no_grad():
+        log_probs, lengths, _ = model.eval()(input_signal=batch["audio"], input_signal_length=batch["lengths"])
+    torch.save({"log_probs": log_probs.clone(), "lengths": lengths.clone()}, folder / f"{name}.pt")
+
+
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -87,13 +117,10 @@ def main(folder: Path) -> None:
     torch.save({"audio": audio, "lengths": lengths}, folder / "audio.pt")
     for name, model in {"char": char_model(), "bpe": bpe_model(folder), "adapted": adapted_model()}.items():
         assert type(model.encoder).__module__.startswith("nemo."), type(model.encoder)
-        for parameter in model.parameters():
-            parameter.data.add_(0.05 * torch.randn_like(parameter))  # adapters start as the identity, norms at 1
-        model.eval()
-        with torch.no_grad():
-            log_probs, encoded_lengths, _ = model(input_signal=audio, input_signal_length=lengths)
+        perturb(model)
         model.save_to(str(folder / f"{name}.nemo"))
-        torch.save({"log_probs": log_probs.clone(), "lengths": encoded_lengths.clone()}, folder / f"{name}.pt")
+        record(model, folder, name)
+    record(write_adapters_alone(folder), folder, "later")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""One Conformer layer: half a feed-forward, attention, convolution, half a feed-forward (arXiv 2005.08100)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .attention import MultiHeadAttention
+from .convolution import ConvolutionModule
+from .feed_forward import FeedForward
+from .frames import Frames
+from .streaming import LayerState
+
+
+class ConformerLayer(nn.Module):
+    """Four residual branches with a LayerNorm at the entrance of each, and one after the last sum.
+
+    NeMo's ConformerLayer by its arithmetic and its names in the state dict. ``adaptive_scale`` is Squeezeformer's: this
+    layer has norms where that has scales.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        self_attn: MultiHeadAttention,
+        conv: ConvolutionModule,
+        dropout: float = 0.0,
+        adaptive_scale: bool = True,
+        use_bias: bool = True,
+    ):
+        super().__init__()
+        self.norm_feed_forward1 = nn.LayerNorm(d_model)
+        self.feed_forward1 = FeedForward(d_model, d_ff, dropout, use_bias)
+
+        self.norm_self_att = nn.LayerNorm(d_model)
+        self.self_attn = self_attn
+
+        self.norm_conv = nn.LayerNorm(d_model)
+        self.conv = conv
+
+        self.norm_feed_forward2 = nn.LayerNorm(d_model)
+        self.feed_forward2 = FeedForward(d_model, d_ff, dropout, use_bias)
+        self.norm_out = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
+        """x: (B, T, D), positions: (2S - 1, D) or None -> (B, T, D)"""
+        x = x + 0.5 * self.dropout(self.feed_forward1(self.norm_feed_forward1(x)))
+        x = x + self.dropout(self.self_attn(self.norm_self_att(x), frames, positions, state))
+        x = x + self.dropout(self.conv(self.norm_conv(x), frames, state))
+        x = x + 0.5 * self.dropout(self.feed_forward2(self.norm_feed_forward2(x)))
+        return self.norm_out(x)

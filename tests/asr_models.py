@@ -1,0 +1,105 @@
+"""NeMo's ASR models, tiny, over our encoder: CTC, transducer and hybrid, with letters or word pieces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from nemo.collections.asr import models
+from omegaconf import OmegaConf
+
+from tests.models import SMALL, enliven, features
+from tests.speech import WORDS
+
+LETTERS = sorted({letter for word in WORDS for letter in word} | {" "})
+CLASSES = {
+    ("ctc", "char"): models.EncDecCTCModel,
+    ("ctc", "bpe"): models.EncDecCTCModelBPE,
+    ("transducer", "char"): models.EncDecRNNTModel,
+    ("transducer", "bpe"): models.EncDecRNNTBPEModel,
+    ("hybrid", "char"): models.EncDecHybridRNNTCTCModel,
+    ("hybrid", "bpe"): models.EncDecHybridRNNTCTCBPEModel,
+}
+
+
+def write_tokenizer(folder: Path, size: int = 23) -> Path:
+    """A SentencePiece model of the number words in ``folder``, as NeMo's tokenizer script leaves one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(WORDS), model_prefix=str(folder / "tokenizer"), vocab_size=size, minloglevel=2
+    )
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    (folder / "vocab.txt").write_text("\n".join(pieces.id_to_piece(i) for i in range(1, size)), encoding="utf-8")
+    return folder
+
+
+def asr_model(kind: str = "ctc", units: str = "char", *, tokenizer: Path | None = None, **changes: Any) -> Any:
+    """A ``kind`` of model in eval mode; ``changes`` are merged into its configuration (``encoder={...}``)."""
+    torch.manual_seed(0)
+    encoder = {"_target_": "nemo_squeezeformer.SqueezeformerEncoder", **SMALL, "feat_in": 80, "time_reduce_idx": 1}
+    encoder.update(subsampling_factor=4, subsampling_conv_channels=16)
+    ctc = {
+        "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
+        "feat_in": None,
+        "num_classes": len(LETTERS) if units == "char" else -1,
+        "vocabulary": LETTERS if units == "char" else [],
+    }
+    config: dict[str, Any] = {
+        "sample_rate": 16000,
+        "preprocessor": {
+            "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
+            "features": 80,
+            "normalize": "per_feature",
+            "window_stride": 0.01,
+            "dither": 0.0,
+        },
+        "encoder": encoder,
+        "optim": {"name": "adamw", "lr": 1e-3},
+        "validation_ds": {"manifest_filepath": None, "sample_rate": 16000, "batch_size": 4, "shuffle": False},
+    }
+    config |= {"labels": LETTERS} if units == "char" else {"tokenizer": {"dir": str(tokenizer), "type": "bpe"}}
+    if kind == "ctc":
+        config["decoder"] = ctc
+    else:
+        config |= _transducer(hidden=SMALL["d_model"])
+    if kind == "hybrid":
+        config["aux_ctc"] = {"ctc_loss_weight": 0.3, "decoder": ctc, "decoding": {"strategy": "greedy"}}
+    for key, change in changes.items():
+        config[key] = config[key] | change if isinstance(config.get(key), dict) else change
+    model = CLASSES[kind, units](OmegaConf.create(config)).eval()
+    enliven(model.encoder)
+    if kind != "transducer":
+        _balance(model.encoder, (model.ctc_decoder if kind == "hybrid" else model.decoder).decoder_layers[0])
+    return model
+
+
+def _balance(encoder: Any, decoder: torch.nn.Conv1d) -> None:
+    """Make no token likelier than another on average, so that a random model spells something, other in each frame."""
+    with torch.no_grad():
+        encoded, _ = encoder(audio_signal=features(2, 200, channels=80), length=torch.tensor([200, 200]))
+        decoder.weight.mul_(4.0)
+        decoder.bias.copy_(-decoder.weight[:, :, 0] @ encoded.mean(dim=(0, 2)))
+
+
+def _transducer(hidden: int) -> dict[str, Any]:
+    return {
+        "model_defaults": {"enc_hidden": hidden, "pred_hidden": hidden, "joint_hidden": hidden},
+        "decoder": {
+            "_target_": "nemo.collections.asr.modules.RNNTDecoder",
+            "normalization_mode": None,
+            "random_state_sampling": False,
+            "blank_as_pad": True,
+            "prednet": {"pred_hidden": hidden, "pred_rnn_layers": 1, "t_max": None, "dropout": 0.0},
+        },
+        "joint": {
+            "_target_": "nemo.collections.asr.modules.RNNTJoint",
+            "log_softmax": None,
+            "preserve_memory": False,
+            "fuse_loss_wer": False,
+            "jointnet": {"joint_hidden": hidden, "activation": "relu", "dropout": 0.0},
+        },
+        "decoding": {"strategy": "greedy_batch", "greedy": {"max_symbols": 2}},
+        "loss": {"loss_name": "default", "warprnnt_numba_kwargs": {"fastemit_lambda": 0.0}},
+    }

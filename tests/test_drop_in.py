@@ -1,0 +1,188 @@
+"""A NeMo recipe for ConformerEncoder works when only ``_target_`` changes, and every argument does what it says."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from nemo.collections.asr.models import ASRModel
+from nemo.collections.asr.modules import ConformerEncoder
+from nemo.core.classes.common import Serialization
+from omegaconf import OmegaConf
+from torch.testing import assert_close
+
+from nemo_squeezeformer import SqueezeformerEncoder
+from tests.asr_models import CLASSES, asr_model
+from tests.models import features
+from tests.speech import write_manifest
+
+OURS = "nemo_squeezeformer.SqueezeformerEncoder"
+NEMOS = "nemo.collections.asr.modules.ConformerEncoder"
+NEW_IN_3 = {"att_chunk_context_size", "conv_context_style"}
+
+
+def parameters(encoder: type) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(encoder.__init__).parameters)
+
+
+def test_every_argument_of_conformer_encoder_is_ours_with_its_default():
+    theirs, ours = parameters(ConformerEncoder), parameters(SqueezeformerEncoder)
+    assert len(theirs) >= 38 and set(theirs) | NEW_IN_3 <= set(ours)
+    differing = {name for name, parameter in theirs.items() if ours[name].default != parameter.default}
+    assert differing == {"subsampling", "dropout_pre_encoder"}  # None is for dropout, which is 0.1 in both
+    assert ours["dropout"].default == theirs["dropout_pre_encoder"].default == 0.1
+    documented = SqueezeformerEncoder.__doc__.partition("Args:")[2]
+    assert not [name for name in ours if name != "self" and name not in documented]
+
+
+# What NeMo's recipes set, but for the model's size; those not named differ in their decoder alone.
+CONFORMER = {
+    "feat_out": -1,
+    "subsampling": "striding",
+    "subsampling_factor": 4,
+    "subsampling_conv_channels": -1,
+    "ff_expansion_factor": 4,
+    "self_attention_model": "rel_pos",
+    "att_context_size": [-1, -1],
+    "xscaling": True,
+    "untie_biases": True,
+    "pos_emb_max_len": 5000,
+    "conv_kernel_size": 31,
+    "conv_norm_type": "batch_norm",
+    "dropout": 0.1,
+    "dropout_pre_encoder": 0.1,
+    "dropout_emb": 0.0,
+    "dropout_att": 0.1,
+}
+STOCHASTIC_DEPTH = {
+    "stochastic_depth_drop_prob": 0.0,
+    "stochastic_depth_mode": "linear",
+    "stochastic_depth_start_layer": 1,
+}
+OFFLINE = {"causal_downsampling": False, "att_context_style": "regular", "conv_context_size": None} | STOCHASTIC_DEPTH
+REDUCTION = {"reduction": None, "reduction_position": None, "reduction_factor": 1}
+FAST = {"subsampling": "dw_striding", "subsampling_factor": 8, "subsampling_conv_channels": 256, "conv_kernel_size": 9}
+CACHE_AWARE = {
+    "causal_downsampling": True,
+    "att_context_style": "chunked_limited",
+    "att_context_probs": None,
+    "conv_context_size": "causal",
+    "conv_norm_type": "layer_norm",
+} | STOCHASTIC_DEPTH
+SDPA = {"use_pytorch_sdpa": False, "use_pytorch_sdpa_backends": []}
+LONG = {
+    "self_attention_model": "rel_pos_local_attn",
+    "global_tokens": 1,
+    "global_tokens_spacing": 1,
+    "global_attn_separate": False,
+    "att_context_size": [128, 128],
+    "use_bias": True,
+}
+UNIFIED = {
+    "att_context_style": "chunked_limited_with_rc",
+    "att_chunk_context_size": [[70], [2, 14], [0, 2, 4]],
+    "conv_context_style": "dcc",
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "conformer multilang, ssl": CONFORMER,
+    "conformer ctc, hat, hybrid": CONFORMER | OFFLINE,
+    "conformer transducer": CONFORMER | OFFLINE | REDUCTION,
+    "conformer ctc streaming": CONFORMER | CACHE_AWARE | {"att_context_size": [140, 27]},
+    "conformer transducer streaming": CONFORMER | CACHE_AWARE | REDUCTION | {"att_context_size": [140, 27]},
+    "fastconformer ctc": CONFORMER | OFFLINE | FAST | SDPA,
+    "fastconformer transducer": CONFORMER | OFFLINE | FAST | REDUCTION | SDPA,
+    "fastconformer hybrid": CONFORMER | STOCHASTIC_DEPTH | FAST | REDUCTION | {"use_bias": True},
+    "fastconformer aed, translation": CONFORMER | FAST | REDUCTION | {"xscaling": False, "conv_context_size": None},
+    "fastconformer streaming": CONFORMER | CACHE_AWARE | FAST | REDUCTION | {"att_context_size": [70, 13]},
+    "fastconformer streaming, several": CONFORMER
+    | CACHE_AWARE
+    | FAST
+    | {"att_context_size": [[70, 13], [72, 5], [70, 1]], "att_context_probs": [0.5, 0.25, 0.25]},
+    "fastconformer long": CONFORMER | OFFLINE | FAST | REDUCTION | LONG,
+    "fastconformer unified": CONFORMER | FAST | UNIFIED,
+    "sdpa": CONFORMER | FAST | {"use_pytorch_sdpa": True, "use_pytorch_sdpa_backends": ["MATH"], "use_bias": False},
+}
+TINY = {"n_layers": 4, "d_model": 16, "n_heads": 4, "conv_kernel_size": 7}
+
+
+def recipe(name: str, **changes: Any) -> dict[str, Any]:
+    settings = RECIPES[name] | TINY | changes
+    if settings["subsampling_conv_channels"] > 0:
+        settings["subsampling_conv_channels"] = 8
+    if missing := NEW_IN_3 & settings.keys() - parameters(ConformerEncoder).keys():
+        pytest.skip(f"this NeMo's ConformerEncoder has no {', '.join(sorted(missing))}")
+    return settings
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_both_encoders_take_a_recipes_settings_and_give_as_many_frames(name):
+    x, lengths = features(2, 201), torch.tensor([201, 150])
+    shapes = []
+    for target in (NEMOS, OURS):
+        config = OmegaConf.create({"_target_": target, "feat_in": 20} | recipe(name))
+        encoder = Serialization.from_config_dict(config)
+        assert f"{type(encoder).__module__}.{type(encoder).__name__}".split(".")[-1] == target.split(".")[-1]
+        output, shorter = encoder.train()(audio_signal=x, length=lengths)
+        output.square().mean().backward()
+        with torch.no_grad():
+            encoder.eval()(audio_signal=x, length=lengths)
+        shapes.append((tuple(output.shape), shorter.tolist()))
+    assert shapes[0] == shapes[1]
+
+
+WHOLE = [
+    ("ctc", "conformer ctc, hat, hybrid"),
+    ("ctc", "fastconformer long"),
+    ("ctc", "fastconformer unified"),
+    ("transducer", "conformer transducer streaming"),
+    ("hybrid", "fastconformer streaming"),
+]
+
+
+@pytest.mark.parametrize("kind, name", WHOLE)
+def test_a_whole_model_trains_validates_and_restores_with_only_the_target_changed(tmp_path, kind, name):
+    manifest = write_manifest(tmp_path, utterances=2)
+    config = asr_model(kind).cfg
+    OmegaConf.set_struct(config, False)
+    data = {"manifest_filepath": str(manifest), "sample_rate": 16000, "batch_size": 2, "labels": config.labels}
+    config.train_ds = data | {"shuffle": False, "num_workers": 0}
+    config.validation_ds = data | {"shuffle": False, "num_workers": 0}
+    config.encoder = {"_target_": NEMOS, "feat_in": "${model.preprocessor.features}"} | recipe(name)
+    config.encoder.feat_in = config.preprocessor.features
+    CLASSES[kind, "char"](config)
+    config.encoder._target_ = OURS
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        limit_val_batches=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+    model = CLASSES[kind, "char"](config, trainer=trainer)
+    before = {name: parameter.clone() for name, parameter in model.encoder.named_parameters()}
+    trainer.fit(model)
+    assert trainer.global_step == 1 and trainer.callback_metrics["val_loss"].isfinite()
+    assert any((parameter - before[name]).abs().max() > 0 for name, parameter in model.encoder.named_parameters())
+
+    model.save_to(str(tmp_path / "model.nemo"))
+    restored = ASRModel.restore_from(str(tmp_path / "model.nemo"), map_location="cpu").eval()
+    assert type(restored.encoder) is SqueezeformerEncoder
+    x, lengths = features(2, 101, channels=80), torch.tensor([101, 60])
+    with torch.no_grad():
+        expected, _ = model.eval().encoder(audio_signal=x, length=lengths)
+        assert_close(restored.encoder(audio_signal=x, length=lengths)[0], expected, atol=0, rtol=0)
+
+
+def test_settings_survive_as_nemo_writes_them(tmp_path: Path):
+    path = tmp_path / "config.yaml"
+    OmegaConf.save(
+        OmegaConf.create({"_target_": OURS, "feat_in": 20} | recipe("fastconformer streaming, several")), path
+    )
+    made = Serialization.from_config_dict(OmegaConf.load(path))
+    assert made.att_context_size_all == [[70, 13], [72, 5], [70, 1]] and made.att_context_size == [70, 13]

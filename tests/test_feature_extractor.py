@@ -1,0 +1,176 @@
+"""Features of many layers, inside the U-Net and outside: NeMo's extractor, its aggregators, self-supervised losses."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from nemo.core.classes.mixins import AccessMixin, access_mixins
+from nemo.core.classes.mixins.access_mixins import set_access_cfg
+from omegaconf import OmegaConf
+from torch.testing import assert_close
+
+from nemo_squeezeformer import SqueezeformerEncoder
+from tests.models import SMALL, enliven, features
+
+LENGTHS = [101, 60]  # feature frames: 26 and 15 of the encoder, 13 and 8 inside its U-Net
+
+
+def encoder(**settings) -> SqueezeformerEncoder:
+    torch.manual_seed(0)
+    made = SqueezeformerEncoder(**(SMALL | {"time_reduce_idx": 1} | settings)).eval()
+    enliven(made)
+    return made
+
+
+def extractors() -> list[type]:
+    """NeMo's classes of that name: one in 3.0.0, two that differ in 2.7.3."""
+    from nemo.collections.asr.modules import conformer_encoder
+    from nemo.collections.asr.modules.ssl_modules import multi_layer_feat
+
+    name = "ConformerMultiLayerFeatureExtractor"
+    return list({getattr(module, name): None for module in (conformer_encoder, multi_layer_feat)})
+
+
+def extract(made: SqueezeformerEncoder, layers: list[int], aggregator=None, extractor: type | None = None):
+    """What the extractor gives for ``features``: of the layers alone, without the encoder's own output."""
+    settings = {"layer_idx_list": layers, "aggregator": aggregator}
+    extractor = extractor or extractors()[0]
+    if "include_final_output" in extractor.__init__.__code__.co_varnames:
+        settings["include_final_output"] = False
+    return extractor(made, **settings)(features(2, 101), torch.tensor(LENGTHS))
+
+
+@contextmanager
+def on_record(**access):
+    """NeMo's switch for intermediate tensors, and back."""
+    set_access_cfg(OmegaConf.create(access))
+    AccessMixin.set_access_enabled(True)
+    yield
+    AccessMixin.set_access_enabled(False)
+    set_access_cfg(OmegaConf.create({"detach": False, "convert_to_cpu": False}))
+
+
+def own_outputs(made: SqueezeformerEncoder) -> dict[int, torch.Tensor]:
+    """(B, D, T) of each layer at its own frame rate, as a hook on the layer sees it."""
+    outputs: dict[int, torch.Tensor] = {}
+    hooks = [
+        layer.register_forward_hook(lambda _, __, output, i=i: outputs.update({i: output.transpose(1, 2)}))
+        for i, layer in enumerate(made.layers)
+    ]
+    made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+@pytest.mark.parametrize("extractor", extractors(), ids=lambda extractor: extractor.__module__.rsplit(".", 1)[-1])
+def test_every_layers_features_come_at_the_encoders_frame_rate(extractor):
+    made = encoder()
+    own = own_outputs(made)
+    outputs, lengths = extract(made, [0, 1, 2, 3], extractor=extractor)
+    assert [tuple(x.shape) for x in outputs] == [(2, 16, 26)] * 4
+    assert [length.tolist() for length in lengths] == [[26, 15]] * 4
+    assert_close(outputs[0], own[0], atol=0, rtol=0)
+    assert tuple(own[2].shape) == (2, 16, 13)
+    assert_close(outputs[2][:, :, ::2], own[2], atol=0, rtol=0)
+    assert_close(outputs[2][:, :, 1::2], own[2], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["cat", "sum", "mean", "weighted_sum"])
+def test_nemos_aggregators_join_layers_of_both_rates(mode):
+    from nemo.collections.asr.modules.ssl_modules.multi_layer_feat import Aggregator
+
+    made, layers = encoder(), [0, 2, 3]
+    joined, lengths = extract(made, layers, Aggregator(mode, None, layers))
+    alone, _ = extract(made, layers)
+    expected = {"cat": torch.cat(alone, dim=1), "sum": sum(alone)}.get(mode, sum(alone) / 3)
+    assert_close(joined, expected, atol=1e-5, rtol=0)
+    assert lengths.tolist() == [26, 15]
+
+
+def test_the_encoders_own_output_joins_them():
+    from nemo.collections.asr.modules.conformer_encoder import ConformerMultiLayerFeatureExtractor as Extractor
+
+    if "include_final_output" not in Extractor.__init__.__code__.co_varnames:
+        pytest.skip("this NeMo's extractor has no include_final_output")
+    made = encoder(feat_out=8)
+    outputs, lengths = Extractor(made, layer_idx_list=[2])(features(2, 101), torch.tensor(LENGTHS))
+    assert [tuple(x.shape) for x in outputs] == [(2, 8, 26), (2, 8, 26)]
+    assert [length.tolist() for length in lengths] == [[26, 15], [26, 15]]
+    final, _ = made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
+    assert_close(outputs[1], final, atol=0, rtol=0)
+
+
+def test_extracting_leaves_no_trace():
+    made = encoder()
+    extract(made, [0, 2])
+    assert not AccessMixin.is_access_enabled() and not AccessMixin.get_module_registry(made)
+    made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
+    assert not AccessMixin.get_module_registry(made)
+    first, second = extract(made, [2])[0][0], extract(made, [2])[0][0]
+    assert_close(first, second, atol=0, rtol=0)
+
+
+def test_gradients_reach_inner_layers_and_none_behind():
+    made = encoder()
+    extract(made, [2])[0][0].square().sum().backward()
+    reached = [layer.conv.depthwise_conv.weight.grad is not None for layer in made.layers]
+    assert reached == [True, True, True, False]
+
+
+def test_interctc_keeps_each_layers_own_rate_and_lengths():
+    made = encoder(feat_out=8)
+    with on_record(interctc={"capture_layers": [0, 1, 2, 3]}):  # InterCTC's request names layers and nothing else
+        made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
+    record = made._registry
+    lengths = {i: record[f"interctc/layer_length_{i}"][0].tolist() for i in range(4)}
+    assert lengths == {0: [26, 15], 1: [13, 8], 2: [13, 8], 3: [26, 15]}
+    shapes = {i: tuple(record[f"interctc/layer_output_{i}"][0].shape) for i in range(4)}
+    assert shapes == {0: (2, 8, 26), 1: (2, 8, 13), 2: (2, 8, 13), 3: (2, 8, 26)}
+
+
+def test_self_supervised_losses_see_every_layer_at_the_encoders_frame_rate():
+    made = encoder()
+    own = own_outputs(made)
+    with on_record(save_encoder_tensors=True):
+        made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
+    registry = AccessMixin.get_module_registry(made)
+    assert sorted(registry) == [f"layers.{i}" for i in range(4)]
+    for i in range(4):
+        (seen,) = registry[f"layers.{i}"]["encoder"]
+        expected = own[i] if i in (0, 3) else own[i].repeat_interleave(2, dim=2)
+        assert_close(seen, expected.transpose(1, 2), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 5, 8, 97])
+def test_repeated_frames_are_as_many_as_the_encoders_whatever_the_length(frames):
+    made = encoder(subsampling=None)
+    extractor = extractors()[0](made, layer_idx_list=[1, 3])
+    outputs, lengths = extractor(features(1, frames), torch.tensor([frames]))
+    assert {x.size(2) for x in outputs} == {frames} and {length.item() for length in lengths} == {frames}
+
+
+def test_a_unet_in_a_unet_records_quarter_rates_at_the_encoders_too():
+    made = encoder(n_layers=6, time_reduce_idx=[1, 2], time_recovery_idx=[5, 4])
+    own = own_outputs(made)
+    assert [own[i].size(2) for i in range(6)] == [26, 13, 7, 7, 13, 26]
+    outputs, lengths = extract(made, list(range(6)))
+    for i, rate in enumerate([1, 2, 4, 4, 2, 1]):
+        assert_close(outputs[i], own[i].repeat_interleave(rate, dim=2)[:, :, :26], atol=0, rtol=0)
+    assert [length.tolist() for length in lengths] == [[26, 15]] * 6
+
+
+def test_layers_that_are_computed_twice_are_recorded_once():
+    made = encoder(gradient_checkpointing=True).train()
+    with on_record(interctc={"capture_layers": [0, 2]}, save_encoder_tensors=True):
+        output, _ = made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
+        output.square().sum().backward()
+    records = AccessMixin.get_module_registry(made)
+    assert sorted(records) == ["", *(f"layers.{i}" for i in range(4))]
+    assert all(len(tensors) == 1 for record in records.values() for tensors in record.values())
+
+
+def test_the_switch_is_off_again():
+    assert not access_mixins._ACCESS_ENABLED.get("default", False)

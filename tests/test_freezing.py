@@ -1,0 +1,98 @@
+"""Freezing and unfreezing: what trains afterwards, and in which mode NeMo leaves the encoder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.testing import assert_close
+
+from nemo_squeezeformer import SqueezeformerEncoder
+from tests.asr_models import asr_model
+from tests.models import SMALL, features
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("speech") / "a.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(16000), 16000)
+    return str(path)
+
+
+def log_probabilities(model) -> torch.Tensor:
+    audio = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model(input_signal=audio, input_signal_length=torch.tensor([16000, 11000]))[0]
+
+
+def test_a_model_that_has_transcribed_is_as_it_was(file):
+    model = asr_model(encoder={"dropout": 0.3})
+    before = log_probabilities(model)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    model.transcribe([file], verbose=False, num_workers=0)
+    assert not model.encoder.training and not any(module.training for module in model.encoder.modules())
+    assert_close(log_probabilities(model), before, atol=0, rtol=0)
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trained
+    model.encoder.train()
+    assert (log_probabilities(model) - before).abs().max() > 1e-3  # what training mode would have done
+
+
+def test_transcribing_amid_training_goes_back_to_training(file):
+    model = asr_model().train()
+    model.transcribe([file], verbose=False, num_workers=0)
+    assert all(module.training for module in model.encoder.modules())
+
+
+def test_a_frozen_encoder_stays_frozen_while_it_transcribes_and_trains_again_when_told(file):
+    model = asr_model().train()
+    model.encoder.freeze()
+    assert not model.encoder.training
+    model.transcribe([file], verbose=False, num_workers=0)
+    assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
+    assert all(parameter.requires_grad for parameter in model.decoder.parameters())
+    model.encoder.unfreeze()
+    assert model.encoder.training and all(parameter.requires_grad for parameter in model.encoder.parameters())
+
+
+def test_unfreezing_brings_back_the_mode_and_the_gradients_before_freezing():
+    for partial in (True, False):
+        encoder = SqueezeformerEncoder(**SMALL, time_reduce_idx=1).train()
+        encoder.freeze()
+        encoder.freeze()  # twice counts once
+        encoder.unfreeze(partial=partial)
+        assert encoder.training
+    encoder = encoder.eval()
+    encoder.freeze()
+    encoder.unfreeze()
+    assert encoder.training  # a full unfreeze is for training
+
+
+def test_the_first_layers_frozen_by_fine_tuners_do_not_move():
+    """Subsampling and the first N layers fixed, the rest trained, across the entrance of the U-Net."""
+    encoder = SqueezeformerEncoder(**SMALL, time_reduce_idx=1).train()
+    fixed = [encoder.pre_encode, *encoder.layers[:2]]
+    for module in fixed:
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        module.eval()  # batch norms keep their statistics too
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.1)
+    output, _ = encoder(audio_signal=features(2, 61), length=torch.tensor([61, 40]))
+    (output * features(2, 16, channels=16)).sum().backward()
+    optimiser.step()
+    moved = {name for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])}
+    frozen = ("pre_encode.", "layers.0.", "layers.1.")
+    assert not {name for name in moved if name.startswith(frozen)}
+    assert {"pre_ln.weight", "time_reduce_layer.dw_conv.weight", "layers.2.conv.depthwise_conv.weight"} <= moved
+
+
+def test_a_fine_tuned_part_is_left_after_a_partial_unfreeze():
+    encoder = SqueezeformerEncoder(**SMALL, time_reduce_idx=1)
+    for parameter in encoder.layers[0].parameters():
+        parameter.requires_grad = False
+    encoder.freeze()
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    encoder.unfreeze(partial=True)
+    frozen = {name for name, parameter in encoder.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in encoder.named_parameters() if name.startswith("layers.0.")}
