@@ -1,5 +1,6 @@
 # make demo    train a small Squeezeformer on speech it makes, transcribe voices it never heard (DATA=folder: on yours)
 # make test    the fast tests, lint and types
+# make test-slow    several processes, killed and resumed runs, whole programs
 # make test-nemo-2.7.3    beside NeMo 2.7.3: parity with its own encoder, and its old checkpoints
 # PYTHON picks the interpreter (3.10 or later) that the environments are made from.
 PYTHON ?= python3
@@ -10,13 +11,16 @@ PARALLEL = --numprocesses 2 --dist loadfile
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint test-nemo-2.7.3 clean
+.PHONY: demo test test-slow lint test-nemo-2.7.3 clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python scripts/demo.py --output build/demo $(if $(DATA),--data "$(DATA)")
 
 test: lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL)
+
+test-slow: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) -m slow
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

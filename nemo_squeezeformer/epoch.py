@@ -18,8 +18,8 @@ def manifest_files(named: Any) -> Iterator[str]:
     if isinstance(named, (list, tuple)):
         for one in named:
             yield from manifest_files(one)
-    elif named is not None:
-        for path in map(os.path.expanduser, str(named).split(",")):
+    elif isinstance(named, str):  # no number: Lhotse's weight of the manifest before it
+        for path in map(os.path.expanduser, named.split(",")):
             if os.path.exists(path) or not any(mark in path for mark in ("{", "(", "[", "<", "_OP_")):
                 yield path
             else:
@@ -53,6 +53,31 @@ def _count(path: str, changed: int, shortest: float, longest: float) -> tuple[in
             if duration is None or shortest <= duration <= longest:  # NeMo keeps what has no duration
                 number, seconds = number + 1, seconds + (duration or 0.0)
     return number, seconds
+
+
+def bucket_sizes(batch_size: int | list[int], named: Any) -> list[int]:
+    """A batch size for each bucket in NeMo's own bucketing; out of one number, the shorter the utterances the larger.
+
+    Raises:
+        UserError: the buckets and the sizes are not of one number.
+    """
+    buckets = named if isinstance(named, (list, tuple)) else [named]
+    sizes = (
+        [batch_size * (len(buckets) - i) for i in range(len(buckets))] if isinstance(batch_size, int) else batch_size
+    )
+    if len(sizes) != len(buckets):
+        raise UserError(
+            f"model.train_ds.bucketing_batch_size={batch_size} has {len(sizes)} sizes for {len(buckets)} buckets in "
+            f"model.train_ds.manifest_filepath={named}; give as many sizes as buckets, or one number"
+        )
+    return list(sizes)
+
+
+def bucket_batches(named: Any, batch_size: int | list[int], shortest: float | None, longest: float | None) -> int:
+    """Batches of an epoch where each bucket, a manifest or a list of them, has a batch size of its own."""
+    sizes = bucket_sizes(batch_size, named)
+    buckets = named if isinstance(named, (list, tuple)) else [named]
+    return sum(math.ceil(count(bucket, shortest, longest)[0] / size) for bucket, size in zip(buckets, sizes))
 
 
 def optimiser_steps(

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer import schedule
-from nemo_squeezeformer.epoch import manifest_files
+from nemo_squeezeformer.epoch import accelerator, manifest_files
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.schedule import value
 
 CONF = "nemo_squeezeformer.conf"
+CUDA_LOSSES = ("tdt", "multiblank_rnnt")  # of NeMo's transducers
 SOURCES = ("manifest_filepath", "cuts_path", "shar_path", "input_cfg", "hf_data_cfg")  # of data, in NeMo
 
 
@@ -52,35 +53,53 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
 
 
 def check(cfg: Any, audio: bool = True) -> None:
-    """Find what training would meet late or never: missing manifests, unreadable audio, no tokenizer, wrong characters.
+    """Find what training would meet late or never: missing manifests, unreadable audio, no tokenizer, wrong characters,
+    a loss that is not there.
 
     Counts ``model.labels`` from the training manifests where it is null, in place.
 
     Raises:
         UserError: naming the key, its value and the remedy.
     """
+    from omegaconf import OmegaConf
+
     for split in ("train_ds", "validation_ds"):
         named = any(value(cfg, f"model.{split}.{source}") for source in SOURCES)
         if value(cfg, f"model.{split}") is not None and not named:
             raise UserError(f"model.{split}.manifest_filepath is not set; add model.{split}.manifest_filepath=PATH")
-    if value(cfg, "model.tokenizer") is not None:
-        _check_tokenizer(cfg)
+    _check_loss(cfg)
+    languages = value(cfg, "model.tokenizer.langs", {})
+    for section in ("model.tokenizer", *(f"model.tokenizer.langs.{name}" for name in languages)):
+        _check_tokenizer(cfg, section)
     for split in ("train_ds", "validation_ds", "test_ds"):
         _check_manifests(cfg, split, audio)
+    if OmegaConf.is_missing(cfg.model, "labels"):
+        raise UserError("model.labels is not set; add model.labels=[...], one for each output of the model")
     if "labels" in cfg.model and value(cfg, "model.tokenizer") is None:
         _check_labels(cfg)
 
 
-def _check_tokenizer(cfg: Any) -> None:
-    folder, kind = value(cfg, "model.tokenizer.dir"), value(cfg, "model.tokenizer.type")
+def _check_loss(cfg: Any) -> None:
+    loss, given = value(cfg, "model.loss.loss_name"), value(cfg, "trainer.accelerator", "auto")
+    if loss in CUDA_LOSSES and accelerator(given) != "cuda":
+        raise UserError(
+            f"model.loss.loss_name={loss}: NeMo has this loss for CUDA only, which trainer.accelerator={given} is not "
+            "here; train on a GPU, or take a recipe with the plain loss (transducer instead of tdt in its name)"
+        )
+
+
+def _check_tokenizer(cfg: Any, section: str) -> None:
+    folder, kind = value(cfg, f"{section}.dir"), value(cfg, f"{section}.type")
     file = {"bpe": "tokenizer.model", "wpe": "vocab.txt"}.get(str(kind).lower())
-    if file is None or value(cfg, "model.tokenizer.model_path"):  # an aggregate, or a file named outright: NeMo's
+    if file is None or value(cfg, f"{section}.model_path"):  # none, an aggregate, or a file named outright: NeMo's
         return
     if folder is not None and os.path.isfile(os.path.join(folder, file)):
         return
-    problem = "model.tokenizer.dir is not set" if folder is None else f"model.tokenizer.dir={folder} has no {file}"
+    problem = f"{section}.dir is not set" if folder is None else f"{section}.dir={folder} has no {file}"
     manifest = next(manifest_files(value(cfg, "model.train_ds.manifest_filepath")), "MANIFEST")
     command = f"nemo-squeezeformer tokenizer {manifest} --vocab-size 128 --output {folder or 'tokenizer'}"
+    if section.endswith(".spl_tokens"):
+        command = f"NeMo's CanaryTokenizer.build_special_tokenizer(['transcribe', 'en'], {folder or 'spl_tokens'!r})"
     raise UserError(f"{problem}; make one by: {command}")
 
 
@@ -104,7 +123,9 @@ def _check_labels(cfg: Any) -> None:
     seen: Counter[str] = Counter()
     for path in filter(os.path.isfile, manifest_files(named)):
         with open(path, encoding="utf-8") as lines:
-            seen.update(letter for line in filter(str.strip, lines) for letter in json.loads(line).get("text") or "")
+            rows = [json.loads(line) for line in filter(str.strip, lines)]
+        texts = (row.get("text") or "" for row in rows if "label" not in row)  # with one, model.labels are classes
+        seen.update(letter for text in texts for letter in text)
     labels = value(cfg, "model.labels")
     if labels is None and not seen:
         raise UserError(f"model.labels=null, and {named} has no text to count characters from; list the labels")

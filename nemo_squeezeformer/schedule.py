@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from nemo_squeezeformer.epoch import accelerator, count, optimiser_steps, processes
+from nemo_squeezeformer import lhotse_batches
+from nemo_squeezeformer.epoch import accelerator, bucket_batches, bucket_sizes, count, optimiser_steps, processes
 from nemo_squeezeformer.errors import UserError
 
 LIBRISPEECH_MEAN_SECONDS = 12.3
@@ -96,20 +97,30 @@ def plan(cfg: Any) -> Plan:
     Raises:
         UserError: the values contradict each other, or the length of an epoch is needed and cannot be counted.
     """
-    size, number, accumulate, batch = _batch(cfg)
     hours, utterances = _data(cfg)
+    size, number, accumulate, batch = _batch(cfg, hours * 3600 / utterances if hours and utterances else None)
+    lhotse = bool(value(cfg, "model.train_ds.use_lhotse", False))
     per_epoch = value(cfg, "schedule.steps_per_epoch")
     if per_epoch is None and utterances is not None:
-        limit = value(cfg, "trainer.limit_train_batches", 1.0)
+        limit = None if lhotse else value(cfg, "trainer.limit_train_batches", 1.0)  # Lhotse: a pass over the data
         drop_last = value(cfg, "model.train_ds.drop_last", False)
-        per_epoch = optimiser_steps(utterances, size, number, accumulate, drop_last, limit)
+        batches = _bucket_batches(cfg)
+        if batches is not None:  # in NeMo, a data set of batches
+            per_epoch = optimiser_steps(batches, 1, number, accumulate, drop_last, limit)
+        else:
+            per_epoch = optimiser_steps(utterances, size, number, accumulate, drop_last, limit)
         if per_epoch < 1:
             raise UserError(
                 f"an epoch of {utterances} utterances makes no step with {batch}; look at model.train_ds's "
                 f"manifest_filepath, min_duration, max_duration, drop_last={drop_last}, and at "
                 f"trainer.limit_train_batches={limit}"
             )
-    steps = _steps(cfg, per_epoch)
+    if lhotse:
+        lhotse_batches.check(value(cfg, "model.train_ds"), value(cfg, "trainer", {}), number, per_epoch)
+        limit = value(cfg, "trainer.limit_train_batches")
+        steps = _steps(cfg, math.ceil(limit / accumulate) if isinstance(limit, int) else None)
+    else:
+        steps = _steps(cfg, per_epoch)
     warmup, hold = _phase(cfg, "warmup", per_epoch, steps), _phase(cfg, "hold", per_epoch, steps)
     if steps is not None and (warmup or 0) + (hold or 0) > steps:
         raise UserError(
@@ -130,18 +141,22 @@ def plan(cfg: Any) -> Plan:
     )
 
 
-def _batch(cfg: Any) -> tuple[float, int, int, str]:
+def _batch(cfg: Any, mean_seconds: float | None) -> tuple[float, int, int, str]:
     """A process's batch in utterances, processes, batches to a step; and in words, how they make the global batch."""
-    size, seconds = value(cfg, "model.train_ds.batch_size"), value(cfg, "model.train_ds.batch_duration")
-    written = f"model.train_ds.batch_size={size}"
-    if size is None and seconds is not None:  # Lhotse's batches of so many seconds
-        size = seconds / value(cfg, "schedule.mean_seconds", LIBRISPEECH_MEAN_SECONDS)
-        written = f"model.train_ds.batch_duration={seconds:g}"
+    train = value(cfg, "model.train_ds", {})
+    mean_seconds = mean_seconds or value(cfg, "schedule.mean_seconds", LIBRISPEECH_MEAN_SECONDS)
+    size = lhotse_batches.utterances(train, mean_seconds)
+    key = next(filter(train.get, ("bucket_batch_size", "batch_duration")), "batch_size")
+    if train.get("is_tarred") and train.get("bucketing_batch_size"):
+        key = "bucketing_batch_size"
+        sizes = bucket_sizes(train[key], train.get("manifest_filepath"))
+        size = sum(sizes) / len(sizes)
+    written = f"model.train_ds.{key}={train.get(key)}"
     devices, nodes = value(cfg, "trainer.devices", "auto"), value(cfg, "trainer.num_nodes", 1)
     number = processes(value(cfg, "trainer.accelerator", "auto"), devices) * nodes
     accumulate = value(cfg, "trainer.accumulate_grad_batches", 1)
     words = f"{written} x {number} processes x trainer.accumulate_grad_batches={accumulate}"
-    if (size or 0) * number * accumulate <= 0:
+    if size is None or size * number * accumulate <= 0:
         where = f"trainer.devices={devices}, trainer.num_nodes={nodes}"
         raise UserError(f"the global batch is 0: {words} ({where}); make each of them 1 at least")
     return size, number, accumulate, words
@@ -159,8 +174,8 @@ def _data(cfg: Any) -> tuple[float | None, int | None]:
     if named == "???":  # composed or printed before there is data
         return None, None
     try:
-        if train.get("bucketing_batch_size") is not None:
-            raise ValueError(f"its batches have several sizes: bucketing_batch_size={train['bucketing_batch_size']}")
+        if train.get("bucketing_weights") is not None:
+            raise ValueError(f"buckets are repeated: bucketing_weights={train['bucketing_weights']}")
         utterances, seconds = count(named, train.get("min_duration"), train.get("max_duration"))
     except (OSError, ValueError) as error:
         by_epochs = any(value(cfg, f"schedule.{phase}_epochs") is not None for phase in SHARES)
@@ -173,6 +188,15 @@ def _data(cfg: Any) -> tuple[float | None, int | None]:
         ) from error
     kept = min(utterances, train.get("max_utts") or utterances)
     return seconds / 3600 * kept / max(1, utterances), kept
+
+
+def _bucket_batches(cfg: Any) -> int | None:
+    """Batches of an epoch where NeMo's own buckets have batch sizes of their own; else None."""
+    train = value(cfg, "model.train_ds", {})
+    if not (train.get("is_tarred") and train.get("bucketing_batch_size")) or value(cfg, "schedule.hours") is not None:
+        return None
+    named, limits = train["manifest_filepath"], (train.get("min_duration"), train.get("max_duration"))
+    return bucket_batches(named, train["bucketing_batch_size"], *limits)
 
 
 def _steps(cfg: Any, per_epoch: int | None) -> int | None:
@@ -204,10 +228,15 @@ def _phase(cfg: Any, name: str, per_epoch: int | None, steps: int | None) -> int
 def value(cfg: Any, key: str, default: Any = None) -> Any:
     """A value of a configuration, resolved, as plain Python; the default where it is absent, null or ``???``."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationToMissingValueError
 
-    found = OmegaConf.select(cfg, key, default=None)
-    if OmegaConf.is_config(found):
-        return OmegaConf.to_container(found, resolve=True)
+    found = None
+    try:
+        found = OmegaConf.select(cfg, key, default=None)
+        if OmegaConf.is_config(found):
+            return OmegaConf.to_container(found, resolve=True)
+    except InterpolationToMissingValueError:  # of the key itself, or of some that are below it
+        return default if found is None else {name: value(found, name) for name in found}
     return default if found is None else found
 
 

@@ -79,7 +79,7 @@ def _read(name: str, text: str) -> Size:
             **encoder,
             "time_recovery_idx": last if encoder["time_recovery_idx"] is None else encoder["time_recovery_idx"],
         },
-        time_masks=written["model"]["spec_augment"]["time_masks"],
+        time_masks=written["spec_augment"]["time_masks"],
         **schedule,
         published=PUBLISHED.get(name),
     )

@@ -109,3 +109,19 @@ def test_a_manifest_without_text_is_named(tmp_path, capsys, content, message):
     error = capsys.readouterr().err
     assert message in error and str(path) in error
     assert [entry.name for entry in tmp_path.iterdir()] == (["m.json"] if content is not None else [])
+
+
+def test_pieces_of_starts_and_ends_are_where_nemos_decoders_look_for_them(manifest, tmp_path):
+    options = ["--start-end-pad", "--append", "<EOU>", "--append", "<EOB>"]
+    assert run(manifest, 28, tmp_path / "out", *options) == 0
+    tokenizer = SentencePieceTokenizer(str(tmp_path / "out/tokenizer.model"))
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.vocab_size) == (1, 2, 3, 30)
+    assert [tokenizer.ids_to_text(i) for i in (28, 29)] == ["<EOU>", "<EOB>"]
+    assert tokenizer.text_to_ids("ships<EOU>")[-1] == 28
+    assert run(manifest, 25, tmp_path / "plain") == 0
+    assert SentencePieceTokenizer(str(tmp_path / "plain/tokenizer.model")).bos_id == -1
+
+
+def test_a_piece_that_the_text_has_made_is_not_appended_again(manifest, tmp_path, capsys):
+    assert run(manifest, 25, tmp_path / "out", "--append", "▁") == 2
+    assert "--append ▁" in capsys.readouterr().err

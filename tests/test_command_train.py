@@ -10,8 +10,11 @@ import pytest
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.commands.tokenizer import train_tokenizer
+from nemo_squeezeformer.commands.train import build
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.recipes import compose
+from tests.model_types import SMALL
 from tests.speech import write_manifest
-from tests.test_recipes import SMALL
 
 
 def data(folder) -> list[str]:
@@ -44,6 +47,12 @@ def test_mistakes_end_in_one_line_and_status_2(arguments, message, capsys):
     assert main(["train", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_a_model_that_this_nemo_does_not_have_is_named():
+    cfg = compose("squeezeformer_ctc_char", ["model_target=nemo.collections.asr.models.NoSuchModel"])
+    with pytest.raises(UserError, match="model_target=nemo.collections.asr.models.NoSuchModel: this NeMo does not"):
+        build(cfg)
 
 
 def test_two_processes_train_together_and_show_the_schedule_once(tmp_path):

@@ -1,102 +1,19 @@
-"""Every recipe is composed in every size, built, and trained; what it saves stands on its own."""
+"""Recipes are found, composed, and held against what is on disk; test_every_recipe.py trains each of them."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-import tarfile
-from pathlib import Path
 
 import pytest
-import torch
-import yaml
-from omegaconf import OmegaConf
 
-from nemo_squeezeformer import core
-from nemo_squeezeformer.commands.tokenizer import train_tokenizer
-from nemo_squeezeformer.commands.train import train
+from nemo_squeezeformer import schedule
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.recipes import check, compose, recipes
-from nemo_squeezeformer.sizes import sizes
-from tests.speech import write_manifest
+from nemo_squeezeformer.recipes import check, compose
+from tests.model_types import MODEL_TYPES
 
-SMALL = [
-    "size=tiny",
-    "model.encoder.d_model=32",
-    "model.encoder.n_layers=4",
-    "model.encoder.time_reduce_idx=1",
-    "model.train_ds.batch_size=2",
-    "model.train_ds.num_workers=0",
-    "model.validation_ds.num_workers=0",
-    "trainer.accelerator=cpu",
-    "trainer.devices=1",
-    "trainer.enable_progress_bar=false",
-    "exp_manager.create_tensorboard_logger=false",
-]
-# What users of NeMo's CTC recipes override, and what tools that edit recipes look for.
-NEMO_KEYS = """
-    name model.sample_rate model.log_prediction model.ctc_reduction model.skip_nan_grad
-    model.train_ds.manifest_filepath model.train_ds.batch_size model.train_ds.is_tarred
-    model.train_ds.tarred_audio_filepaths model.train_ds.bucketing_batch_size model.validation_ds.manifest_filepath
-    model.test_ds.manifest_filepath model.preprocessor.features model.spec_augment.time_masks model.encoder.d_model
-    model.encoder.subsampling_factor model.encoder.att_context_size model.decoder.vocabulary
-    model.interctc.loss_weights model.interctc.apply_at_layers model.optim.lr model.optim.sched.warmup_steps
-    trainer.devices trainer.num_nodes trainer.max_epochs trainer.max_steps trainer.accelerator trainer.strategy
-    trainer.accumulate_grad_batches trainer.gradient_clip_val trainer.precision trainer.sync_batchnorm
-    exp_manager.exp_dir exp_manager.name exp_manager.checkpoint_callback_params.always_save_nemo
-    exp_manager.resume_if_exists exp_manager.create_wandb_logger
-"""
-
-
-def keys_of(tree: dict, prefix: str = "") -> set[str]:
-    """Dotted names of all keys, those of sections too."""
-    keys = {f"{prefix}{key}" for key in tree}
-    return keys.union(*(keys_of(sub, f"{prefix}{key}.") for key, sub in tree.items() if isinstance(sub, dict)))
-
-
-def overrides_for(recipe: str, folder: Path) -> list[str]:
-    """Data, a tokenizer where the recipe has one, and an experiment folder, all under ``folder``."""
-    train_set, dev_set = write_manifest(folder), write_manifest(folder, utterances=2, name="dev")
-    given = [f"model.train_ds.manifest_filepath={train_set}", f"model.validation_ds.manifest_filepath={dev_set}"]
-    if recipe.endswith("bpe"):
-        train_tokenizer([str(train_set)], 24, str(folder / "tokenizer"))
-        given.append(f"model.tokenizer.dir={folder / 'tokenizer'}")
-    return [*SMALL, *given, f"exp_manager.exp_dir={folder / 'exp'}"]
-
-
-@pytest.mark.parametrize("size", sizes())
-@pytest.mark.parametrize("recipe", recipes())
-def test_every_recipe_composes_in_every_size_and_describes_that_encoder(recipe, size):
-    cfg = compose(recipe, [f"size={size}"])
-    assert [key for key in NEMO_KEYS.split() if key not in keys_of(OmegaConf.to_container(cfg, resolve=False))] == []
-    settings = OmegaConf.to_container(cfg.model.encoder, resolve=True)
-    assert settings.pop("_target_") == "nemo_squeezeformer.SqueezeformerEncoder"
-    with torch.device("meta"):
-        encoder = core.SqueezeformerEncoder(**settings)
-        same = core.SqueezeformerEncoder(feat_in=80, **sizes()[size].encoder)
-    assert encoder.state_dict().keys() == same.state_dict().keys()
-    assert cfg.model.spec_augment.time_masks == sizes()[size].time_masks
-    OmegaConf.to_yaml(cfg, resolve=True)
-
-
-@pytest.mark.parametrize("recipe", recipes())
-def test_every_recipe_trains_and_the_saved_model_needs_neither_us_nor_the_recipe_for_its_numbers(recipe, tmp_path):
-    model = train(compose(recipe, [*overrides_for(recipe, tmp_path), "trainer.max_epochs=2"]))
-    assert model.trainer.global_step == 8 == model.trainer.estimated_stepping_batches
-    (saved,) = (tmp_path / "exp").rglob("*.nemo")
-    with tarfile.open(saved) as archive:
-        (name,) = [name for name in archive.getnames() if name.endswith("model_config.yaml")]
-        text = archive.extractfile(name).read().decode()
-    assert "${" not in text
-    optim = yaml.safe_load(text)["optim"]
-    assert (optim["sched"]["warmup_steps"], optim["sched"]["hold_steps"]) == (1, 2)
-    peak_lr = 1e-3 if recipe.endswith("small") else 2e-3 * (2 / 1024) ** 0.5
-    assert float(optim["lr"]) == pytest.approx(peak_lr, rel=1e-3)
-
-    restored = type(model).restore_from(saved, map_location="cpu").eval()
-    for name, weight in model.state_dict().items():
-        torch.testing.assert_close(restored.state_dict()[name], weight, rtol=0, atol=0)
-    assert len(restored.transcribe([str(tmp_path / "dev_0.wav")], verbose=False)) == 1
+BPE, CHARACTERS = MODEL_TYPES["EncDecCTCModelBPE"], MODEL_TYPES["EncDecCTCModel"]
 
 
 def test_a_recipe_of_ones_own_may_build_on_ours(tmp_path):
@@ -150,14 +67,30 @@ def test_a_recipe_or_override_that_does_not_exist_is_named(recipe, overrides, me
     ],
 )
 def test_what_training_needs_from_disk_is_checked_first(tmp_path, change, message):
-    given = overrides_for("squeezeformer_ctc_bpe", tmp_path)
+    given = BPE.overrides(tmp_path)
     check(compose("squeezeformer_ctc_bpe", given))
     with pytest.raises(UserError, match=message):
         check(compose("squeezeformer_ctc_bpe", [*given, change]))
 
 
+def test_labels_that_the_recipe_leaves_open_are_asked_for(tmp_path):
+    given = [*CHARACTERS.overrides(tmp_path), "model.labels=???"]
+    cfg = compose("squeezeformer_ctc_char", given)
+    schedule.plan(cfg)
+    with pytest.raises(UserError, match="model.labels is not set; add model.labels="):
+        check(cfg)
+
+
+def test_each_of_several_tokenizers_is_checked(tmp_path):
+    languages = f"{{en: {{dir: {tmp_path}/tokenizer, type: bpe}}, de: {{dir: /not/there, type: bpe}}}}"
+    several = ["model.tokenizer.type=agg", f"+model.tokenizer.langs={languages}"]
+    cfg = compose("squeezeformer_ctc_bpe", [*BPE.overrides(tmp_path), *several])
+    with pytest.raises(UserError, match="model.tokenizer.langs.de.dir=/not/there has no tokenizer.model"):
+        check(cfg)
+
+
 def test_unreadable_audio_stops_training_unless_the_check_is_skipped(tmp_path):
-    cfg = compose("squeezeformer_ctc_char", overrides_for("squeezeformer_ctc_char", tmp_path))
+    cfg = compose("squeezeformer_ctc_char", CHARACTERS.overrides(tmp_path))
     (tmp_path / "train_3.wav").write_bytes(b"not audio")
     with pytest.raises(UserError, match="train_3.wav"):
         check(cfg)
@@ -165,7 +98,7 @@ def test_unreadable_audio_stops_training_unless_the_check_is_skipped(tmp_path):
 
 
 def test_null_labels_are_the_characters_of_the_training_text(tmp_path):
-    cfg = compose("squeezeformer_ctc_char", [*overrides_for("squeezeformer_ctc_char", tmp_path), "model.labels=null"])
+    cfg = compose("squeezeformer_ctc_char", [*CHARACTERS.overrides(tmp_path), "model.labels=null"])
     check(cfg)
-    text = "".join(yaml.safe_load(line)["text"] for line in (tmp_path / "train.json").read_text().splitlines())
+    text = "".join(json.loads(line)["text"] for line in (tmp_path / "train.json").read_text().splitlines())
     assert list(cfg.model.decoder.vocabulary) == list(cfg.model.train_ds.labels) == sorted(set(text))

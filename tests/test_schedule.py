@@ -164,7 +164,6 @@ def test_devices_that_lightning_refuses_are_named():
         (["model.train_ds.batch_size=0"], r"global batch is 0.*batch_size=0"),
         (["model.train_ds.manifest_filepath=/not/there.json"], r"/not/there.json.*schedule.hours"),
         (["model.train_ds.manifest_filepath=null"], r"manifest_filepath=None.*schedule.hours"),
-        (["model.train_ds.bucketing_batch_size=4"], r"bucketing_batch_size=4.*schedule.steps_per_epoch"),
         (["schedule.hours=-1"], r"schedule.hours=-1"),
         (["trainer.max_epochs=-1"], r"never end"),
         (["model.train_ds.max_duration=1"], r"0 utterances.*max_duration"),

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nemo_squeezeformer.errors import UserError
@@ -39,11 +39,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lower-case", action="store_true", help="fold case, in training and whenever the tokenizer is used"
     )
+    parser.add_argument(
+        "--start-end-pad",
+        action="store_true",
+        help="with pieces <s>, </s> and <pad>, which Transformer decoders need (squeezeformer_transformer)",
+    )
+    parser.add_argument(
+        "--append",
+        action="append",
+        default=[],
+        metavar="PIECE",
+        help="a further piece at the end, taken from the text as it stands; again for more "
+        "(squeezeformer_*_eou: --append '<EOU>' --append '<EOB>')",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing output folder")
 
 
 def main(args: argparse.Namespace) -> int:
-    pieces = train_tokenizer(args.manifest, args.vocab_size, args.output, args.type, args.lower_case, args.force)
+    pieces = train_tokenizer(
+        args.manifest,
+        args.vocab_size,
+        args.output,
+        args.type,
+        args.lower_case,
+        args.force,
+        args.start_end_pad,
+        args.append,
+    )
     print(f"{args.output}: {pieces} pieces; train with model.tokenizer.dir={args.output}")
     return 0
 
@@ -55,8 +77,12 @@ def train_tokenizer(
     kind: str = "unigram",
     lower_case: bool = False,
     force: bool = False,
+    start_end_pad: bool = False,
+    append: Sequence[str] = (),
 ) -> int:
-    """Write a tokenizer folder, whole or not at all, and return how many pieces it has: exactly ``vocab_size``.
+    """Write a tokenizer folder, whole or not at all, and return how many pieces it has.
+
+    They are exactly ``vocab_size``, and after them those of ``append``, in that order.
 
     Raises:
         UserError: a manifest is missing or without text, the vocabulary is too large or too small for the text (the
@@ -75,7 +101,7 @@ def train_tokenizer(
     sentences = [text for path in manifests for text in _texts(path)]
     if not sentences:
         raise UserError(f"there is no text in {', '.join(manifests)}; training needs a non-empty `text` in each row")
-    model = _train(sentences, vocab_size, kind, lower_case)
+    model = _append(_train(sentences, vocab_size, kind, lower_case, start_end_pad), append)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as made:
@@ -104,7 +130,7 @@ def _texts(path: str) -> Iterator[str]:
         ) from error
 
 
-def _train(sentences: list[str], vocab_size: int, kind: str, lower_case: bool) -> bytes:
+def _train(sentences: list[str], vocab_size: int, kind: str, lower_case: bool, start_end_pad: bool) -> bytes:
     """The options are those of NeMo's own ``create_spt_model``, but a vocabulary that cannot be had is an error."""
     import sentencepiece
 
@@ -117,8 +143,9 @@ def _train(sentences: list[str], vocab_size: int, kind: str, lower_case: bool) -
             vocab_size=vocab_size,
             model_type=kind,
             character_coverage=1.0,
-            bos_id=-1,
-            eos_id=-1,
+            bos_id=1 if start_end_pad else -1,
+            eos_id=2 if start_end_pad else -1,
+            pad_id=3 if start_end_pad else -1,
             shuffle_input_sentence=True,
             remove_extra_whitespaces=False,
             max_sentence_length=max(4192, longest + 1),  # SentencePiece drops longer sentences, in silence
@@ -133,6 +160,20 @@ def _train(sentences: list[str], vocab_size: int, kind: str, lower_case: bool) -
             problem = f"--vocab-size {vocab_size} is too small; the characters of the text alone need {bound[1]}"
         raise UserError(problem) from error
     return model.getvalue()
+
+
+def _append(model: bytes, pieces: Sequence[str]) -> bytes:
+    """SentencePiece puts the user's pieces first when it trains; NeMo wants some of them last."""
+    if not pieces:
+        return model
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # type: ignore[attr-defined]  # generated code
+    if known := {piece.piece for piece in proto.pieces} & set(pieces):
+        raise UserError(f"--append {' '.join(sorted(known))}: the text has made this piece already; leave it out")
+    for piece in pieces:
+        proto.pieces.add(piece=piece, score=0.0, type=proto.SentencePiece.USER_DEFINED)
+    return proto.SerializeToString()
 
 
 def _write(model: bytes, folder: Path) -> int:

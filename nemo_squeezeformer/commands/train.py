@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import Any
 
-from nemo_squeezeformer import recipes, schedule
+from nemo_squeezeformer import initial_weights, recipes, schedule
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.schedule import value
 from nemo_squeezeformer.sizes import sizes
@@ -69,30 +69,54 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
         audio_check: first hold every row of the manifests against its audio file.
 
     Raises:
-        UserError: see ``recipes.check`` and ``schedule.plan``; both run before a model is built or a GPU taken.
+        UserError: see ``recipes.check`` and ``schedule.plan``, which run before a model is built or a GPU taken, and
+            ``initial_weights.check``.
     """
-    target = value(cfg, "model_target") or value(cfg, "model.target")
-    if target is None:
-        raise UserError(
-            "the recipe does not say which model to build; add "
-            "+model_target=nemo.collections.asr.models.EncDecCTCModelBPE, or another of NeMo's"
-        )
-    schedule.plan(cfg)
+    _target(cfg)
+    if value(cfg, "model.train_ds") is not None:
+        schedule.plan(cfg)
     on_main_process = all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
     recipes.check(cfg, audio=audio_check and on_main_process)
 
     import lightning.pytorch as lightning
-    from hydra.utils import get_class
     from nemo.utils import logging
     from nemo.utils.exp_manager import exp_manager
     from nemo.utils.trainer_utils import resolve_trainer_cfg
 
     trainer = lightning.Trainer(**resolve_trainer_cfg(cfg.trainer))
     log_dir = exp_manager(trainer, cfg.get("exp_manager", None))
-    model = get_class(target)(cfg=cfg.model, trainer=trainer)
+    model = build(cfg, trainer)
+    initial_weights.check(cfg, model)
     model.maybe_init_from_pretrained_checkpoint(cfg)
     trainer.fit(model)
-    if value(cfg, "model.test_ds.manifest_filepath") is not None and model.prepare_test(trainer):
+    tested = any(value(cfg, f"model.test_ds.{source}") is not None for source in recipes.SOURCES)
+    if tested and model.prepare_test(trainer):
         trainer.test(model)
     logging.info(f"Logs and checkpoints are in {log_dir}")
     return model
+
+
+def build(cfg: Any, trainer: Any = None) -> Any:
+    """The model that a composed recipe describes, untrained; ``trainer`` may be None where it is not to be trained.
+
+    Raises:
+        UserError: the recipe names no model, or one that the installed NeMo does not have.
+    """
+    from hydra.utils import get_class
+
+    target = _target(cfg)
+    try:
+        made = get_class(target)
+    except ImportError as error:
+        raise UserError(f"model_target={target}: this NeMo does not have it ({error})") from error
+    return made(cfg=cfg.model, trainer=trainer)
+
+
+def _target(cfg: Any) -> str:
+    target = value(cfg, "model_target") or value(cfg, "model.target")
+    if target is None:
+        raise UserError(
+            "the recipe does not say which model to build; add "
+            "+model_target=nemo.collections.asr.models.EncDecCTCModelBPE, or another of NeMo's"
+        )
+    return str(target)
