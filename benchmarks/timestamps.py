@@ -1,0 +1,77 @@
+"""How well a model's word timestamps fit the true ones of a manifest whose rows have `words` (word, start, end).
+
+    python benchmarks/timestamps.py test_seen.jsonl hybrid.nemo conformer.nemo > benchmarks/results/timestamps.md
+
+Times are in seconds. Words are aligned to the reference; those recognised right are compared. A hybrid model is taken
+with each of its decoders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+GAP = "*"  # what kaldialign puts opposite an insertion or a deletion
+
+
+def pairs(words: list[dict[str, Any]], true: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The words recognised right, each with its true one."""
+    from kaldialign import align
+
+    said, found = iter(true), iter(words)
+    for reference, hypothesis in align([w["word"] for w in true], [w["word"] for w in words], GAP):
+        wanted = next(said) if reference != GAP else None
+        got = next(found) if hypothesis != GAP else None
+        if wanted is not None and got is not None and reference == hypothesis:
+            yield got, wanted
+
+
+def report(model: Any, rows: list[dict[str, Any]], audio: list[str]) -> str:
+    """A table row: word error rate, share that overlaps, median errors of start and end in milliseconds."""
+    from nemo.collections.asr.metrics.wer import word_error_rate
+
+    hypotheses = model.transcribe(audio, timestamps=True, batch_size=16, verbose=False, num_workers=0)
+    wer = word_error_rate([h.text for h in hypotheses], [row["text"] for row in rows])
+    matched = [pair for h, row in zip(hypotheses, rows) for pair in pairs(h.timestamp["word"], row["words"])]
+    overlap = sum(got["start"] < true["end"] and true["start"] < got["end"] for got, true in matched) / len(matched)
+    start = median(abs(got["start"] - true["start"]) for got, true in matched)
+    end = median(abs(got["end"] - true["end"]) for got, true in matched)
+    early = median(got["start"] - true["start"] for got, true in matched)
+    cells = [f"{100 * wer:.2f}", str(len(matched)), f"{100 * overlap:.1f}"]
+    return " | ".join([*cells, f"{1e3 * start:.0f} ({1e3 * early:+.0f})", f"{1e3 * end:.0f}"])
+
+
+def main() -> None:
+    import torch
+    from nemo.collections.asr.models import ASRModel
+    from nemo.utils import logging
+
+    import nemo_squeezeformer  # noqa: F401  registers with NeMo
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("models", type=Path, nargs="+")
+    args = parser.parse_args()
+    logging.setLevel(logging.ERROR)
+    rows = [json.loads(line) for line in args.manifest.read_text().splitlines()]
+    audio = [str(args.manifest.parent / row["audio_filepath"]) for row in rows]
+
+    words = sum(len(row["words"]) for row in rows)
+    print(f"Word timestamps on {args.manifest.stem}: {len(rows)} utterances, {words} words.\n")
+    print("| model | decoder | WER, % | right words | overlap, % | start error, ms (signed) | end error, ms |")
+    print("|---|---|---|---|---|---|---|")
+    for path in args.models:
+        model = ASRModel.restore_from(path, map_location=torch.device("cpu"))
+        decoders = ["rnnt", "ctc"] if hasattr(model, "cur_decoder") else [None]
+        for decoder in decoders:
+            if decoder is not None:
+                model.change_decoding_strategy(decoder_type=decoder, verbose=False)
+            print(f"| {path.stem} | {decoder or type(model).__name__} | {report(model, rows, audio)} |")
+
+
+if __name__ == "__main__":
+    main()
