@@ -280,9 +280,9 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def diverged(run: dict[str, Any]) -> bool:
-    """Not a number, or a loss at the end well above the least it had been."""
-    return not run["finite"] or run["loss"][-1] > 1.5 * min(run["loss"])
+def failed(run: dict[str, Any], best: float) -> bool:
+    """Whether it did not converge: the loss ends as not a number, or thrice as high as ``best`` or higher."""
+    return not run["finite"] or run["loss"][-1] >= 3 * best
 
 
 def table(args: argparse.Namespace) -> None:
@@ -302,8 +302,11 @@ def table(args: argparse.Namespace) -> None:
         sets = list(max((r["wer"] for r in runs), key=len))
         peaks = sorted({r["peak_lr"] for r in runs})
         rates = " | ".join(f"dev at {peak:g}" for peak in peaks)
-        print(f"{runs[0]['steps']} steps. Word error rates in percent; at the best rate of each seed.\n")
-        print(f"| encoder | {rates} | best | {' | '.join(sets)} | CPU seconds | diverged at |")
+        print(
+            f"{runs[0]['steps']} steps. Word error rates in percent; on the right at the best rate, one figure a seed."
+        )
+        print("No convergence: the loss ends thrice as high as in the best run, or higher.\n")
+        print(f"| encoder | {rates} | best | {' | '.join(sets)} | CPU seconds | no convergence at |")
         print("|---|" + "---|" * (len(peaks) + len(sets) + 3))
         for name in ARCHITECTURES:
             mine = [r for r in runs if r["architecture"] == name]
@@ -316,7 +319,8 @@ def table(args: argparse.Namespace) -> None:
             cells.append(f"{best:g}")
             cells += [", ".join(f"{r['wer'][which]:.1f}" if r["wer"] else "-" for r in at_best) for which in sets]
             cells.append(", ".join(f"{r['cpu_seconds']:.0f}" for r in at_best))
-            cells.append(", ".join(f"{r['peak_lr']:g}" for r in mine if diverged(r)) or "none")
+            least = min(r["loss"][-1] for r in mine if r["finite"])
+            cells.append(", ".join(f"{r['peak_lr']:g}" for r in mine if failed(r, least)) or "none")
             print(f"| {name} | {' | '.join(cells)} |")
 
 

@@ -8,11 +8,14 @@ import shlex
 import shutil
 from pathlib import Path
 
+import nemo
 import numpy as np
 import pytest
 import soundfile
 
 from nemo_squeezeformer.__main__ import main
+from nemo_squeezeformer.recipes import compose, recipes
+from tests.model_types import model_class, model_type
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -72,6 +75,19 @@ SMALLEST = (
     "train squeezeformer_ctc_char size=tiny model.train_ds.manifest_filepath=train.json "
     "model.validation_ds.manifest_filepath=dev.json"
 )
+
+
+def test_the_table_of_recipes_is_that_of_the_recipes_and_of_this_nemo():
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    rows = [row for row in rows if row and row[0].startswith("squeezeformer_")]
+    assert sorted(row[0] for row in rows) == recipes()
+    column = 1 if nemo.__version__.startswith("2.") else 0
+    for name, model, _, *tested in rows:
+        target = compose(name).model_target
+        assert target.split(".")[-1] == model
+        expected = "not trained" if model_type(name, target).gpu_only else "yes"
+        assert tested[column] == (expected if model_class(target) else "-"), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
