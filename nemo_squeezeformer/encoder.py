@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from nemo.core.classes.common import typecheck
@@ -42,15 +41,17 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, 
     use_pad_mask = True
     export_cache_support = False
 
-    def choose_reduction(self, given: Any, n_layers: int) -> Any:
-        """The layer that ``time_reduce_idx="auto"`` means; logged once, as it decides what the network is."""
-        chosen = super().choose_reduction(given, n_layers)
-        if chosen is not given:
-            logging.info(
-                f"time_reduce_idx={given}: {chosen}, the layer from which on the temporal U-Net runs at half the frame "
-                f"rate in an encoder of {n_layers}, as in the published sizes; time_reduce_idx=null is for no U-Net",
-                mode=logging_mode.ONCE,
+    def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
+        """What ``time_reduce_idx="auto"`` means; logged once, as it decides what the network is."""
+        chosen = super().choose_reduction(n_layers, contexts)
+        if chosen is None:
+            meaning = "no temporal U-Net, for it would cut the chunks of att_context_size; whole, even chunks let it in"
+        else:
+            meaning = (
+                f"{chosen}, the layer from which on the temporal U-Net runs at half the frame rate in an encoder of "
+                f"{n_layers}, as in the published sizes; time_reduce_idx=null is for no U-Net"
             )
+        logging.info(f"time_reduce_idx=auto: {meaning}", mode=logging_mode.ONCE)
         return chosen
 
     @property

@@ -102,6 +102,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     | CACHE_AWARE
     | FAST
     | {"att_context_size": [[70, 13], [72, 5], [70, 1]], "att_context_probs": [0.5, 0.25, 0.25]},
+    "fastconformer streaming, odd chunks": CONFORMER
+    | CACHE_AWARE
+    | FAST
+    | {"att_context_size": [[70, 13], [70, 6], [70, 1], [70, 0]]},
     "fastconformer long": CONFORMER | OFFLINE | FAST | REDUCTION | LONG,
     "fastconformer unified": CONFORMER | FAST | UNIFIED,
     "sdpa": CONFORMER | FAST | {"use_pytorch_sdpa": True, "use_pytorch_sdpa_backends": ["MATH"], "use_bias": False},
@@ -177,6 +181,17 @@ def test_a_whole_model_trains_validates_and_restores_with_only_the_target_change
     with torch.no_grad():
         expected, _ = model.eval().encoder(audio_signal=x, length=lengths)
         assert_close(restored.encoder(audio_signal=x, length=lengths)[0], expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("sizes, reduced", [([[70, 13], [72, 5]], True), ([[70, 13], [70, 6]], False)])
+def test_a_temporal_unet_is_chosen_where_it_does_not_cut_a_chunk(sizes, reduced):
+    encoder = SqueezeformerEncoder(feat_in=20, **recipe("fastconformer streaming", att_context_size=sizes))
+    assert (encoder.time_reduce_layer is not None) == reduced
+    if not reduced:
+        with pytest.raises(ValueError, match="nearest"):
+            SqueezeformerEncoder(
+                feat_in=20, **recipe("fastconformer streaming", att_context_size=sizes, time_reduce_idx=1)
+            )
 
 
 def test_settings_survive_as_nemo_writes_them(tmp_path: Path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -60,7 +60,7 @@ class SqueezeformerEncoder(nn.Module):
         dropout_att: of the attention weights.
         adaptive_scale: learn the scaling in front of each module, or leave it at the identity.
         time_reduce_idx: the first layer at half the frame rate, or an ascending list for several branches; ``auto`` for
-            (n_layers - 1) // 2, as in the published sizes; None for no temporal U-Net.
+            (n_layers - 1) // 2, as in the published sizes, unless it cut chunks; None for no temporal U-Net.
         time_recovery_idx: the first layer at the full rate again, or a list as long as the other; None for the last.
         causal_downsampling: see nothing ahead, and as NeMo's make T // 2 + 1 frames of T, not ceil(T / 2).
         subsampling_conv_chunking_factor: how many parts of a batch go through the subsampling convolutions in turn, to
@@ -162,12 +162,15 @@ class SqueezeformerEncoder(nn.Module):
         self.feat_in, self.d_model, self.streaming = feat_in, d_model, streaming
         self.feat_out = d_model if feat_out == -1 else feat_out
         refuse_reduction(reduction, reduction_position, reduction_factor)
-        self.span = build_spans(n_layers, self.choose_reduction(time_reduce_idx, n_layers), time_recovery_idx)
         if streaming:
             att_context_style, conv_context_size = streamed(causal_downsampling, att_context_style, conv_context_style)
-        self.contexts = ContextSettings(
-            att_context_size, att_context_probs, att_context_style, att_chunk_context_size, 2 ** self.span.depth()
+        contexts = partial(
+            ContextSettings, att_context_size, att_context_probs, att_context_style, att_chunk_context_size
         )
+        if time_reduce_idx == "auto":
+            time_reduce_idx = self.choose_reduction(n_layers, contexts)
+        self.span = build_spans(n_layers, time_reduce_idx, time_recovery_idx)
+        self.contexts = contexts(factor=2 ** self.span.depth())
         backends = tuple(use_pytorch_sdpa_backends or ()) if use_pytorch_sdpa else None
         tokens = (global_tokens, global_tokens_spacing, global_attn_separate)
         self.attention = AttentionSettings(
@@ -286,12 +289,13 @@ class SqueezeformerEncoder(nn.Module):
             self.attention.check(self.contexts, [att_context_size])
             self.contexts.default = list(att_context_size)
 
-    def choose_reduction(self, given: Any, n_layers: int) -> Any:
-        """The ``time_reduce_idx`` that is given or, for ``auto``, the one that the published sizes have."""
-        if not isinstance(given, str):
-            return given
-        if given != "auto":
-            raise ValueError(f"time_reduce_idx={given!r}: expected 'auto', None, a layer or a list of layers")
+    def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
+        """The ``time_reduce_idx`` of the published sizes; None where it would cut the chunks that attention sees."""
+        contexts(factor=1)
+        try:
+            contexts(factor=2)
+        except ValueError:
+            return None
         return (n_layers - 1) // 2
 
     def init_state(self, batch: int) -> EncoderState:

@@ -85,7 +85,7 @@ def refuse_reduction(reduction: str | None, position: int | None, factor: int) -
         )
 
 
-def build_spans(n_layers: int, reduce: int | Sequence[int] | None, recover: int | Sequence[int] | None) -> Span:
+def build_spans(n_layers: int, reduce: int | Sequence[int] | str | None, recover: int | Sequence[int] | None) -> Span:
     """All layers, as ``time_reduce_idx`` and ``time_recovery_idx`` divide them; entry k of the two belong together.
 
     A branch without layers, which only reduces and recovers, is one too.
@@ -95,6 +95,8 @@ def build_spans(n_layers: int, reduce: int | Sequence[int] | None, recover: int 
     """
     if reduce is None:
         return Span(0, 0, n_layers)
+    if isinstance(reduce, str):
+        raise ValueError(f"time_reduce_idx={reduce!r}: expected 'auto', None, a layer or a list of layers")
     starts = [reduce] if isinstance(reduce, int) else list(reduce)
     if recover is None:
         stops = [n_layers - 1] * len(starts)
