@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -164,16 +165,29 @@ def _train(sentences: list[str], vocab_size: int, kind: str, lower_case: bool, s
 
 def _append(model: bytes, pieces: Sequence[str]) -> bytes:
     """SentencePiece puts the user's pieces first when it trains; NeMo wants some of them last."""
-    if not pieces:
-        return model
-    from sentencepiece import sentencepiece_model_pb2
+    import sentencepiece
 
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # type: ignore[attr-defined]  # generated code
-    if known := {piece.piece for piece in proto.pieces} & set(pieces):
-        raise UserError(f"--append {' '.join(sorted(known))}: the text has made this piece already; leave it out")
-    for piece in pieces:
-        proto.pieces.add(piece=piece, score=0.0, type=proto.SentencePiece.USER_DEFINED)
-    return proto.SerializeToString()
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    known = {processor.id_to_piece(i) for i in range(processor.get_piece_size())}
+    if made := sorted(known & set(pieces)):
+        raise UserError(f"--append {' '.join(made)}: the text has made this piece already; leave it out")
+    # A repeated field of a protocol buffer goes on where it is written again: what is at the end is the last piece.
+    return model + b"".join(map(_user_defined, pieces))
+
+
+def _user_defined(piece: str) -> bytes:
+    """A piece as field 1 of SentencePiece's ModelProto: its text, a score of 0 and the type USER_DEFINED.
+
+    Written out, for the classes that sentencepiece has for it refuse the protobuf of NeMo 2.7.3.
+    """
+    text = piece.encode()
+    message = b"\x0a" + _varint(len(text)) + text + b"\x15" + struct.pack("<f", 0.0) + b"\x18\x04"
+    return b"\x0a" + _varint(len(message)) + message
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
 def _write(model: bytes, folder: Path) -> int:
