@@ -305,8 +305,11 @@ def table(args: argparse.Namespace) -> None:
         print(
             f"{runs[0]['steps']} steps. Word error rates in percent; on the right at the best rate, one figure a seed."
         )
-        print("No convergence: the loss ends thrice as high as in the best run, or higher.\n")
-        print(f"| encoder | {rates} | best | {' | '.join(sets)} | CPU seconds | no convergence at |")
+        print(
+            "Processor seconds: of the training at that rate, beside other work on the machine; the steps above: alone."
+        )
+        print("No convergence: the loss ends thrice as high as in the encoder's best run, or higher.\n")
+        print(f"| encoder | {rates} | best | {' | '.join(sets)} | processor seconds | no convergence at |")
         print("|---|" + "---|" * (len(peaks) + len(sets) + 3))
         for name in ARCHITECTURES:
             mine = [r for r in runs if r["architecture"] == name]

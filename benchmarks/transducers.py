@@ -22,6 +22,7 @@ RECIPES = {
     "transducer": "squeezeformer_transducer_char",
     "conformer": "squeezeformer_hybrid_transducer_ctc_char",
 }
+WIDTHS = {"hybrid": 64, "transducer": 64, "conformer": 66}  # 66: as many parameters in the encoder as the others
 IMPOSSIBLE = -1e30  # finite, so that the gradient of what is impossible is zero and not NaN
 
 
@@ -85,7 +86,7 @@ def config(name: str, args: argparse.Namespace) -> Any:
             "+model.preprocessor.highfreq=4000",
             "spec_augment.time_masks=2",
             "model.spec_augment.freq_width=8",
-            "model.encoder.d_model=64",
+            f"model.encoder.d_model={WIDTHS[name]}",
             "model.encoder.n_layers=6",
             "model.encoder.n_heads=2",
             "model.encoder.time_reduce_idx=2",
@@ -106,10 +107,9 @@ def config(name: str, args: argparse.Namespace) -> Any:
     model.optim.lr = args.peak
     model.optim.sched = {"name": "CosineAnnealing", "warmup_steps": args.steps // 10, "min_lr": args.peak / 50}
     if name == "conformer":
-        shared = {key: model.encoder[key] for key in ("feat_in", "n_layers", "n_heads", "conv_kernel_size")}
+        shared = {key: model.encoder[key] for key in ("feat_in", "n_layers", "d_model", "n_heads", "conv_kernel_size")}
         model.encoder = shared | {
             "_target_": "nemo.collections.asr.modules.ConformerEncoder",
-            "d_model": 66,  # as many parameters as the others
             "subsampling": "striding",
             "subsampling_factor": 4,
             "subsampling_conv_channels": 32,
