@@ -90,7 +90,7 @@ class SqueezeformerEncoder(nn.Module):
         stochastic_depth_mode: ``linear``, the probability grows with depth to this, or ``uniform``.
         stochastic_depth_start_layer: so many layers, 1 or more, are never left out.
         gradient_checkpointing: in training, keep only the inputs of the layers and compute what is inside them again on
-            the way back: less memory, the same gradients, about a third more time.
+            the way back: less memory, the same gradients, more time.
         compile: run the layers through ``torch.compile``, which takes a while at first. Not when exporting.
 
     Raises:
