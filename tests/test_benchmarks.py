@@ -1,7 +1,9 @@
-"""What the benchmark programs compute by themselves, held against NeMo."""
+"""What the benchmark programs compute by themselves, held against NeMo; what is quoted of their results."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from nemo.collections.asr.losses.rnnt_pytorch import RNNTLossPytorch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import side_by_side
 import timestamps
 import transducers
 
@@ -39,3 +42,38 @@ def test_only_words_that_are_right_and_in_place_are_compared():
     found = [word("two", 1.1, 1.9), word("nine", 1.9, 2.0), word("two", 2.2, 2.9)]
     pairs = list(timestamps.pairs(found, true))
     assert [(got["start"], want["start"]) for got, want in pairs] == [(1.1, 1.0), (2.2, 2.0)]
+
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def test_the_page_of_the_comparison_is_what_its_runs_make(capsys):
+    side_by_side.table(argparse.Namespace(results=RESULTS / "side_by_side"))
+    assert capsys.readouterr().out == (RESULTS / "side_by_side" / "README.md").read_text()
+
+
+def test_the_readme_quotes_the_comparison():
+    page = (ROOT / "README.md").read_text()
+    timed = json.loads((RESULTS / "side_by_side" / "time.json").read_text())
+    runs = side_by_side.done(RESULTS / "side_by_side" / "digits.jsonl")
+    names = {
+        "Squeezeformer": "Squeezeformer",
+        "Conformer": "NeMo's Conformer",
+        "Squeezeformer 8x": "Squeezeformer, `rate=8x`",
+        "FastConformer": "NeMo's FastConformer",
+    }
+    for name, quoted in names.items():
+        best = side_by_side.best_peak(runs, name, [5e-4, 1.5e-3, 4.5e-3])
+        mine = [run["wer"] for run in runs if run["architecture"] == name and run["peak_lr"] == best]
+        cells = [quoted, f"{timed[name]['step_ms']} ms", f"{timed[name]['gflops_30_s']:.2f}"]
+        cells += [", ".join(f"{wer[which]:.1f}" for wer in mine) + " %" for which in ("seen", "unseen")]
+        assert f"| {' | '.join(cells)} |" in page
+
+
+def test_transducers_of_ours_have_the_word_errors_and_overlaps_that_the_readme_says():
+    rows = [line.split("|") for line in (RESULTS / "timestamps.md").read_text().splitlines() if line.startswith("| ")]
+    ours = [row for row in rows if row[1].strip() in ("hybrid", "transducer") and row[2].strip() != "ctc"]
+    assert len(ours) == 2
+    for row in ours:
+        assert float(row[3]) < 1.0 and float(row[5]) == 100.0
