@@ -32,7 +32,17 @@ setup(
     install_requires=["torch>=2.2"],  # all that nemo_squeezeformer.core needs
     extras_require={
         "nemo": ["nemo_toolkit[asr]>=2.7.3,<3.1"],
-        "dev": ["espeakng-loader", "matplotlib", "mypy", "onnxruntime", "pytest", "pytest-xdist", "ruff"],
+        "dev": [
+            "accelerate",  # with peft: what NeMo's SpeechLM2 needs
+            "espeakng-loader",
+            "matplotlib",
+            "mypy",
+            "onnxruntime",
+            "peft",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+        ],
     },
     entry_points={"console_scripts": ["nemo-squeezeformer=nemo_squeezeformer.__main__:main"]},
 )
