@@ -281,8 +281,8 @@ def processor() -> str:
 
 
 def failed(run: dict[str, Any], best: float) -> bool:
-    """Whether it did not converge: the loss ends as not a number, or thrice as high as ``best`` or higher."""
-    return not run["finite"] or run["loss"][-1] >= 3 * best
+    """Whether it did not converge: 90 % of errors or more, or a loss that ends thrice as high as ``best`` or higher."""
+    return not run["finite"] or run["loss"][-1] >= 3 * best or run["wer"]["dev"] >= 90
 
 
 def table(args: argparse.Namespace) -> None:
@@ -308,7 +308,12 @@ def table(args: argparse.Namespace) -> None:
         print(
             "Processor seconds: of the training at that rate, beside other work on the machine; the steps above: alone."
         )
-        print("No convergence: the loss ends thrice as high as in the encoder's best run, or higher.\n")
+        print(
+            "No convergence: 90 or more on dev, or a loss that ends three times as high as in the encoder's best run."
+        )
+        if all(failed(run, math.inf) for run in runs):
+            print("So few steps taught none of them to transcribe: this table tells no encoder from another.")
+        print()
         print(f"| encoder | {rates} | best | {' | '.join(sets)} | processor seconds | no convergence at |")
         print("|---|" + "---|" * (len(peaks) + len(sets) + 3))
         for name in ARCHITECTURES:
@@ -323,7 +328,9 @@ def table(args: argparse.Namespace) -> None:
             cells += [", ".join(f"{r['wer'][which]:.1f}" if r["wer"] else "-" for r in at_best) for which in sets]
             cells.append(", ".join(f"{r['cpu_seconds']:.0f}" for r in at_best))
             least = min(r["loss"][-1] for r in mine if r["finite"])
-            cells.append(", ".join(f"{r['peak_lr']:g}" for r in mine if failed(r, least)) or "none")
+            cells.append(
+                ", ".join(f"{peak:g}" for peak in sorted({r["peak_lr"] for r in mine if failed(r, least)})) or "none"
+            )
             print(f"| {name} | {' | '.join(cells)} |")
 
 
