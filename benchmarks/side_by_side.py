@@ -110,6 +110,25 @@ def word_error_rates(model: Any, manifests: dict[str, Path]) -> dict[str, float]
     return rates
 
 
+def one_thread_trainer(steps: int, *callbacks: Any) -> Any:
+    """Lightning's, for ``steps`` on the CPU and nothing beside: no logs, checkpoints or validation."""
+    import lightning.pytorch as lightning
+
+    return lightning.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        devices=1,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        callbacks=list(callbacks),
+    )
+
+
 def run_once(args: argparse.Namespace, architecture: str, peak: float, seed: int) -> dict[str, Any]:
     """One training: losses by tenths of the run, word error rates, and processor seconds."""
     import lightning.pytorch as lightning
@@ -127,19 +146,7 @@ def run_once(args: argparse.Namespace, architecture: str, peak: float, seed: int
 
     losses = Losses()
     lightning.seed_everything(seed)
-    trainer = lightning.Trainer(
-        max_steps=args.steps,
-        accelerator="cpu",
-        devices=1,
-        gradient_clip_val=1.0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        callbacks=[losses],
-    )
+    trainer = one_thread_trainer(args.steps, losses)
     model = EncDecCTCModelBPE(cfg=model_config(architecture, args, peak), trainer=trainer)
     began, wall = time.process_time(), time.time()
     trainer.fit(model)

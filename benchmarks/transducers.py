@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from side_by_side import one_thread_trainer
 from torch import Tensor, nn
 
 RECIPES = {
@@ -129,17 +130,7 @@ def train(name: str, args: argparse.Namespace) -> None:
     logging.setLevel(logging.ERROR)
     lightning.seed_everything(args.seed)
     target, cfg = config(name, args)
-    trainer = lightning.Trainer(
-        max_steps=args.steps,
-        accelerator="cpu",
-        devices=1,
-        gradient_clip_val=1.0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-    )
+    trainer = one_thread_trainer(args.steps)
     model = get_class(target)(cfg=cfg, trainer=trainer)
     model.loss._loss = AntiDiagonalTransducerLoss(model.joint.num_classes_with_blank - 1)
     began = time.process_time()
