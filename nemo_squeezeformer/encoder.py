@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import torch
 from nemo.core.classes.common import typecheck
-from nemo.core.classes.exportable import Exportable
 from nemo.core.classes.mixins import AccessMixin
 from nemo.core.classes.module import NeuralModule
 from nemo.core.neural_types import (
@@ -26,20 +25,22 @@ from torch import Tensor
 from nemo_squeezeformer import core
 from nemo_squeezeformer.core.context import ContextSettings
 from nemo_squeezeformer.core.frames import Frames
-from nemo_squeezeformer.core.layer_call import plain
 from nemo_squeezeformer.core.positions import build_positions
 from nemo_squeezeformer.core.streaming import EncoderState
 from nemo_squeezeformer.core.subsampling import conv_chunks
+from nemo_squeezeformer.export import Exported
 from nemo_squeezeformer.layer import ConformerLayer, SqueezeformerLayer
+from nemo_squeezeformer.streaming import Streaming, all_or_none
+
+CACHE = NeuralType(("D", "B", "T", "D"), ChannelType(), optional=True)
 
 
-class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, AccessMixin):
+class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, NeuralModule, AccessMixin):
     __doc__ = core.SqueezeformerEncoder.__doc__
     __module__ = "nemo_squeezeformer"  # the path that recipes give; NeMo's adapter registry compares the two
 
     blocks = {"squeezeformer": SqueezeformerLayer, "conformer": ConformerLayer}
     use_pad_mask = True
-    export_cache_support = False
 
     def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
         """What ``time_reduce_idx="auto"`` means; logged once, as it decides what the network is."""
@@ -65,28 +66,25 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, 
     @property
     def input_types(self) -> dict[str, NeuralType]:
         """Features, or with ``bypass_pre_encode`` subsampled ones (B, T, D); caches, as NeMo's encoders take them."""
-        cache = NeuralType(("D", "B", "T", "D"), ChannelType(), optional=True)
         return OrderedDict(
             audio_signal=NeuralType(("B", "D", "T"), SpectrogramType()),
             length=NeuralType(("B",), LengthsType(), optional=True),
-            cache_last_channel=cache,
-            cache_last_time=cache,
+            cache_last_channel=CACHE,
+            cache_last_time=CACHE,
             cache_last_channel_len=NeuralType(("B",), LengthsType(), optional=True),
             bypass_pre_encode=NeuralType((), BoolType(), optional=True),
         )
 
     @property
     def output_types(self) -> dict[str, NeuralType]:
-        """Encodings (B, D, T) and their lengths (B,)."""
+        """Encodings (B, D, T) and their lengths (B,); with caches given, those for the next chunk."""
         return OrderedDict(
             outputs=NeuralType(("B", "D", "T"), AcousticEncodedRepresentation()),
             encoded_lengths=NeuralType(("B",), LengthsType()),
+            cache_last_channel_next=CACHE,
+            cache_last_time_next=CACHE,
+            cache_last_channel_next_len=NeuralType(("B",), LengthsType(), optional=True),
         )
-
-    @property
-    def input_types_for_export(self) -> dict[str, NeuralType]:
-        """Features and lengths alone."""
-        return OrderedDict(list(self.input_types.items())[:2])
 
     @typecheck()
     def forward(
@@ -97,41 +95,32 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, 
         cache_last_time: Tensor | None = None,
         cache_last_channel_len: Tensor | None = None,
         bypass_pre_encode: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """(B, F, T) features and their lengths (B,) -> (B, D, ceil(T / subsampling_factor)), and their lengths.
 
         With ``bypass_pre_encode`` the input is (B, T, D), subsampled already. Without ``length`` all frames are valid.
+        With caches (``get_initial_cache_state``) the input is the next chunk of streams, and the caches for the one
+        after it come out too; ``streaming_cfg`` says how long chunks are, and what goes before them.
 
         Raises:
-            ValueError: if a cache is given; a stream's state goes through the core's ``forward``.
+            ValueError: for caches of another encoder, or of another ``att_context_size``.
         """
-        if cache_last_channel is not None or cache_last_time is not None:
-            raise ValueError(
-                "cache_last_channel and cache_last_time must be None: this encoder takes no caches of NeMo's"
-            )
         if not bypass_pre_encode:
-            x, lengths = super().forward(audio_signal, length)
+            x, lengths = self.subsample(audio_signal, length)
+        elif length is None:
+            x, lengths = (
+                audio_signal,
+                torch.full(audio_signal.shape[:1], audio_signal.size(1), device=audio_signal.device),
+            )
         else:
-            if length is None:
-                length = torch.full((audio_signal.size(0),), audio_signal.size(1), device=audio_signal.device)
-            x, lengths = self.encode(audio_signal, length.long())
+            x, lengths = audio_signal, length.long()
+        caches = all_or_none(cache_last_channel, cache_last_time, cache_last_channel_len)
+        if caches is not None:
+            return self.stream(x, lengths, caches, before_chunk=not bypass_pre_encode)
+        x, lengths = self.encode(x, lengths)
         if self.is_access_enabled(getattr(self, "model_guid", None)):
             self.align_records(x.size(2), lengths)
         return x, lengths
-
-    def forward_for_export(self, audio_signal: Tensor, length: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``forward`` for NeMo's exporters, which call it by position, with layers that are not compiled."""
-        call, self.call_layer = self.call_layer, plain
-        try:
-            return core.SqueezeformerEncoder.forward(self, audio_signal, length)
-        finally:
-            self.call_layer = call
-
-    def input_example(self, max_batch: int = 1, max_dim: int = 256) -> tuple[Tensor, Tensor]:
-        """Random features (max_batch, F, max_dim), the first full-length, the others shorter by one frame each."""
-        device = self.layers[0].self_attn.linear_q.weight.device
-        lengths = torch.arange(max_dim, max_dim - max_batch, -1, device=device).clamp(min=1)
-        return torch.randn(max_batch, self.feat_in, max_dim, device=device), lengths
 
     def run_layers(
         self, indices: Iterable[int], x: Tensor, frames: Frames, positions: Tensor | None, state: EncoderState | None
@@ -209,8 +198,8 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, 
 
     @att_context_size.setter
     def att_context_size(self, size: Sequence[int]) -> None:
-        self.contexts.check(size)
-        self.contexts.default = list(size)
+        super().set_default_att_context_size(size)
+        self.streaming_cfg = None
 
     def set_default_att_context_size(self, att_context_size: Sequence[int] | None) -> None:
         """Choose the size for evaluation; one that training does not draw gets a warning.
@@ -219,6 +208,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, 
             ValueError: for a size that ``att_context_style`` or the temporal U-Net cannot have.
         """
         super().set_default_att_context_size(att_context_size)
+        self.streaming_cfg = None
         if self.contexts.chunks is None and self.att_context_size not in self.att_context_size_all:
             logging.warning(f"att_context_size={self.att_context_size} is none of {self.att_context_size_all}")
 
@@ -246,6 +236,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, NeuralModule, Exportable, 
             new.load_state_dict(layer.self_attn.state_dict(), strict=False)
             layer.self_attn = new.to(device or old.device, old.dtype).train(self.training)
         self.pos_enc, self.time_reduce_pos_enc = build_positions(model, self.dropout_emb)
+        self.streaming_cfg = None
         if update_config and getattr(self, "_cfg", None) is not None:
             with open_dict(self._cfg):
                 self._cfg.self_attention_model = model

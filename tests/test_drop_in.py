@@ -33,7 +33,9 @@ def test_every_argument_of_conformer_encoder_is_ours_with_its_default():
     theirs, ours = parameters(ConformerEncoder), parameters(SqueezeformerEncoder)
     assert len(theirs) >= 38 and set(theirs) | NEW_IN_3 <= set(ours)
     differing = {name for name, parameter in theirs.items() if ours[name].default != parameter.default}
-    assert differing == {"subsampling", "dropout_pre_encoder"}  # None is for dropout, which is 0.1 in both
+    # None is for dropout, which is 0.1 in both, and for "regular" where the encoder was not built for streams.
+    assert differing == {"subsampling", "dropout_pre_encoder", "att_context_style"}
+    assert SqueezeformerEncoder(feat_in=8, n_layers=1, d_model=8).contexts.style == "regular"
     assert ours["dropout"].default == theirs["dropout_pre_encoder"].default == 0.1
     documented = SqueezeformerEncoder.__doc__.partition("Args:")[2]
     assert not [name for name in ours if name != "self" and name not in documented]

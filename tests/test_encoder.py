@@ -124,8 +124,8 @@ def test_nemo_may_wrap_the_subsampling():
     assert_close(made(audio_signal=x, length=lengths)[0], expected, atol=0, rtol=0)
 
 
-def test_caches_of_nemo_are_refused_in_words():
-    with pytest.raises(ValueError, match="cache_last_channel"):
+def test_caches_without_the_others_are_refused():
+    with pytest.raises(ValueError, match="go together"):
         encoder()(audio_signal=features(1, 8), cache_last_channel=torch.zeros(4, 1, 2, 16))
 
 

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
+from .absorbed_attention import absorbed_attention, absorbs
+from .attention_scores import attention_weights, relative_shift
 from .frames import Frames
 from .streaming import LayerState, with_left_context
 
@@ -45,17 +47,21 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self, x: Tensor, frames: Frames, positions: Tensor | None = None, state: LayerState | None = None
     ) -> Tensor:
-        """x: (B, T, D), positions: (2S - 1, D) or None -> (B, T, D)"""
+        """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
         assert frames.blocked is not None
         context = x
         if state is not None:
-            context, state.attention = with_left_context(x, state.attention, dim=1, keep=frames.context.left)
+            context, state.attention = with_left_context(x, state.attention, dim=1, advance=frames.advance)
 
+        attended = self.attended(x, context, frames.blocked[:, None], positions)  # (B, H, T, D / H)
+        return self.linear_out(attended.transpose(1, 2).flatten(2))
+
+    def attended(self, x: Tensor, context: Tensor, blocked: Tensor, positions: Tensor | None) -> Tensor:
+        """x: (B, T, D), context: (B, S, D), blocked: (B, 1, T, S) -> (B, H, T, D / H)"""
         q = self.heads(self.linear_q(x))
         k = self.heads(self.linear_k(context))
         v = self.heads(self.linear_v(context))
-        attended = self.attend(q, k, v, frames.blocked[:, None], positions)  # (B, H, T, D / H)
-        return self.linear_out(attended.transpose(1, 2).flatten(2))
+        return self.attend(q, k, v, blocked, positions)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, blocked: Tensor, positions: Tensor | None) -> Tensor:
         """q: (B, H, T, D / H), k, v: (B, H, S, D / H), blocked: (B, 1, T, S) -> (B, H, T, D / H)"""
@@ -88,10 +94,17 @@ class RelPositionAttention(MultiHeadAttention):
         self.linear_pos = nn.Linear(d_model, d_model, bias=False)
         self.pos_bias_u, self.pos_bias_v = biases or position_biases(d_model, n_heads)
 
+    def attended(self, x: Tensor, context: Tensor, blocked: Tensor, positions: Tensor | None) -> Tensor:
+        """x: (B, T, D), context: (B, S, D), blocked: (B, 1, T, S) -> (B, H, T, D / H)"""
+        if x is not context and absorbs(self, x.size(1), context.size(1)):
+            assert positions is not None
+            return absorbed_attention(self, x, context, blocked, positions)
+        return super().attended(x, context, blocked, positions)
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor, blocked: Tensor, positions: Tensor | None) -> Tensor:
-        """q: (B, H, T, D / H), k, v: (B, H, S, D / H), positions: (2S - 1, D) -> (B, H, T, D / H)"""
+        """q: (B, H, T, D / H), k, v: (B, H, S, D / H), positions: (S + T - 1, D) -> (B, H, T, D / H)"""
         assert positions is not None
-        p = self.heads(self.linear_pos(positions)[None])  # (1, H, 2S - 1, D / H)
+        p = self.heads(self.linear_pos(positions)[None])  # (1, H, S + T - 1, D / H)
         position = relative_shift((q + self.pos_bias_v[:, None]) @ p.transpose(-2, -1))
         q = q + self.pos_bias_u[:, None]
         return self.kernel(q, k, v, position[..., : k.size(2)], blocked, self.dropout)
@@ -107,10 +120,7 @@ class PlainKernel:
         scores = q @ k.transpose(-2, -1)
         if position is not None:
             scores = scores + position
-        scores = scores / math.sqrt(q.size(-1))
-        # Twice: a query that may see nothing must get zeros, not the mean of what it may not see.
-        weights = scores.masked_fill(blocked, -10000.0).softmax(dim=-1).masked_fill(blocked, 0.0)
-        return dropout(weights) @ v
+        return dropout(attention_weights(scores / math.sqrt(q.size(-1)), blocked)) @ v
 
 
 class SDPA(PlainKernel):
@@ -156,9 +166,3 @@ def position_biases(d_model: int, n_heads: int) -> tuple[nn.Parameter, nn.Parame
         raise ValueError(f"n_heads={n_heads} must divide d_model={d_model}")
     zeros = torch.zeros(n_heads, d_model // n_heads)
     return nn.Parameter(zeros), nn.Parameter(zeros.clone())
-
-
-def relative_shift(x: Tensor) -> Tensor:
-    """(B, H, T, 2S - 1) -> same: column p of row t becomes column p - (T - 1 - t)."""
-    b, h, t, n = x.size()
-    return pad(x, (1, 0)).view(b, h, -1, t)[:, :, 1:].reshape(b, h, t, n)

@@ -41,6 +41,10 @@ class Context:
         left, right = (size if size < 0 else size // 2 for size in (self.left, self.right))
         return Context(left, right, self.chunk // 2)
 
+    def end_of_chunk(self, frame: int) -> int:
+        """The last frame of the chunk that ``frame`` is in."""
+        return frame // self.chunk * self.chunk + self.chunk - 1
+
     def reach(self, t: int, cached: int, device: torch.device) -> Tensor | None:
         """(T, S) True where the key lies within reach of the query, after ``cached`` keys; None if all do."""
         if self.left < 0 and self.right < 0:
@@ -168,18 +172,22 @@ class ContextSettings:
         return [list(sizes) for sizes in chunks]
 
 
-def streamed(causal_downsampling: bool, att_context_style: str, conv_context_style: str) -> tuple[str, str]:
-    """``att_context_style`` and ``conv_context_size`` of an encoder with ``streaming=True``.
+def streamed(
+    causal_downsampling: bool,
+    att_context_style: str | None,
+    conv_context_style: str,
+    conv_context_size: str | Sequence[int] | None,
+) -> tuple[str, str | Sequence[int] | None]:
+    """``att_context_style`` and ``conv_context_size`` of an encoder with ``streaming=True``, unless they are given.
 
     Raises:
-        ValueError: for settings that contradict it.
+        ValueError: for NeMo's causal downsampling, whose length depends on where the chunks end.
     """
-    if causal_downsampling or att_context_style == "chunked_limited_with_rc" or conv_context_style != "regular":
-        raise ValueError(
-            "streaming=True has causal downsampling, attention and convolutions of its own: leave out "
-            "causal_downsampling, att_context_style and conv_context_style"
-        )
-    return "chunked_limited", "causal"
+    if causal_downsampling:
+        raise ValueError("streaming=True has a causal subsampling of its own: leave out causal_downsampling")
+    if conv_context_size is None and conv_context_style == "regular":
+        conv_context_size = "causal"
+    return att_context_style or "chunked_limited", conv_context_size
 
 
 def _multiples(frames: int, of: int, least: int) -> list[int]:

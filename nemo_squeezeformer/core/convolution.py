@@ -22,6 +22,8 @@ class ConvolutionModule(nn.Module):
     ``gated``: Conformer's own, with GLU.
     """
 
+    chunked = False  # whether it sees nothing after the chunk of attention
+
     def __init__(
         self,
         d_model: int,
@@ -47,17 +49,16 @@ class ConvolutionModule(nn.Module):
         """(B, T, D) -> (B, T, D)"""
         x = self.activation(self.pointwise_conv1(x.transpose(1, 2)))  # (B, 2D, T), or where it is gated (B, D, T)
         x = x.masked_fill(frames.padding[:, None], 0.0)  # or padding leaks into valid frames
-        if state is None:
-            x = self.depthwise(x, frames)
-        else:
-            x, state.convolution = with_left_context(x, state.convolution, dim=-1, keep=self.left)
-            x = self.depthwise_conv(x)
+        left = self.left
+        if state is not None:
+            (x, state.convolution), left = with_left_context(x, state.convolution, -1, frames.advance), 0
+        x = self.depthwise(x, left, frames)
         x = silu(self.batch_norm(x))
         return self.pointwise_conv2(x).transpose(1, 2)
 
-    def depthwise(self, x: Tensor, frames: Frames) -> Tensor:
-        """(B, 2D, T) -> (B, 2D, T)"""
-        return self.depthwise_conv(pad(x, (self.left, self.right)))
+    def depthwise(self, x: Tensor, left: int, frames: Frames) -> Tensor:
+        """(B, 2D, T), or T after what precedes it -> (B, 2D, T); ``left`` zeros precede it."""
+        return self.depthwise_conv(pad(x, (left, self.right)))
 
 
 class ChunkedConvolutionModule(ConvolutionModule):
@@ -66,13 +67,15 @@ class ChunkedConvolutionModule(ConvolutionModule):
     The chunks are those of attention; where it has none, this is the plain convolution.
     """
 
-    def depthwise(self, x: Tensor, frames: Frames) -> Tensor:
-        """(B, 2D, T) -> (B, 2D, T)"""
-        chunk, (b, _, t) = frames.context.chunk, x.size()
+    chunked = True
+
+    def depthwise(self, x: Tensor, left: int, frames: Frames) -> Tensor:
+        """(B, 2D, T), or T after what precedes it -> (B, 2D, T); ``left`` zeros precede it."""
+        chunk, b, t = frames.context.chunk, x.size(0), frames.padding.size(1)
         if not chunk:
-            return super().depthwise(x, frames)
+            return super().depthwise(x, left, frames)
         filling = (t + chunk - 1) // chunk * chunk - t
-        x = overlapping(pad(x, (self.left, filling)), 2, self.left + chunk, chunk)  # (B, 2D, N, left + chunk)
+        x = overlapping(pad(x, (left, filling)), 2, self.left + chunk, chunk)  # (B, 2D, N, left + chunk)
         x = pad(x.transpose(1, 2).flatten(0, 1), (0, self.right))  # (B * N, 2D, left + chunk + right)
         x = self.depthwise_conv(x).view(b, -1, x.size(1), chunk)  # (B, N, 2D, chunk)
         return x.transpose(1, 2).flatten(2)[..., :t]

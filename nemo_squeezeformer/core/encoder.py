@@ -69,10 +69,11 @@ class SqueezeformerEncoder(nn.Module):
         att_context_probs: how likely training draws each of several ``att_context_size``; None for alike.
         att_chunk_context_size: lists of left contexts, chunks (-1: no limits) and right contexts for
             ``chunked_limited_with_rc``; training draws one of each a step.
-        att_context_style: ``regular``: ``att_context_size`` counts from the frame. ``chunked_limited``: frames see
-            whole chunks of right + 1 frames, their own and left // (right + 1) before it. ``chunked_limited_with_rc``:
-            a size is [left, chunk, right], and left and right count from the chunk; evaluation is unlimited by default.
-            Chunks must be multiples of 2, or of 4 where the U-Net halves twice, which it does not cut.
+        att_context_style: ``regular``, the default: ``att_context_size`` counts from the frame. ``chunked_limited``:
+            frames see whole chunks of right + 1 frames, their own and left // (right + 1) before it.
+            ``chunked_limited_with_rc``: a size is [left, chunk, right], and left and right count from the chunk;
+            evaluation is unlimited by default. Chunks must be multiples of 2, which the U-Net does not cut, or of 4 where it
+            halves twice.
         conv_context_size: frames (left, right) that the depthwise convolution sees besides its own, ``causal`` for
             (kernel - 1, 0); None for the middle.
         conv_context_style: ``regular``, or ``dcc``: convolutions see zeros after the chunk of attention.
@@ -82,8 +83,8 @@ class SqueezeformerEncoder(nn.Module):
             frames apart at the rate before the U-Net, with projections of their own if ``global_attn_separate``.
         use_pytorch_sdpa: compute attention by PyTorch's fused kernels, to the same result; by which of them,
             ``use_pytorch_sdpa_backends`` says, with names of ``torch.nn.attention.SDPBackend``; None for all.
-        streaming: causal subsampling with ceil(T / 2) frames, ``conv_context_size="causal"`` and ``chunked_limited``
-            in one, so that ``forward`` with a state gives chunk by chunk what it gives for the whole.
+        streaming: causal subsampling with ceil(T / 2) frames and, unless given, ``conv_context_size="causal"`` and
+            ``chunked_limited``, so that ``forward`` with a state gives chunk by chunk what it gives for the whole.
         block: ``squeezeformer``, or ``conformer`` for Conformer's layers, which have norms in the place of scales and a
             gated convolution; around them the temporal U-Net stays.
         stochastic_depth_drop_prob: how likely training leaves out a layer; the others are scaled up, as in Conformer.
@@ -137,7 +138,7 @@ class SqueezeformerEncoder(nn.Module):
         reduction_factor: int = 1,
         att_context_probs: Sequence[float] | None = None,
         att_chunk_context_size: Sequence[Sequence[int]] | None = None,
-        att_context_style: str = "regular",
+        att_context_style: str | None = None,
         conv_context_size: str | Sequence[int] | None = None,
         conv_context_style: str = "regular",
         use_bias: bool = True,
@@ -159,14 +160,15 @@ class SqueezeformerEncoder(nn.Module):
         super().__init__()
         if d_model % 2:
             raise ValueError(f"d_model={d_model} must be even: position encodings pair sines with cosines")
-        self.feat_in, self.d_model, self.streaming = feat_in, d_model, streaming
+        self.feat_in, self.d_model, self.conv_norm_type = feat_in, d_model, conv_norm_type
         self.feat_out = d_model if feat_out == -1 else feat_out
         refuse_reduction(reduction, reduction_position, reduction_factor)
         if streaming:
-            att_context_style, conv_context_size = streamed(causal_downsampling, att_context_style, conv_context_style)
-        contexts = partial(
-            ContextSettings, att_context_size, att_context_probs, att_context_style, att_chunk_context_size
-        )
+            att_context_style, conv_context_size = streamed(
+                causal_downsampling, att_context_style, conv_context_style, conv_context_size
+            )
+        style = att_context_style or "regular"
+        contexts = partial(ContextSettings, att_context_size, att_context_probs, style, att_chunk_context_size)
         if time_reduce_idx == "auto":
             time_reduce_idx = self.choose_reduction(n_layers, contexts)
         self.span = build_spans(n_layers, time_reduce_idx, time_recovery_idx)
@@ -223,12 +225,18 @@ class SqueezeformerEncoder(nn.Module):
         Without ``lengths`` all T frames are valid. With ``state`` (``init_state``), the features are the next chunk of
         a stream: whole chunks until the last, which may be shorter.
         """
+        x, lengths = self.subsample(features, lengths, state)  # T is at the encoder's rate from here on
+        return self.encode(x, lengths, state)
+
+    def subsample(
+        self, features: Tensor, lengths: Tensor | None, state: EncoderState | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, F, T) features -> (B, ceil(T / subsampling_factor), D), and lengths (B,)"""
         if lengths is None:
             lengths = torch.full((features.size(0),), features.size(2), device=features.device)
         # NeMo may wrap pre_encode in a module that takes (x, lengths) alone: hand on a state only where there is one.
         subsample = self.pre_encode if state is None else partial(self.pre_encode, state=state)
-        x, lengths = subsample(features.transpose(1, 2), lengths.long())  # T is at the encoder's rate from here on
-        return self.encode(x, lengths, state)
+        return subsample(features.transpose(1, 2), lengths.long())
 
     def encode(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
         """(B, T, D) subsampled features -> (B, D, T)"""
@@ -273,10 +281,12 @@ class SqueezeformerEncoder(nn.Module):
 
     def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None) -> Frames:
         """Lengths and masks of (B, T, D) subsampled features."""
-        context, cached = self.contexts.of(self.training), state.cached if state else 0
-        if state:
-            state.cached = min(cached + x.size(1), context.left)
-        return Frames.of(lengths, x.size(1), context, cached, dense=not self.attention.local)
+        context, t = self.contexts.of(self.training), x.size(1)
+        if state is None:
+            return Frames.of(lengths, t, context, dense=not self.attention.local)
+        cached, advance = state.cached, state.frames(t)
+        state.cached = (cached + advance).clamp(max=state.past)
+        return Frames.of_stream(lengths, t, context, cached, state.past, advance)
 
     def set_default_att_context_size(self, att_context_size: Sequence[int] | None) -> None:
         """Choose the size for evaluation, which is the first of ``att_context_size`` else; None keeps what it is.
@@ -299,5 +309,5 @@ class SqueezeformerEncoder(nn.Module):
         return (n_layers - 1) // 2
 
     def init_state(self, batch: int) -> EncoderState:
-        """The state before the first chunk of ``batch`` streams in step; ValueError if these settings cannot stream."""
+        """The state before the first chunk of ``batch`` streams; ValueError if these settings cannot stream."""
         return initial_state(self, batch)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
+from .steps import Steps
 from .streaming import EncoderState, LayerState, ReductionState
-from .subsampling import StridingSubsampling
+from .subsampling import STREAMED, StridingSubsampling
 from .temporal_unet import TimeReduction
 
 
@@ -13,25 +16,37 @@ def initial_state(encoder: Any, batch: int) -> EncoderState:
     """What ``encoder`` remembers of ``batch`` streams before they begin: zeros, and nothing to attend to.
 
     Raises:
-        ValueError: if its settings cannot stream.
+        ValueError: if its settings cannot stream, or need frames beyond the chunk.
     """
-    if not encoder.streaming or not isinstance(encoder.pre_encode, StridingSubsampling) or encoder.attention.local:
+    subsampling = encoder.pre_encode
+    if isinstance(subsampling, StridingSubsampling) and subsampling.margins != STREAMED:
+        raise ValueError("a stream's convolutional subsampling must see nothing ahead: build with streaming=True")
+    steps = Steps.of(encoder)
+    if steps.ahead:
         raise ValueError(
-            "only an encoder built with streaming=True, convolutional subsampling and self_attention_model='rel_pos' "
-            "or 'abs_pos' has a state"
+            f"att_context_size={encoder.contexts.default}: its look-ahead grows from layer to layer to {steps.ahead} "
+            "frames after the chunk, which init_state has no place for; limit it by chunks (att_context_style="
+            "'chunked_limited', conv_context_size='causal' or conv_context_style='dcc')"
         )
-    context = encoder.contexts.of(training=False)
-    if min(context.left, context.right) < 0:
-        raise ValueError(
-            f"att_context_size={encoder.contexts.default}: a stream needs a limit to the left and to the right"
-        )
-    zeros, d = encoder.layers[0].self_attn.linear_q.weight.new_zeros, encoder.d_model
-    convolutions = [layer.conv for layer in encoder.layers]
+    state = empty_state(encoder, batch, steps.left)
+    state.subsampling = subsampling.init_state(batch)
+    return state
+
+
+def empty_state(encoder: Any, batch: int, past: int) -> EncoderState:
+    """Zeros in the place of ``past`` frames, at the full rate, and of what convolutions see before the first."""
+    weight = encoder.layers[0].self_attn.linear_q.weight
+    zeros, d = weight.new_zeros, encoder.d_model
     return EncoderState(
-        subsampling=encoder.pre_encode.init_state(batch),
+        subsampling=[],
         reductions=[ReductionState(zeros(batch, d, TimeReduction.LEFT)) for _ in encoder.span.all_branches()],
         layers=[
-            LayerState(zeros(batch, 0, d), zeros(batch, conv.depthwise_conv.in_channels, conv.left))
-            for conv in convolutions
+            LayerState(
+                zeros(batch, past >> encoder.span.depth(i), d),
+                zeros(batch, layer.conv.depthwise_conv.in_channels, layer.conv.left),
+            )
+            for i, layer in enumerate(encoder.layers)
         ],
+        cached=torch.zeros(batch, dtype=torch.long, device=weight.device),
+        past=past,
     )

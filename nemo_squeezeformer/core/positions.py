@@ -11,17 +11,16 @@ from .frames import Frames
 
 
 class RelativePositions(nn.Module):
-    """Gives attention the encodings of the relative positions S-1 ... -(S-1); the frames stay as they are."""
+    """Gives attention the encodings of the relative positions S-1 ... -(T-1); the frames stay as they are."""
 
     def __init__(self, dropout: float = 0.0):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
-        """x: (B, T, D) -> x, (2S - 1, D)"""
-        assert frames.blocked is not None
-        s = frames.blocked.size(-1)
-        position = torch.arange(s - 1, -s, -1, dtype=torch.float32, device=x.device)
+        """x: (B, T, D) -> x, (S + T - 1, D)"""
+        t = x.size(1)
+        position = torch.arange(frames.past + t - 1, -t, -1, dtype=torch.float32, device=x.device)
         return x, self.dropout(sinusoids(position, x.size(-1)).to(x.dtype))
 
 

@@ -1,4 +1,4 @@
-"""Streaming state: everything the encoder remembers between two chunks of one stream."""
+"""Streaming state: everything the encoder remembers between two chunks of its streams, in tensors of constant size."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 class LayerState:
     """What one layer remembers, at that layer's frame rate."""
 
-    attention: Tensor  # (B, <= left context, D)  attention inputs still within reach
-    convolution: Tensor  # (B, 2D, K - 1)  inputs of the depthwise convolution
+    attention: Tensor  # (B, left context, D)  attention inputs
+    convolution: Tensor  # (B, 2D, left context)  inputs of the depthwise convolution
 
 
 @dataclass
@@ -25,16 +25,27 @@ class ReductionState:
 
 @dataclass
 class EncoderState:
-    """Moves on in place as chunks go through; ``SqueezeformerEncoder.init_state`` makes a fresh one."""
+    """Moves on in place as chunks go through; ``SqueezeformerEncoder.init_state`` makes a fresh one.
 
-    subsampling: list[Tensor]  # (B, C, left, F) for each strided convolution
+    Streams of a batch may have begun at different times: zeros, with 0 in ``cached``, are a fresh one.
+    """
+
+    subsampling: list[Tensor]  # (B, C, left, F) for each strided convolution; none where its context comes with a chunk
     reductions: list[ReductionState]  # one for each branch of the temporal U-Net, in the order of its first layer
     layers: list[LayerState]
-    cached: int = 0  # encoder frames, at the full rate, that attention still reaches
+    cached: Tensor  # (B,)  how many of the ``past`` frames are valid
+    past: int  # frames, at the full rate, that attention remembers
+    advance: int | None = None  # frames of a chunk to remember, where the others come again with the next; None: all
+
+    def frames(self, t: int) -> int:
+        """By how many of the next ``t`` frames the streams move on."""
+        return t if self.advance is None else min(t, self.advance)
 
 
-def with_left_context(x: Tensor, past: Tensor, dim: int, keep: int) -> tuple[Tensor, Tensor]:
-    """Prepend the remembered frames to ``x`` along ``dim``, and say which ``keep`` frames to remember next."""
-    joined = torch.cat([past, x], dim=dim)
-    start = max(joined.size(dim) - keep, 0)
-    return joined, joined.narrow(dim, start, joined.size(dim) - start)
+def with_left_context(x: Tensor, past: Tensor, dim: int, advance: int) -> tuple[Tensor, Tensor]:
+    """Prepend the remembered frames to ``x`` along ``dim``, and say which to remember after ``advance`` of its own."""
+    size = past.size(dim)
+    if size == 0:
+        return x, past
+    joined = torch.cat([past.to(x.dtype), x], dim=dim)
+    return joined, joined.narrow(dim, advance, size)

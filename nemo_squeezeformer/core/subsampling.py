@@ -33,7 +33,23 @@ STREAMED = Margins(time=(2, 0), frequency=(1, 1))
 CAUSAL = Margins(time=(2, 1), frequency=(2, 1))  # NeMo's causal_downsampling: a frame more, of which half is padding
 
 
-class StridingSubsampling(nn.Module):
+class Subsampling(nn.Module):
+    """What NeMo's streaming asks of a subsampling, and a stream's state where frames see nothing but their own."""
+
+    def get_sampling_frames(self) -> int | list[int]:
+        """Feature frames that the first frame of a stream needs, and each further one; an int where they are alike."""
+        return 1
+
+    def get_streaming_cache_size(self) -> int | list[int]:
+        """Feature frames that go before the first chunk of a stream, and before each further one."""
+        return 0
+
+    def init_state(self, batch: int) -> list[Tensor]:
+        """Nothing to remember between chunks."""
+        return []
+
+
+class StridingSubsampling(Subsampling):
     """log2(factor) convolutions of stride 2 over time and frequency, each followed by ReLU, then a projection."""
 
     KERNEL = 3
@@ -44,7 +60,7 @@ class StridingSubsampling(nn.Module):
         stages = factor.bit_length() - 1
         if factor != 2**stages:
             raise ValueError(f"subsampling_factor={factor} must be a power of 2 for convolutional subsampling")
-        self.feat_in, self.channels = feat_in, channels
+        self.feat_in, self.channels, self.factor = feat_in, channels, factor
         self.margins = margins or CENTRED
         self.batch_chunks = 1  # parts of the batch that go through the convolutions in turn; 1: as few as need be
         self.conv = nn.ModuleList(self.convolutions(stages, channels))
@@ -103,8 +119,15 @@ class StridingSubsampling(nn.Module):
         if state is None:
             frequency = (0, 0) if self.margins.frequency == (1, 1) else self.margins.frequency
             return pad(x, (*frequency, *self.margins.time))
-        x, state.subsampling[stage] = with_left_context(x, state.subsampling[stage], dim=2, keep=self.left)
+        past = state.subsampling[stage]
+        x, state.subsampling[stage] = with_left_context(x, past, dim=2, advance=x.size(2))
         return x
+
+    def get_sampling_frames(self) -> list[int]:
+        return [1, self.factor]
+
+    def get_streaming_cache_size(self) -> list[int]:
+        return [0, self.factor + 1]  # from a multiple of the factor on, whatever the chunks
 
     def init_state(self, batch: int) -> list[Tensor]:
         """Zeros in the place of the frames before the first chunk, for each strided convolution."""
@@ -132,7 +155,7 @@ class DepthwiseStridingSubsampling(StridingSubsampling):
         return modules
 
 
-class StackingSubsampling(nn.Module):
+class StackingSubsampling(Subsampling):
     """Puts ``factor`` neighbouring frames side by side and projects them; with ``norm``, normalises each before."""
 
     def __init__(self, feat_in: int, d_model: int, factor: int, norm: bool = False):
@@ -141,7 +164,7 @@ class StackingSubsampling(nn.Module):
         self.pre_norm = nn.LayerNorm(feat_in) if norm else None
         self.proj_out = nn.Linear(factor * feat_in, d_model)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
         """x: (B, T, F), lengths: (B,) -> (B, ceil(T / factor), D), (B,)"""
         x = pad(zero_padding(x, lengths), (0, 0, 0, self.factor - 1))
         x = x[:, : x.size(1) // self.factor * self.factor]
@@ -151,7 +174,7 @@ class StackingSubsampling(nn.Module):
         return self.proj_out(x), (lengths + self.factor - 1) // self.factor
 
 
-class NoSubsampling(nn.Module):
+class NoSubsampling(Subsampling):
     """A projection of every frame, for sequences that are short already."""
 
     def __init__(self, feat_in: int, d_model: int):
@@ -159,7 +182,7 @@ class NoSubsampling(nn.Module):
         projection = nn.Linear(feat_in, d_model)
         self.weight, self.bias = projection.weight, projection.bias  # NeMo's names: pre_encode.weight, pre_encode.bias
 
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
         """x: (B, T, F), lengths: (B,) -> (B, T, D), (B,)"""
         return linear(zero_padding(x, lengths), self.weight, self.bias), lengths
 

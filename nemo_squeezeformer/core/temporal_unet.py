@@ -62,7 +62,7 @@ class TimeReduction(nn.Module):
         if state is None:
             x = pad(x, (self.LEFT, 0))
         else:
-            x, state.reduction = with_left_context(x, state.reduction, dim=-1, keep=self.LEFT)
+            x, state.reduction = with_left_context(x, state.reduction, dim=-1, advance=frames.advance)
         x = pad(x, (0, 1))  # the second half of an odd last pair; an even T does not reach it
         return self.pw_conv(self.dw_conv(x)).transpose(1, 2)
 

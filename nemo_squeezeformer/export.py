@@ -1,0 +1,89 @@
+"""What NeMo's exporters ask of the encoder: features in and encodings out or, where it streams, the caches as well."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from nemo.core.classes.exportable import Exportable
+from nemo.core.neural_types import NeuralType
+from torch import Tensor
+
+from nemo_squeezeformer.core.layer_call import plain
+
+
+class Exported(Exportable):
+    """The encoder's side of ``model.export()``.
+
+    In the exported graph the batch is the first dimension of the caches: (B, layers, ...), as NeMo's runtimes have it.
+    """
+
+    export_cache_support = False  # NeMo's set_export_config({"cache_support": True}) sets it
+
+    feat_in: int
+    layers: Any
+    call_layer: Any
+
+    @property
+    def input_types_for_export(self) -> dict[str, NeuralType]:
+        """Features and lengths, and the caches with ``export_cache_support``."""
+        return OrderedDict(list(self.input_types.items())[: 5 if self.export_cache_support else 2])
+
+    @property
+    def output_types_for_export(self) -> dict[str, NeuralType]:
+        """Encodings and lengths, and the caches for the next chunk with ``export_cache_support``."""
+        return OrderedDict(list(self.output_types.items())[: 5 if self.export_cache_support else 2])
+
+    @property
+    def disabled_deployment_input_names(self) -> set[str]:
+        """What NeMo's models leave out of the graph's inputs."""
+        names = set(list(self.input_types)[2:])
+        return names - set(self.input_types_for_export)
+
+    @property
+    def disabled_deployment_output_names(self) -> set[str]:
+        """What NeMo's models leave out of the graph's outputs."""
+        return set(self.output_types) - set(self.output_types_for_export)
+
+    def forward_for_export(
+        self,
+        audio_signal: Tensor,
+        length: Tensor | None = None,
+        cache_last_channel: Tensor | None = None,
+        cache_last_time: Tensor | None = None,
+        cache_last_channel_len: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """``forward`` for NeMo's exporters, which call it by position, with layers that are not compiled."""
+        call, self.call_layer = self.call_layer, plain
+        try:
+            if cache_last_channel is None:
+                return self.encode(*self.subsample(audio_signal, length))
+            assert cache_last_time is not None and cache_last_channel_len is not None
+            caches = (cache_last_channel.transpose(0, 1), cache_last_time.transpose(0, 1), cache_last_channel_len)
+            outputs = self.stream(*self.subsample(audio_signal, length), caches, before_chunk=True)
+            x, lengths, channel, time, cached = self.streaming_post_process(outputs, keep_all_outputs=False)
+            return x, lengths, channel.transpose(0, 1), time.transpose(0, 1), cached
+        finally:
+            self.call_layer = call
+
+    def input_example(self, max_batch: int = 1, max_dim: int = 256) -> tuple[Tensor, ...]:
+        """Random features (max_batch, F, max_dim), the first full-length, the others shorter by one frame each.
+
+        With ``export_cache_support``, of the length of a chunk and what goes before it, and with caches (B first).
+        """
+        if self.export_cache_support:
+            return self.stream_example(max_batch)
+        device = self.layers[0].self_attn.linear_q.weight.device
+        lengths = torch.arange(max_dim, max_dim - max_batch, -1, device=device).clamp(min=1)
+        return torch.randn(max_batch, self.feat_in, max_dim, device=device), lengths
+
+    def stream_example(self, batch: int) -> tuple[Tensor, ...]:
+        """Random features of a chunk with what goes before it, their lengths, and random caches."""
+        config, caches = self.streams()
+        channel, time, cached = self.get_initial_cache_state(batch, max_dim=caches.past + 1)
+        sizes = (config.pre_encode_cache_size, config.chunk_size)
+        t = sum(size[1] if isinstance(size, list) else size for size in sizes)
+        features = torch.randn(batch, self.feat_in, t, device=channel.device)
+        lengths = torch.full((batch,), t, device=channel.device)
+        return features, lengths, channel.transpose(0, 1), time.transpose(0, 1), cached
