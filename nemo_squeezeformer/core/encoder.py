@@ -72,8 +72,8 @@ class SqueezeformerEncoder(nn.Module):
         att_context_style: ``regular``, the default: ``att_context_size`` counts from the frame. ``chunked_limited``:
             frames see whole chunks of right + 1 frames, their own and left // (right + 1) before it.
             ``chunked_limited_with_rc``: a size is [left, chunk, right], and left and right count from the chunk;
-            evaluation is unlimited by default. Chunks must be multiples of 2, which the U-Net does not cut, or of 4 where it
-            halves twice.
+            evaluation is unlimited by default. Chunks must be multiples of 2, which the U-Net does not cut, or of 4
+            where it halves twice.
         conv_context_size: frames (left, right) that the depthwise convolution sees besides its own, ``causal`` for
             (kernel - 1, 0); None for the middle.
         conv_context_style: ``regular``, or ``dcc``: convolutions see zeros after the chunk of attention.
