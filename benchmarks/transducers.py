@@ -22,8 +22,14 @@ RECIPES = {
     "hybrid": "squeezeformer_hybrid_transducer_ctc_char",
     "transducer": "squeezeformer_transducer_char",
     "conformer": "squeezeformer_hybrid_transducer_ctc_char",
+    "streaming": "squeezeformer_hybrid_transducer_ctc_char_streaming",
 }
-WIDTHS = {"hybrid": 64, "transducer": 64, "conformer": 66}  # 66: as many parameters in the encoder as the others
+WIDTHS = {
+    "hybrid": 64,
+    "transducer": 64,
+    "conformer": 66,
+    "streaming": 64,
+}  # 66: as many parameters in the encoder as the others
 IMPOSSIBLE = -1e30  # finite, so that the gradient of what is impossible is zero and not NaN
 
 
