@@ -20,17 +20,18 @@ import torch
 BATCH = 16
 HEAD = """WER, %, of a streaming hybrid model, from the same weights at every latency: streamed through NeMo's
 `CacheAwareStreamingAudioBuffer`, beside the whole recording through `transcribe()` under the same mask, and how many
-texts differ. That buffer ends with one feature frame of zeros more than `transcribe()`: a last token may differ."""
+texts differ."""
 
 
 def streamed(model: Any, audio: Sequence[str]) -> list[str]:
     """The text of each recording, all of them streamed side by side."""
     from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
-    from nemo.collections.asr.parts.utils.streaming_utils import CacheAwareStreamingAudioBuffer
+    from nemo.collections.asr.parts.utils.streaming_utils import CacheAwareStreamingAudioBuffer, get_samples
 
     buffer = CacheAwareStreamingAudioBuffer(model=model)
     for path in audio:
-        buffer.append_audio_file(path, stream_id=-1)
+        features, length = buffer.preprocess_audio(get_samples(path))
+        buffer.append_processed_signal(features[:, :, :length], stream_id=-1)  # append_audio would add a frame of zeros
     caches = model.encoder.get_initial_cache_state(batch_size=len(audio))
     predictions = hypotheses = None
     texts: Sequence[Any] = [""] * len(audio)
