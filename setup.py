@@ -32,6 +32,7 @@ setup(
     install_requires=["torch>=2.2"],  # all that nemo_squeezeformer.core needs
     extras_require={
         "nemo": ["nemo_toolkit[asr]>=2.7.3,<3.1"],
+        "onnx": ["onnx", "onnxruntime"],  # the first to export; the second to run what was exported
         "dev": [
             "accelerate",  # with peft: what NeMo's SpeechLM2 needs
             "espeakng-loader",

@@ -4,13 +4,14 @@
 attention inputs that each layer remembers, of which a layer inside the temporal U-Net has half as many, then the three
 frames of each time reduction. So no rows lie empty, but for the last few.
 ``cache_last_time`` (layers, B, C, left context) has what the depthwise convolution of each layer remembers.
-``cache_last_channel_len`` (B,) counts the frames, at the encoder's rate, that attention may see.
+``cache_last_channel_len`` (B,) counts the frames, at the encoder's rate, that have gone by, up to those remembered.
 
 Zeros everywhere are a fresh stream, whatever the other streams of the batch are at.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -57,10 +58,10 @@ class Caches:
                     "get_initial_cache_state(), again after att_context_size has changed"
                 )
         frames = channel.transpose(0, 1).flatten(1, 2)  # (B, layers * rows, D)
-        pieces = frames.split([*self.frames, frames.size(1) - sum(self.frames)], dim=1)
+        pieces = [frames[:, end - n : end] for n, end in zip(self.frames, accumulate(self.frames))]
         return EncoderState(
             subsampling=[],
-            reductions=[ReductionState(piece.transpose(1, 2)) for piece in pieces[self.layers : -1]],
+            reductions=[ReductionState(piece.transpose(1, 2)) for piece in pieces[self.layers :]],
             layers=[LayerState(piece, past[..., : self.left]) for piece, past in zip(pieces, time)],
             cached=length.long(),
             past=self.past,

@@ -105,8 +105,9 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         Raises:
             ValueError: for caches of another encoder, or of another ``att_context_size``.
         """
+        caches = all_or_none(cache_last_channel, cache_last_time, cache_last_channel_len, audio_signal.size(0))
         if not bypass_pre_encode:
-            x, lengths = self.subsample(audio_signal, length)
+            x, lengths = self.subsample(audio_signal, length, absent=caches and self.absent(caches))
         elif length is None:
             x, lengths = (
                 audio_signal,
@@ -114,7 +115,6 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
             )
         else:
             x, lengths = audio_signal, length.long()
-        caches = all_or_none(cache_last_channel, cache_last_time, cache_last_channel_len)
         if caches is not None:
             return self.stream(x, lengths, caches, before_chunk=not bypass_pre_encode)
         x, lengths = self.encode(x, lengths)

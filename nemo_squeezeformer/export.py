@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from nemo.core.classes.exportable import Exportable
-from nemo.core.neural_types import NeuralType
+from nemo.core.neural_types import ChannelType, NeuralType
 from torch import Tensor
 
 from nemo_squeezeformer.core.layer_call import plain
+
+CACHE = NeuralType(("B", "D", "D", "D"), ChannelType(), optional=True)  # the batch alone varies
 
 
 class Exported(Exportable):
@@ -28,12 +30,16 @@ class Exported(Exportable):
     @property
     def input_types_for_export(self) -> dict[str, NeuralType]:
         """Features and lengths, and the caches with ``export_cache_support``."""
-        return OrderedDict(list(self.input_types.items())[: 5 if self.export_cache_support else 2])
+        return self._for_export(self.input_types)
 
     @property
     def output_types_for_export(self) -> dict[str, NeuralType]:
         """Encodings and lengths, and the caches for the next chunk with ``export_cache_support``."""
-        return OrderedDict(list(self.output_types.items())[: 5 if self.export_cache_support else 2])
+        return self._for_export(self.output_types)
+
+    def _for_export(self, types: dict[str, NeuralType]) -> dict[str, NeuralType]:
+        kept = list(types.items())[: 5 if self.export_cache_support else 2]
+        return OrderedDict((name, CACHE if len(kind.axes) == 4 else kind) for name, kind in kept)
 
     @property
     def disabled_deployment_input_names(self) -> set[str]:
@@ -61,7 +67,8 @@ class Exported(Exportable):
                 return self.encode(*self.subsample(audio_signal, length))
             assert cache_last_time is not None and cache_last_channel_len is not None
             caches = (cache_last_channel.transpose(0, 1), cache_last_time.transpose(0, 1), cache_last_channel_len)
-            outputs = self.stream(*self.subsample(audio_signal, length), caches, before_chunk=True)
+            x, lengths = self.subsample(audio_signal, length, absent=self.absent(caches))
+            outputs = self.stream(x, lengths, caches, before_chunk=True)
             x, lengths, channel, time, cached = self.streaming_post_process(outputs, keep_all_outputs=False)
             return x, lengths, channel.transpose(0, 1), time.transpose(0, 1), cached
         finally:
@@ -74,7 +81,7 @@ class Exported(Exportable):
         """
         if self.export_cache_support:
             return self.stream_example(max_batch)
-        device = self.layers[0].self_attn.linear_q.weight.device
+        device = self.layers[0].conv.depthwise_conv.weight.device
         lengths = torch.arange(max_dim, max_dim - max_batch, -1, device=device).clamp(min=1)
         return torch.randn(max_batch, self.feat_in, max_dim, device=device), lengths
 

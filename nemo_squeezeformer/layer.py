@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nemo.collections.asr.parts.submodules.adapters.attention_adapter_mixin import AttentionAdapterModuleMixin
+from nemo.collections.common.parts.adapter_modules import LinearAdapter
 from nemo.core.classes.mixins import AccessMixin
 from torch import Tensor
 
@@ -20,8 +21,24 @@ class Adapted(AttentionAdapterModuleMixin, AccessMixin):
         return self.forward_enabled_adapters({"x": x, "loc": location, **attention})["x"]
 
     def adapt_attention(self, x: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """(B, T, D) -> (B, T, D) through the enabled attention adapters."""
+        """(B, T, D) -> (B, T, D) through the enabled attention adapters.
+
+        Raises:
+            ValueError: in a stream that remembers frames, as these adapters have no memory of theirs.
+        """
+        if frames.past:
+            self.refuse_attention_adapters()
         return self.adapt(x, "mha", att_mask=frames.blocked, pos_emb=None if positions is None else positions[None])
+
+    def refuse_attention_adapters(self) -> None:
+        """Raises ValueError where one is enabled; linear adapters see one frame at a time."""
+        for name in self.get_enabled_adapters():
+            if not isinstance(self.adapter_layer[name], LinearAdapter):
+                raise ValueError(
+                    f"attention adapter {name!r} does not stream: caches hold what the layer's own attention sees, "
+                    f"not what its adapters would; disable it (set_enabled_adapters({name!r}, enabled=False)), use a "
+                    "linear adapter, or stream with a left context of 0"
+                )
 
     @property
     def self_attention_model(self) -> str:

@@ -109,11 +109,23 @@ class Streaming(StreamingEncoder):
             ValueError: if these settings do not stream.
         """
         _, caches = self.streams()
-        device = device or self.layers[0].self_attn.linear_q.weight.device
+        device = device or self.layers[0].conv.depthwise_conv.weight.device
         channel, time, length = caches.zeros(batch_size, dtype, device)
         if max_dim > 0:
             return channel.normal_(), time.normal_(), length.random_(0, min(max_dim, caches.past) + 1)
         return channel, time, length
+
+    def absent(self, caches: tuple[Tensor, Tensor, Tensor]) -> Tensor | None:
+        """(B,) how many of the next features lie before the start of their streams; None where chunks have none such.
+
+        Frames that are dropped from every chunk are made of the features before it, of which a new stream has none. So
+        a stream may begin beside others that run, and a graph that drops so many from every chunk is exact from the
+        first on, which has ``drop_extra_pre_encoded * subsampling_factor`` frames before it, of any values.
+        """
+        config, _ = self.streams()
+        if not config.drop_extra_pre_encoded:
+            return None
+        return self.subsampling_factor * (config.drop_extra_pre_encoded - caches[2].long()).clamp(min=0)
 
     def stream(
         self, x: Tensor, lengths: Tensor, caches: tuple[Tensor, Tensor, Tensor], before_chunk: bool
@@ -135,16 +147,41 @@ class Streaming(StreamingEncoder):
         return x, lengths, *layout.packed(state, caches)
 
     def cache_aware_stream_step(
-        self, processed_signal: Tensor, processed_signal_length: Tensor | None = None, **settings: Any
+        self,
+        processed_signal: Tensor,
+        processed_signal_length: Tensor | None = None,
+        cache_last_channel: Tensor | None = None,
+        cache_last_time: Tensor | None = None,
+        cache_last_channel_len: Tensor | None = None,
+        keep_all_outputs: bool = True,
+        drop_extra_pre_encoded: int | None = None,
+        bypass_pre_encode: bool = False,
     ) -> tuple[Tensor | None, ...]:
         """NeMo's step: (B, F, T) features after the ``pre_encode_cache_size`` ones before them, with the caches.
 
         Without ``processed_signal_length`` all frames are valid.
         """
         if processed_signal_length is None:
-            t = processed_signal.size(1 if settings.get("bypass_pre_encode") else 2)
+            t = processed_signal.size(1 if bypass_pre_encode else 2)
             processed_signal_length = torch.full((processed_signal.size(0),), t, device=processed_signal.device)
-        return super().cache_aware_stream_step(processed_signal, processed_signal_length, **settings)
+        config = self.streaming_cfg
+        drops = config and config.drop_extra_pre_encoded
+        try:
+            encoded, lengths, *caches = super().cache_aware_stream_step(
+                processed_signal,
+                processed_signal_length,
+                cache_last_channel,
+                cache_last_time,
+                cache_last_channel_len,
+                keep_all_outputs,
+                drop_extra_pre_encoded,
+                bypass_pre_encode,
+            )
+        finally:
+            if config is not None:  # NeMo leaves it as it was for this step if the step fails
+                config.drop_extra_pre_encoded = drops
+        # Without the neural types that NeMo attaches to what forward gives: torch.load refuses caches saved with them.
+        return encoded, lengths, *(None if cache is None else cache.view_as(cache) for cache in caches)
 
     def streaming_post_process(
         self, rets: tuple[Tensor, ...], keep_all_outputs: bool = True
@@ -161,12 +198,12 @@ class Streaming(StreamingEncoder):
 
 
 def all_or_none(
-    channel: Tensor | None, time: Tensor | None, length: Tensor | None
+    channel: Tensor | None, time: Tensor | None, length: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The three caches of a chunk, or None where there are none.
+    """The three caches of a chunk of ``batch`` streams, or None where there are none.
 
     Raises:
-        ValueError: if some are there and some are not.
+        ValueError: if some are there and some are not, or they are of another number of streams.
     """
     if channel is None and time is None and length is None:
         return None
@@ -175,4 +212,11 @@ def all_or_none(
             "cache_last_channel, cache_last_time and cache_last_channel_len go together: all three as "
             "get_initial_cache_state() or the step before gave them, or none"
         )
+    for name, cache, streams in (
+        ("cache_last_channel", channel, channel.size(1)),
+        ("cache_last_time", time, time.size(1)),
+        ("cache_last_channel_len", length, length.size(0)),
+    ):
+        if streams != batch:
+            raise ValueError(f"{name} of shape {tuple(cache.shape)} is of {streams} streams, but the chunk of {batch}")
     return channel, time, length

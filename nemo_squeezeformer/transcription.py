@@ -54,6 +54,20 @@ def _download(name: str) -> str:
     )
 
 
+def choose_decoder(model: Any, decoder: str | None) -> None:
+    """Has a hybrid model decode with its ``ctc`` or ``rnnt`` decoder; None is for its own choice.
+
+    Raises:
+        UserError: the model has no such decoder.
+    """
+    if decoder and hasattr(model, "cur_decoder"):
+        model.change_decoding_strategy(decoder_type=decoder, verbose=False)
+    elif decoder and decoder != ("rnnt" if hasattr(model, "joint") else "ctc"):
+        raise UserError(
+            f"--decoder {decoder}: a model of class {type(model).__name__} has no such decoder; leave the option out"
+        )
+
+
 def settings(
     model: Any,
     utterances: Sequence[Utterance],
@@ -70,10 +84,7 @@ def settings(
     from omegaconf import open_dict
 
     kind = type(model).__name__
-    if decoder and hasattr(model, "cur_decoder"):
-        model.change_decoding_strategy(decoder_type=decoder, verbose=False)
-    elif decoder and decoder != ("rnnt" if hasattr(model, "joint") else "ctc"):
-        raise UserError(f"--decoder {decoder}: a model of class {kind} has no such decoder; leave the option out")
+    choose_decoder(model, decoder)
     config = model.get_transcribe_config()
     config.verbose = False
     if hasattr(config, "prompt"):

@@ -14,12 +14,18 @@ from torch import Tensor, nn
 from .attention_scores import attention_weights, relative_shift
 
 
-def absorbs(attention: Any, t: int, s: int) -> bool:
-    """Whether this is the faster way for ``t`` queries and ``s`` keys, in inference with plain linear layers."""
+def absorbs(attention: Any, x: Tensor, context: Tensor) -> bool:
+    """Whether this is the faster way for queries of ``x`` (B, T, D) and keys of ``context`` (B, S, D).
+
+    It is for inference, and for plain linear layers, whose weights alone say what they do.
+    """
     linears = (attention.linear_k, attention.linear_v, attention.linear_pos)
-    d_model, heads = attention.linear_q.in_features, attention.n_heads
-    cheaper = t * (d_model + (heads - 1) * s) < s * d_model
-    return cheaper and not attention.training and all(type(linear) is nn.Linear for linear in linears)
+    if attention.training or not all(type(linear) is nn.Linear for linear in linears):
+        return False
+    (b, t, d), s = x.size(), context.size(1)
+    keys, positions = 2 * s, s + t - 1  # rows of each stream, as keys and as values; rows that all streams share
+    absorbing = b * t * (3 * d + (attention.n_heads - 1) * (keys + positions))
+    return absorbing < (b * keys + positions) * d
 
 
 def absorbed_attention(attention: Any, x: Tensor, context: Tensor, blocked: Tensor, positions: Tensor) -> Tensor:
@@ -29,20 +35,25 @@ def absorbed_attention(attention: Any, x: Tensor, context: Tensor, blocked: Tens
     """
     b, t, d = x.size()
     h = attention.n_heads
-    q = attention.heads(attention.linear_q(x))  # (B, H, T, D / H)
-    u, v = attention.pos_bias_u[:, None], attention.pos_bias_v[:, None]
+    q = attention.heads(attention.linear_q(x)).transpose(0, 1)  # (H, B, T, D / H)
+    u, v = attention.pos_bias_u[:, None, None], attention.pos_bias_v[:, None, None]
+
+    def weight(linear: nn.Linear) -> Tensor:
+        return linear.weight.view(h, d // h, d)
 
     def absorb(q: Tensor, linear: nn.Linear) -> Tensor:
-        """(B, H, T, D / H) -> (B, H * T, D)"""
-        return (q @ linear.weight.view(h, d // h, d)).flatten(1, 2)
+        """(H, B, T, D / H) -> (B, H * T, D)"""
+        # By heads, not by streams, each of which would get a copy of the weights.
+        return (q.flatten(1, 2) @ weight(linear)).view(h, b, t, d).transpose(0, 1).flatten(1, 2)
 
     content = (absorb(q + u, attention.linear_k) @ context.transpose(1, 2)).view(b, h, t, -1)
     position = (absorb(q + v, attention.linear_pos) @ positions.t()).view(b, h, t, -1)
     # The bias of linear_k adds the same to all scores of a query, which softmax does not see.
     scores = (content + relative_shift(position)[..., : context.size(1)]) / math.sqrt(d // h)
     weights = attention_weights(scores, blocked)  # (B, H, T, S)
-    seen = (weights.flatten(1, 2) @ context).view(b, h, t, d)
-    attended = seen @ attention.linear_v.weight.view(h, d // h, d).transpose(1, 2)
+    seen = (weights.flatten(1, 2) @ context).view(b, h, t, d).transpose(0, 1)
+    attended = seen.flatten(1, 2) @ weight(attention.linear_v).transpose(1, 2)
+    attended = attended.view(h, b, t, -1).transpose(0, 1)  # (B, H, T, D / H)
     if attention.linear_v.bias is None:
         return attended
     sees = ~blocked.all(dim=-1, keepdim=True)

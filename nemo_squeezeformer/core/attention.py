@@ -96,7 +96,7 @@ class RelPositionAttention(MultiHeadAttention):
 
     def attended(self, x: Tensor, context: Tensor, blocked: Tensor, positions: Tensor | None) -> Tensor:
         """x: (B, T, D), context: (B, S, D), blocked: (B, 1, T, S) -> (B, H, T, D / H)"""
-        if x is not context and absorbs(self, x.size(1), context.size(1)):
+        if x is not context and absorbs(self, x, context):
             assert positions is not None
             return absorbed_attention(self, x, context, blocked, positions)
         return super().attended(x, context, blocked, positions)

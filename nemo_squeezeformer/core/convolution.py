@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import glu, pad, silu
+from torch.nn.functional import glu, linear, pad, silu
 
 from .context import ContextSettings
 from .feed_forward import init_uniform
@@ -47,14 +47,16 @@ class ConvolutionModule(nn.Module):
 
     def forward(self, x: Tensor, frames: Frames, state: LayerState | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
-        x = self.activation(self.pointwise_conv1(x.transpose(1, 2)))  # (B, 2D, T), or where it is gated (B, D, T)
+        few = state is not None  # as those of a chunk are
+        x = pointwise(self.pointwise_conv1, x.transpose(1, 2), few)
+        x = self.activation(x)  # (B, 2D, T), or where it is gated (B, D, T)
         x = x.masked_fill(frames.padding[:, None], 0.0)  # or padding leaks into valid frames
         left = self.left
         if state is not None:
             (x, state.convolution), left = with_left_context(x, state.convolution, -1, frames.advance), 0
         x = self.depthwise(x, left, frames)
         x = silu(self.batch_norm(x))
-        return self.pointwise_conv2(x).transpose(1, 2)
+        return pointwise(self.pointwise_conv2, x, few).transpose(1, 2)
 
     def depthwise(self, x: Tensor, left: int, frames: Frames) -> Tensor:
         """(B, 2D, T), or T after what precedes it -> (B, 2D, T); ``left`` zeros precede it."""
@@ -74,9 +76,9 @@ class ChunkedConvolutionModule(ConvolutionModule):
         chunk, b, t = frames.context.chunk, x.size(0), frames.padding.size(1)
         if not chunk:
             return super().depthwise(x, left, frames)
-        filling = (t + chunk - 1) // chunk * chunk - t
-        x = overlapping(pad(x, (left, filling)), 2, self.left + chunk, chunk)  # (B, 2D, N, left + chunk)
-        x = pad(x.transpose(1, 2).flatten(0, 1), (0, self.right))  # (B * N, 2D, left + chunk + right)
+        x = overlapping(pad(x, (left, chunk - 1)), 2, self.left + chunk, chunk)  # (B, 2D, N, left + chunk)
+        x = x.transpose(1, 2).reshape(-1, x.size(1), self.left + chunk)  # flatten(0, 1) in ONNX: a shape of size 0
+        x = pad(x, (0, self.right))  # (B * N, 2D, left + chunk + right)
         x = self.depthwise_conv(x).view(b, -1, x.size(1), chunk)  # (B, N, 2D, chunk)
         return x.transpose(1, 2).flatten(2)[..., :t]
 
@@ -106,6 +108,16 @@ class FusedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight[:, None] + self.bias[:, None]
+
+
+def pointwise(conv: nn.Module, x: Tensor, few: bool) -> Tensor:
+    """(B, C, T) -> (B, D, T) by a convolution of kernel 1; ``few`` frames by a matrix product, at least twice as fast.
+
+    Many frames are faster as a convolution, and a layer that is more than its weights must do it itself.
+    """
+    if few and type(conv) is nn.Conv1d:
+        return linear(x.transpose(1, 2), conv.weight[..., 0], conv.bias).transpose(1, 2)
+    return conv(x)
 
 
 def conv_context(kernel_size: int, context: str | Sequence[int] | None) -> tuple[int, int]:

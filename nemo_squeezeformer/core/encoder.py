@@ -20,7 +20,7 @@ from .layer import SqueezeformerLayer
 from .layer_call import layer_call
 from .positions import build_positions
 from .stochastic_depth import drop_layer, drop_probabilities
-from .streaming import EncoderState
+from .streaming import BEGUN, EncoderState
 from .subsampling import CAUSAL, CENTRED, STREAMED, build_subsampling, conv_chunks
 from .temporal_unet import Span, TimeReduction, build_spans, refuse_reduction, upsample
 
@@ -229,14 +229,17 @@ class SqueezeformerEncoder(nn.Module):
         return self.encode(x, lengths, state)
 
     def subsample(
-        self, features: Tensor, lengths: Tensor | None, state: EncoderState | None = None
+        self, features: Tensor, lengths: Tensor | None, state: EncoderState | None = None, absent: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(B, F, T) features -> (B, ceil(T / subsampling_factor), D), and lengths (B,)"""
+        """(B, F, T) features -> (B, ceil(T / subsampling_factor), D), and lengths (B,)
+
+        ``absent`` (B,): so many of the first features lie before a stream's start, and are none.
+        """
         if lengths is None:
             lengths = torch.full((features.size(0),), features.size(2), device=features.device)
-        # NeMo may wrap pre_encode in a module that takes (x, lengths) alone: hand on a state only where there is one.
-        subsample = self.pre_encode if state is None else partial(self.pre_encode, state=state)
-        return subsample(features.transpose(1, 2), lengths.long())
+        # NeMo may wrap pre_encode in a module that takes (x, lengths) alone: hand on only what there is.
+        given = {name: value for name, value in (("state", state), ("absent", absent)) if value is not None}
+        return self.pre_encode(features.transpose(1, 2), lengths.long(), **given)
 
     def encode(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
         """(B, T, D) subsampled features -> (B, D, T)"""
@@ -285,7 +288,7 @@ class SqueezeformerEncoder(nn.Module):
         if state is None:
             return Frames.of(lengths, t, context, dense=not self.attention.local)
         cached, advance = state.cached, state.frames(t)
-        state.cached = (cached + advance).clamp(max=state.past)
+        state.cached = (cached + advance).clamp(max=max(state.past, BEGUN))
         return Frames.of_stream(lengths, t, context, cached, state.past, advance)
 
     def set_default_att_context_size(self, att_context_size: Sequence[int] | None) -> None:

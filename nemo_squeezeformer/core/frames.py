@@ -69,4 +69,4 @@ def overlapping(x: Tensor, dim: int, width: int, step: int) -> Tensor:
     """(..., T, ...) -> (..., N, width, ...), a piece every ``step``: ``Tensor.unfold`` in words that ONNX has too."""
     first = torch.arange(0, x.size(dim) - width + 1, step, device=x.device)
     index = first[:, None] + torch.arange(width, device=x.device)  # (N, width)
-    return x.index_select(dim, index.flatten()).view(*x.shape[:dim], -1, width, *x.shape[dim + 1 :])
+    return x.index_select(dim, index.view(-1)).view(*x.shape[:dim], -1, width, *x.shape[dim + 1 :])

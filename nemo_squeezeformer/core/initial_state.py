@@ -35,7 +35,7 @@ def initial_state(encoder: Any, batch: int) -> EncoderState:
 
 def empty_state(encoder: Any, batch: int, past: int) -> EncoderState:
     """Zeros in the place of ``past`` frames, at the full rate, and of what convolutions see before the first."""
-    weight = encoder.layers[0].self_attn.linear_q.weight
+    weight = encoder.layers[0].conv.depthwise_conv.weight  # not a linear layer's, which quantisation may take away
     zeros, d = weight.new_zeros, encoder.d_model
     return EncoderState(
         subsampling=[],

@@ -34,8 +34,11 @@ def plain(layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | None,
 def checkpointed(
     layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None
 ) -> Tensor:
-    """In training, keeps the inputs of ``layer`` alone, and runs it again on the way back with the same dropout."""
-    if not (layer.training and torch.is_grad_enabled()):
+    """In training, keeps the inputs of ``layer`` alone, and runs it again on the way back with the same dropout.
+
+    Not with a ``state``, which has moved on by then.
+    """
+    if state is not None or not (layer.training and torch.is_grad_enabled()):
         return layer(x, frames, positions, state)
     if torch.compiler.is_compiling():  # a graph updates statistics once, however often it computes them
         return checkpoint(layer, x, frames, positions, state, use_reentrant=False)
@@ -66,6 +69,8 @@ def _compiled(
     # Strides that vary would make a graph each.
     blocked = None if frames.blocked is None else frames.blocked.contiguous()
     frames = replace(frames, padding=frames.padding.contiguous(), blocked=blocked)
+    if state is not None:
+        state.attention, state.convolution = state.attention.contiguous(), state.convolution.contiguous()
     return _compile(call, BACKEND)(layer, x.contiguous(), frames, positions, state)
 
 

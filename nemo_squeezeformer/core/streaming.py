@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BEGUN = 2  # frames after which a stream has all the features behind it that its subsampling sees
+
 
 @dataclass
 class LayerState:
@@ -33,7 +35,7 @@ class EncoderState:
     subsampling: list[Tensor]  # (B, C, left, F) for each strided convolution; none where its context comes with a chunk
     reductions: list[ReductionState]  # one for each branch of the temporal U-Net, in the order of its first layer
     layers: list[LayerState]
-    cached: Tensor  # (B,)  how many of the ``past`` frames are valid
+    cached: Tensor  # (B,)  how many frames have gone by; counted to ``past``, and to ``BEGUN`` where that is less
     past: int  # frames, at the full rate, that attention remembers
     advance: int | None = None  # frames of a chunk to remember, where the others come again with the next; None: all
 

@@ -89,11 +89,17 @@ class StridingSubsampling(Subsampling):
         frequency = 1 if self.margins.frequency == (1, 1) else 0  # by the convolution itself where it can
         return nn.Conv2d(inputs, outputs, self.KERNEL, stride=2, padding=(0, frequency), groups=groups)
 
-    def forward(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
-        """x: (B, T, F), lengths: (B,) -> (B, ceil(T / factor), D), (B,); longer by a frame with causal margins"""
+    def forward(
+        self, x: Tensor, lengths: Tensor, state: EncoderState | None = None, absent: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x: (B, T, F), lengths: (B,) -> (B, ceil(T / factor), D), (B,); longer by a frame with causal margins
+
+        ``absent`` (B,): so many of the first frames lie before a stream's start, a multiple of the factor. They are
+        counted in the lengths; the convolutions see there what they see before the whole.
+        """
         chunks = self.chunks(x)
-        if chunks == 1 or state is not None:
-            return self.convolve(x, lengths, state)
+        if chunks == 1 or state is not None or absent is not None:
+            return self.convolve(x, lengths, state, absent)
         parts = zip(x.tensor_split(chunks), lengths.tensor_split(chunks))
         outputs, shorter = zip(*(self.convolve(x, lengths, None) for x, lengths in parts if len(x)))
         return torch.cat(outputs), torch.cat(shorter)
@@ -105,10 +111,14 @@ class StridingSubsampling(Subsampling):
         largest = x.numel() * self.channels // 4  # what the first convolution makes of it
         return min(x.size(0), largest // self.LARGEST + 1)
 
-    def convolve(self, x: Tensor, lengths: Tensor, state: EncoderState | None) -> tuple[Tensor, Tensor]:
+    def convolve(
+        self, x: Tensor, lengths: Tensor, state: EncoderState | None, absent: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         x, stage = x[:, None], 0  # (B, 1, T, F)
         for module in self.conv:
             if _halves(module):
+                if absent is not None:
+                    x, absent = zero_before(x, absent, dim=2), absent // 2
                 x = self.with_margins(zero_padding(x, lengths, dim=2), stage, state)
                 lengths, stage = self.margins.halved(lengths, self.margins.time), stage + 1
             x = module(x)  # (B, C, T / 2, F / 2) after each that halves
@@ -225,8 +235,17 @@ def conv_chunks(factor: int) -> int:
 
 def zero_padding(x: Tensor, lengths: Tensor, dim: int = 1) -> Tensor:
     """``x`` with zeros past ``lengths`` (B,) along ``dim``."""
-    padding = torch.arange(x.size(dim), device=x.device) >= lengths[:, None]  # (B, T)
-    return x.masked_fill(padding.view(padding.shape[:1] + (1,) * (dim - 1) + padding.shape[1:] + (1,)), 0.0)
+    return _with_zeros(x, torch.arange(x.size(dim), device=x.device) >= lengths[:, None], dim)
+
+
+def zero_before(x: Tensor, first: Tensor, dim: int) -> Tensor:
+    """``x`` with zeros before frame ``first`` (B,) along ``dim``."""
+    return _with_zeros(x, torch.arange(x.size(dim), device=x.device) < first[:, None], dim)
+
+
+def _with_zeros(x: Tensor, frames: Tensor, dim: int) -> Tensor:
+    """``frames``: (B, T) True where ``x`` gets zeros along ``dim``."""
+    return x.masked_fill(frames.view(frames.shape[:1] + (1,) * (dim - 1) + frames.shape[1:] + (1,)), 0.0)
 
 
 def _halves(module: nn.Module) -> bool:

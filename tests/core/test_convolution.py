@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core.context import Context
-from nemo_squeezeformer.core.convolution import ChunkedConvolutionModule, ConvolutionModule
+from nemo_squeezeformer.core.convolution import ChunkedConvolutionModule, ConvolutionModule, pointwise
 from nemo_squeezeformer.core.frames import Frames
 from tests.models import enliven, small_encoder
 
@@ -42,6 +43,22 @@ def test_in_chunks_it_is_the_convolution_of_what_came_until_then(t, chunk, conte
         expected[:, end - chunk : end] = plain(seen, until)[:, end - chunk : end]
     assert_close(chunked(x, frames_of(t, chunk)), expected, atol=1e-6, rtol=0)
     assert_close(chunked(x, frames_of(t)), plain(x, frames_of(t)), atol=0, rtol=0)
+
+
+class Elsewhere(nn.Conv1d):
+    """A convolution that is more than its weights."""
+
+    def forward(self, x):
+        return super().forward(x) + 1.0
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_few_frames_as_a_matrix_product_are_what_the_convolution_makes_of_them(bias):
+    for conv in (nn.Conv1d(8, 16, 1, bias=bias), Elsewhere(8, 16, 1, bias=bias)):
+        for t in (1, 2, 7):
+            x = torch.randn(3, 8, t)
+            assert_close(pointwise(conv, x, few=True), pointwise(conv, x, few=False), atol=1e-6, rtol=0)
+            assert_close(pointwise(conv, x, few=False), conv(x), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -169,33 +169,6 @@ def test_subsampling_part_of_the_batch_at_a_time_changes_nothing():
         assert_close(valid(output, output_lengths), valid(expected, output_lengths), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("reduce", [None, 1])
-@pytest.mark.parametrize("factor", [2, 4, 8])
-def test_chunks_equal_the_whole_utterance(reduce, factor):
-    encoder = small_encoder(streaming=True, att_context_size=[8, 3], time_reduce_idx=reduce, subsampling_factor=factor)
-    for total in (1, 4 * factor, 9 * factor + 3, 16 * factor):
-        x = features(2, total)
-        whole, _ = encoder(x)
-        state = encoder.init_state(2)
-        chunks = [encoder(chunk, state=state)[0] for chunk in x.split(4 * factor, dim=2)]
-        assert_close(torch.cat(chunks, dim=2), whole, atol=1e-5, rtol=0)
-
-
-def test_chunks_without_their_state_differ():
-    encoder = small_encoder(streaming=True, att_context_size=[8, 3], time_reduce_idx=1)
-    x = features(1, 64)
-    forgetful = torch.cat([encoder(chunk)[0] for chunk in x.split(16, dim=2)], dim=2)
-    assert (forgetful - encoder(x)[0]).abs().max() > 0.01
-
-
-@pytest.mark.parametrize(
-    "settings", [{}, {"streaming": True}, {"streaming": True, "att_context_size": [6, 3], "time_reduce_idx": 1}]
-)
-def test_what_cannot_stream_has_no_state(settings):
-    with pytest.raises(ValueError, match="stream"):
-        small_encoder(**settings).init_state(1)
-
-
 def test_bfloat16_weights_run():
     encoder = small_encoder(time_reduce_idx=1).bfloat16()
     output, _ = encoder(features(2, 60).bfloat16())

@@ -1,0 +1,126 @@
+"""What commands are given to transcribe (a model, audio files, folders, manifests), and the options that go with it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import logging
+import os
+import sys
+import tarfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_squeezeformer import manifests
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.manifests import Utterance
+
+MANIFEST_EXTENSIONS = {".json", ".jsonl"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """``--device``, ``--decoder``, ``--channel`` and ``--verbose``."""
+    add = parser.add_argument
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is one")
+    add("--decoder", choices=("ctc", "rnnt"), help="which decoder of a hybrid model (default: its own choice)")
+    add(
+        "--channel",
+        type=_channel,
+        default="average",
+        metavar="average|N",
+        help="of several: the average, or one, from 0",
+    )
+    add("--verbose", action="store_true", help="show NeMo's log and warnings, and tracebacks of failed downloads")
+
+
+def positive(text: str) -> int:
+    """The type of an option that counts."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _channel(text: str) -> str | int:
+    if text != "average" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'average' nor a channel number from 0")
+    return text if text == "average" else int(text)
+
+
+def check_model(name: str) -> None:
+    """Raises UserError for what cannot be a model, before anything slow."""
+    path = Path(name)
+    if path.is_file() and not tarfile.is_tarfile(path):
+        raise UserError(f"{name} is not a NeMo archive; give a .nemo file, as model.save_to() writes it")
+    if path.is_dir() or (not path.exists() and path.suffix in {".nemo", ".ckpt"}):
+        raise UserError(f"there is no model file {name}; give a .nemo file or the name of a pretrained model")
+
+
+def utterances(inputs: Sequence[str]) -> list[Utterance]:
+    """Every utterance of the inputs, in their order; all that is wrong with them is found here, without NeMo."""
+    found: list[Utterance] = []
+    for is_manifest, names in itertools.groupby(inputs, lambda name: Path(name).suffix.lower() in MANIFEST_EXTENSIONS):
+        if is_manifest:
+            for name in names:
+                found += manifests.check(name, required=("audio_filepath",))
+        else:  # together, so that one error tells of all
+            found += manifests.check_files([file for name in names for file in _files(Path(name))])
+    if not all(utterance.channels for utterance in found) or not found:
+        raise UserError(
+            "audio or manifests in an object store are not read from there; copy them to this machine first"
+        )
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in manifests.AUDIO_EXTENSIONS)
+    if not files:
+        kinds = " ".join(sorted(manifests.AUDIO_EXTENSIONS))
+        raise UserError(f"no audio in the folder {path}: looked for {kinds}, in folders below it too")
+    return files
+
+
+def check_channels(utterances: Sequence[Utterance], channel: str | int) -> None:
+    """Says what becomes of several channels; raises UserError where ``channel`` is not among them."""
+    several = [utterance for utterance in utterances if utterance.channels > 1]
+    lacking = [utterance for utterance in several if isinstance(channel, int) and utterance.channels <= channel]
+    if lacking:
+        first = lacking[0]
+        raise UserError(f"--channel {channel}: {first.audio} has only {first.channels} channels, numbered from 0")
+    if several:
+        what = "their average is" if channel == "average" else f"channel {channel} is"
+        say(f"{len(several)} of {len(utterances)} utterances have several channels: {what} transcribed (--channel)")
+
+
+def chosen_device(device: str) -> Any:
+    """The torch.device that ``--device`` means; raises UserError where it is not there."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextlib.contextmanager
+def quiet(verbose: bool) -> Iterator[None]:
+    """NeMo's log and the warnings of all it imports, off the screen; what it prints goes to stderr at most."""
+    os.environ.setdefault("NEMO_REDIRECT_LOGS_TO_STDERR", "1")
+    before = logging.root.manager.disable
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        if not verbose:
+            warnings.simplefilter("ignore")
+            logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def say(message: str) -> None:
+    """A line on stderr: stdout is for transcripts."""
+    print(message, file=sys.stderr)

@@ -1,0 +1,60 @@
+"""Where transcripts go: an output file that appears whole or not at all, and their word error rate."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nemo_squeezeformer.commands.inputs import say
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.manifests import Utterance
+
+
+def add_output(parser: argparse.ArgumentParser, instead: str = "") -> None:
+    """``--output`` and ``--force``."""
+    add = parser.add_argument
+    add("--output", "-o", metavar="OUT", type=Path, help=f"write JSON lines here{instead}")
+    add("--force", action="store_true", help="overwrite OUT and OUT.partial if they exist")
+
+
+def partial_of(output: Path) -> Path:
+    """The file that keeps what is done until OUT is complete."""
+    return output.with_name(output.name + ".partial")
+
+
+def check_output(output: Path | None, force: bool, read: Sequence[str]) -> None:
+    """Raises UserError for an OUT that exists, is one of the files that are ``read``, or has no folder."""
+    if output is None:
+        return
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+    if any(output.resolve() == Path(name).resolve() for name in read):
+        raise UserError(f"--output {output} is also read; choose another name")
+    for path in (output, partial_of(output)):
+        if path.exists() and not force:
+            raise UserError(f"{path} exists; choose another --output, or pass --force to overwrite it")
+
+
+def finish(output: Path, lines: Sequence[str]) -> None:
+    """OUT appears whole or not at all, and until it does OUT.partial stays."""
+    ordered = output.with_name(output.name + ".ordered")
+    ordered.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    os.replace(ordered, output)
+    partial_of(output).unlink()
+
+
+def report_errors(utterances: Sequence[Utterance], texts: Sequence[str]) -> None:
+    """The word error rate of the utterances whose rows have a text, on stderr."""
+    from nemo.collections.asr.metrics.wer import word_error_rate_detail
+
+    scored = [index for index, utterance in enumerate(utterances) if isinstance(utterance.row.get("text"), str)]
+    pairs = [texts[index] for index in scored], [utterances[index].row["text"] for index in scored]
+    if any(pairs[1]):
+        wer, words, inserted, deleted, substituted = word_error_rate_detail(*pairs)
+        cer = word_error_rate_detail(*pairs, use_cer=True)[0]
+        say(
+            f"WER {wer:.2%} of {words} words (inserted {inserted:.2%}, deleted {deleted:.2%}, substituted "
+            f"{substituted:.2%}), CER {cer:.2%}; {len(scored)} utterances with text, compared as it is written"
+        )

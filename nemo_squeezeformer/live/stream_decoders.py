@@ -1,0 +1,100 @@
+"""Greedy CTC and transducer decoding of streams in slots: each chunk gives its new tokens, at a constant cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from nemo.collections.asr.parts.submodules.ctc_decoding import AbstractCTCDecoding
+from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
+from omegaconf import OmegaConf, open_dict
+from torch import Tensor
+
+
+class StreamDecoder(Protocol):
+    """What ``Streams`` asks of a decoder."""
+
+    def open(self, slot: int) -> None:
+        """A new stream begins."""
+
+    def decode(self, slots: Sequence[int], encoded: Tensor, lengths: Tensor) -> list[list[int]]:
+        """(B, D, T) encodings of the next chunk of ``slots`` and their lengths -> the tokens that each adds."""
+
+    def write(self, tokens: list[int]) -> str:
+        """Their text."""
+
+
+class CTCStream:
+    """The likeliest token of each frame; one that goes on from a chunk into the next is one token."""
+
+    def __init__(self, decoder: Any, decoding: Any, slots: int):
+        self.decoder, self.blank = decoder, decoding.blank_id
+        self.write = decoding.decode_tokens_to_str_with_strip_punctuation
+        self.last = [self.blank] * slots
+
+    def open(self, slot: int) -> None:
+        self.last[slot] = self.blank
+
+    def decode(self, slots: Sequence[int], encoded: Tensor, lengths: Tensor) -> list[list[int]]:
+        best = self.decoder(encoder_output=encoded).argmax(dim=-1).tolist()  # (B, T)
+        added = []
+        for slot, row, length in zip(slots, best, lengths.tolist()):
+            row = [self.last[slot], *row[:length]]
+            self.last[slot] = row[-1]
+            added.append([token for before, token in zip(row, row[1:]) if token not in (before, self.blank)])
+        return added
+
+
+class TransducerStream:
+    """NeMo's greedy decoding, which goes on from the state and the last token of a partial hypothesis."""
+
+    def __init__(self, decoding: Any, slots: int):
+        self.decoding = decoding
+        self.write = decoding.decode_tokens_to_str_with_strip_punctuation
+        self.partial: list[Hypothesis | None] = [None] * slots
+
+    def open(self, slot: int) -> None:
+        self.partial[slot] = None
+
+    def decode(self, slots: Sequence[int], encoded: Tensor, lengths: Tensor) -> list[list[int]]:
+        (found,) = self.decoding.decoding(
+            encoder_output=encoded,
+            encoded_lengths=lengths,
+            partial_hypotheses=[self.partial[slot] for slot in slots],
+        )
+        added = []
+        for slot, hypothesis in zip(slots, found):
+            added.append([int(token) for token in hypothesis.y_sequence])
+            # Only what decoding goes on from: NeMo's own hypothesis grows with the stream, and each chunk copies it.
+            self.partial[slot] = Hypothesis(
+                score=0.0,
+                y_sequence=torch.zeros(0, dtype=torch.long),
+                timestamp=torch.zeros(0, dtype=torch.long),
+                dec_state=hypothesis.dec_state,
+                last_token=hypothesis.last_token,
+            )
+        return added
+
+
+def stream_decoder(model: Any, slots: int) -> StreamDecoder:
+    """The decoder that ``model`` decodes with; a search over several hypotheses is changed to the greedy one.
+
+    Raises:
+        ValueError: for a model that has neither a CTC nor a transducer decoder, or wants a prompt.
+    """
+    if hasattr(model, "prompt_kernel"):
+        raise ValueError(f"a model of class {type(model).__name__} wants a prompt, and none is streamed with")
+    if hasattr(model, "joint") and getattr(model, "cur_decoder", "rnnt") == "rnnt":
+        config = model.cfg.decoding.copy()
+        with open_dict(config):
+            config.strategy = "greedy_batch" if model.decoder.blank_as_pad else "greedy"
+            # NeMo's other loop over a batch does not go on from a partial hypothesis.
+            OmegaConf.update(config, "greedy.loop_labels", True, force_add=True)
+        model.change_decoding_strategy(config, verbose=False)
+        return TransducerStream(model.decoding, slots)
+    if hasattr(model, "ctc_decoder"):
+        return CTCStream(model.ctc_decoder, model.ctc_decoding, slots)
+    if isinstance(getattr(model, "decoding", None), AbstractCTCDecoding):
+        return CTCStream(model.decoder, model.decoding, slots)
+    raise ValueError(f"a model of class {type(model).__name__} has neither a CTC nor a transducer decoder")

@@ -1,0 +1,78 @@
+"""Text of streams: NeMo's models decode chunk by chunk what they decode from the whole under the same mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+
+from tests.nemo_streams import buffer_of
+from tests.spelling import spelling_model, write_noises
+
+SIZES = [[24, 11], [24, 1]]
+STREAMING = {
+    "preprocessor": {"normalize": "NA"},
+    "encoder": {"streaming": True, "att_context_size": SIZES, "conv_kernel_size": 5},
+}
+
+
+def texts(hypotheses: list[Any]) -> list[str]:
+    return [getattr(hypothesis, "text", hypothesis) for hypothesis in hypotheses]
+
+
+def streamed_texts(model: Any, paths: list[str], forget: bool = False) -> list[str]:
+    """What NeMo's streaming program does with a batch of files."""
+    buffer = buffer_of(model, [])
+    for path in paths:
+        buffer.append_audio(soundfile.read(path, dtype="float32")[0], stream_id=-1)
+    caches = model.encoder.get_initial_cache_state(len(paths))
+    predictions = hypotheses = decoded = None
+    for step, (chunk, lengths) in enumerate(buffer):
+        if forget:
+            caches = model.encoder.get_initial_cache_state(len(paths))
+        with torch.inference_mode():
+            predictions, decoded, *caches, hypotheses = model.conformer_stream_step(
+                processed_signal=chunk,
+                processed_signal_length=lengths,
+                cache_last_channel=caches[0],
+                cache_last_time=caches[1],
+                cache_last_channel_len=caches[2],
+                keep_all_outputs=buffer.is_buffer_empty(),
+                previous_hypotheses=hypotheses,
+                previous_pred_out=predictions,
+                drop_extra_pre_encoded=model.encoder.streaming_cfg.drop_extra_pre_encoded if step else 0,
+                return_transcription=True,
+            )
+    assert decoded is not None
+    return texts(decoded)
+
+
+@pytest.mark.parametrize("kind, decoder", [("ctc", ""), ("transducer", ""), ("hybrid", "rnnt"), ("hybrid", "ctc")])
+def test_streamed_text_equals_offline_text(tmp_path, kind, decoder):
+    paths = write_noises(tmp_path)
+    model = spelling_model(kind, paths, **STREAMING)
+    if decoder:
+        model.change_decoding_strategy(decoder_type=decoder, verbose=False)
+    seen = []
+    for size in SIZES:
+        model.encoder.set_default_att_context_size(size)
+        offline = texts(model.transcribe(paths, batch_size=4, verbose=False))
+        assert len(set("".join(offline))) > 5 and len(offline[0]) > 15
+        assert streamed_texts(model, paths) == offline
+        assert streamed_texts(model, paths, forget=True) != offline
+        seen.append(offline)
+    assert seen[0] != seen[1]
+
+
+def test_simulated_streaming_of_a_ctc_model_gives_offline_text_and_log_probabilities(tmp_path):
+    paths = write_noises(tmp_path)
+    model = spelling_model("ctc", paths, **STREAMING)
+    offline = model.transcribe(paths, batch_size=4, return_hypotheses=True, verbose=False)
+    streamed = model.transcribe_simulate_cache_aware_streaming(paths, batch_size=4)
+    assert texts(streamed) == texts(offline)
+    for log_probs, hypothesis in zip(
+        model.transcribe_simulate_cache_aware_streaming(paths, batch_size=1, logprobs=True), offline
+    ):
+        torch.testing.assert_close(log_probs, hypothesis.y_sequence, atol=1e-4, rtol=0)
