@@ -85,14 +85,11 @@ class Streaming(StreamingEncoder):
         return self._streaming_cfg, self._caches
 
     def _features(self, frames: int) -> int | list[int]:
-        """How many feature frames make so many of the encoder: of a stream's first chunk, and of each further one.
-
-        The first chunk is two frames at least, so that it has all the features that go before the second.
-        """
+        """How many feature frames make so many of the encoder: of a stream's first chunk, and of each further one."""
         sampling, factor = self.pre_encode.get_sampling_frames(), self.subsampling_factor
         if not isinstance(sampling, list):
             return factor * frames
-        return [sampling[0] + factor * (max(frames, 2) - 1), factor * frames]
+        return [sampling[0] + factor * (frames - 1), factor * frames]
 
     def get_initial_cache_state(
         self,

@@ -66,8 +66,6 @@ class Steps:
                 "encoder was trained for, and an offline model goes in overlapping windows (buffered inference)"
             )
         shift = context.chunk or factor
-        if shift == 1 and (context.right or not context.chunk):
-            shift = 2  # the first chunk then has all the features that go before the second
         last = _needed(encoder, encoder.span, context, shift - 1)
         return cls(shift, -(-(last - shift + 1) // factor) * factor, left)
 

@@ -31,13 +31,13 @@ def rc(left: int, chunk: int, right: int, **settings: Any) -> dict[str, Any]:
         (CHUNKS | {"att_context_size": [[8, 3], [-1, -1]]}, Steps(4, 0, 8)),
         (rc(7, 4, 0), Steps(4, 0, 7)),
         (rc(7, 4, 0, conv_context_style="dcc"), Steps(4, 0, 7)),
-        (regular(7, 0), Steps(2, 0, 7)),
+        (regular(7, 0), Steps(1, 0, 7)),
         (regular(7, 0, time_reduce_idx=1), Steps(2, 0, 7)),
         (regular(7, 0, **NESTED), Steps(4, 0, 7)),
         # Two frames more in each of four layers.
-        (regular(7, 2), Steps(2, 8, 7)),
-        (regular(7, 0, conv_context_size=[4, 2]), Steps(2, 8, 7)),
-        (regular(7, 1, conv_context_size=[5, 1]), Steps(2, 8, 7)),
+        (regular(7, 2), Steps(1, 8, 7)),
+        (regular(7, 0, conv_context_size=[4, 2]), Steps(1, 8, 7)),
+        (regular(7, 1, conv_context_size=[5, 1]), Steps(1, 8, 7)),
         # Layers 0 and 3 take 2 each, those at half the frame rate one of their own each, a pair around.
         (regular(7, 2, time_reduce_idx=1), Steps(2, 8, 7)),
         # An odd frame to the right is none at half the rate: one each of layers 0 and 3, in whole pairs.
@@ -45,7 +45,7 @@ def rc(left: int, chunk: int, right: int, **settings: Any) -> dict[str, Any]:
         # 2 frames of the next chunk, which makes it the whole of that and 2 of the one after, and so on.
         (rc(6, 4, 2), Steps(4, 2 + 3 * 4, 6)),
         (rc(6, 4, 2, time_reduce_idx=1), Steps(4, 2 + 3 * 4, 6)),
-        (rc(6, 1, 2), Steps(2, 8, 6)),
+        (rc(6, 1, 2), Steps(1, 8, 6)),
         # Its convolution takes a frame of the next chunk, and attention the rest of that.
         (CHUNKS | {"conv_context_size": [5, 1]}, Steps(4, 16, 8)),
     ],
