@@ -17,6 +17,34 @@ import streaming_wer
 from tests.asr_models import asr_model
 from tests.speech import write_manifest
 
+ROOT = Path(__file__).parents[1]
+
+
+def rows_of(page: str) -> list[list[str]]:
+    """The cells of the table rows of a page of results."""
+    lines = (ROOT / "benchmarks" / "results" / page).read_text(encoding="utf-8").splitlines()
+    return [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+
+
+def test_the_readme_quotes_what_was_measured_of_streams():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    seen = {row[0]: row for row in rows_of("streaming_wer.md")[:7]}
+    latencies = ["80 ms", "160 ms", "480 ms", "1040 ms"]
+    for name, column in (("transducer", 2), ("CTC", 5)):
+        wer = [seen[latency][column] for latency in latencies] + [seen["offline"][column + 1]]
+        assert f"| WER, {name} | {' | '.join(f'{cell} %' for cell in wer)} |" in readme
+    assert all(
+        row[4] == row[7] == "0" for latency, row in seen.items() if latency in latencies
+    )  # streamed as the whole
+
+    timed = rows_of("streaming_time.md")
+    timed = timed[: next(i for i, row in enumerate(timed) if "FastConformer" in " ".join(row))]
+    for name, batch in (("one stream", "1"), ("eight at once", "8")):
+        ratios = [row[5] for row in timed if row[0] in latencies and row[1:3] == [batch, "1"]]
+        assert f"| {name} | {' | '.join(ratios)} |" in readme
+    ours, theirs = (f"{float(row[4]) / 1e3:.2f} MB" for row in timed if row[0] in ("Squeezeformer", "Conformer"))
+    assert f"{ours} of caches to its {theirs}" in readme
+
 
 def test_streamed_text_stands_beside_the_text_of_the_whole(tmp_path):
     manifest = write_manifest(tmp_path, utterances=3, seconds=2.0)
