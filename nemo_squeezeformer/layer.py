@@ -54,7 +54,7 @@ class SqueezeformerLayer(CoreSqueezeformerLayer, Adapted):
     """
 
     def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
-        """x: (B, T, D), positions: (2S - 1, D) or None -> (B, T, D)"""
+        """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
         if self.is_adapter_available():
             return self.forward_with_adapters(x, frames, positions, state)
         return super().forward(x, frames, positions, state)
@@ -75,7 +75,7 @@ class ConformerLayer(CoreConformerLayer, Adapted):
     """The core's Conformer layer, with adapters where NeMo's ConformerLayer has them."""
 
     def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
-        """x: (B, T, D), positions: (2S - 1, D) or None -> (B, T, D)"""
+        """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
         if self.is_adapter_available():
             return self.forward_with_adapters(x, frames, positions, state)
         return super().forward(x, frames, positions, state)

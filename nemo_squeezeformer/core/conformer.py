@@ -44,7 +44,7 @@ class ConformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
-        """x: (B, T, D), positions: (2S - 1, D) or None -> (B, T, D)"""
+        """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
         x = x + 0.5 * self.dropout(self.feed_forward1(self.norm_feed_forward1(x)))
         x = x + self.dropout(self.self_attn(self.norm_self_att(x), frames, positions, state))
         x = x + self.dropout(self.conv(self.norm_conv(x), frames, state))

@@ -43,7 +43,7 @@ class SqueezeformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
-        """x: (B, T, D), positions: (2S - 1, D) or None -> (B, T, D)"""
+        """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
         attended = self.self_attn(self.self_attn_scale(x), frames, positions, state)
         x = self.norm_self_att(x + self.dropout(attended))
         x = self.norm_feed_forward1(x + self.dropout(self.feed_forward1(self.feed_forward1_scale(x))))
