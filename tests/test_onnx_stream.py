@@ -13,8 +13,6 @@ import onnx
 import pytest
 import sentencepiece
 import soundfile
-import torch
-from nemo.collections.asr.parts.utils.streaming_utils import CacheAwareStreamingAudioBuffer
 from nemo.collections.common.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 
 pytest.importorskip("onnxruntime")
@@ -25,6 +23,7 @@ from nemo_squeezeformer.onnx_stream.__main__ import main
 from nemo_squeezeformer.onnx_stream.metadata import KEY
 from nemo_squeezeformer.onnx_tokens import pieces
 from tests.asr_models import asr_model, write_tokenizer
+from tests.nemo_streams import streamed_texts
 from tests.speech import WORDS
 from tests.spelling import spelling_model, write_noises
 
@@ -51,28 +50,6 @@ sys.meta_path.insert(0, Block())
 del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__")
 """
-
-
-def nemo_text(model: Any, path: str) -> str:
-    """By NeMo's buffer and ``conformer_stream_step``."""
-    buffer = CacheAwareStreamingAudioBuffer(model)
-    buffer.append_audio_file(path)
-    caches, hypotheses, predictions = model.encoder.get_initial_cache_state(1), None, None
-    for step, (chunk, lengths) in enumerate(buffer):
-        with torch.inference_mode():
-            predictions, texts, *caches, hypotheses = model.conformer_stream_step(
-                processed_signal=chunk,
-                processed_signal_length=lengths,
-                cache_last_channel=caches[0],
-                cache_last_time=caches[1],
-                cache_last_channel_len=caches[2],
-                keep_all_outputs=buffer.is_buffer_empty(),
-                previous_hypotheses=hypotheses,
-                previous_pred_out=predictions,
-                drop_extra_pre_encoded=model.encoder.streaming_cfg.drop_extra_pre_encoded if step else 0,
-                return_transcription=True,
-            )
-    return texts[0] if isinstance(texts[0], str) else texts[0].text
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +83,7 @@ def test_text_equals_that_of_nemos_streaming(kind, units, decoder, noises, tmp_p
     if decoder:
         model.change_decoding_strategy(decoder_type=decoder)
     model.encoder.set_default_att_context_size([16, 3])
-    assert texts == {path: nemo_text(model, path) for path in noises}
+    assert texts == {path: streamed_texts(model, [path])[0] for path in noises}
     assert all(texts.values()) and len(set(texts.values())) == len(noises)
     partials = [line.partition(" s  ")[2] for line in printed.err.splitlines() if " s  " in line]
     assert len(partials) > len(noises) and texts[noises[0]] in partials

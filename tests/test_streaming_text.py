@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import soundfile
 import torch
 
-from tests.nemo_streams import buffer_of
+from tests.nemo_streams import streamed_texts, texts
 from tests.spelling import spelling_model, write_noises
 
 SIZES = [[24, 11], [24, 1]]
@@ -16,37 +13,6 @@ STREAMING = {
     "preprocessor": {"normalize": "NA"},
     "encoder": {"streaming": True, "att_context_size": SIZES, "conv_kernel_size": 5},
 }
-
-
-def texts(hypotheses: list[Any]) -> list[str]:
-    return [getattr(hypothesis, "text", hypothesis) for hypothesis in hypotheses]
-
-
-def streamed_texts(model: Any, paths: list[str], forget: bool = False) -> list[str]:
-    """What NeMo's streaming program does with a batch of files."""
-    buffer = buffer_of(model, [])
-    for path in paths:
-        buffer.append_audio(soundfile.read(path, dtype="float32")[0], stream_id=-1)
-    caches = model.encoder.get_initial_cache_state(len(paths))
-    predictions = hypotheses = decoded = None
-    for step, (chunk, lengths) in enumerate(buffer):
-        if forget:
-            caches = model.encoder.get_initial_cache_state(len(paths))
-        with torch.inference_mode():
-            predictions, decoded, *caches, hypotheses = model.conformer_stream_step(
-                processed_signal=chunk,
-                processed_signal_length=lengths,
-                cache_last_channel=caches[0],
-                cache_last_time=caches[1],
-                cache_last_channel_len=caches[2],
-                keep_all_outputs=buffer.is_buffer_empty(),
-                previous_hypotheses=hypotheses,
-                previous_pred_out=predictions,
-                drop_extra_pre_encoded=model.encoder.streaming_cfg.drop_extra_pre_encoded if step else 0,
-                return_transcription=True,
-            )
-    assert decoded is not None
-    return texts(decoded)
 
 
 @pytest.mark.parametrize("kind, decoder", [("ctc", ""), ("transducer", ""), ("hybrid", "rnnt"), ("hybrid", "ctc")])
