@@ -17,9 +17,10 @@ PAGE = (Path(__file__).parents[1] / "docs" / "streaming.md").read_text(encoding=
 STREAMING = [name for name in recipes() if name.endswith("_streaming")]
 
 
-def streaming_encoder(size: str, rate: str) -> Any:
+def streaming_encoder(size: str, rate: str, *overrides: str) -> Any:
     """Of no weights: they are on the meta device."""
-    config = compose("squeezeformer_hybrid_transducer_ctc_char_streaming", [f"size={size}", f"rate={rate}"])
+    name = "squeezeformer_hybrid_transducer_ctc_char_streaming"
+    config = compose(name, [f"size={size}", f"rate={rate}", *overrides])
     with torch.device("meta"):
         return Serialization.from_config_dict(OmegaConf.to_container(config.model, resolve=True)["encoder"])
 
@@ -40,6 +41,11 @@ def test_the_latencies_of_the_page_are_those_of_the_recipes(rate, column, stride
     promised = [f"{stride * (right + 1)} ms" if right >= 0 else "offline" for _, right in sizes]
     assert [latency for _, latency in said] == promised
     assert all(f"`{size}`" in cell for size, (cell, _) in zip(sizes, said))
+
+
+def test_the_latencies_that_the_page_gives_as_an_example_can_be_trained():
+    override = re.search(r"`(stream\.att_context_size=\S+)`", PAGE).group(1)
+    assert streaming_encoder("tiny", "4x", override).att_context_size_all == [[144, 23], [144, 7]]
 
 
 @pytest.mark.parametrize("name", STREAMING)
