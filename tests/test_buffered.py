@@ -67,7 +67,7 @@ def test_ctc_frames_of_windows_follow_each_other(files, kind):
         t = math.ceil(WINDOW / STRIDE)
         assert lengths.tolist() == [t] * len(windows)
         middle = expected[:, t - 1 - DELAY : t - 1 - DELAY + TOKENS].flatten(0, 1)
-        torch.testing.assert_close(log_probs, middle, atol=1e-4, rtol=0)
+        torch.testing.assert_close(log_probs, middle, atol=1e-4, rtol=1e-5)  # some of them are below -10
     assert_alike(texts, offline_texts(model, paths))
 
 
