@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import BinaryIO
 
 import numpy as np
@@ -16,7 +17,7 @@ Samples = np.ndarray
 CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}  # what their files begin with
 
 
-class AudioBlocks:
+class AudioBlocks(ABC):
     """Gives so many samples at a time; of the source, no more is read than they need."""
 
     def __init__(self, source_rate: int, rate: int):
@@ -28,9 +29,9 @@ class AudioBlocks:
         self.rest = np.zeros(0, np.float32)
         self.ended = False
 
+    @abstractmethod
     def source(self, samples: int) -> Samples:
         """The next (T,) samples at the source's rate, ``samples`` or fewer; none at its end."""
-        raise NotImplementedError
 
     def read(self, samples: int) -> Samples:
         """The next (T,) samples; fewer than asked for only at the end."""
