@@ -55,6 +55,7 @@ class AudioBlocks(ABC):
         """The end is here: what has been read from the source is still given, and no more."""
         self.ended = True
 
+    @abstractmethod
     def close(self) -> None:
         """Gives back what the source holds."""
 
@@ -119,6 +120,9 @@ class PCMBlocks(AudioBlocks):
         whole = len(data) // 2 * 2
         self.odd, self.bytes = data[whole:], self.bytes + whole
         return np.frombuffer(data[:whole], "<i2").astype(np.float32) / 32768
+
+    def close(self) -> None:
+        """The pipe stays open: it is its opener's."""
 
     def _check(self, data: bytes) -> None:
         for magic, kind in CONTAINERS.items():
