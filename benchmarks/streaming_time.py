@@ -1,6 +1,9 @@
 """Time and memory of a stream: ours beside NeMo's cache-aware Conformer and FastConformer of equal parameters.
 
+    export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
     python benchmarks/streaming_time.py > benchmarks/results/streaming_time.md
+
+With these settings glibc keeps the memory that it has, for all encoders alike.
 
 Encoders of size s with random weights go through `cache_aware_stream_step` in the middle of a stream, with full caches;
 they take turns, step by step. Equal left context, equal chunks, equal depthwise kernels.
@@ -9,6 +12,7 @@ they take turns, step by step. Equal left context, equal chunks, equal depthwise
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from statistics import quantiles
@@ -113,7 +117,9 @@ def main() -> None:
     logging.setLevel(logging.ERROR)
     torch.manual_seed(0)
     print("Milliseconds of an encoder step for each second of audio, median and quartiles of interleaved steps.")
-    print(f"{processor()}, NeMo {nemo.__version__}, torch {torch.__version__}, {args.repeats} steps each.")
+    allocator = "".join(f", {name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_"))
+    versions = f"NeMo {nemo.__version__}, torch {torch.__version__}"
+    print(f"{processor()}, {versions}, {args.repeats} steps each{allocator}.")
     for rate, configs in RATES.items():
         ours, theirs = configs
         head = [f"{ours}, ms", f"{theirs}, ms", "ratio"]
