@@ -26,13 +26,12 @@ class Caches:
     """The layout of the caches of one ``encoder`` that remembers ``past`` frames at its own rate."""
 
     def __init__(self, encoder: Any, past: int):
-        self.state = empty_state(encoder, 0, past)  # for its shapes
-        self.layers, self.past, self.d_model = len(self.state.layers), past, encoder.d_model
-        frames = [layer.attention.size(1) for layer in self.state.layers]
-        frames += [reduction.reduction.size(2) for reduction in self.state.reductions]
-        self.frames = frames
-        self.rows = max(-(-sum(frames) // self.layers), 1)  # no dimension of 0: exporters do not like them
-        _, self.channels, self.left = self.state.layers[0].convolution.shape
+        state = empty_state(encoder, 0, past)  # for its shapes
+        self.layers, self.past, self.d_model = len(state.layers), past, encoder.d_model
+        self.frames = [layer.attention.size(1) for layer in state.layers]
+        self.frames += [reduction.reduction.size(2) for reduction in state.reductions]
+        self.rows = max(-(-sum(self.frames) // self.layers), 1)  # no dimension of 0: exporters do not like them
+        _, self.channels, self.left = state.layers[0].convolution.shape
 
     def zeros(self, batch: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """The caches of ``batch`` fresh streams."""

@@ -11,7 +11,6 @@ from nemo.collections.asr.models.configs import CacheAwareStreamingConfig
 from nemo.collections.asr.parts.mixins.streaming import StreamingEncoder
 from torch import Tensor
 
-from nemo_squeezeformer import core
 from nemo_squeezeformer.caches import Caches
 from nemo_squeezeformer.core.steps import Steps
 
@@ -24,6 +23,7 @@ class Streaming(StreamingEncoder):
     _streaming_cfg: CacheAwareStreamingConfig | None = None
     _caches: Caches
     encode: Callable[..., tuple[Tensor, Tensor]]
+    set_default_att_context_size: Callable[[Sequence[int]], None]
     subsampling_factor: int
     feat_out: int
     layers: Any
@@ -51,7 +51,7 @@ class Streaming(StreamingEncoder):
             ValueError: for settings that do not stream, or chunks that the temporal U-Net would cut.
         """
         if att_context_size is not None:
-            core.SqueezeformerEncoder.set_default_att_context_size(self, att_context_size)
+            self.set_default_att_context_size(att_context_size)
         left = None if chunk_size is None or left_chunks is None else left_chunks * chunk_size
         steps = Steps.of(self, chunk_size, shift_size, left, unlimited=max_context)
 

@@ -273,3 +273,13 @@ def test_a_stream_resumes_from_saved_caches_in_another_process(tmp_path):
     torch.save((frames[:, 24:].clone(), caches, 4), tmp_path / "stream.pt")
     subprocess.run([sys.executable, "-c", RESUME, str(tmp_path / "stream.pt")], check=True)
     assert_close(torch.load(tmp_path / "stream.pt.out"), whole[:, :, 24:], atol=1e-5, rtol=0)
+
+
+def test_a_context_that_does_not_stream_leaves_no_settings_of_the_one_before(model):
+    model.encoder = encoder = encoder_of("chunked_limited", att_context_size=[[24, 11], [-1, -1]])
+    assert encoder.streaming_cfg is not None
+    with pytest.raises(ValueError, match="limit to the right"):
+        encoder.setup_streaming_params(att_context_size=[-1, -1])
+    assert encoder.streaming_cfg is None
+    encoder.setup_streaming_params(att_context_size=[24, 11])
+    assert encoder.streaming_cfg.valid_out_len == 12
