@@ -72,4 +72,6 @@ def _spread_joint(model: Any, encodings: Tensor) -> None:
     last.weight.mul_(4.0 / logits().std(dim=0)[:, None])
     last.bias.sub_(logits().mean(dim=0))
     y = logits()
-    last.bias[-1] += (y[:, :-1].max(dim=1).values - y[:, -1]).median()
+    leads = (y[:, :-1].max(dim=1).values - y[:, -1]).sort().values
+    middle = len(leads) // 2
+    last.bias[-1] += leads[middle - 1 : middle + 1].mean()  # between two: the median itself would make a tie

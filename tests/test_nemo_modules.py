@@ -12,26 +12,30 @@ from nemo.collections.asr.parts.submodules.conformer_modules import ConformerCon
 from nemo.collections.asr.parts.submodules.subsampling import ConvSubsampling
 from torch.testing import assert_close
 
-from nemo_squeezeformer.core.attention import SDPA, MultiHeadAttention, PlainKernel, RelPositionAttention
+from nemo_squeezeformer.core.attention import MultiHeadAttention, RelPositionAttention
+from nemo_squeezeformer.core.attention_kernels import SDPA, PlainKernel
 from nemo_squeezeformer.core.context import Context, ContextSettings
 from nemo_squeezeformer.core.convolution import ConvolutionModule
 from nemo_squeezeformer.core.feed_forward import FeedForward
 from nemo_squeezeformer.core.frames import Frames
 from nemo_squeezeformer.core.local_attention import LocalAttention
 from nemo_squeezeformer.core.positions import LocalPositions, RelativePositions
+from nemo_squeezeformer.core.query_blocks import QueryBlocks
 from nemo_squeezeformer.core.subsampling import CAUSAL, CENTRED, build_subsampling
 from tests.models import enliven, features
 
 LENGTHS = torch.tensor([37, 20, 1])
 
 
-def batch(context: Context, dense: bool = True) -> tuple[torch.Tensor, Frames]:
+def batch(context: Context) -> tuple[torch.Tensor, Frames]:
     x = torch.randn(3, 37, 16, generator=torch.Generator().manual_seed(0))
-    return x, Frames.of(LENGTHS, 37, context, dense=dense)
+    return x, Frames.of(LENGTHS, 37, context)
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
-@pytest.mark.parametrize("kernel", [PlainKernel(), SDPA(), SDPA(["MATH"])], ids=["plain", "sdpa", "sdpa-math"])
+@pytest.mark.parametrize(
+    "kernel", [PlainKernel(), SDPA(), SDPA(["MATH"]), QueryBlocks()], ids=lambda kernel: type(kernel).__name__
+)
 @pytest.mark.parametrize("model", ["rel_pos", "abs_pos"])
 def test_attention_is_nemos(model, kernel, use_bias):
     x, frames = batch(Context(8, 4))
@@ -82,9 +86,9 @@ def test_local_attention_is_nemos_longformer(width, tokens, spacing, separate, u
         use_bias=use_bias,
     ).eval()
     other.load_state_dict(ours.state_dict(), strict=True)
-    x, frames = batch(Context(width, width), dense=False)
+    x, frames = batch(Context(width, width))
     if tokens > 1:  # it takes padding for global tokens too
-        x, frames = x[:1], Frames.of(LENGTHS[:1], 37, Context(width, width), dense=False)
+        x, frames = x[:1], Frames.of(LENGTHS[:1], 37, Context(width, width))
     positions = LocalPositions()(x, frames)[1]
     output, expected = ours(x, frames, positions), other(x, x, x, frames.padding, positions[None])
     compared = ~frames.padding

@@ -12,15 +12,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from .attention_scores import attention_weights, relative_shift
+from .frames import Frames
+from .optimized.fast_linear import FastLinear, Rows
 
 
 def absorbs(attention: Any, x: Tensor, context: Tensor) -> bool:
     """Whether this is the faster way for queries of ``x`` (B, T, D) and keys of ``context`` (B, S, D).
 
-    It is for inference, and for plain linear layers, whose weights alone say what they do.
+    It is for inference, and for linear layers whose weights alone say what they do.
     """
     linears = (attention.linear_k, attention.linear_v, attention.linear_pos)
-    if attention.training or not all(type(linear) is nn.Linear for linear in linears):
+    if attention.training or not all(map(_is_its_weights, linears)):
         return False
     (b, t, d), s = x.size(), context.size(1)
     keys, positions = 2 * s, s + t - 1  # rows of each stream, as keys and as values; rows that all streams share
@@ -28,10 +30,14 @@ def absorbs(attention: Any, x: Tensor, context: Tensor) -> bool:
     return absorbing < (b * keys + positions) * d
 
 
-def absorbed_attention(attention: Any, x: Tensor, context: Tensor, blocked: Tensor, positions: Tensor) -> Tensor:
+def _is_its_weights(linear: Any) -> bool:
+    return type(linear) is nn.Linear or isinstance(linear, (FastLinear, Rows))
+
+
+def absorbed_attention(attention: Any, x: Tensor, context: Tensor, frames: Frames, positions: Tensor) -> Tensor:
     """What ``RelPositionAttention`` gives before ``linear_out``, within rounding.
 
-    x: (B, T, D), context: (B, S, D), blocked: (B, 1, T, S), positions: (S + T - 1, D) -> (B, H, T, D / H)
+    x: (B, T, D), context: (B, S, D), positions: (S + T - 1, D) -> (B, H, T, D / H)
     """
     b, t, d = x.size()
     h = attention.n_heads
@@ -50,11 +56,14 @@ def absorbed_attention(attention: Any, x: Tensor, context: Tensor, blocked: Tens
     position = (absorb(q + v, attention.linear_pos) @ positions.t()).view(b, h, t, -1)
     # The bias of linear_k adds the same to all scores of a query, which softmax does not see.
     scores = (content + relative_shift(position)[..., : context.size(1)]) / math.sqrt(d // h)
-    weights = attention_weights(scores, blocked)  # (B, H, T, S)
+    weights = attention_weights(scores, frames.blocked)  # (B, H, T, S)
     seen = (weights.flatten(1, 2) @ context).view(b, h, t, d).transpose(0, 1)
     attended = seen.flatten(1, 2) @ weight(attention.linear_v).transpose(1, 2)
     attended = attended.view(h, b, t, -1).transpose(0, 1)  # (B, H, T, D / H)
     if attention.linear_v.bias is None:
         return attended
-    sees = ~blocked.all(dim=-1, keepdim=True)
-    return attended + sees * attention.linear_v.bias.view(h, 1, d // h)
+    bias = attention.linear_v.bias.view(h, 1, d // h)
+    if frames.blocked is None:
+        return attended + bias
+    sees = ~frames.blocked.all(dim=-1)[:, None, :, None]  # (B, 1, T, 1)
+    return attended + sees * bias

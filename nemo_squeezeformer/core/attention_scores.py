@@ -6,8 +6,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
-def attention_weights(scores: Tensor, blocked: Tensor) -> Tensor:
-    """(..., T, S) -> (..., T, S)"""
+def attention_weights(scores: Tensor, blocked: Tensor | None) -> Tensor:
+    """scores: (B, H, T, S), blocked: (B, T, S) or None -> (B, H, T, S)"""
+    if blocked is None:
+        return scores.softmax(dim=-1)
+    blocked = blocked[:, None]
     # Twice: a query that may see nothing must get zeros, not the mean of what it may not see.
     return scores.masked_fill(blocked, -10000.0).softmax(dim=-1).masked_fill(blocked, 0.0)
 

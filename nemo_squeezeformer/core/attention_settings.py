@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .attention import SDPA, MultiHeadAttention, PlainKernel, RelPositionAttention, position_biases
+from .attention import MultiHeadAttention, RelPositionAttention, position_biases
+from .attention_choice import choose_kernel
 from .context import ContextSettings
 from .local_attention import LocalAttention
 
@@ -28,6 +29,7 @@ class AttentionSettings:
     dropout: float = 0.0
     untie_biases: bool = True
     use_bias: bool = True
+    form: str = "auto"
     sdpa: tuple[str, ...] | None = None  # the backends of use_pytorch_sdpa, none for all; None: it is off
     global_tokens: tuple[int, int, bool] = (0, 1, False)  # how many, how far apart, separate projections
 
@@ -36,10 +38,10 @@ class AttentionSettings:
             raise ValueError(
                 f"self_attention_model={self.self_attention_model!r}: expected one of {', '.join(map(repr, MODELS))}"
             )
-        if self.local and self.sdpa is not None:
-            raise ValueError(
-                "use_pytorch_sdpa=True: self_attention_model='rel_pos_local_attn' is a kernel of its own; leave it out"
-            )
+        choose_kernel(self.form, self.sdpa)
+        if self.local and (self.sdpa is not None or self.form != "auto"):
+            given = f"attention={self.form!r}" if self.sdpa is None else "use_pytorch_sdpa=True"
+            raise ValueError(f"{given}: self_attention_model='rel_pos_local_attn' is a form of its own; leave it out")
 
     @property
     def local(self) -> bool:
@@ -74,7 +76,7 @@ class AttentionSettings:
         common = (self.d_model, self.n_heads, self.dropout, self.use_bias)
         if self.local:
             return LocalAttention(*common, biases, *self.global_tokens)
-        kernel = PlainKernel() if self.sdpa is None else SDPA(self.sdpa)
+        kernel = choose_kernel(self.form, self.sdpa)
         if self.self_attention_model == "abs_pos":
             return MultiHeadAttention(*common, kernel)
         return RelPositionAttention(*common, kernel, biases)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
 from .convolution import ConvolutionModule
+from .dropout import Dropout
 from .feed_forward import FeedForward
 from .frames import Frames
 from .streaming import LayerState
@@ -41,7 +42,7 @@ class ConformerLayer(nn.Module):
         self.norm_feed_forward2 = nn.LayerNorm(d_model)
         self.feed_forward2 = FeedForward(d_model, d_ff, dropout, use_bias)
         self.norm_out = nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
         """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,16 +46,26 @@ class Context:
         """The last frame of the chunk that ``frame`` is in."""
         return frame // self.chunk * self.chunk + self.chunk - 1
 
-    def reach(self, t: int, cached: int, device: torch.device) -> Tensor | None:
-        """(T, S) True where the key lies within reach of the query, after ``cached`` keys; None if all do."""
+    def keys(self, first: int, stop: int) -> tuple[int, int]:
+        """Where the keys begin and end that queries ``first`` to the one before ``stop`` reach, in frames from 0 on.
+
+        An unlimited context reaches from the least integer of 64 bits to the largest.
+        """
+        last = stop - 1
+        if self.chunk:
+            first, last = first // self.chunk * self.chunk, self.end_of_chunk(last)
+        start = -sys.maxsize if self.left < 0 else first - self.left
+        return start, sys.maxsize if self.right < 0 else last + self.right + 1
+
+    def reach(self, query: Tensor, key: Tensor) -> Tensor | None:
+        """(T,), (S,) -> (T, S) True where frame ``key`` lies within reach of frame ``query``; None if all do."""
         if self.left < 0 and self.right < 0:
             return None
-        key = torch.arange(-cached, t, device=device)
-        first = last = key[cached:, None]
+        first = last = query[:, None]
         if self.chunk:
             first = first // self.chunk * self.chunk
             last = first + self.chunk - 1
-        within = torch.ones(t, cached + t, dtype=torch.bool, device=device)
+        within = torch.ones(query.size(0), key.size(0), dtype=torch.bool, device=key.device)
         if self.left >= 0:
             within = within & (first - key <= self.left)
         if self.right >= 0:

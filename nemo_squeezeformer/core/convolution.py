@@ -9,11 +9,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import glu, linear, pad, silu
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .context import ContextSettings
+from .depthwise import depthwise
 from .feed_forward import init_uniform
 from .frames import Frames, overlapping
+from .graphs import in_graph
+from .lean_convolution import swish_depthwise, swish_pointwise
 from .streaming import LayerState, with_left_context
+from .training_forms import as_written, trains
 
 
 class ConvolutionModule(nn.Module):
@@ -35,7 +40,8 @@ class ConvolutionModule(nn.Module):
     ):
         super().__init__()
         inner = d_model if gated else 2 * d_model
-        self.activation: Callable[[Tensor], Tensor] = partial(glu, dim=1) if gated else silu
+        self.activation: Callable[[Tensor], Tensor] = partial(glu, dim=-1) if gated else silu
+        self.swish = not (gated or self.chunked)  # nothing else between the pointwise convolutions and the depthwise
         self.left, self.right = conv_context(kernel_size, context)
         self.pointwise_conv1 = nn.Conv1d(d_model, 2 * d_model, kernel_size=1, bias=use_bias)
         self.depthwise_conv = nn.Conv1d(inner, inner, kernel_size, groups=inner, bias=use_bias)
@@ -47,20 +53,25 @@ class ConvolutionModule(nn.Module):
 
     def forward(self, x: Tensor, frames: Frames, state: LayerState | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
-        few = state is not None  # as those of a chunk are
-        x = pointwise(self.pointwise_conv1, x.transpose(1, 2), few)
-        x = self.activation(x)  # (B, 2D, T), or where it is gated (B, D, T)
-        x = x.masked_fill(frames.padding[:, None], 0.0)  # or padding leaks into valid frames
+        if self.swish and state is None and trains(x, self.depthwise_conv, self.pointwise_conv2):
+            x = pointwise(self.pointwise_conv1, x)
+            x = swish_depthwise(self.depthwise_conv, x, frames.padding, self.left, self.right)
+            return swish_pointwise(self.pointwise_conv2, normalized(self.batch_norm, x))
+        x = self.activation(pointwise(self.pointwise_conv1, x))  # (B, T, 2D), or where it is gated (B, T, D)
+        if frames.padded:
+            x = x.masked_fill(frames.padding[..., None], 0.0)  # or padding leaks into valid frames
         left = self.left
         if state is not None:
-            (x, state.convolution), left = with_left_context(x, state.convolution, -1, frames.advance), 0
+            past, left = state.convolution.transpose(1, 2), 0
+            x, past = with_left_context(x, past, 1, frames.advance)
+            state.convolution = past.transpose(1, 2)
         x = self.depthwise(x, left, frames)
-        x = silu(self.batch_norm(x))
-        return pointwise(self.pointwise_conv2, x, few).transpose(1, 2)
+        x = silu(normalized(self.batch_norm, x))
+        return pointwise(self.pointwise_conv2, x)
 
     def depthwise(self, x: Tensor, left: int, frames: Frames) -> Tensor:
-        """(B, 2D, T), or T after what precedes it -> (B, 2D, T); ``left`` zeros precede it."""
-        return self.depthwise_conv(pad(x, (left, self.right)))
+        """(B, T, 2D), or T after what precedes it -> (B, T, 2D); ``left`` zeros precede it."""
+        return depthwise(self.depthwise_conv, x, left, self.right)
 
 
 class ChunkedConvolutionModule(ConvolutionModule):
@@ -72,15 +83,14 @@ class ChunkedConvolutionModule(ConvolutionModule):
     chunked = True
 
     def depthwise(self, x: Tensor, left: int, frames: Frames) -> Tensor:
-        """(B, 2D, T), or T after what precedes it -> (B, 2D, T); ``left`` zeros precede it."""
-        chunk, b, t = frames.context.chunk, x.size(0), frames.padding.size(1)
+        """(B, T, 2D), or T after what precedes it -> (B, T, 2D); ``left`` zeros precede it."""
+        chunk, b, t, d = frames.context.chunk, x.size(0), frames.padding.size(1), x.size(2)
         if not chunk:
             return super().depthwise(x, left, frames)
-        x = overlapping(pad(x, (left, chunk - 1)), 2, self.left + chunk, chunk)  # (B, 2D, N, left + chunk)
-        x = x.transpose(1, 2).reshape(-1, x.size(1), self.left + chunk)  # flatten(0, 1) in ONNX: a shape of size 0
-        x = pad(x, (0, self.right))  # (B * N, 2D, left + chunk + right)
-        x = self.depthwise_conv(x).view(b, -1, x.size(1), chunk)  # (B, N, 2D, chunk)
-        return x.transpose(1, 2).flatten(2)[..., :t]
+        x = overlapping(pad(x, (0, 0, left, chunk - 1)), 1, self.left + chunk, chunk)  # (B, N, left + chunk, 2D)
+        x = x.reshape(-1, self.left + chunk, d)  # flatten(0, 1) in ONNX: a shape of size 0
+        x = depthwise(self.depthwise_conv, x, 0, self.right)  # (B * N, chunk, 2D)
+        return x.reshape(b, -1, d)[:, :t]
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -110,14 +120,26 @@ class FusedBatchNorm(nn.Module):
         return x * self.weight[:, None] + self.bias[:, None]
 
 
-def pointwise(conv: nn.Module, x: Tensor, few: bool) -> Tensor:
-    """(B, C, T) -> (B, D, T) by a convolution of kernel 1; ``few`` frames by a matrix product, at least twice as fast.
+def pointwise(conv: nn.Module, x: Tensor) -> Tensor:
+    """(B, T, C) -> (B, T, D) by a convolution of kernel 1: a matrix product, which keeps frames together in memory.
 
-    Many frames are faster as a convolution, and a layer that is more than its weights must do it itself.
+    A layer that is more than its weights must do it itself.
     """
-    if few and type(conv) is nn.Conv1d:
-        return linear(x.transpose(1, 2), conv.weight[..., 0], conv.bias).transpose(1, 2)
-    return conv(x)
+    if type(conv) is nn.Conv1d and as_written(conv):
+        return linear(x, conv.weight[..., 0], conv.bias)
+    return conv(x.transpose(1, 2)).transpose(1, 2)
+
+
+def normalized(norm: nn.Module, x: Tensor) -> Tensor:
+    """(B, T, C) by a norm over (B, C, T); to a batch norm in evaluation all frames are alike, and a batch of them.
+
+    In training a batch norm is slow over what is not contiguous, and sums a batch of frames in one low-precision total.
+    """
+    if not isinstance(norm, _BatchNorm) or in_graph():
+        return norm(x.transpose(1, 2)).transpose(1, 2)
+    if norm.training or x.device.type != "cpu":
+        return norm(x.transpose(1, 2).contiguous()).transpose(1, 2)
+    return norm(x.reshape(-1, x.size(2))).view(x.shape)
 
 
 def conv_context(kernel_size: int, context: str | Sequence[int] | None) -> tuple[int, int]:

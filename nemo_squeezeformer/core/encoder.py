@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,19 @@ from .attention_settings import AttentionSettings
 from .conformer import ConformerLayer
 from .context import ContextSettings, streamed
 from .convolution import build_convolution
+from .dropout import Dropout
 from .frames import Frames
 from .initial_state import initial_state
 from .layer import SqueezeformerLayer
 from .layer_call import layer_call
+from .optimized.optimize import optimize
 from .positions import build_positions
 from .stochastic_depth import drop_layer, drop_probabilities
 from .streaming import BEGUN, EncoderState
 from .subsampling import CAUSAL, CENTRED, STREAMED, build_subsampling, conv_chunks
 from .temporal_unet import Span, TimeReduction, build_spans, refuse_reduction, upsample
+
+Self = TypeVar("Self", bound="SqueezeformerEncoder")
 
 
 class SqueezeformerEncoder(nn.Module):
@@ -63,8 +67,8 @@ class SqueezeformerEncoder(nn.Module):
             (n_layers - 1) // 2, as in the published sizes, unless it cut chunks; None for no temporal U-Net.
         time_recovery_idx: the first layer at the full rate again, or a list as long as the other; None for the last.
         causal_downsampling: see nothing ahead, and as NeMo's make T // 2 + 1 frames of T, not ceil(T / 2).
-        subsampling_conv_chunking_factor: how many parts of a batch go through the subsampling convolutions in turn, to
-            save memory: a power of 2; -1 for one; 1 for one, or more where they would be too large for PyTorch.
+        subsampling_conv_chunking_factor: how many parts of a batch go through the subsampling convolutions in turn, a
+            power of 2; -1 and 1 for one. To save memory it need not be set, as they go in pieces of time anyway.
         reduction, reduction_position, reduction_factor: the U-Net's part here; refused unless off (None, or factor 1).
         att_context_probs: how likely training draws each of several ``att_context_size``; None for alike.
         att_chunk_context_size: lists of left contexts, chunks (-1: no limits) and right contexts for
@@ -81,8 +85,11 @@ class SqueezeformerEncoder(nn.Module):
         dropout_pre_encoder: of the subsampled features; None for ``dropout``.
         global_tokens: so many frames of ``rel_pos_local_attn`` see all and are seen by all, ``global_tokens_spacing``
             frames apart at the rate before the U-Net, with projections of their own if ``global_attn_separate``.
-        use_pytorch_sdpa: compute attention by PyTorch's fused kernels, to the same result; by which of them,
-            ``use_pytorch_sdpa_backends`` says, with names of ``torch.nn.attention.SDPBackend``; None for all.
+        attention: how ``rel_pos`` and ``abs_pos`` are computed, to the same result: ``plain``, as the equation is
+            written; ``blocks``, queries in blocks, in memory that grows with T and not with its square; ``sdpa``, by
+            PyTorch's fused kernels; ``auto``: ``blocks``, but ``plain`` in graphs and in training on a GPU.
+        use_pytorch_sdpa: NeMo's name for ``attention="sdpa"``; ``use_pytorch_sdpa_backends`` are names of
+            ``torch.nn.attention.SDPBackend`` that it may choose from; None for all.
         streaming: causal subsampling with ceil(T / 2) frames and, unless given, ``conv_context_size="causal"`` and
             ``chunked_limited``, so that ``forward`` with a state gives chunk by chunk what it gives for the whole.
         block: ``squeezeformer``, or ``conformer`` for Conformer's layers, which have norms in the place of scales and a
@@ -148,6 +155,7 @@ class SqueezeformerEncoder(nn.Module):
         global_attn_separate: bool = False,
         use_pytorch_sdpa: bool = False,
         use_pytorch_sdpa_backends: Sequence[str] | None = None,
+        attention: str = "auto",
         sync_max_audio_length: bool = True,
         streaming: bool = False,
         block: str = "squeezeformer",
@@ -176,7 +184,7 @@ class SqueezeformerEncoder(nn.Module):
         backends = tuple(use_pytorch_sdpa_backends or ()) if use_pytorch_sdpa else None
         tokens = (global_tokens, global_tokens_spacing, global_attn_separate)
         self.attention = AttentionSettings(
-            self_attention_model, d_model, n_heads, dropout_att, untie_biases, use_bias, backends, tokens
+            self_attention_model, d_model, n_heads, dropout_att, untie_biases, use_bias, attention, backends, tokens
         )
         self.attention.check(self.contexts, self.contexts.sizes)
         if block not in self.blocks:
@@ -194,7 +202,7 @@ class SqueezeformerEncoder(nn.Module):
         self.pre_encode.batch_chunks = conv_chunks(subsampling_conv_chunking_factor)
         self.dropout_emb = dropout_emb
         self.pos_enc, self.time_reduce_pos_enc = build_positions(self_attention_model, dropout_emb)
-        self.dropout = nn.Dropout(dropout if dropout_pre_encoder is None else dropout_pre_encoder)
+        self.dropout = Dropout(dropout if dropout_pre_encoder is None else dropout_pre_encoder)
         self.pre_ln = nn.LayerNorm(d_model) if block == "squeezeformer" else nn.Identity()
 
         convolution = build_convolution(conv_context_style, self.contexts)
@@ -286,7 +294,7 @@ class SqueezeformerEncoder(nn.Module):
         """Lengths and masks of (B, T, D) subsampled features."""
         context, t = self.contexts.of(self.training), x.size(1)
         if state is None:
-            return Frames.of(lengths, t, context, dense=not self.attention.local)
+            return Frames.of(lengths, t, context)
         cached, advance = state.cached, state.frames(t)
         state.cached = (cached + advance).clamp(max=max(state.past, BEGUN))
         return Frames.of_stream(lengths, t, context, cached, state.past, advance)
@@ -310,6 +318,17 @@ class SqueezeformerEncoder(nn.Module):
         except ValueError:
             return None
         return (n_layers - 1) // 2
+
+    def optimize_for_inference(self: Self) -> Self:
+        """This encoder itself, from now on for inference alone: faster, equal within rounding, and no checkpoint's.
+
+        It goes to evaluation mode. Scales and batch norms are folded into the products beside them, queries, keys and
+        values are one product, products on a CPU go through the faster of PyTorch's libraries, which takes a copy of
+        the weights, and position encodings are kept. What is not plain (quantised layers, adapters) stays what it is.
+        To copy, move, trace, export and stream works as ever; of another memory, so begin streams anew. It trains no
+        more, and ``state_dict`` and ``load_state_dict`` raise RuntimeError: restore the model again for what it was.
+        """
+        return optimize(self)
 
     def init_state(self, batch: int) -> EncoderState:
         """The state before the first chunk of ``batch`` streams; ValueError if these settings cannot stream."""

@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from .dropout import Dropout
+from .lean_feed_forward import lean_feed_forward
+from .training_forms import trains
+
 
 class ScaleBias(nn.Module):
     """The learned affine map that replaces the pre-LayerNorm of each module (paper, section 3.2.2).
@@ -37,12 +41,14 @@ class FeedForward(nn.Module):
         super().__init__()
         self.linear1 = nn.Linear(d_model, d_ff, bias=use_bias)
         self.linear2 = nn.Linear(d_ff, d_model, bias=use_bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for linear in (self.linear1, self.linear2):
             init_uniform(linear, fan_in=linear.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
+        if self.dropout.rate < 1.0 and trains(x, self.linear1, self.linear2, self.dropout):
+            return lean_feed_forward(x, self.linear1, self.linear2, self.dropout.rate)
         return self.linear2(self.dropout(silu(self.linear1(x))))
 
 

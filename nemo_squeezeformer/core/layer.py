@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
 from .convolution import ConvolutionModule
+from .dropout import Dropout
 from .feed_forward import FeedForward, ScaleBias
 from .frames import Frames
 from .streaming import LayerState
@@ -40,7 +41,7 @@ class SqueezeformerLayer(nn.Module):
         self.feed_forward2_scale = ScaleBias(d_model, adaptive_scale)
         self.feed_forward2 = FeedForward(d_model, d_ff, dropout, use_bias)
         self.norm_feed_forward2 = nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
         """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""

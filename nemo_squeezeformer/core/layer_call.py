@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from .frames import Frames
+from .graphs import in_graph
 from .streaming import LayerState
 
 Call = Callable[[nn.Module, Tensor, Frames, Tensor | None, LayerState | None], Tensor]
@@ -64,11 +65,11 @@ def compiled_and_checkpointed(
 def _compiled(
     call: Call, layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None
 ) -> Tensor:
-    if torch.compiler.is_compiling() or torch._C._is_tracing():
+    if in_graph():
         return call(layer, x, frames, positions, state)
     # Strides that vary would make a graph each.
-    blocked = None if frames.blocked is None else frames.blocked.contiguous()
-    frames = replace(frames, padding=frames.padding.contiguous(), blocked=blocked)
+    mask = None if frames.blocked is None else frames.blocked.contiguous()
+    frames = replace(frames, padding=frames.padding.contiguous(), mask=mask)
     if state is not None:
         state.attention, state.convolution = state.attention.contiguous(), state.convolution.contiguous()
     return _compile(call, BACKEND)(layer, x.contiguous(), frames, positions, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +12,20 @@ from .frames import Frames
 
 
 class RelativePositions(nn.Module):
-    """Gives attention the encodings of the relative positions S-1 ... -(T-1); the frames stay as they are."""
+    """Gives attention the encodings of the relative positions S-1 ... -(T-1); the frames stay as they are.
+
+    ``encodings`` is the seam for other ways to them than to compute them each time.
+    """
 
     def __init__(self, dropout: float = 0.0):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
+        self.encodings: Callable[[int, int, Tensor], Tensor] = relative_encodings
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
         """x: (B, T, D) -> x, (S + T - 1, D)"""
         t = x.size(1)
-        position = torch.arange(frames.past + t - 1, -t, -1, dtype=torch.float32, device=x.device)
-        return x, self.dropout(sinusoids(position, x.size(-1)).to(x.dtype))
+        return x, self.dropout(self.encodings(frames.past + t - 1, 1 - t, x))
 
 
 class LocalPositions(RelativePositions):
@@ -29,9 +33,7 @@ class LocalPositions(RelativePositions):
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
         """x: (B, T, D) -> x, (left + right + 1, D)"""
-        left, right = frames.context.left, frames.context.right
-        position = torch.arange(left, -right - 1, -1, dtype=torch.float32, device=x.device)
-        return x, self.dropout(sinusoids(position, x.size(-1)).to(x.dtype))
+        return x, self.dropout(self.encodings(frames.context.left, -frames.context.right, x))
 
 
 class AbsolutePositions(nn.Module):
@@ -41,6 +43,12 @@ class AbsolutePositions(nn.Module):
         """x: (B, T, D) -> (B, T, D), None"""
         position = torch.arange(x.size(1), dtype=torch.float32, device=x.device)
         return x + sinusoids(position, x.size(-1)).to(x.dtype), None
+
+
+def relative_encodings(first: int, last: int, x: Tensor) -> Tensor:
+    """Those of the relative positions ``first``, ``first`` - 1, ... ``last``, of the width of ``x``: (N, D)"""
+    position = torch.arange(first, last - 1, -1, dtype=torch.float32, device=x.device)
+    return sinusoids(position, x.size(-1)).to(x.dtype)
 
 
 def sinusoids(position: Tensor, d_model: int) -> Tensor:

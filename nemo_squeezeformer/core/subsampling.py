@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from .feed_forward import init_uniform
+from .graphs import in_graph
 from .streaming import EncoderState, with_left_context
+from .subsampling_pieces import in_pieces
 
 
 class Margins(NamedTuple):
@@ -53,7 +55,6 @@ class StridingSubsampling(Subsampling):
     """log2(factor) convolutions of stride 2 over time and frequency, each followed by ReLU, then a projection."""
 
     KERNEL = 3
-    LARGEST = 2**31  # elements that a convolution's output may have where its kernels count in 32 bits
 
     def __init__(self, feat_in: int, d_model: int, factor: int, channels: int, margins: Margins | None = None):
         super().__init__()
@@ -62,7 +63,7 @@ class StridingSubsampling(Subsampling):
             raise ValueError(f"subsampling_factor={factor} must be a power of 2 for convolutional subsampling")
         self.feat_in, self.channels, self.factor = feat_in, channels, factor
         self.margins = margins or CENTRED
-        self.batch_chunks = 1  # parts of the batch that go through the convolutions in turn; 1: as few as need be
+        self.batch_chunks = 1  # parts of the batch that go through the convolutions in turn; below 1: one, too
         self.conv = nn.ModuleList(self.convolutions(stages, channels))
         self.out = nn.Linear(channels * self.widths(stages)[-1], d_model)
 
@@ -70,6 +71,27 @@ class StridingSubsampling(Subsampling):
     def left(self) -> int:
         """How many frames before its first the first convolution sees."""
         return self.margins.time[0]
+
+    @property
+    def beside(self) -> tuple[int, int]:
+        """Zeros around the feature channels that the convolutions do not put there themselves."""
+        return (0, 0) if self.margins.frequency == (1, 1) else self.margins.frequency
+
+    @property
+    def stages(self) -> list[list[nn.Module]]:
+        """The convolutions that halve, each with the modules after it."""
+        stages: list[list[nn.Module]] = []
+        for module in self.conv:
+            if _halves(module):
+                stages.append([])
+            stages[-1].append(module)
+        return stages
+
+    def halved(self, n: Any, stages: int) -> Any:
+        """How many of ``n`` feature frames there are after so many convolutions that halve."""
+        for _ in range(stages):
+            n = self.margins.halved(n, self.margins.time)
+        return n
 
     def widths(self, stages: int) -> list[int]:
         """Feature channels at the entrance, and after each convolution that halves them."""
@@ -81,7 +103,7 @@ class StridingSubsampling(Subsampling):
     def convolutions(self, stages: int, channels: int) -> list[nn.Module]:
         modules: list[nn.Module] = []
         for stage in range(stages):
-            modules += [self.strided(channels if stage else 1, channels), nn.ReLU()]
+            modules += [self.strided(channels if stage else 1, channels), nn.ReLU(inplace=True)]
         return modules
 
     def strided(self, inputs: int, outputs: int, groups: int = 1) -> nn.Conv2d:
@@ -97,19 +119,13 @@ class StridingSubsampling(Subsampling):
         ``absent`` (B,): so many of the first frames lie before a stream's start, a multiple of the factor. They are
         counted in the lengths; the convolutions see there what they see before the whole.
         """
-        chunks = self.chunks(x)
-        if chunks == 1 or state is not None or absent is not None:
+        if state is not None or absent is not None or in_graph():
             return self.convolve(x, lengths, state, absent)
-        parts = zip(x.tensor_split(chunks), lengths.tensor_split(chunks))
-        outputs, shorter = zip(*(self.convolve(x, lengths, None) for x, lengths in parts if len(x)))
-        return torch.cat(outputs), torch.cat(shorter)
-
-    def chunks(self, x: Tensor) -> int:
-        """How many parts of the batch go through in turn; never an utterance in pieces."""
-        if self.batch_chunks != 1 or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
-            return max(self.batch_chunks, 1)
-        largest = x.numel() * self.channels // 4  # what the first convolution makes of it
-        return min(x.size(0), largest // self.LARGEST + 1)
+        parts = min(max(self.batch_chunks, 1), x.size(0))
+        outputs = [
+            in_pieces(self, x, lengths) for x, lengths in zip(x.tensor_split(parts), lengths.tensor_split(parts))
+        ]
+        return torch.cat(outputs) if parts > 1 else outputs[0], self.halved(lengths, len(self.stages))
 
     def convolve(
         self, x: Tensor, lengths: Tensor, state: EncoderState | None, absent: Tensor | None = None
@@ -127,8 +143,7 @@ class StridingSubsampling(Subsampling):
 
     def with_margins(self, x: Tensor, stage: int, state: EncoderState | None) -> Tensor:
         if state is None:
-            frequency = (0, 0) if self.margins.frequency == (1, 1) else self.margins.frequency
-            return pad(x, (*frequency, *self.margins.time))
+            return pad(x, (*self.beside, *self.margins.time))
         past = state.subsampling[stage]
         x, state.subsampling[stage] = with_left_context(x, past, dim=2, advance=x.size(2))
         return x
@@ -159,9 +174,13 @@ class DepthwiseStridingSubsampling(StridingSubsampling):
         init_uniform(self.out, fan_in=d_model * feat_in / (factor.bit_length() - 1))
 
     def convolutions(self, stages: int, channels: int) -> list[nn.Module]:
-        modules: list[nn.Module] = [self.strided(1, channels), nn.ReLU()]
+        modules: list[nn.Module] = [self.strided(1, channels), nn.ReLU(inplace=True)]
         for _ in range(stages - 1):
-            modules += [self.strided(channels, channels, groups=channels), nn.Conv2d(channels, channels, 1), nn.ReLU()]
+            modules += [
+                self.strided(channels, channels, groups=channels),
+                nn.Conv2d(channels, channels, 1),
+                nn.ReLU(inplace=True),
+            ]
         return modules
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
+from .convolution import pointwise
+from .depthwise import depthwise
 from .feed_forward import init_uniform
 from .frames import Frames
 from .streaming import ReductionState, with_left_context
@@ -58,13 +59,15 @@ class TimeReduction(nn.Module):
 
     def forward(self, x: Tensor, frames: Frames, state: ReductionState | None = None) -> Tensor:
         """(B, T, D) -> (B, ceil(T / 2), D)"""
-        x = x.transpose(1, 2).masked_fill(frames.padding[:, None], 0.0)  # (B, D, T)
-        if state is None:
-            x = pad(x, (self.LEFT, 0))
-        else:
-            x, state.reduction = with_left_context(x, state.reduction, dim=-1, advance=frames.advance)
-        x = pad(x, (0, 1))  # the second half of an odd last pair; an even T does not reach it
-        return self.pw_conv(self.dw_conv(x)).transpose(1, 2)
+        if frames.padded:
+            x = x.masked_fill(frames.padding[..., None], 0.0)
+        left = self.LEFT
+        if state is not None:
+            past, left = state.reduction.transpose(1, 2), 0
+            x, past = with_left_context(x, past, 1, frames.advance)
+            state.reduction = past.transpose(1, 2)
+        x = depthwise(self.dw_conv, x, left, 1)  # 1: the second half of an odd last pair; an even T does not reach it
+        return pointwise(self.pw_conv, x)
 
 
 def upsample(x: Tensor, t: int) -> Tensor:

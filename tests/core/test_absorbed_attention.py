@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from nemo_squeezeformer.core import attention as attention_module
 from nemo_squeezeformer.core.absorbed_attention import absorbed_attention, absorbs
 from nemo_squeezeformer.core.attention import MultiHeadAttention, RelPositionAttention, position_biases
+from nemo_squeezeformer.core.context import Context
+from nemo_squeezeformer.core.frames import Frames
 from tests.models import enliven, features, small_encoder
 
 ROUNDING = 1e-5  # float32 sums over D and S in another order
@@ -25,17 +27,16 @@ def attention(d_model: int = 16, heads: int = 4, **settings: Any) -> RelPosition
     return module
 
 
-def inputs(b: int, t: int, s: int, d: int = 16) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Queries, keys, blocked pairs of them, positions; a third query sees nothing, and nobody a fourth key."""
+def inputs(b: int, t: int, s: int, d: int = 16) -> tuple[Tensor, Tensor, Frames, Tensor]:
+    """Queries, keys, who sees whom, positions; a third query sees nothing, and the second half of keys all see."""
     generator = torch.Generator().manual_seed(t * 100 + s)
     x, context, positions = (torch.randn(size, generator=generator) for size in ((b, t, d), (b, s, d), (s + t - 1, d)))
-    blocked = torch.rand(b, 1, t, s, generator=generator) < 0.3
-    blocked[0, :, 2:3] = True
-    blocked[-1, ..., 3:4] = True
-    return x, context, blocked, positions
+    lengths, cached = torch.full((b,), t), torch.full((b,), s - t)
+    lengths[0], cached[-1] = min(t, 2), (s - t) // 2
+    return x, context, Frames.of_stream(lengths, t, Context(s // 2, 1), cached, s - t, t), positions
 
 
-def plain_attention(module: RelPositionAttention, *args: Tensor) -> Tensor:
+def plain_attention(module: RelPositionAttention, *args: Any) -> Tensor:
     return MultiHeadAttention.attended(module, *args)
 
 
@@ -71,17 +72,17 @@ def test_the_comparison_would_see_a_missing_weight(without):
 
 
 def test_a_query_that_sees_nothing_gets_zeros_though_values_have_a_bias():
-    x, context, blocked, positions = inputs(2, 3, 20)
-    attended = absorbed_attention(attention(), x, context, blocked, positions)
+    x, context, frames, positions = inputs(2, 3, 20)
+    attended = absorbed_attention(attention(), x, context, frames, positions)
     assert attended[0, :, 2].abs().max() == 0 and attended[1, :, -1].abs().min() > 0
 
 
 def test_gradients_in_evaluation_mode_are_the_same():
     gradients = []
     for form in (plain_attention, absorbed_attention):
-        module, (x, context, blocked, positions) = attention(), inputs(2, 3, 20)
+        module, (x, context, frames, positions) = attention(), inputs(2, 3, 20)
         x, context = x.requires_grad_(), context.requires_grad_()
-        form(module, x, context, blocked, positions).square().sum().backward()
+        form(module, x, context, frames, positions).square().sum().backward()
         weights = [
             p.grad for name, p in module.named_parameters() if name not in ("linear_k.bias",) and "out" not in name
         ]

@@ -8,7 +8,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core.context import Context
-from nemo_squeezeformer.core.convolution import ChunkedConvolutionModule, ConvolutionModule, pointwise
+from nemo_squeezeformer.core.convolution import ChunkedConvolutionModule, ConvolutionModule, normalized, pointwise
+from nemo_squeezeformer.core.depthwise import depthwise
 from nemo_squeezeformer.core.frames import Frames
 from tests.models import enliven, small_encoder
 
@@ -39,10 +40,10 @@ def test_in_chunks_it_is_the_convolution_of_what_came_until_then(t, chunk, conte
     expected = torch.zeros(2, t, 8)
     for end in range(chunk, t + chunk, chunk):
         seen, frames = x[:, :end], frames_of(t)
-        until = Frames(frames.lengths, frames.padding[:, :end], None, Context())
+        until = Frames(frames.lengths, frames.padding[:, :end], frames.absent[:, :end], Context())
         expected[:, end - chunk : end] = plain(seen, until)[:, end - chunk : end]
     assert_close(chunked(x, frames_of(t, chunk)), expected, atol=1e-6, rtol=0)
-    assert_close(chunked(x, frames_of(t)), plain(x, frames_of(t)), atol=0, rtol=0)
+    assert_close(chunked(x, frames_of(t)), plain(x, frames_of(t)), atol=1e-6, rtol=0)
 
 
 class Elsewhere(nn.Conv1d):
@@ -53,12 +54,45 @@ class Elsewhere(nn.Conv1d):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_few_frames_as_a_matrix_product_are_what_the_convolution_makes_of_them(bias):
+def test_a_pointwise_product_is_what_the_convolution_makes_of_the_frames(bias):
     for conv in (nn.Conv1d(8, 16, 1, bias=bias), Elsewhere(8, 16, 1, bias=bias)):
         for t in (1, 2, 7):
-            x = torch.randn(3, 8, t)
-            assert_close(pointwise(conv, x, few=True), pointwise(conv, x, few=False), atol=1e-6, rtol=0)
-            assert_close(pointwise(conv, x, few=False), conv(x), atol=0, rtol=0)
+            x = torch.randn(3, t, 8)
+            assert_close(pointwise(conv, x), conv(x.transpose(1, 2)).transpose(1, 2), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("left, right", [(3, 3), (6, 0), (4, 2), (0, 0)])
+@pytest.mark.parametrize("kind", [nn.Conv1d, Elsewhere])
+def test_a_depthwise_convolution_by_frames_is_pytorchs_with_its_gradients(kind, left, right, stride, bias):
+    conv = kind(8, 8, 7, stride=stride, groups=8, bias=bias)
+    for t in (7, 8, 33, 40):
+        x = torch.randn(3, t, 8, requires_grad=True)
+        expected = conv(nn.functional.pad(x.transpose(1, 2), (left, right))).transpose(1, 2)
+        output, onto = depthwise(conv, x, left, right), torch.randn_like(expected)
+        given = [x, *conv.parameters()]
+        gradients = zip(torch.autograd.grad(output, given, onto), torch.autograd.grad(expected, given, onto))
+        assert_close(output, expected, atol=1e-5, rtol=0)
+        for gradient, wanted in gradients:
+            assert_close(gradient, wanted, atol=1e-4, rtol=1e-5)  # sums over 120 frames
+        with torch.no_grad():
+            assert_close(depthwise(conv, x, left, right), expected, atol=1e-5, rtol=0)
+
+
+def test_a_convolution_with_a_hook_computes_itself():
+    conv, x = nn.Conv1d(8, 8, 7, groups=8), torch.randn(3, 20, 8)
+    expected = depthwise(conv, x, 3, 3)
+    conv.register_forward_hook(lambda module, args, output: output + 1.0)
+    assert_close(depthwise(conv, x, 3, 3), expected + 1.0, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_norm_of_all_frames_at_once_is_that_of_each_channel_over_time(training):
+    ours, expected = (nn.BatchNorm1d(8).train(training) for _ in range(2))
+    x = torch.randn(3, 20, 8) + 1.0
+    assert_close(normalized(ours, x), expected(x.transpose(1, 2)).transpose(1, 2), atol=1e-5, rtol=0)
+    assert_close(ours.state_dict(), expected.state_dict(), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(

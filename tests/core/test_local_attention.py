@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core.attention import RelPositionAttention
+from nemo_squeezeformer.core.attention_kernels import PlainKernel
 from nemo_squeezeformer.core.context import Context
 from nemo_squeezeformer.core.frames import Frames
 from nemo_squeezeformer.core.local_attention import LocalAttention
 from nemo_squeezeformer.core.positions import LocalPositions, RelativePositions
+from nemo_squeezeformer.core.window_blocks import WindowsInTurn
+from nemo_squeezeformer.core.windows import AllWindows
 from tests.models import enliven, features, small_encoder, valid
 
 LOCAL = {"self_attention_model": "rel_pos_local_attn"}
@@ -25,21 +30,71 @@ def local_attention(**settings) -> LocalAttention:
     return attention
 
 
+@pytest.fixture(params=[AllWindows, WindowsInTurn])
+def form(request):
+    """Each form of the kernel in turn, without gradients."""
+    with torch.no_grad():
+        yield request.param()
+
+
+@contextmanager
+def patched(kernel: type[AllWindows], called: list):
+    """Notes in ``called`` which class's kernel it is that computes."""
+    compute = kernel.__call__
+    kernel.__call__ = lambda self, *args: (called.append(kernel), compute(self, *args))[1]
+    try:
+        yield
+    finally:
+        kernel.__call__ = compute
+
+
 @pytest.mark.parametrize("left, right", [(4, 4), (3, 5), (5, 2), (0, 4), (4, 0), (40, 40), (1, 1)])
-@pytest.mark.parametrize("t", [1, 2, 31, 32, 33, 100])
-def test_windows_equal_full_attention_under_a_band_mask(left, right, t):
-    local, full = local_attention(), RelPositionAttention(16, 4)
+@pytest.mark.parametrize("t", [1, 2, 31, 32, 33, 64, 65, 150])
+def test_windows_equal_full_attention_under_a_band_mask(form, t, left, right):
+    local, full = local_attention(), RelPositionAttention(16, 4, kernel=PlainKernel())
     full.load_state_dict(local.state_dict())
+    local.kernel = form
     x, lengths = torch.randn(3, t, 16), torch.tensor([t, max(1, t // 2), max(1, t - 3)])
-    frames = Frames.of(lengths, t, Context(left, right), dense=False)
-    masked = Frames.of(lengths, t, Context(left, right))
-    output = local(x, frames, LocalPositions()(x, frames)[1])
-    expected = full(x, masked, RelativePositions()(x, masked)[1])
-    assert_close(output, expected, atol=1e-5, rtol=0)
+    for rows in (3, 1):  # a batch with padding, and without
+        frames = Frames.of(lengths[:rows], t, Context(left, right))
+        assert frames.padded == (rows == 3 and t > 1)
+        output = local(x[:rows], frames, LocalPositions()(x, frames)[1])
+        expected = full(x[:rows], frames, RelativePositions()(x, frames)[1])
+        assert_close(output, expected, atol=1e-5, rtol=0)
     if t > 4 * (left + right):
-        assert (
-            output - full(x, Frames.of(lengths, t, Context()), RelativePositions()(x, masked)[1])
-        ).abs().max() > 0.01
+        unlimited = full(x[:1], Frames.of(lengths[:1], t, Context()), RelativePositions()(x, frames)[1])
+        assert (output - unlimited).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("tokens", [0, 2])
+def test_inference_takes_windows_in_turn_and_all_else_takes_them_at_once(tokens):
+    local, chosen = local_attention(global_tokens=tokens, global_tokens_spacing=7), []
+    x, lengths = torch.randn(2, 100, 16), torch.tensor([100, 60])
+    frames = Frames.of(lengths, 100, Context(5, 3))
+    positions = LocalPositions()(x, frames)[1]
+    with patched(WindowsInTurn, chosen), patched(AllWindows, chosen):
+        for context in (torch.no_grad(), torch.inference_mode(), torch.enable_grad()):
+            with context:
+                chosen.append(local(x, frames, positions))
+    outputs = [entry for entry in chosen if not isinstance(entry, type)]
+    assert [entry for entry in chosen if isinstance(entry, type)] == [WindowsInTurn, WindowsInTurn, AllWindows]
+    assert_close(outputs[0], outputs[2], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("length", [21, 40])
+def test_gradients_are_those_of_full_attention_under_a_band_mask(length):
+    gradients = []
+    for kind, positions in ((LocalAttention, LocalPositions()), (RelPositionAttention, RelativePositions())):
+        attention = kind(16, 4)
+        torch.manual_seed(0)
+        x = torch.randn(2, 40, 16, requires_grad=True)
+        attention.load_state_dict(local_attention().state_dict())
+        frames = Frames.of(torch.tensor([40, length]), 40, Context(6, 3))
+        attention(x, frames, positions(x, frames)[1]).square().sum().backward()
+        gradients.append({name: p.grad for name, p in attention.named_parameters()} | {"x": x.grad})
+    for name, expected in gradients[1].items():
+        assert_close(gradients[0][name], expected, atol=1e-5 * max(1.0, float(expected.abs().max())), rtol=0)
+    assert gradients[1]["linear_pos.weight"].abs().max() > 0.1
 
 
 @pytest.mark.parametrize("size", [[4, 4], [5, 3], [8, 6], [1, 1]])
@@ -48,16 +103,17 @@ def test_the_window_halves_inside_the_unet_as_the_mask_does(size, unet):
     local = small_encoder(att_context_size=size, **LOCAL, **unet)
     full = small_encoder(att_context_size=size, **unet)
     full.load_state_dict(local.state_dict())
-    for total in (1, 33, 150):
+    for total, gradients in itertools.product((1, 33, 150), (False, True)):
         x, lengths = features(2, total), torch.tensor([total, max(1, total - 20)])
-        (output, lengths), (expected, _) = local(x, lengths), full(x, lengths)
+        with torch.set_grad_enabled(gradients):
+            (output, lengths), (expected, _) = local(x, lengths), full(x, lengths)
         assert_close(valid(output, lengths), valid(expected, lengths), atol=1e-5, rtol=0)
 
 
 def with_tokens(attention: LocalAttention, x: torch.Tensor, lengths: torch.Tensor, context: Context) -> torch.Tensor:
     """(1, T, D) -> (1, T, D) written out for one utterance, frame by frame."""
     t, h, d = int(lengths[0]), 4, 4
-    frames = Frames.of(lengths, x.size(1), context, dense=False)
+    frames = Frames.of(lengths, x.size(1), context)
     positions = LocalPositions()(x, frames)[1]
 
     def heads(name: str) -> torch.Tensor:
@@ -93,12 +149,14 @@ def with_tokens(attention: LocalAttention, x: torch.Tensor, lengths: torch.Tenso
 def test_global_tokens_see_all_and_are_seen_by_all(tokens, spacing, separate):
     attention = local_attention(global_tokens=tokens, global_tokens_spacing=spacing, global_attn_separate=separate)
     x, lengths = torch.randn(2, 40, 16), torch.tensor([37, 6])  # the shorter has fewer tokens
-    frames = Frames.of(lengths, 40, Context(3, 2), dense=False)
+    frames = Frames.of(lengths, 40, Context(3, 2))
     x[1, 6:] = 1e4  # and what lies in its padding must not be one
-    output = attention(x, frames, LocalPositions()(x, frames)[1])
-    for row, length in enumerate(lengths.tolist()):
-        expected = with_tokens(attention, x[row : row + 1], lengths[row : row + 1], Context(3, 2))
-        assert_close(output[row : row + 1, :length], expected, atol=1e-5, rtol=0)
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            output = attention(x, frames, LocalPositions()(x, frames)[1])
+        for row, length in enumerate(lengths.tolist()):
+            expected = with_tokens(attention, x[row : row + 1], lengths[row : row + 1], Context(3, 2))
+            assert_close(output[row : row + 1, :length], expected, atol=1e-5, rtol=0)
 
 
 def test_global_tokens_keep_their_time_inside_the_unet():
@@ -119,7 +177,7 @@ def test_memory_is_linear_in_the_length():
 
     def largest(t: int) -> int:
         x, sizes = torch.randn(1, t, 16), []
-        frames = Frames.of(torch.tensor([t]), t, Context(16, 16), dense=False)
+        frames = Frames.of(torch.tensor([t]), t, Context(16, 16))
         positions = LocalPositions()(x, frames)[1]
         with torch.autograd.graph.saved_tensors_hooks(
             lambda saved: (sizes.append(saved.numel()), saved)[1], lambda x: x

@@ -1,12 +1,17 @@
-"""Subsampling in parts of a batch; its causal form is held against NeMo's own in test_nemo_modules.py."""
+"""Subsampling in pieces; its causal form is held against NeMo's own in test_nemo_modules.py."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.models import features, small_encoder, valid
+from nemo_squeezeformer.core import subsampling_pieces
+from nemo_squeezeformer.core.subsampling import CAUSAL, CENTRED, STREAMED, build_subsampling
+from nemo_squeezeformer.core.subsampling_pieces import in_steps, projection
+from tests.models import enliven, features, small_encoder, valid
 
 
 @pytest.mark.parametrize("parts", [-1, 1, 2, 8])
@@ -17,13 +22,89 @@ def test_parts_of_a_batch_change_nothing(parts):
     assert_close(valid(output, lengths), valid(expected, lengths), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("factor, parts", [(-1, 1), (1, 3), (4, 4)])
-def test_only_a_factor_of_one_splits_what_is_too_large_for_pytorch(factor, parts, monkeypatch):
-    encoder = small_encoder(subsampling_conv_chunking_factor=factor)
-    x = features(5, 41).transpose(1, 2)
-    assert encoder.pre_encode.chunks(x) == max(factor, 1)
-    monkeypatch.setattr(type(encoder.pre_encode), "LARGEST", 5 * 41 * 20 * 16 // 4 // 2 - 1)
-    assert encoder.pre_encode.chunks(x) == parts
+def gradients(output: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+    onto = torch.linspace(-1.0, 1.0, output.numel()).view_as(output)
+    return torch.autograd.grad(output, given, onto)
+
+
+@pytest.mark.parametrize("margins", [CENTRED, STREAMED, CAUSAL], ids=["centred", "streamed", "causal"])
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("kind", ["dw_striding", "striding"])
+def test_pieces_of_time_equal_the_whole_with_their_gradients(kind, factor, margins, monkeypatch):
+    net = build_subsampling(kind, 13, 16, factor, 8, margins)
+    enliven(net)
+    for t, frames in ((1, 8), (7, 8), (32, 8), (33, 16), (64, 24), (65, 256)):
+        monkeypatch.setattr(subsampling_pieces, "FRAMES", frames // torch.get_num_threads())
+        lengths = torch.tensor([t, max(1, t // 2), max(1, t - 3)])
+        x = features(3, t, 13).transpose(1, 2)
+        x = x.masked_fill(torch.arange(t)[:, None] >= lengths[:, None, None], float("nan")).requires_grad_()
+        expected, shorter = net.convolve(x, lengths, None)
+        output, output_lengths = net(x, lengths)
+        wanted = gradients(expected, x, *net.parameters())
+        masked = in_steps(  # as on a GPU
+            net, x[:, None], lengths, output.size(1), max(frames // factor, 1), projection(net)
+        )
+        assert output_lengths.tolist() == shorter.tolist()
+        for made in (output, torch.cat(list(masked), dim=1)):
+            assert_close(made, expected, atol=1e-6, rtol=0)
+            for gradient, other in zip(gradients(made, x, *net.parameters()), wanted):
+                assert_close(gradient, other, atol=1e-4, rtol=1e-5)
+        with torch.inference_mode():
+            assert_close(net(x.detach(), lengths)[0], expected.detach(), atol=1e-6, rtol=0)
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many elements the largest tensor has that is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, Tensor):
+            self.elements = max(self.elements, output.numel())
+        return output
+
+
+def test_no_tensor_holds_the_whole_after_the_first_convolution():
+    net = build_subsampling("dw_striding", 20, 16, 4, 32)
+    t = 20 * subsampling_pieces.FRAMES * torch.get_num_threads()
+    x, lengths = torch.randn(1, t, 20), torch.tensor([t])
+    with torch.inference_mode(), Largest() as whole:
+        net.convolve(x, lengths, None)
+    with torch.inference_mode(), Largest() as pieces:
+        net(x, lengths)
+    assert whole.elements >= t // 2 * 10 * 32
+    assert pieces.elements <= x.numel()
+
+
+def test_training_keeps_of_the_convolutions_only_what_they_end_in():
+    net = build_subsampling("dw_striding", 20, 16, 4, 32)
+    x, lengths = torch.randn(2, 250, 20), torch.tensor([250, 200])
+
+    def kept(run):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda kept: sizes.append(kept.numel()) or kept, lambda kept: kept
+        ):
+            output = run()
+        assert output.requires_grad
+        return sum(sizes)
+
+    assert kept(lambda: net(x, lengths)[0]) <= x.numel() + 2 * 63 * 5 * 32 + net.out.weight.numel()
+    assert kept(lambda: net.convolve(x, lengths, None)[0]) > 2 * 125 * 10 * 32
+
+
+def test_layers_that_are_more_than_their_weights_compute_themselves_in_pieces():
+    net = build_subsampling("dw_striding", 20, 16, 4, 8)
+    x, lengths = torch.randn(2, 40, 20), torch.tensor([40, 31])
+    before, _ = net(x, lengths)
+    for module in (net.conv[3], net.out):
+        module.register_forward_hook(lambda module, args, output: output + 1.0)
+    expected, _ = net.convolve(x, lengths, None)
+    assert_close(net(x, lengths)[0], expected, atol=1e-5, rtol=0)
+    assert (before - expected).abs().max() > 0.5
 
 
 @pytest.mark.parametrize("kind", ["dw_striding", "striding", "stacking", "stacking_norm"])

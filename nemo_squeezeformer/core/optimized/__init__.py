@@ -1,0 +1,5 @@
+"""The forms of an encoder's modules that inference alone can have: ``SqueezeformerEncoder.optimize_for_inference``."""
+
+from .guard import refuse
+
+__all__ = ["refuse"]
