@@ -25,6 +25,7 @@ from torch import Tensor
 from nemo_squeezeformer import core
 from nemo_squeezeformer.core.context import ContextSettings
 from nemo_squeezeformer.core.frames import Frames
+from nemo_squeezeformer.core.optimized import refuse
 from nemo_squeezeformer.core.positions import build_positions
 from nemo_squeezeformer.core.streaming import EncoderState
 from nemo_squeezeformer.core.subsampling import conv_chunks
@@ -221,12 +222,17 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     ) -> None:
         """Switch to another ``self_attention_model`` or context, with every weight that both have kept.
 
+        ``rel_pos_local_attn`` is a form of its own, so an ``attention`` or ``use_pytorch_sdpa`` that was set gives way.
+
         Raises:
             ValueError: for an attention model that there is none of, or a context that it cannot have, as a window
                 without limits; the encoder is then as it was.
+            RuntimeError: after ``optimize_for_inference``.
         """
+        refuse(self, "change_attention_model()")
         model = self_attention_model or self.attention.self_attention_model
-        attention, contexts = replace(self.attention, self_attention_model=model), self.contexts
+        form = {"form": "auto", "sdpa": None} if model == "rel_pos_local_attn" else {}
+        attention, contexts = replace(self.attention, self_attention_model=model, **form), self.contexts
         if att_context_size is not None:
             contexts = ContextSettings(att_context_size, None, contexts.style, contexts.chunks, contexts.factor)
         attention.check(contexts, [*contexts.sizes, contexts.default])
@@ -240,6 +246,9 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         if update_config and getattr(self, "_cfg", None) is not None:
             with open_dict(self._cfg):
                 self._cfg.self_attention_model = model
+                if form:
+                    self._cfg.pop("attention", None)
+                    self._cfg.pop("use_pytorch_sdpa", None)
                 if att_context_size is not None:
                     self._cfg.att_context_size = list(att_context_size)
                     self._cfg.att_context_probs = None

@@ -54,6 +54,21 @@ def _download(name: str) -> str:
     )
 
 
+def optimize(model: Any) -> None:
+    """Has features of long audio made in pieces, and an encoder of ours without adapters optimised for inference."""
+    from nemo_squeezeformer.long_features import in_pieces
+
+    in_pieces(model.preprocessor)
+    encoder: Any = getattr(model, "encoder", None)
+    if hasattr(encoder, "optimize_for_inference") and not adapted(encoder):
+        encoder.optimize_for_inference()
+
+
+def adapted(encoder: Any) -> bool:
+    """Whether PEFT adapters take part in what ``encoder`` computes."""
+    return hasattr(encoder, "is_adapter_available") and encoder.is_adapter_available()
+
+
 def choose_decoder(model: Any, decoder: str | None) -> None:
     """Has a hybrid model decode with its ``ctc`` or ``rnnt`` decoder; None is for its own choice.
 
@@ -115,17 +130,21 @@ def hypotheses(
 ) -> Iterator[list[Any]]:
     """The best hypothesis of each utterance (NeMo's ``Hypothesis``, or a str), a batch at a time, in the order given.
 
-    Our own DataLoader under NeMo's generator: which hypothesis is whose does not rest on a loader that may drop rows,
-    and nothing is asked of the ``validation_ds`` that a model's configuration may lack.
+    A batch has ``batch_size`` utterances, or fewer where these are long: ``long_audio.batches``. Our own DataLoader
+    under NeMo's generator: which hypothesis is whose does not rest on a loader that may drop rows, and nothing is asked
+    of the ``validation_ds`` that a model's configuration may lack.
 
     Args:
         channel: of audio with several channels, ``"average"`` or a number from 0.
     """
     from torch.utils.data import DataLoader
 
+    from nemo_squeezeformer.long_audio import batches
+
     speech: Any = _Speech(utterances, model.preprocessor._sample_rate, channel)
     speech[0]  # the first resampling loads librosa: seconds that are not the model's, nor each worker's
-    loader: Any = DataLoader(speech, batch_size, num_workers=num_workers, collate_fn=_collate)
+    together = list(batches([utterance.duration for utterance in utterances], batch_size))
+    loader: Any = DataLoader(speech, batch_sampler=together, num_workers=num_workers, collate_fn=_collate)
     return _best(model.transcribe_generator(loader, override_config=config))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import json
 import logging
 import os
 import sys
@@ -42,6 +43,17 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number
+
+
+def context_size(text: str) -> list[int]:
+    """The type of ``--att-context-size``."""
+    try:
+        size = json.loads(text if text.startswith("[") else f"[{text}]")
+    except ValueError:
+        size = None
+    if not isinstance(size, list) or len(size) < 2 or not all(type(frames) is int for frames in size):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a list of frames to the left and right, as "[156, 11]"')
+    return size
 
 
 def _channel(text: str) -> str | int:

@@ -16,6 +16,7 @@ from nemo_squeezeformer.commands.inputs import (
     check_channels,
     check_model,
     chosen_device,
+    context_size,
     positive,
     quiet,
     say,
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--latency", type=positive, metavar="MS", help="milliseconds of audio a chunk (default: as the model is set)"
     )
     context.add_argument(
-        "--att-context-size", type=_context, metavar="LIST", help='the same by frames, as "[156, 11]": left, right'
+        "--att-context-size", type=context_size, metavar="LIST", help='the same by frames, as "[156, 11]": left, right'
     )
     add("--real-time", action="store_true", help="files as fast as they play; else as fast as the machine can")
     add("--sample-rate", type=positive, metavar="HZ", help="of standard input (default: the model's)")
@@ -99,16 +100,6 @@ def main(args: argparse.Namespace) -> int:
             raise UserError(f"{args.model} cannot stream: {error}") from None
         say(f"latency {latency}, streams at once: {streams.slots}")
         return _stream(model, streams, utterances, args, stdout)
-
-
-def _context(text: str) -> list[int]:
-    try:
-        size = json.loads(text)
-    except ValueError:
-        size = None
-    if not isinstance(size, list) or len(size) < 2 or not all(type(frames) is int for frames in size):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a list of frames to the left and right, as "[156, 11]"')
-    return size
 
 
 def _choose_context(model: Any, args: argparse.Namespace) -> str:

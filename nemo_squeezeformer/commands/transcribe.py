@@ -15,6 +15,7 @@ from nemo_squeezeformer.commands.inputs import (
     check_channels,
     check_model,
     chosen_device,
+    context_size,
     positive,
     quiet,
     say,
@@ -38,7 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", help="a .nemo file, or the name of a pretrained model to be fetched")
     add("inputs", metavar="INPUT", nargs="+", help="audio files, folders (searched through), manifests (.json, .jsonl)")
     add_output(parser, " instead of transcripts to stdout")
-    add("--batch-size", type=positive, default=16, metavar="N", help="utterances a batch (default: %(default)s)")
+    add(
+        "--batch-size",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="utterances a batch (default: %(default)s), fewer where they are long: an hour in all, with padding",
+    )
+    add(
+        "--att-context-size",
+        type=context_size,
+        metavar="LIST",
+        help='attend to so many frames left and right, as "[128, 128]", in time and memory linear in the length '
+        "(default: as the model is set)",
+    )
     add("--num-workers", type=int, metavar="N", help="processes that read audio (default: none on cpu, 4 on cuda)")
     add("--amp", choices=("bf16", "fp16"), help="automatic mixed precision; default: off, the model's own precision")
     add(
@@ -62,7 +76,8 @@ def main(args: argparse.Namespace) -> int:
 
     Raises:
         UserError: before anything slow: an input that is missing, unreadable or empty, an OUT that exists; then: a
-            model that cannot be found, a device that is not there, memory that runs out.
+            model that cannot be found, or not have this --att-context-size, a device that is not there, memory that
+            runs out or would.
     """
     check_output(args.output, args.force, [args.model, *args.inputs])
     check_model(args.model)
@@ -70,9 +85,16 @@ def main(args: argparse.Namespace) -> int:
     check_channels(utterances, args.channel)
     stdout = sys.stdout
     with quiet(args.verbose):
-        from nemo_squeezeformer import transcription
+        from nemo_squeezeformer import long_audio, transcription
 
+        long_audio.keep_memory()
         model = transcription.load_model(args.model, chosen_device(args.device), args.verbose)
+        if args.att_context_size:
+            say(long_audio.set_context(model, args.att_context_size))
+        notice = long_audio.check_memory(model, utterances, args.batch_size)
+        if notice:
+            say(notice)
+        transcription.optimize(model)
         config = transcription.settings(
             model, utterances, timestamps=args.timestamps, decoder=args.decoder, prompt=dict(args.prompt)
         )
@@ -92,7 +114,7 @@ def _transcribe(
     import torch
     from tqdm import tqdm
 
-    from nemo_squeezeformer import transcription
+    from nemo_squeezeformer import long_audio, transcription
 
     # The sort is stable: utterances of one length keep their order.
     order = sorted(range(len(utterances)), key=lambda index: -utterances[index].duration if args.output else 0.0)
@@ -126,7 +148,7 @@ def _transcribe(
         longest = max(utterance.duration for utterance in utterances)
         raise UserError(
             f"out of memory with --batch-size {args.batch_size} (the longest utterance has {longest:.0f} s): take a "
-            "smaller --batch-size, --amp bf16, or cut long recordings"
+            f"smaller --batch-size, --amp bf16, or {long_audio.REMEDY}"
         ) from None
     except KeyboardInterrupt:
         say("interrupted")
