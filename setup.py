@@ -32,7 +32,10 @@ setup(
     install_requires=["torch>=2.2"],  # all that nemo_squeezeformer.core needs
     extras_require={
         "nemo": ["nemo_toolkit[asr]>=2.7.3,<3.1"],
-        "onnx": ["onnx", "onnxruntime"],  # the first to export; the second to run what was exported
+        "onnx": [
+            "onnx",
+            "onnxruntime",
+        ],  # the first to export; the second to run what was exported, both to quantise it
         "dev": [
             "accelerate",  # with peft: what NeMo's SpeechLM2 needs
             "espeakng-loader",

@@ -9,6 +9,7 @@ from typing import Any
 
 from nemo_squeezeformer import __version__
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.onnx_graphs import check_quantization, for_graphs, quantize, unfuse_norms
 from nemo_squeezeformer.onnx_stream.metadata import KEY, VERSION
 from nemo_squeezeformer.onnx_tokens import tokens_of
 
@@ -20,35 +21,46 @@ CACHES = {
 STATES = {"input_states_1": "output_states_1", "input_states_2": "output_states_2"}
 
 
-def export(model: Any, path: Path, streaming: bool, opset: int | None = None) -> list[Path]:
+def export(model: Any, path: Path, streaming: bool, opset: int | None = None, int8: bool = False) -> list[Path]:
     """Write ``model`` to ``path``, or a transducer beside it to ``encoder-`` and ``decoder_joint-``, NeMo's names.
 
-    The model is of no more use for training.
+    The graph is of the encoder after ``optimize_for_inference``, so the model trains no more, nor can it be saved.
 
     Args:
         streaming: with caches, for chunks of the encoder's ``att_context_size``; or for whole utterances.
         opset: of ONNX; None for NeMo's choice.
+        int8: quantise the encoder's linear layers (``onnx_graphs.quantize``); decoder and joint network stay float32.
 
     Raises:
-        UserError: for a model that does not stream, or whose features or decoder the metadata has no words for.
+        UserError: for a model that does not stream, or whose features or decoder the metadata has no words for; without
+            the package that writes ONNX or, for ``int8``, ONNX Runtime.
     """
-    import onnx
+    try:
+        import onnx
+    except ImportError as error:
+        raise UserError(f"export needs ONNX ({error}); run `pip install onnx`") from error
+    if int8:
+        check_quantization()
 
     if not hasattr(getattr(model, "encoder", None), "export_cache_support"):
         raise UserError(f"{type(model).__name__} has no encoder that NeMo exports with caches")
     transducer = getattr(model, "cur_decoder", "rnnt" if hasattr(model, "joint") else "ctc") == "rnnt"
     description: dict[str, Any] = {
         "version": VERSION,
-        "model": _model(model),
+        "model": _model(model) | {"weights": "int8" if int8 else "float32"},
         "features": features(model.preprocessor),
         "steps": steps(model) if streaming else None,
         **tokens_of(model, transducer),
     }
     if streaming:
         model.set_export_config({"cache_support": "True"})
+    for_graphs(model.encoder, streaming)
     model.export(str(path), onnx_opset_version=opset)
 
     paths = [path.with_name(f"{part}-{path.name}") for part in ("encoder", "decoder_joint")] if transducer else [path]
+    unfuse_norms(paths[0])
+    if int8:
+        quantize(paths[0])
     graphs = [onnx.load(str(written), load_external_data=False) for written in paths]
     encodings, lengths, *_ = [output.name for output in graphs[0].graph.output] + [None]
     description["inputs"] = {"features": "audio_signal", "lengths": "length"}

@@ -3,7 +3,8 @@
 The key is ``nemo_squeezeformer``. ``version`` counts the changes after which older readers would go wrong; a reader
 refuses those that it does not know. Of a transducer, the encoder's file has it all.
 
-``model``: class, att_context_size, subsampling_factor, and the versions of this package and of NeMo; for people.
+``model``: class, att_context_size, subsampling_factor, weights (``float32``, or ``int8`` in the encoder's linear
+    layers), and the versions of this package and of NeMo; for people.
 
 ``features``: how samples in -1 ... 1 become feature frames. sample_rate; hop and n_fft in samples; window: its values,
     in the middle of n_fft; preemphasis: x[i] - preemphasis * x[i - 1], and the first sample as it is, or null;
