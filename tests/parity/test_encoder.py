@@ -104,7 +104,7 @@ def test_matches_nemo_2_7_3(settings, record_property):
             assert output_lengths.tolist() == expected_lengths.tolist(), length
             assert output.shape == expected.shape
             difference = (valid(output, output_lengths) - valid(expected, output_lengths)).abs().max().item()
-            # The statistics of a batch round: in training NeMo's own is up to 2.4e-5 from what float64 gives, ours 1e-5.
+            # Statistics of a batch round: in training NeMo's own is up to 2.4e-5 from what float64 gives, ours 1e-5.
             assert difference <= (3e-5 if training else 1e-5), (length, training)
             worst = max(worst, difference)
     record_property("largest difference", worst)
