@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from nemo_squeezeformer.core.attention_kernels import PlainKernel
+from nemo_squeezeformer.core.attention_kernels import Operands, PlainKernel
 from nemo_squeezeformer.core.context import Context
 from nemo_squeezeformer.core.frames import Frames
 
@@ -23,19 +23,11 @@ class GraphKernel(PlainKernel):
     needs no padding. In a graph the choice between a block and several is an ``If``, the blocks are a ``Loop``.
     """
 
-    def __call__(
-        self,
-        content: Tensor,
-        k: Tensor,
-        v: Tensor,
-        frames: Frames,
-        dropout: nn.Dropout,
-        position: Tensor | None = None,
-        p: Tensor | None = None,
-    ) -> Tensor:
-        """content, position: (B, H, T, d), k, v: (B, H, S, d), p: (1, H, S + T - 1, d) -> (B, H, T, d)"""
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """(B, H, T, d)"""
+        content, k, v, position, p = operands
         if position is None or p is None:
-            return super().__call__(content, k, v, frames, dropout)
+            return super().__call__(operands, frames, dropout)
         scale = math.sqrt(content.size(-1))
         content, position, k = content / scale, position / scale, k.transpose(-2, -1)
         p = pad(p, (0, 0, 0, 1)).transpose(-2, -1)  # a column more, or the shift of a single frame had none

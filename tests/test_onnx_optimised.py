@@ -23,7 +23,7 @@ from speed_encoders import Encoders
 
 from nemo_squeezeformer import onnx_attention, onnx_export
 from nemo_squeezeformer.__main__ import main
-from nemo_squeezeformer.core.attention_kernels import PlainKernel
+from nemo_squeezeformer.core.attention_kernels import Operands, PlainKernel
 from nemo_squeezeformer.core.frames import Context, Frames
 from nemo_squeezeformer.onnx_attention import GraphKernel
 from nemo_squeezeformer.onnx_stream.metadata import KEY
@@ -94,10 +94,10 @@ def test_attention_of_graphs_equals_the_equation(context, t):
     p = torch.randn(1, 3, 2 * t - 1, 5, generator=generator)
     frames = Frames.of(torch.tensor([t, (t + 1) // 2]), t, context)
     kept = torch.nn.Dropout(0.0)
-    expected = PlainKernel()(content, k, v, frames, kept, position, p)
-    assert_close(GraphKernel()(content, k, v, frames, kept, position, p), expected, atol=1e-5, rtol=0)
+    expected = PlainKernel()(Operands(content, k, v, position, p), frames, kept)
+    assert_close(GraphKernel()(Operands(content, k, v, position, p), frames, kept), expected, atol=1e-5, rtol=0)
     if t > 1:
-        other = GraphKernel()(content, k, v, frames, kept, position, p.flip(2))
+        other = GraphKernel()(Operands(content, k, v, position, p.flip(2)), frames, kept)
         assert (other - expected).abs().max() > 1e-2
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .absorbed_attention import absorbed_attention, absorbs
-from .attention_kernels import PlainKernel
+from .attention_kernels import Operands, PlainKernel
 from .frames import Frames
 from .streaming import LayerState, with_left_context
 
@@ -63,7 +63,7 @@ class MultiHeadAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
         """q: (B, H, T, D / H), k, v: (B, H, S, D / H) -> (B, H, T, D / H)"""
-        return self.kernel(q, k, v, frames, self.dropout)
+        return self.kernel(Operands(q, k, v), frames, self.dropout)
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, H, T, D / H)"""
@@ -104,7 +104,7 @@ class RelPositionAttention(MultiHeadAttention):
         assert positions is not None
         p = self.heads(self.linear_pos(positions)[None])  # (1, H, S + T - 1, D / H)
         content, position = q + self.pos_bias_u[:, None], q + self.pos_bias_v[:, None]
-        return self.kernel(content, k, v, frames, self.dropout, position, p)
+        return self.kernel(Operands(content, k, v, position, p), frames, self.dropout)
 
 
 def position_biases(d_model: int, n_heads: int) -> tuple[nn.Parameter, nn.Parameter]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .attention_kernels import SDPA, PlainKernel
+from .attention_kernels import SDPA, Operands, PlainKernel
 from .frames import Frames
 from .graphs import in_graph
 from .query_blocks import QueryBlocks
@@ -28,24 +28,15 @@ class ByUse(PlainKernel):
         self.inference, self.gradients, self.graphs = inference, gradients, graphs
         self.elsewhere = elsewhere or gradients
 
-    def __call__(
-        self,
-        content: Tensor,
-        k: Tensor,
-        v: Tensor,
-        frames: Frames,
-        dropout: nn.Dropout,
-        position: Tensor | None = None,
-        p: Tensor | None = None,
-    ) -> Tensor:
-        """content, position: (B, H, T, d), k, v: (B, H, S, d), p: (1, H, S + T - 1, d) -> (B, H, T, d)"""
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """(B, H, T, d)"""
         if in_graph():
             kernel = self.graphs
-        elif torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (content, k, v, p)):
-            kernel = self.gradients if content.device.type == "cpu" else self.elsewhere
+        elif torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands):
+            kernel = self.gradients if operands.v.device.type == "cpu" else self.elsewhere
         else:
             kernel = self.inference
-        return kernel(content, k, v, frames, dropout, position, p)
+        return kernel(operands, frames, dropout)
 
 
 def choose_kernel(attention: str, sdpa_backends: tuple[str, ...] | None) -> PlainKernel:

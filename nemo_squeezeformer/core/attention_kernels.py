@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -16,23 +17,22 @@ from .frames import Frames
 MULTIPLES = {"cuda": 8}  # of which the head size must be for the fused kernels of a device; those of s and m are 49, 81
 
 
+class Operands(NamedTuple):
+    """What attention multiplies, by heads. Where it knows no positions, the last two are None."""
+
+    content: Tensor  # (B, H, T, d)  queries as they meet keys
+    k: Tensor  # (B, H, S, d)
+    v: Tensor  # (B, H, S, d)
+    position: Tensor | None = None  # (B, H, T, d)  queries as they meet positions
+    p: Tensor | None = None  # (1, H, S + T - 1, d)  positions
+
+
 class PlainKernel:
-    """Attention written out. Kernels are no modules: the weights are the attention's, and so is its dropout.
+    """Attention written out. Kernels are no modules: the weights are the attention's, and so is its dropout."""
 
-    ``content`` and ``position`` are the queries as they meet keys and positions; without positions both are None.
-    """
-
-    def __call__(
-        self,
-        content: Tensor,
-        k: Tensor,
-        v: Tensor,
-        frames: Frames,
-        dropout: nn.Dropout,
-        position: Tensor | None = None,
-        p: Tensor | None = None,
-    ) -> Tensor:
-        """content, position: (B, H, T, d), k, v: (B, H, S, d), p: (1, H, S + T - 1, d) -> (B, H, T, d)"""
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """(B, H, T, d)"""
+        content, k, v, position, p = operands
         scores = content @ k.transpose(-2, -1)
         if position is not None and p is not None:
             scores = scores + position_scores(position, p, k.size(2))
@@ -62,17 +62,9 @@ class SDPA(PlainKernel):
             )
         self.backends = [SDPBackend.__members__[name] for name in backends or ()]
 
-    def __call__(
-        self,
-        content: Tensor,
-        k: Tensor,
-        v: Tensor,
-        frames: Frames,
-        dropout: nn.Dropout,
-        position: Tensor | None = None,
-        p: Tensor | None = None,
-    ) -> Tensor:
-        """content, position: (B, H, T, d), k, v: (B, H, S, d), p: (1, H, S + T - 1, d) -> (B, H, T, d)"""
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """(B, H, T, d)"""
+        content, k, v, position, p = operands
         blocked = None if frames.blocked is None else frames.blocked[:, None]  # (B, 1, T, S)
         bias = None
         if position is not None and p is not None:

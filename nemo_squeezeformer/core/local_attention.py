@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .attention import RelPositionAttention
 from .attention_choice import ByUse
+from .attention_kernels import Operands
 from .frames import Frames
 from .window_blocks import WindowsInTurn
 from .windows import AllWindows, Tokens
@@ -71,7 +72,7 @@ class LocalAttention(RelPositionAttention):
         p = self.heads(self.linear_pos(positions)[None])  # (1, H, left + right + 1, D / H)
         content, position = q + self.pos_bias_u[:, None], q + self.pos_bias_v[:, None]
         kernel = local_kernel(Tokens(scores, v[:, :, at]))
-        seen = kernel(content, k, v, frames, self.dropout, position, p)
+        seen = kernel(Operands(content, k, v, position, p), frames, self.dropout)
 
         padding = frames.padding[:, None, None]  # (B, 1, 1, T)
         scores = (global_q[:, :, at] @ global_k.transpose(-2, -1)).masked_fill(padding, -10000.0)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .attention_kernels import PlainKernel
+from .attention_kernels import Operands, PlainKernel
 from .frames import Frames
 
 LEAST, MOST = 64, 256  # queries in a block on a CPU
@@ -21,17 +21,9 @@ CACHED, FILLING = 2**20, 2**26  # scores of a block: those that stay in a CPU's 
 class QueryBlocks(PlainKernel):
     """What ``PlainKernel`` gives, for inference, in memory that grows with T and not with its square."""
 
-    def __call__(
-        self,
-        content: Tensor,
-        k: Tensor,
-        v: Tensor,
-        frames: Frames,
-        dropout: nn.Dropout,
-        position: Tensor | None = None,
-        p: Tensor | None = None,
-    ) -> Tensor:
-        """content, position: (B, H, T, d), k, v: (B, H, S, d), p: (1, H, S + T - 1, d) -> (B, H, T, d)"""
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """(B, H, T, d)"""
+        content, k, v, position, p = operands
         b, h, t, d = content.size()
         s = k.size(2)
         content = content / math.sqrt(d)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .attention_kernels import PlainKernel
+from .attention_kernels import Operands, PlainKernel
 from .context import Context
 from .frames import Frames
 from .query_blocks import diagonals
@@ -28,22 +28,13 @@ BLOCK = 128  # queries at most: so few that the scores of a block stay in a core
 class RecomputedAttention(PlainKernel):
     """What ``PlainKernel`` gives, for training; the weights that dropout leaves out are drawn again from a seed."""
 
-    def __call__(
-        self,
-        content: Tensor,
-        k: Tensor,
-        v: Tensor,
-        frames: Frames,
-        dropout: nn.Dropout,
-        position: Tensor | None = None,
-        p: Tensor | None = None,
-    ) -> Tensor:
-        """content, position: (B, H, T, d), k, v: (B, H, S, d), p: (1, H, S + T - 1, d) -> (B, H, T, d)"""
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """(B, H, T, d)"""
         rate = dropout.p if dropout.training else 0.0
         if frames.past or rate == 1.0:  # a stream, whose keys are more than its queries; or no weights at all
-            return super().__call__(content, k, v, frames, dropout, position, p)
-        blocks = Blocks(frames.lengths.tolist(), content.size(2), frames.context)
-        return _attention(*low_precision(content, k, v, position, p), blocks, rate)
+            return super().__call__(operands, frames, dropout)
+        blocks = Blocks(frames.lengths.tolist(), operands.content.size(2), frames.context)
+        return _attention(*low_precision(*operands), blocks, rate)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .attention_kernels import Operands
 from .frames import Frames
 from .windows import AllWindows, along_the_band, block_of
 
@@ -16,17 +17,9 @@ LEAST = {"cpu": 64, "cuda": 512}  # queries in a block: their scores stay in a C
 class WindowsInTurn(AllWindows):
     """What ``AllWindows`` gives. A window's keys are a piece of all keys as they lie, so none are copied."""
 
-    def __call__(
-        self,
-        content: Tensor,
-        k: Tensor,
-        v: Tensor,
-        frames: Frames,
-        dropout: nn.Dropout,
-        position: Tensor | None = None,
-        p: Tensor | None = None,
-    ) -> Tensor:
-        """content, position, k, v: (B, H, T, d), p: (1, H, left + right + 1, d) -> (B, H, T, d)"""
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """(B, H, T, d); of positions, ``p`` has those in the window alone: (1, H, left + right + 1, d)"""
+        content, k, v, position, p = operands
         assert position is not None and p is not None
         (b, h, t, d), left, right = content.shape, frames.context.left, frames.context.right
         scale = 1.0 / math.sqrt(d)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from .attention_kernels import PlainKernel
+from .attention_kernels import Operands, PlainKernel
 from .context import Context
 from .frames import Frames, overlapping
 
@@ -34,17 +34,9 @@ class AllWindows(PlainKernel):
     def __init__(self, tokens: Tokens | None = None):
         self.tokens = tokens
 
-    def __call__(
-        self,
-        content: Tensor,
-        k: Tensor,
-        v: Tensor,
-        frames: Frames,
-        dropout: nn.Dropout,
-        position: Tensor | None = None,
-        p: Tensor | None = None,
-    ) -> Tensor:
-        """content, position, k, v: (B, H, T, d), p: (1, H, left + right + 1, d) -> (B, H, T, d)"""
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """(B, H, T, d); of positions, ``p`` has those in the window alone: (1, H, left + right + 1, d)"""
+        content, k, v, position, p = operands
         assert position is not None and p is not None
         windows, scale = Windows.of(frames.context, content.size(2)), 1.0 / math.sqrt(content.size(-1))
         scores = windows.queries(scale * content) @ windows.keys(k).transpose(-2, -1)  # (B, H, N, Q, W)

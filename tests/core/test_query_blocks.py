@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core import query_blocks
-from nemo_squeezeformer.core.attention_kernels import SDPA, PlainKernel
+from nemo_squeezeformer.core.attention_kernels import SDPA, Operands, PlainKernel
 from nemo_squeezeformer.core.context import Context
 from nemo_squeezeformer.core.frames import Frames
 from nemo_squeezeformer.core.optimized import head_blocks
@@ -45,15 +45,15 @@ def test_blocks_give_what_the_equation_gives(kernel, context, small_blocks):
         for lengths in ([t, t], [t, max(1, t // 2)]):
             frames, given = Frames.of(torch.tensor(lengths), t, context), inputs(2, t, t)
             assert frames.padded == (lengths[1] < t)
-            expected = PlainKernel()(**given, frames=frames, dropout=KEEP)
-            assert_close(kernel(**given, frames=frames, dropout=KEEP), expected, atol=1e-5, rtol=0)
+            expected = PlainKernel()(Operands(**given), frames, KEEP)
+            assert_close(kernel(Operands(**given), frames, KEEP), expected, atol=1e-5, rtol=0)
             if t > 1:
                 other = given | {"p": given["p"].roll(1, dims=2)}
-                assert (kernel(**other, frames=frames, dropout=KEEP) - expected).abs().max() > 0.01
+                assert (kernel(Operands(**other), frames, KEEP) - expected).abs().max() > 0.01
             for name in ("position", "p"):
                 given.pop(name)
-            expected = PlainKernel()(**given, frames=frames, dropout=KEEP)
-            assert_close(kernel(**given, frames=frames, dropout=KEEP), expected, atol=1e-5, rtol=0)
+            expected = PlainKernel()(Operands(**given), frames, KEEP)
+            assert_close(kernel(Operands(**given), frames, KEEP), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("context", [Context(9, 4), Context(8, 0, 4), Context(4, 0, 8)], ids=str)
@@ -62,15 +62,15 @@ def test_streams_give_what_the_equation_gives(kernel, context, small_blocks):
     for t, past in ((4, 8), (8, 9), (3, 1), (8, 0)):
         cached, lengths = torch.tensor([past, past // 2, 0]), torch.tensor([t, t, max(1, t - 2)])
         frames, given = Frames.of_stream(lengths, t, context, cached, past, t), inputs(3, t, past + t)
-        expected = PlainKernel()(**given, frames=frames, dropout=KEEP)
-        assert_close(kernel(**given, frames=frames, dropout=KEEP), expected, atol=1e-5, rtol=0)
+        expected = PlainKernel()(Operands(**given), frames, KEEP)
+        assert_close(kernel(Operands(**given), frames, KEEP), expected, atol=1e-5, rtol=0)
 
 
 def test_blocks_look_at_no_key_out_of_reach():
     frames, given = Frames.of(torch.tensor([600]), 600, Context(8, 8)), inputs(1, 600, 600)
     for name in ("k", "v"):
         given[name][:, :, 400:] = math.nan
-    attended = QueryBlocks()(**given, frames=frames, dropout=KEEP)
+    attended = QueryBlocks()(Operands(**given), frames, KEEP)
     assert attended[:, :, :250].isfinite().all() and attended[:, :, 400:].isnan().all()
 
 

@@ -18,7 +18,7 @@ from nemo_squeezeformer.core import (
     recomputed_attention,
     training_forms,
 )
-from nemo_squeezeformer.core.attention_kernels import SDPA, PlainKernel
+from nemo_squeezeformer.core.attention_kernels import SDPA, Operands, PlainKernel
 from nemo_squeezeformer.core.context import Context
 from nemo_squeezeformer.core.dropout import Dropout
 from nemo_squeezeformer.core.frames import Frames
@@ -130,9 +130,9 @@ def test_recomputed_attention_has_the_gradients_of_the_equation(context, t, rate
     p = torch.randn(1, 3, 2 * t - 1, 5, dtype=torch.double, requires_grad=True)
     content, k, v, position = given
     torch.manual_seed(5)
-    ours = RecomputedAttention()(content, k, v, frames, nn.Dropout(rate), position, p)
+    ours = RecomputedAttention()(Operands(content, k, v, position, p), frames, nn.Dropout(rate))
     torch.manual_seed(5)
-    theirs = PlainKernel()(content, k, v, frames, Kept(frames, t, rate), position, p)
+    theirs = PlainKernel()(Operands(content, k, v, position, p), frames, Kept(frames, t, rate))
     assert_close(ours, theirs)
     upstream = torch.randn_like(theirs)
     for a, b in zip(
@@ -140,7 +140,7 @@ def test_recomputed_attention_has_the_gradients_of_the_equation(context, t, rate
     ):
         assert_close(a, b)
     if t > 6 and rate:  # the control: other weights left out are another result
-        other = RecomputedAttention()(content, k, v, frames, nn.Dropout(rate), position, p)
+        other = RecomputedAttention()(Operands(content, k, v, position, p), frames, nn.Dropout(rate))
         assert not torch.allclose(other, theirs)
 
 
@@ -264,8 +264,8 @@ def test_heads_filled_up_for_fused_kernels_have_the_gradients_of_the_equation(t,
     given = [torch.randn(2, 3, t, 49, dtype=torch.double, requires_grad=True) for _ in range(4)]
     p = torch.randn(1, 3, 2 * t - 1, 49, dtype=torch.double, requires_grad=True)
     content, k, v, position = given
-    ours = SDPA()(content, k, v, frames, nn.Dropout(0.0), position, p)
-    theirs = PlainKernel()(content, k, v, frames, nn.Dropout(0.0), position, p)
+    ours = SDPA()(Operands(content, k, v, position, p), frames, nn.Dropout(0.0))
+    theirs = PlainKernel()(Operands(content, k, v, position, p), frames, nn.Dropout(0.0))
     assert ours.shape == theirs.shape
     assert_close(ours, theirs)
     upstream = torch.randn_like(theirs)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention_choice import ByUse
-from ..attention_kernels import PlainKernel
+from ..attention_kernels import Operands, PlainKernel
 from ..frames import Frames
 from ..query_blocks import QueryBlocks, diagonals
 from .fast_linear import packing_pays
@@ -21,20 +21,12 @@ QUERIES = 256  # in a block
 class HeadBlocks(QueryBlocks):
     """What ``QueryBlocks`` gives, on a CPU in float32 without what padding would compute."""
 
-    def __call__(
-        self,
-        content: Tensor,
-        k: Tensor,
-        v: Tensor,
-        frames: Frames,
-        dropout: nn.Dropout,
-        position: Tensor | None = None,
-        p: Tensor | None = None,
-    ) -> Tensor:
-        """content, position: (B, H, T, d), k, v: (B, H, S, d), p: (1, H, S + T - 1, d) -> (B, H, T, d)"""
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """(B, H, T, d)"""
+        content, k, v, position, p = operands
         b, h, t, d = content.shape
         if not pays(content, k, frames) or position is None or p is None:
-            return super().__call__(content, k, v, frames, dropout, position, p)
+            return super().__call__(operands, frames, dropout)
         scale = 1.0 / math.sqrt(d)
         attended = content.new_zeros(b, t, h, d).transpose(1, 2)
         for head in range(h):
