@@ -141,7 +141,7 @@ def test_compiled_training_gives_the_same_gradients(quick_compiler, checkpointin
         expected, all_kept = step(plain, length)
         output, kept = step(compiled, length)
         assert_close(output, expected, atol=1e-5, rtol=0)
-        assert_same(compiled, plain, atol=1e-4)  # float32 sums in another order
+        assert_same(compiled, plain, atol=3e-4)  # float32 sums in another order; of some gradients all but that cancels
         assert not checkpointing or kept < 0.6 * all_kept
     assert counters["stats"]["unique_graphs"] <= 2
 
