@@ -74,7 +74,7 @@ def gradient_of_weight(x: Tensor, grad: Tensor, kernel: int, left: int) -> Tenso
     b, u, c = grad.shape
     n, width = -(-u // BLOCK), BLOCK + kernel - 1
     end = n * BLOCK
-    blocks = pad(grad.permute(2, 0, 1), (0, end - u)).view(c, b * n, BLOCK)
+    blocks = pad(grad.permute(2, 0, 1), (0, end - u)).reshape(c, b * n, BLOCK)
     x = pad(x.permute(2, 0, 1), (left, end + kernel - 1 - left - x.size(1)))  # (C, B, end + K - 1)
     seen = x.unfold(2, width, BLOCK).reshape(c, b * n, width)
     product = blocks.transpose(1, 2) @ seen  # (C, BLOCK, width)

@@ -80,6 +80,18 @@ def test_a_depthwise_convolution_by_frames_is_pytorchs_with_its_gradients(kind, 
             assert_close(depthwise(conv, x, left, right), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("t", [16, 17, 32])
+def test_gradients_may_lie_in_memory_as_a_batch_norm_leaves_them(t):
+    conv, x = nn.Conv1d(6, 6, 7, groups=6), torch.randn(3, t, 6, requires_grad=True)
+    upstream = torch.randn(3, 6, t).transpose(1, 2)  # (B, T, C) of (B, C, T)
+    wanted = [x, *conv.parameters()]
+    actual = torch.autograd.grad(depthwise(conv, x, 3, 3), wanted, upstream)
+    padded = nn.functional.pad(x.transpose(1, 2), (3, 3))
+    expected = torch.autograd.grad(conv(padded).transpose(1, 2), wanted, upstream)
+    for a, b in zip(actual, expected):
+        assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
 def test_a_convolution_with_a_hook_computes_itself():
     conv, x = nn.Conv1d(8, 8, 7, groups=8), torch.randn(3, 20, 8)
     expected = depthwise(conv, x, 3, 3)
