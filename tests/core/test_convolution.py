@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -90,6 +92,12 @@ def test_gradients_may_lie_in_memory_as_a_batch_norm_leaves_them(t):
     expected = torch.autograd.grad(conv(padded).transpose(1, 2), wanted, upstream)
     for a, b in zip(actual, expected):
         assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_few_channels_in_bfloat16_are_convolved_too():
+    conv, x = nn.Conv1d(16, 16, 31, groups=16), torch.randn(1, 33, 16)
+    low = depthwise(copy.deepcopy(conv).bfloat16(), x.bfloat16(), 15, 15)
+    assert_close(low.float(), depthwise(conv, x, 15, 15), atol=0.05, rtol=0)
 
 
 def test_a_convolution_with_a_hook_computes_itself():
