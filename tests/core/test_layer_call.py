@@ -49,7 +49,9 @@ def step(model: SqueezeformerEncoder, length: int = 101, seed: int = 0) -> tuple
 def assert_same(model: SqueezeformerEncoder, expected: SqueezeformerEncoder, atol: float = 0.0) -> None:
     """Gradients, batch norms' statistics and how many batches they have counted."""
     for (name, p), (_, q) in zip(model.named_parameters(), expected.named_parameters()):
-        assert_close(p.grad, q.grad, atol=atol, rtol=atol, msg=lambda text, name=name: f"{name}: {text}")
+        # Of a bias before a batch norm all cancels but rounding.
+        allowed = 3 * atol if name.endswith("depthwise_conv.bias") else atol
+        assert_close(p.grad, q.grad, atol=allowed, rtol=atol, msg=lambda text, name=name: f"{name}: {text}")
     for (name, b), (_, c) in zip(model.named_buffers(), expected.named_buffers()):
         assert_close(b, c, atol=atol, rtol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
@@ -141,7 +143,7 @@ def test_compiled_training_gives_the_same_gradients(quick_compiler, checkpointin
         expected, all_kept = step(plain, length)
         output, kept = step(compiled, length)
         assert_close(output, expected, atol=1e-5, rtol=0)
-        assert_same(compiled, plain, atol=3e-4)  # float32 sums in another order; of some gradients all but that cancels
+        assert_same(compiled, plain, atol=1e-4)  # float32 sums in another order
         assert not checkpointing or kept < 0.6 * all_kept
     assert counters["stats"]["unique_graphs"] <= 2
 

@@ -48,6 +48,7 @@ def batches() -> Iterator[tuple[Tensor, Tensor]]:
     for t in (5, 61, 160):
         yield features(3, t, seed=t), torch.tensor([t, max(t // 2, 1), max(t - 9, 1)])
     yield features(2, 97), torch.tensor([97, 97])
+    yield features(3, 128), torch.tensor([128, 128, 100])  # whole blocks of the depthwise convolution's gradient
     yield features(2, 64), torch.tensor([64, 0])
 
 
