@@ -107,18 +107,14 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
             ValueError: for caches of another encoder, or of another ``att_context_size``.
         """
         caches = all_or_none(cache_last_channel, cache_last_time, cache_last_channel_len, audio_signal.size(0))
-        if not bypass_pre_encode:
-            x, lengths = self.subsample(audio_signal, length, absent=caches and self.absent(caches))
-        elif length is None:
-            x, lengths = (
-                audio_signal,
-                torch.full(audio_signal.shape[:1], audio_signal.size(1), device=audio_signal.device),
-            )
-        else:
-            x, lengths = audio_signal, length.long()
+        if bypass_pre_encode:
+            all_valid = audio_signal.new_full(audio_signal.shape[:1], audio_signal.size(1), dtype=torch.long)
+            x, lengths = audio_signal, all_valid if length is None else length.long()
+        elif caches is not None:
+            x, lengths = self.subsample(audio_signal, length, absent=self.absent(caches))
         if caches is not None:
             return self.stream(x, lengths, caches, before_chunk=not bypass_pre_encode)
-        x, lengths = self.encode(x, lengths)
+        x, lengths = self.encode(x, lengths) if bypass_pre_encode else super().forward(audio_signal, length)
         if self.is_access_enabled(getattr(self, "model_guid", None)):
             self.align_records(x.size(2), lengths)
         return x, lengths
@@ -140,26 +136,34 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         if layer in self.access_cfg.get("interctc", {}).get("capture_layers", []):
             output = x if self.out_proj is None else self.out_proj(x)
             self.register_accessible_tensor(name=f"interctc/layer_output_{layer}", tensor=output.transpose(1, 2))
-            self.register_accessible_tensor(name=f"interctc/layer_length_{layer}", tensor=frames.lengths)
+            lengths = frames.lengths if frames.valid is None else frames.valid
+            self.register_accessible_tensor(name=f"interctc/layer_length_{layer}", tensor=lengths)
 
     def align_records(self, t: int, lengths: Tensor) -> None:
-        """Repeats the recorded frames of layers inside the U-Net, so that features of all layers are ``t`` frames long.
+        """Repeats the recorded frames of layers inside the U-Net, so that features of all layers are ``t`` frames long;
+        those of ``variant="original"`` without the frame past the end that its masks let in.
 
         Self-supervised losses hold a layer's frames against the encoder's lengths, and feature extractors stack those
         of several layers. InterCTC alone decodes each layer for itself, at its own rate and lengths. Both record under
         the same names; only an extractor's request says how tensors are handed over (``detach``, ``convert_to_cpu``).
         """
         records = self.get_module_registry(self)
-        for record in records.values():
+        for name, record in records.items():
             if "encoder" in record:
-                record["encoder"][-1] = repeat_frames(record["encoder"][-1], t, dim=1)
+                record["encoder"][-1] = self.at_full_rate(record["encoder"][-1], t, int(name.rsplit(".")[-1]), dim=1)
         if "detach" not in self.access_cfg:
             return
         record = records.get("", {})
         for name, outputs in record.items():
-            if name.startswith("interctc/layer_output_") and outputs[-1].size(2) < t:
+            if name.startswith("interctc/layer_output_"):
                 shorter = record[name.replace("output", "length")]
-                outputs[-1], shorter[-1] = repeat_frames(outputs[-1], t, dim=2), lengths.to(shorter[-1].device)
+                outputs[-1] = self.at_full_rate(outputs[-1], t, int(name.rsplit("_")[-1]), dim=2)
+                shorter[-1] = lengths.to(shorter[-1].device)
+
+    def at_full_rate(self, x: Tensor, t: int, layer: int, dim: int) -> Tensor:
+        """The output of ``layer``, frames along ``dim``, made ``t`` frames, as the U-Net's way back up repeats them."""
+        step = 2 ** self.span.depth(layer)
+        return x if x.size(dim) == t and step == 1 else x.index_select(dim, torch.arange(t, device=x.device) // step)
 
     def freeze(self) -> None:
         """Evaluation mode, and no gradient for any parameter; which had one is kept for ``unfreeze(partial=True)``."""
@@ -177,9 +181,9 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         super().unfreeze(partial=partial)
         self.train(train)
 
-    def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None) -> Frames:
+    def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None, seen: Tensor | None = None) -> Frames:
         """Lengths and masks of (B, T, D) subsampled features."""
-        frames = super().frames(x, lengths, state)
+        frames = super().frames(x, lengths, state, seen)
         return frames if self.use_pad_mask else frames.without_padding()
 
     def enable_pad_mask(self, on: bool = True) -> bool:
@@ -260,11 +264,3 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
             ValueError: for anything but -1, 1 or a power of 2.
         """
         self.pre_encode.batch_chunks = conv_chunks(subsampling_conv_chunking_factor)
-
-
-def repeat_frames(x: Tensor, t: int, dim: int) -> Tensor:
-    """``x`` with its ceil(t / 2^n) frames along ``dim`` made ``t``, as the U-Net's way back up repeats them."""
-    factor = 1
-    while -(-t // factor) > x.size(dim):
-        factor *= 2
-    return x if factor == 1 else x.index_select(dim, torch.arange(t, device=x.device) // factor)

@@ -10,6 +10,7 @@ from nemo.core.classes.exportable import Exportable
 from nemo.core.neural_types import ChannelType, NeuralType
 from torch import Tensor
 
+from nemo_squeezeformer import core
 from nemo_squeezeformer.core.layer_call import plain
 
 CACHE = NeuralType(("B", "D", "D", "D"), ChannelType(), optional=True)  # the batch alone varies
@@ -64,7 +65,7 @@ class Exported(Exportable):
         call, self.call_layer = self.call_layer, plain
         try:
             if cache_last_channel is None:
-                return self.encode(*self.subsample(audio_signal, length))
+                return core.SqueezeformerEncoder.forward(self, audio_signal, length)
             assert cache_last_time is not None and cache_last_channel_len is not None
             caches = (cache_last_channel.transpose(0, 1), cache_last_time.transpose(0, 1), cache_last_channel_len)
             x, lengths = self.subsample(audio_signal, length, absent=self.absent(caches))

@@ -161,7 +161,9 @@ LOCAL = {"self_attention_model": "rel_pos_local_attn", "att_context_size": [8, 4
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"att_context_size": [8, 4]}, CHUNKS, LOCAL], ids=["full", "limited", "dcc", "local"]
+    "settings",
+    [{}, {"att_context_size": [8, 4]}, CHUNKS, LOCAL, {"variant": "original"}],
+    ids=["full", "limited", "dcc", "local", "original"],
 )
 def test_onnx_runtime_equals_torch_for_odd_even_and_padded_input(tmp_path, settings):
     import onnxruntime

@@ -78,6 +78,25 @@ def test_every_layers_features_come_at_the_encoders_frame_rate(extractor):
     assert_close(outputs[2][:, :, 1::2], own[2], atol=0, rtol=0)
 
 
+def test_the_frame_past_the_end_that_the_original_sees_is_no_feature():
+    made, x, lengths = encoder(variant="original"), features(2, 8), torch.tensor([8, 5])
+    with on_record(interctc={"capture_layers": [0, 1, 2, 3]}):
+        made(audio_signal=x, length=lengths)
+    own = [made._registry[f"interctc/layer_output_{i}"][0] for i in range(4)]
+    assert [output.size(2) for output in own] == [3, 2, 2, 3]
+    assert [made._registry[f"interctc/layer_length_{i}"][0].tolist() for i in range(4)] == [
+        [2, 2],
+        [1, 1],
+        [1, 1],
+        [2, 2],
+    ]
+    made.reset_registry()
+    outputs, valid = extractors()[0](made, layer_idx_list=[0, 1, 3])(x, lengths)
+    for output, layer in zip(outputs, (own[0], own[1][:, :, :1].repeat(1, 1, 2), own[3])):
+        assert_close(output, layer[:, :, :2], atol=0, rtol=0)
+    assert [length.tolist() for length in valid[:3]] == [[2, 2]] * 3
+
+
 @pytest.mark.parametrize("mode", ["cat", "sum", "mean", "weighted_sum"])
 def test_nemos_aggregators_join_layers_of_both_rates(mode):
     from nemo.collections.asr.modules.ssl_modules.multi_layer_feat import Aggregator

@@ -23,8 +23,9 @@ from .optimized.optimize import optimize
 from .positions import build_positions
 from .stochastic_depth import drop_layer, drop_probabilities
 from .streaming import BEGUN, EncoderState
-from .subsampling import CAUSAL, CENTRED, STREAMED, build_subsampling, conv_chunks
+from .subsampling import CAUSAL, STREAMED, build_subsampling, conv_chunks
 from .temporal_unet import Span, TimeReduction, build_spans, refuse_reduction, upsample
+from .variant import choose_variant
 
 Self = TypeVar("Self", bound="SqueezeformerEncoder")
 
@@ -100,6 +101,9 @@ class SqueezeformerEncoder(nn.Module):
         gradient_checkpointing: in training, keep only the inputs of the layers and compute what is inside them again on
             the way back: less memory, the same gradients, more time.
         compile: run the layers through ``torch.compile``, which takes a while at first. Not when exporting.
+        variant: ``nemo``, or ``original``, the network of the authors' own checkpoints: subsampling and time reduction
+            look ahead only, into zeros without end after the features; attention and convolutions mostly see a frame
+            more than is output; norms have Keras' eps, 1e-3. It does not stream.
 
     Raises:
         ValueError: names the setting that is wrong, and what it may be.
@@ -164,6 +168,7 @@ class SqueezeformerEncoder(nn.Module):
         stochastic_depth_start_layer: int = 1,
         gradient_checkpointing: bool = False,
         compile: bool = False,
+        variant: str = "nemo",
     ):
         super().__init__()
         if d_model % 2:
@@ -171,6 +176,9 @@ class SqueezeformerEncoder(nn.Module):
         self.feat_in, self.d_model, self.conv_norm_type = feat_in, d_model, conv_norm_type
         self.feat_out = d_model if feat_out == -1 else feat_out
         refuse_reduction(reduction, reduction_position, reduction_factor)
+        self.variant = choose_variant(
+            variant, subsampling, subsampling_factor, streaming=streaming, causal_downsampling=causal_downsampling
+        )
         if streaming:
             att_context_style, conv_context_size = streamed(
                 causal_downsampling, att_context_style, conv_context_style, conv_context_size
@@ -197,7 +205,7 @@ class SqueezeformerEncoder(nn.Module):
         self.xscale = math.sqrt(d_model) if xscaling else 1.0
 
         channels = d_model if subsampling_conv_channels == -1 else subsampling_conv_channels
-        margins = STREAMED if streaming else CAUSAL if causal_downsampling else CENTRED
+        margins = STREAMED if streaming else CAUSAL if causal_downsampling else self.variant.margins
         self.pre_encode = build_subsampling(subsampling, feat_in, d_model, subsampling_factor, channels, margins)
         self.pre_encode.batch_chunks = conv_chunks(subsampling_conv_chunking_factor)
         self.dropout_emb = dropout_emb
@@ -221,9 +229,10 @@ class SqueezeformerEncoder(nn.Module):
         )
         self.time_reduce_layer = self.time_recovery_layer = None
         for branch in self.span.all_branches():
-            setattr(self, f"time_reduce_layer{branch.suffix}", TimeReduction(d_model))
+            setattr(self, f"time_reduce_layer{branch.suffix}", TimeReduction(d_model, self.variant.reduction_left))
             setattr(self, f"time_recovery_layer{branch.suffix}", nn.Linear(d_model, d_model))
         self.out_proj = nn.Linear(d_model, self.feat_out) if self.feat_out != d_model else None
+        self.variant.settle(self)
 
     def forward(
         self, features: Tensor, lengths: Tensor | None = None, state: EncoderState | None = None
@@ -233,8 +242,20 @@ class SqueezeformerEncoder(nn.Module):
         Without ``lengths`` all T frames are valid. With ``state`` (``init_state``), the features are the next chunk of
         a stream: whole chunks until the last, which may be shorter.
         """
-        x, lengths = self.subsample(features, lengths, state)  # T is at the encoder's rate from here on
-        return self.encode(x, lengths, state)
+        x, valid = self.subsample(features, lengths, state)  # T is at the encoder's rate from here on
+        seen = self.seen(features, lengths)
+        x, valid = self.encode(x, valid, state, seen)
+        t = (features.size(2) + self.subsampling_factor - 1) // self.subsampling_factor
+        return x if seen is None else x[..., :t], valid
+
+    def seen(self, features: Tensor, lengths: Tensor | None) -> Tensor | None:
+        """(B,) how many frames masks let in; None where it is as many as are valid."""
+        margins = self.variant.margins
+        if not margins.endless:
+            return None
+        if lengths is None:
+            lengths = torch.full((features.size(0),), features.size(2), device=features.device)
+        return margins.frames(lengths.long(), stages=self.subsampling_factor.bit_length() - 1)
 
     def subsample(
         self, features: Tensor, lengths: Tensor | None, state: EncoderState | None = None, absent: Tensor | None = None
@@ -249,9 +270,11 @@ class SqueezeformerEncoder(nn.Module):
         given = {name: value for name, value in (("state", state), ("absent", absent)) if value is not None}
         return self.pre_encode(features.transpose(1, 2), lengths.long(), **given)
 
-    def encode(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
-        """(B, T, D) subsampled features -> (B, D, T)"""
-        frames = self.frames(x, lengths, state)
+    def encode(
+        self, x: Tensor, lengths: Tensor, state: EncoderState | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T, D) subsampled features -> (B, D, T); masks let in ``seen`` (B,) frames, None for ``lengths``."""
+        frames = self.frames(x, lengths, state, seen)
         x, positions = self.pos_enc(x * self.xscale, frames)
         x = self.pre_ln(self.dropout(x))
         x = self.run(self.span, x, frames, positions, state)
@@ -290,11 +313,11 @@ class SqueezeformerEncoder(nn.Module):
             x = drop_layer(output, x, self.layer_drop_probs[i]) if drop else output
         return x
 
-    def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None) -> Frames:
+    def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None, seen: Tensor | None = None) -> Frames:
         """Lengths and masks of (B, T, D) subsampled features."""
         context, t = self.contexts.of(self.training), x.size(1)
         if state is None:
-            return Frames.of(lengths, t, context)
+            return Frames.of(lengths, t, context) if seen is None else Frames.of(seen, t, context, valid=lengths)
         cached, advance = state.cached, state.frames(t)
         state.cached = (cached + advance).clamp(max=max(state.past, BEGUN))
         return Frames.of_stream(lengths, t, context, cached, state.past, advance)

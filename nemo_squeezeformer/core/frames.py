@@ -16,7 +16,7 @@ from .graphs import in_graph
 class Frames:
     """Lengths and masks of a batch. S keys are the T frames at hand after the ``past`` ones that a stream remembers."""
 
-    lengths: Tensor  # (B,)
+    lengths: Tensor  # (B,) of what masks let in
     padding: Tensor  # (B, T)  True at padding
     absent: Tensor  # (B, S)  True at keys that are none: padding, and what a stream has not seen yet
     context: Context  # in frames of this rate
@@ -24,15 +24,16 @@ class Frames:
     step: int = 1  # how many frames of the full rate are one here
     past: int = 0  # frames that a stream remembers, valid ones last
     advance: int = 0  # frames at hand by which a stream moves on; it sees the others again
+    valid: Tensor | None = None  # (B,) of what is output, where that is less
     mask: Tensor | None = None  # ``blocked``, for a graph that would have to compute it in each layer
 
     @classmethod
-    def of(cls, lengths: Tensor, t: int, context: Context) -> Frames:
-        """Masks for ``t`` frames of which ``lengths`` (B,) are valid."""
+    def of(cls, lengths: Tensor, t: int, context: Context, valid: Tensor | None = None) -> Frames:
+        """Masks for ``t`` frames of which they let in ``lengths`` (B,), and of these ``valid`` (B,) are output."""
         padding = torch.arange(t, device=lengths.device) >= lengths[:, None]  # (B, T)
         # Looking at values is a wait on a GPU, and a constant in a graph.
         looks = lengths.device.type == "cpu" and not in_graph()
-        return cls(lengths, padding, padding, context, padded=bool(padding.any()) if looks else True)
+        return cls(lengths, padding, padding, context, padded=bool(padding.any()) if looks else True, valid=valid)
 
     @classmethod
     def of_stream(cls, lengths: Tensor, t: int, context: Context, cached: Tensor, past: int, advance: int) -> Frames:
@@ -80,6 +81,7 @@ class Frames:
             step=2 * self.step,
             past=self.past // 2,
             advance=(self.advance + 1) // 2,
+            valid=None if self.valid is None else (self.valid + 1) // 2,
             mask=None,
         )
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from .steps import Steps
+from .steps import Steps, check
 from .streaming import EncoderState, LayerState, ReductionState
 from .subsampling import STREAMED, StridingSubsampling
-from .temporal_unet import TimeReduction
 
 
 def initial_state(encoder: Any, batch: int) -> EncoderState:
@@ -18,6 +17,7 @@ def initial_state(encoder: Any, batch: int) -> EncoderState:
     Raises:
         ValueError: if its settings cannot stream, or need frames beyond the chunk.
     """
+    check(encoder)
     subsampling = encoder.pre_encode
     if isinstance(subsampling, StridingSubsampling) and subsampling.margins != STREAMED:
         raise ValueError("a stream's convolutional subsampling must see nothing ahead: build with streaming=True")
@@ -36,10 +36,10 @@ def initial_state(encoder: Any, batch: int) -> EncoderState:
 def empty_state(encoder: Any, batch: int, past: int) -> EncoderState:
     """Zeros in the place of ``past`` frames, at the full rate, and of what convolutions see before the first."""
     weight = encoder.layers[0].conv.depthwise_conv.weight  # not a linear layer's, which quantisation may take away
-    zeros, d = weight.new_zeros, encoder.d_model
+    zeros, d, left = weight.new_zeros, encoder.d_model, encoder.variant.reduction_left
     return EncoderState(
         subsampling=[],
-        reductions=[ReductionState(zeros(batch, d, TimeReduction.LEFT)) for _ in encoder.span.all_branches()],
+        reductions=[ReductionState(zeros(batch, d, left)) for _ in encoder.span.all_branches()],
         layers=[
             LayerState(
                 zeros(batch, past >> encoder.span.depth(i), d),

@@ -77,6 +77,8 @@ def check(encoder: Any) -> None:
             f"self_attention_model={encoder.attention.self_attention_model!r} does not stream: a stream's frames have "
             "no absolute positions, and its window is 'rel_pos' with the same att_context_size"
         )
+    if encoder.variant.margins.endless:
+        raise ValueError("variant='original' does not stream: its subsampling and time reduction see what follows")
     if encoder.conv_norm_type.startswith(NORMS):
         raise ValueError(
             f"conv_norm_type={encoder.conv_norm_type!r} does not stream: it normalises over the frames at hand; use "

@@ -1,7 +1,7 @@
 """From feature frames to encoder frames: one class a kind, one table.
 
 Every kind maps (B, T, F) features with lengths (B,) to (B, ceil(T / factor), D) with lengths ceil(length / factor), and
-lets nothing that lies past a length have any influence, even if it is NaN.
+lets nothing that lies past a length have any influence, even if it is NaN. Some margins make a frame more.
 """
 
 from __future__ import annotations
@@ -19,20 +19,34 @@ from .subsampling_pieces import in_pieces
 
 
 class Margins(NamedTuple):
-    """Zeros around the input of each convolution that halves: before and after, in time and over frequency."""
+    """Zeros around the input of each convolution that halves: before and after, in time and over frequency.
+
+    ``endless``: zeros without end follow the features and nothing else is zeroed, so that convolutions after the first
+    see what it makes of them.
+    """
 
     time: tuple[int, int]
     frequency: tuple[int, int]
+    endless: bool = False
 
-    @staticmethod
-    def halved(n: Any, margin: tuple[int, int]) -> Any:
-        """How many of ``n`` frames or feature channels a convolution of kernel 3 and stride 2 leaves."""
-        return (n + sum(margin) - 1) // 2
+    def frames(self, n: Any, stages: int = 1) -> Any:
+        """How many frames so many convolutions of kernel 3 and stride 2 make of ``n`` frames."""
+        for _ in range(stages):
+            n = n // 2 + 1 if self.endless else (n + sum(self.time) - 1) // 2
+        return n
+
+    def widths(self, n: int, stages: int) -> list[int]:
+        """``n`` feature channels, and what each of so many such convolutions makes of them."""
+        widths = [n]
+        for _ in range(stages):
+            widths.append((widths[-1] + sum(self.frequency) - 1) // 2)
+        return widths
 
 
 CENTRED = Margins(time=(1, 1), frequency=(1, 1))
 STREAMED = Margins(time=(2, 0), frequency=(1, 1))
 CAUSAL = Margins(time=(2, 1), frequency=(2, 1))  # NeMo's causal_downsampling: a frame more, of which half is padding
+ENDLESS = Margins(time=(0, 0), frequency=(0, 1), endless=True)  # the authors', who pad far: often a frame more
 
 
 class Subsampling(nn.Module):
@@ -65,7 +79,7 @@ class StridingSubsampling(Subsampling):
         self.margins = margins or CENTRED
         self.batch_chunks = 1  # parts of the batch that go through the convolutions in turn; below 1: one, too
         self.conv = nn.ModuleList(self.convolutions(stages, channels))
-        self.out = nn.Linear(channels * self.widths(stages)[-1], d_model)
+        self.out = nn.Linear(channels * self.margins.widths(feat_in, stages)[-1], d_model)
 
     @property
     def left(self) -> int:
@@ -87,19 +101,6 @@ class StridingSubsampling(Subsampling):
             stages[-1].append(module)
         return stages
 
-    def halved(self, n: Any, stages: int) -> Any:
-        """How many of ``n`` feature frames there are after so many convolutions that halve."""
-        for _ in range(stages):
-            n = self.margins.halved(n, self.margins.time)
-        return n
-
-    def widths(self, stages: int) -> list[int]:
-        """Feature channels at the entrance, and after each convolution that halves them."""
-        widths = [self.feat_in]
-        for _ in range(stages):
-            widths.append(self.margins.halved(widths[-1], self.margins.frequency))
-        return widths
-
     def convolutions(self, stages: int, channels: int) -> list[nn.Module]:
         modules: list[nn.Module] = []
         for stage in range(stages):
@@ -116,6 +117,8 @@ class StridingSubsampling(Subsampling):
     ) -> tuple[Tensor, Tensor]:
         """x: (B, T, F), lengths: (B,) -> (B, ceil(T / factor), D), (B,); longer by a frame with causal margins
 
+        With endless margins too, but lengths are without it.
+
         ``absent`` (B,): so many of the first frames lie before a stream's start, a multiple of the factor. They are
         counted in the lengths; the convolutions see there what they see before the whole.
         """
@@ -125,21 +128,38 @@ class StridingSubsampling(Subsampling):
         outputs = [
             in_pieces(self, x, lengths) for x, lengths in zip(x.tensor_split(parts), lengths.tensor_split(parts))
         ]
-        return torch.cat(outputs) if parts > 1 else outputs[0], self.halved(lengths, len(self.stages))
+        return torch.cat(outputs) if parts > 1 else outputs[0], self.halved(lengths)
 
     def convolve(
         self, x: Tensor, lengths: Tensor, state: EncoderState | None, absent: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        x, stage = x[:, None], 0  # (B, 1, T, F)
+        x, valid, stage = x[:, None], lengths, 0  # (B, 1, T, F)
+        if self.margins.endless:
+            x = self.continued(x, lengths)
         for module in self.conv:
             if _halves(module):
                 if absent is not None:
                     x, absent = zero_before(x, absent, dim=2), absent // 2
-                x = self.with_margins(zero_padding(x, lengths, dim=2), stage, state)
-                lengths, stage = self.margins.halved(lengths, self.margins.time), stage + 1
+                if not self.margins.endless:
+                    x = zero_padding(x, valid, dim=2)
+                x, stage = self.with_margins(x, stage, state), stage + 1
+                valid = self.margins.frames(valid)
             x = module(x)  # (B, C, T / 2, F / 2) after each that halves
-        x = zero_padding(x, lengths, dim=2)
-        return self.out(x.transpose(1, 2).flatten(2)), lengths
+        x = zero_padding(x, valid, dim=2)
+        return self.out(x.transpose(1, 2).flatten(2)), self.halved(lengths)
+
+    def continued(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(..., T, F) with zeros past ``lengths`` (B,), as many as the convolutions see of those without end."""
+        t, stages = x.size(-2), len(self.stages)
+        needed = self.margins.frames(t, stages)
+        for _ in range(stages):
+            needed = 2 * needed + 1
+        x = x if lengths is None else zero_padding(x, lengths, dim=x.dim() - 2)
+        return pad(x, (0, 0, 0, needed - t))
+
+    def halved(self, lengths: Tensor) -> Tensor:
+        """Lengths (B,) of the output."""
+        return (CENTRED if self.margins.endless else self.margins).frames(lengths, len(self.stages))
 
     def with_margins(self, x: Tensor, stage: int, state: EncoderState | None) -> Tensor:
         if state is None:
@@ -159,7 +179,7 @@ class StridingSubsampling(Subsampling):
         halving = [module for module in self.conv if isinstance(module, nn.Conv2d) and _halves(module)]
         return [
             module.weight.new_zeros(batch, module.in_channels, self.left, width)
-            for module, width in zip(halving, self.widths(len(halving)))
+            for module, width in zip(halving, self.margins.widths(self.feat_in, len(halving)))
         ]
 
 

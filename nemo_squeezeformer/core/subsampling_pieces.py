@@ -29,24 +29,28 @@ Projection = Callable[[Tensor], Tensor]  # (B, C, T, F) -> (B, T, D)
 
 def in_pieces(net: StridingSubsampling, x: Tensor, lengths: Tensor) -> Tensor:
     """(B, T, F) features and lengths (B,) -> (B, ceil(T / factor), D), as ``net.convolve`` makes it of the whole."""
-    project, t = projection(net), net.halved(x.size(1), len(net.stages))
+    project, depth, endless = projection(net), len(net.stages), net.margins.endless
+    t = net.margins.frames(x.size(1), depth)
     if x.device.type != "cpu":  # one does not ask for lengths there: that would be to wait for all that goes before
-        together = x.size(0) * net.channels * net.widths(1)[1] * net.factor // 2
-        return joined(in_steps(net, x[:, None], lengths, t, max(ELEMENTS // together, 1), project), t)
+        masks = None if endless else lengths
+        x = net.continued(x, lengths) if endless else x
+        together = x.size(0) * net.channels * net.margins.widths(net.feat_in, 1)[1] * net.factor // 2
+        return joined(in_steps(net, x[:, None], masks, t, t, max(ELEMENTS // together, 1), project), t)
     step = max(FRAMES * torch.get_num_threads() // net.factor, 1)
     rows = []
     for row, length in zip(x, lengths.tolist()):
-        channels_last = row[None, :length, :, None].permute(0, 3, 1, 2)  # (1, 1, length, F)
-        rows.append(joined(in_steps(net, channels_last, None, t, step, project), t))
+        row = net.continued(row[:length]) if endless else row[:length]
+        channels_last = row[None, :, :, None].permute(0, 3, 1, 2)  # (1, 1, length, F)
+        end = net.margins.frames(length, depth)
+        rows.append(joined(in_steps(net, channels_last, None, end, t, step, project), t))
     return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def in_steps(
-    net: StridingSubsampling, x: Tensor, lengths: Tensor | None, t: int, step: int, project: Projection
+    net: StridingSubsampling, x: Tensor, lengths: Tensor | None, end: int, t: int, step: int, project: Projection
 ) -> Iterator[Tensor]:
-    """(B, 1, T, F) -> up to ``step`` frames (B, step, D) at a time, and in the end what zeros become, ``t`` in all."""
+    """(B, 1, T, F) -> up to ``step`` frames (B, step, D) at a time, ``end`` in all; then what zeros become, to t."""
     depth = len(net.stages)
-    end = net.halved(x.size(2), depth)
     steps = [(first, min(first + step, end)) for first in range(0, end, step)]
     if not torch.is_grad_enabled():
         yield from (project(frames(net, x, lengths, depth, first, stop)) for first, stop in steps)
@@ -55,7 +59,7 @@ def in_steps(
         pieces = [again(first, stop) for first, stop in steps]
         yield project(torch.cat(pieces, dim=2))  # once: the gradient of its weight is a large sum
     if end < t:
-        zeros = x.new_zeros(x.size(0), net.channels, 1, net.widths(depth)[-1])
+        zeros = x.new_zeros(x.size(0), net.channels, 1, net.margins.widths(net.feat_in, depth)[-1])
         yield project(zeros).expand(-1, t - end, -1)
 
 
@@ -87,7 +91,7 @@ def frames(net: StridingSubsampling, x: Tensor, lengths: Tensor | None, stage: i
         made = x[:, :, first:stop]
     else:
         start, end = 2 * first - net.left, 2 * stop + 1 - net.left  # what a kernel of 3 sees at a stride of 2
-        t = net.halved(x.size(2), stage - 1)
+        t = net.margins.frames(x.size(2), stage - 1)
         made = frames(net, x, lengths, stage - 1, max(start, 0), min(end, t))
         convolution, *others = net.stages[stage - 1]
         made = convolution(pad(made, (*net.beside, max(-start, 0), max(end - t, 0))))
@@ -95,7 +99,7 @@ def frames(net: StridingSubsampling, x: Tensor, lengths: Tensor | None, stage: i
             made = pointwise(module, made)
     if lengths is None:
         return made
-    valid = net.halved(lengths, stage)[:, None, None, None]
+    valid = net.margins.frames(lengths, stage)[:, None, None, None]
     return made.masked_fill(torch.arange(first, stop, device=x.device)[:, None] >= valid, 0.0)
 
 

@@ -43,30 +43,32 @@ class Span:
 
 
 class TimeReduction(nn.Module):
-    """Depthwise-separable convolution with stride 2: frame t of the output sees frames 2t-3 ... 2t+1.
+    """Depthwise-separable convolution with stride 2: frame t of the output sees five frames from 2t - left on.
 
-    It looks no further ahead than the pair it merges, so it streams as it is.
+    With ``left=3`` it looks no further ahead than the pair it merges, so it streams as it is.
     """
 
-    LEFT = 3
+    KERNEL = 5
 
-    def __init__(self, d_model: int):
+    def __init__(self, d_model: int, left: int = 3):
         super().__init__()
-        self.dw_conv = nn.Conv1d(d_model, d_model, kernel_size=5, stride=2, groups=d_model)
+        self.left = left
+        self.dw_conv = nn.Conv1d(d_model, d_model, self.KERNEL, stride=2, groups=d_model)
         self.pw_conv = nn.Conv1d(d_model, d_model, kernel_size=1)
-        init_uniform(self.dw_conv, fan_in=5)
+        init_uniform(self.dw_conv, fan_in=self.KERNEL)
         init_uniform(self.pw_conv, fan_in=d_model)
 
     def forward(self, x: Tensor, frames: Frames, state: ReductionState | None = None) -> Tensor:
         """(B, T, D) -> (B, ceil(T / 2), D)"""
         if frames.padded:
             x = x.masked_fill(frames.padding[..., None], 0.0)
-        left = self.LEFT
+        left = self.left
         if state is not None:
             past, left = state.reduction.transpose(1, 2), 0
             x, past = with_left_context(x, past, 1, frames.advance)
             state.reduction = past.transpose(1, 2)
-        x = depthwise(self.dw_conv, x, left, 1)  # 1: the second half of an odd last pair; an even T does not reach it
+        right = self.KERNEL - 1 - self.left  # with it an odd last frame has its window, too
+        x = depthwise(self.dw_conv, x, left, right)
         return pointwise(self.pw_conv, x)
 
 

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nemo_squeezeformer.core import subsampling_pieces
-from nemo_squeezeformer.core.subsampling import CAUSAL, CENTRED, STREAMED, build_subsampling
+from nemo_squeezeformer.core.subsampling import CAUSAL, CENTRED, ENDLESS, STREAMED, build_subsampling
 from nemo_squeezeformer.core.subsampling_pieces import in_steps, projection
 from tests.models import enliven, features, small_encoder, valid
 
@@ -27,7 +27,9 @@ def gradients(output: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(output, given, onto)
 
 
-@pytest.mark.parametrize("margins", [CENTRED, STREAMED, CAUSAL], ids=["centred", "streamed", "causal"])
+@pytest.mark.parametrize(
+    "margins", [CENTRED, STREAMED, CAUSAL, ENDLESS], ids=["centred", "streamed", "causal", "endless"]
+)
 @pytest.mark.parametrize("factor", [2, 4, 8])
 @pytest.mark.parametrize("kind", ["dw_striding", "striding"])
 def test_pieces_of_time_equal_the_whole_with_their_gradients(kind, factor, margins, monkeypatch):
@@ -42,7 +44,7 @@ def test_pieces_of_time_equal_the_whole_with_their_gradients(kind, factor, margi
         output, output_lengths = net(x, lengths)
         wanted = gradients(expected, x, *net.parameters())
         masked = in_steps(  # as on a GPU
-            net, x[:, None], lengths, output.size(1), max(frames // factor, 1), projection(net)
+            net, x[:, None], lengths, output.size(1), output.size(1), max(frames // factor, 1), projection(net)
         )
         assert output_lengths.tolist() == shorter.tolist()
         for made in (output, torch.cat(list(masked), dim=1)):
