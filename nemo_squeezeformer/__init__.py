@@ -11,12 +11,14 @@ from typing import Any
 from nemo_squeezeformer.register import install
 
 __version__ = "0.1.0"
-__all__ = ["SqueezeformerEncoder", "SqueezeformerEncoderAdapter"]
+__all__ = ["OriginalMelSpectrogramPreprocessor", "SqueezeformerEncoder", "SqueezeformerEncoderAdapter"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:  # NeMo's registry of adapters must know both as soon as there is one
-        return getattr(importlib.import_module("nemo_squeezeformer.peft"), name)
+    if name in __all__:
+        # NeMo's registry of adapters must know both encoders as soon as there is one.
+        module = "original_features" if name.startswith("Original") else "peft"
+        return getattr(importlib.import_module(f"nemo_squeezeformer.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

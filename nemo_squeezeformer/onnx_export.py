@@ -10,7 +10,7 @@ from typing import Any
 from nemo_squeezeformer import __version__
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.onnx_graphs import check_quantization, for_graphs, quantize, unfuse_norms
-from nemo_squeezeformer.onnx_stream.metadata import KEY, VERSION
+from nemo_squeezeformer.onnx_stream.metadata import KEY, ORIGINAL, VERSION
 from nemo_squeezeformer.onnx_tokens import tokens_of
 
 CACHES = {
@@ -45,10 +45,13 @@ def export(model: Any, path: Path, streaming: bool, opset: int | None = None, in
     if not hasattr(getattr(model, "encoder", None), "export_cache_support"):
         raise UserError(f"{type(model).__name__} has no encoder that NeMo exports with caches")
     transducer = getattr(model, "cur_decoder", "rnnt" if hasattr(model, "joint") else "ctc") == "rnnt"
+    found = features(model.preprocessor)
+    if streaming and found["normalize"] == ORIGINAL:
+        raise UserError("its features are normalised over the whole utterance, which no stream has; pass --offline")
     description: dict[str, Any] = {
         "version": VERSION,
         "model": _model(model) | {"weights": "int8" if int8 else "float32"},
-        "features": features(model.preprocessor),
+        "features": found,
         "steps": steps(model) if streaming else None,
         **tokens_of(model, transducer),
     }
@@ -122,7 +125,22 @@ def features(preprocessor: Any) -> dict[str, Any]:
     """
     import torch
 
+    from nemo_squeezeformer.core import original_features
+
     f: Any = getattr(preprocessor, "featurizer", None)
+    if isinstance(f, original_features.OriginalMelSpectrogram):
+        return {
+            "sample_rate": f.sample_rate,
+            "hop": f.hop_length,
+            "n_fft": f.n_fft,
+            "window": f.window.tolist(),
+            "preemphasis": original_features.PREEMPHASIS,
+            "magnitude_power": 2.0,
+            "filterbank": [_nonzero(row.tolist()) for row in f.filterbank],
+            "log": "clamp",
+            "log_guard": original_features.LEAST_POWER,
+            "normalize": ORIGINAL,
+        }
     if type(f).__name__ != "FilterbankFeatures":
         raise UserError(f"{type(preprocessor).__name__} is not NeMo's AudioToMelSpectrogramPreprocessor")
     for name, off in (("exact_pad", False), ("frame_splicing", 1)):

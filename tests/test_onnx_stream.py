@@ -22,6 +22,7 @@ from nemo_squeezeformer.onnx_stream import decoding
 from nemo_squeezeformer.onnx_stream.__main__ import main
 from nemo_squeezeformer.onnx_stream.metadata import KEY
 from nemo_squeezeformer.onnx_tokens import pieces
+from nemo_squeezeformer.token_text import text
 from tests.asr_models import asr_model, write_tokenizer
 from tests.nemo_streams import streamed_texts
 from tests.speech import WORDS
@@ -167,7 +168,7 @@ def test_pieces_become_text_as_sentencepiece_decodes_them(extra_spaces, tmp_path
     tokens = [tokenizer.text_to_ids(text) for text in texts]
     tokens += [[unknown, *tokens[0]], [space, *tokens[0]], [space, space, *tokens[0]], [space], [space, unknown, 1, 2]]
     for one in tokens:
-        assert decoding.text(one, metadata) == tokenizer.ids_to_text(one)
+        assert text(one, metadata) == tokenizer.ids_to_text(one)
 
 
 def test_ctc_keeps_its_last_token_from_chunk_to_chunk():

@@ -11,6 +11,8 @@ from nemo.collections.asr.parts.preprocessing.features import FilterbankFeatures
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from nemo_squeezeformer.core.original_features import OriginalMelSpectrogram
+
 OVER_THE_UTTERANCE = ("per_feature", "all_features")
 
 
@@ -35,6 +37,11 @@ class FeatureStream:
 
     def __init__(self, preprocessor: Any, slots: int):
         featurizer = getattr(preprocessor, "featurizer", None)
+        if isinstance(featurizer, OriginalMelSpectrogram):
+            raise ValueError(
+                "its features, the authors', are normalised over the whole utterance, which no stream has; transcribe "
+                "whole recordings (nemo-squeezeformer transcribe)"
+            )
         if not isinstance(featurizer, FilterbankFeatures):
             raise ValueError(
                 f"features of class {type(featurizer or preprocessor).__name__} are not streamed; "

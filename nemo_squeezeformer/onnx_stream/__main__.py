@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.onnx_stream.decoding import build_decoder, text
+from nemo_squeezeformer.onnx_stream.decoding import build_decoder
 from nemo_squeezeformer.onnx_stream.features import LogMel
+from nemo_squeezeformer.onnx_stream.metadata import ORIGINAL
+from nemo_squeezeformer.onnx_stream.original_features import original_features
 from nemo_squeezeformer.onnx_stream.session import Encoder, Stream
+from nemo_squeezeformer.token_text import text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,10 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def transcribe(encoder: Encoder, samples: np.ndarray) -> Iterator[tuple[float, str]]:
-    """(n,) samples -> after each step how many seconds went in, and the text so far; the last has all of it."""
+    """(n,) samples -> after each step how many seconds went in, and the text so far; the last has all of it.
+
+    With features that need the whole utterance, there is one step.
+    """
     settings = encoder.metadata["features"]
+    if settings["normalize"] == ORIGINAL:
+        decoder = build_decoder(encoder.metadata, encoder.path)
+        tokens = decoder.step(encoder.utterance(original_features(samples, settings))) if len(samples) else []
+        yield len(samples) / settings["sample_rate"], text(tokens, encoder.metadata)
+        return
     log_mel, stream, decoder = LogMel(settings), Stream(encoder), build_decoder(encoder.metadata, encoder.path)
-    tokens: list[int] = []
+    tokens = []
     piece = encoder.shift * settings["hop"]
     for at in range(0, len(samples), piece):
         heard = min(at + piece, len(samples))

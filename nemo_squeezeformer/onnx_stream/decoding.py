@@ -1,16 +1,13 @@
-"""Greedy decoding of a stream: the tokens of CTC and of transducers, and their text."""
+"""Greedy decoding of a stream: the tokens of CTC and of transducers."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nemo_squeezeformer.onnx_stream.session import initial, open_session
-
-SPACE = "\u2581"  # SentencePiece's
 
 
 def build_decoder(metadata: dict[str, Any], encoder: Path) -> CTC | Transducer:
@@ -75,21 +72,3 @@ class Transducer:
             [self.settings["outputs"]["logits"], *(state["output"] for state in states)], given
         )  # (1, T, 1, V)
         return logits[0, :, 0].argmax(axis=-1), {state["input"]: value for state, value in zip(states, after)}
-
-
-def text(tokens: list[int], metadata: dict[str, Any]) -> str:
-    """What ``tokens`` spell."""
-    pieces = [metadata["tokens"][token] for token in tokens]
-    if metadata["units"] == "characters":
-        return "".join(pieces)
-    drops = {"none": 0, "one": 1, "all": len(pieces)}[metadata["leading_spaces"]]
-    joined = ""
-    for piece in pieces:
-        if drops and not joined and piece.startswith(SPACE):
-            piece, drops = piece[1:], drops - 1
-        joined += piece.replace(SPACE, " ")
-    return re.sub("(<0x[0-9A-F]{2}>)+", lambda found: _bytes(found[0]), joined)
-
-
-def _bytes(tokens: str) -> str:
-    return bytes(int(value, 16) for value in re.findall("0x(..)", tokens)).decode("utf-8", errors="replace")

@@ -28,9 +28,7 @@ class LogMel:
         self.hop, self.n_fft, self.preemphasis = settings["hop"], settings["n_fft"], settings["preemphasis"]
         self.power, self.log, self.guard = settings["magnitude_power"], settings["log"], settings["log_guard"]
         self.window = np.asarray(settings["window"])
-        self.filterbank = np.zeros((len(settings["filterbank"]), self.n_fft // 2 + 1))
-        for row, (first, weights) in zip(self.filterbank, settings["filterbank"]):
-            row[first : first + len(weights)] = weights
+        self.filterbank = filterbank_of(settings)
         # Of the n_fft samples around a frame's middle, only those in the window count.
         self.before = self.n_fft // 2 - (self.n_fft - len(self.window)) // 2
         self.samples = np.zeros(self.before)  # from the first sample on that the next frame sees
@@ -70,3 +68,11 @@ class LogMel:
         if self.log is not None:
             mel = np.log(mel + self.guard if self.log == "add" else np.maximum(mel, self.guard))
         return mel.astype(np.float32)
+
+
+def filterbank_of(settings: dict[str, Any]) -> np.ndarray:
+    """(F, n_fft // 2 + 1) of ``features`` of the metadata."""
+    filterbank = np.zeros((len(settings["filterbank"]), settings["n_fft"] // 2 + 1))
+    for row, (first, weights) in zip(filterbank, settings["filterbank"]):
+        row[first : first + len(weights)] = weights
+    return filterbank

@@ -11,7 +11,11 @@ refuses those that it does not know. Of a transducer, the encoder's file has it 
     magnitude_power; filterbank: of each feature the first FFT bin and the weights from there on; log: ``add`` log_guard
     or ``clamp`` to it before the logarithm, or null for none; normalize: null, or what no stream knows in advance.
     Frame t is centred on sample t * hop, with zeros before the first sample and after the last; n samples make
-    n // hop frames.
+    n // hop frames. Where normalize is ``original``, they are those of the authors' TensorFlow release: the samples are
+    divided by the largest magnitude of them + 1e-9; before the first and after the last is, after preemphasis, their
+    mirror image; n samples make 1 + n // hop frames; the logarithm is 10 log10, and no feature less than the greatest
+    of the utterance by more than 80; of all its features mean and variance become 0 and 1, by division by the square
+    root of the variance + 1e-9.
 
 ``inputs``: the names of ``features`` (batch, features, time) and of their ``lengths`` (batch,), int64.
 
@@ -51,6 +55,7 @@ from nemo_squeezeformer.errors import UserError
 
 KEY = "nemo_squeezeformer"
 VERSION = 1
+ORIGINAL = "original"  # of ``normalize``
 
 
 def parse(properties: dict[str, str], path: str | Path) -> dict[str, Any]:

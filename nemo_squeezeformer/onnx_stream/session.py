@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.onnx_stream.metadata import parse
+from nemo_squeezeformer.onnx_stream.metadata import ORIGINAL, parse
 
 Caches = dict[str, np.ndarray]
 
@@ -38,8 +38,10 @@ def initial(caches: list[dict[str, Any]], batch: int) -> Caches:
 class Encoder:
     """The graph that takes features; with a CTC decoder at its end, its encodings are log-probabilities.
 
+    A graph of whole utterances, with the features of the authors' release, has ``utterance`` alone.
+
     Raises:
-        UserError: for a file that is missing, or not of a model that streams.
+        UserError: for a file that is missing, or of a model that neither streams nor has those features.
     """
 
     def __init__(self, path: str | Path):
@@ -48,11 +50,21 @@ class Encoder:
         self.path = beside if beside.is_file() and not path.is_file() else path
         self.session = open_session(self.path)
         self.metadata = parse(self.session.get_modelmeta().custom_metadata_map, self.path)
-        if self.metadata["steps"] is None:
-            raise UserError(f"{self.path} takes whole utterances; export a model that streams, without --offline")
         steps = self.metadata["steps"]
+        if steps is None:
+            if self.metadata["features"]["normalize"] != ORIGINAL:
+                raise UserError(f"{self.path} takes whole utterances; export a model that streams, without --offline")
+            return
         self.window, self.shift, self.before_start = steps["window"], steps["shift"], steps["before_start"]
         self.frames, self.factor = steps["frames"], steps["subsampling_factor"]
+
+    def utterance(self, features: np.ndarray) -> np.ndarray:
+        """(F, T) of a whole utterance -> all that the graph makes of it: (D, T'), or (T', V) of a CTC decoder"""
+        inputs, outputs = self.metadata["inputs"], self.metadata["outputs"]
+        lengths = np.array([features.shape[1]], dtype=np.int64)
+        given = {inputs["features"]: features[None], inputs["lengths"]: lengths}
+        (x,) = self.session.run([outputs["encodings"]], given)
+        return x[0]
 
     def caches(self, batch: int) -> Caches:
         """What ``batch`` streams hand to their first step."""
