@@ -5,6 +5,8 @@ A finder in front of ``sys.meta_path`` runs a function after one of a few NeMo m
 - ``nemo.core.classes.common`` lists what a configuration may instantiate: our prefix joins the list, nothing wider.
 - ``nemo.collections.asr.modules`` is where old recipes and checkpoints look for ``SqueezeformerEncoder``. Where NeMo
   has none, from 3.0.0 on, the name leads to ours, as do the names in ``...modules.squeezeformer_encoder``.
+- ``nemo.collections.asr.models.ctc_bpe_models`` lists pretrained models. NVIDIA's Squeezeformers join them where NeMo
+  dropped them.
 - ``omegaconf`` learns the functions that our recipes call to turn epochs into steps.
 
 The finder also serves ``nemo.collections.asr.parts.k2.classes`` where NeMo has none: what NeMo 2 pickled, such as
@@ -24,6 +26,7 @@ from typing import Any
 PREFIX = "nemo_squeezeformer."
 ENCODERS = ("SqueezeformerEncoder", "SqueezeformerEncoderAdapter")
 ASR_MODULES = "nemo.collections.asr.modules"
+CTC_BPE_MODELS = "nemo.collections.asr.models.ctc_bpe_models"
 OLD_MODULE = f"{ASR_MODULES}.squeezeformer_encoder"
 OLD_OPTIONS = "nemo.collections.asr.parts.k2.classes"
 
@@ -53,6 +56,11 @@ def serve_old_names(modules: ModuleType) -> None:
         modules.__getattr__ = _encoders_of(modules.__name__)  # type: ignore[method-assign]
 
 
+def list_released_models(ctc_bpe_models: ModuleType) -> None:
+    """Let ``from_pretrained`` know the names in ``pretrained.py``."""
+    importlib.import_module("nemo_squeezeformer.pretrained").register(ctc_bpe_models)
+
+
 def register_resolvers(omegaconf: ModuleType) -> None:
     """Let recipes call the functions of ``schedule.py``."""
     importlib.import_module("nemo_squeezeformer.schedule").register()
@@ -61,6 +69,7 @@ def register_resolvers(omegaconf: ModuleType) -> None:
 AFTER_IMPORT: dict[str, Callable[[ModuleType], None]] = {
     "nemo.core.classes.common": allow_our_classes,
     ASR_MODULES: serve_old_names,
+    CTC_BPE_MODELS: list_released_models,
     "omegaconf": register_resolvers,
 }
 

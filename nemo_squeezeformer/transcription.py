@@ -1,17 +1,12 @@
 """NeMo's transcribing of utterances, whatever the model's decoder: best hypotheses, batch by batch, in order."""
 
 import inspect
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.manifests import Utterance
-
-# NVIDIA's own Squeezeformers (LibriSpeech, CTC): NeMo 2.7.3's from_pretrained lists them, 3.0.0's no longer does.
-PUBLISHED = re.compile(r"stt_en_squeezeformer_ctc_(xsmall|small|small_medium|medium|medium_large|large)_ls")
-PUBLISHED_VERSION = "1.13.0"
 
 
 def load_model(name: str, device: Any, verbose: bool = False) -> Any:
@@ -27,10 +22,9 @@ def load_model(name: str, device: Any, verbose: bool = False) -> Any:
         model = ASRModel.restore_from(name, map_location=device)
     else:
         try:
-            if PUBLISHED.fullmatch(name):
-                model = ASRModel.restore_from(_download(name), map_location=device)
-            else:
-                model = ASRModel.from_pretrained(name, map_location=device)
+            model = ASRModel.from_pretrained(name, map_location=device)
+        except UserError:
+            raise
         except Exception as error:  # whatever the hub, the network or the cache raise
             if verbose:
                 raise
@@ -42,16 +36,6 @@ def load_model(name: str, device: Any, verbose: bool = False) -> Any:
     if not hasattr(model, "transcribe_generator"):
         raise UserError(f"{name} is of class {type(model).__name__}, which does not transcribe; give an ASR model")
     return model.to(device).eval()
-
-
-def _download(name: str) -> str:
-    from nemo.utils.cloud import maybe_download_from_cloud
-    from nemo.utils.data_utils import resolve_cache_dir
-
-    url = f"https://api.ngc.nvidia.com/v2/models/nvidia/nemo/{name}/versions/{PUBLISHED_VERSION}/files/"
-    return maybe_download_from_cloud(
-        url, f"{name}.nemo", cache_dir=resolve_cache_dir() / name, subfolder=PUBLISHED_VERSION
-    )
 
 
 def optimize(model: Any) -> None:

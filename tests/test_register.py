@@ -62,22 +62,11 @@ else:
     assert issubclass(build(adapter), SqueezeformerEncoderAdapter) and issubclass(build(adapter), legacy)
     assert modules.squeezeformer_encoder is old and modules.SqueezeformerEncoder is old.SqueezeformerEncoder
 assert not hasattr(modules, "NoSuchEncoder") and not hasattr(old, "NoSuchEncoder")
+
+from nemo.collections.asr.models import EncDecCTCModelBPE
+assert EncDecCTCModelBPE.get_available_model_names().count("stt_en_squeezeformer_ctc_xsmall_ls") == 1
 """
     run(program)
-
-
-def test_a_class_outside_nemos_list_is_still_refused():
-    run(
-        "import nemo_squeezeformer\n"
-        "from nemo.core.classes.common import Serialization\n"
-        "for target in ('subprocess.Popen', 'os.system', 'nemo_squeezeformers.Evil', 'nemo_squeezeformer.sys'):\n"
-        "    try:\n"
-        "        Serialization.from_config_dict({'_target_': target})\n"
-        "    except Exception as error:\n"
-        "        assert 'unsafe' in str(error).lower() or 'blocked' in str(error).lower(), (target, error)\n"
-        "    else:\n"
-        "        raise AssertionError(target)\n"
-    )
 
 
 def test_a_hydra_program_finds_recipes_and_encoder_by_itself(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from nemo.collections.asr.models import ASRModel
 
 import nemo_squeezeformer
+from tests.parity.outputs import outputs
 
 PYTHON = os.environ.get("NEMO_2_7_3_PYTHON")
 pytestmark = pytest.mark.skipif(
@@ -30,30 +31,49 @@ def folder(tmp_path_factory) -> Path:
 
 
 def largest_difference(model: ASRModel, folder: Path, name: str) -> float:
-    """Of the log-probabilities of all valid frames."""
-    batch = torch.load(folder / "audio.pt")
-    expected = torch.load(folder / f"{name}.pt")
-    with torch.no_grad():
-        log_probs, lengths, _ = model.eval()(input_signal=batch["audio"], input_signal_length=batch["lengths"])
-    assert lengths.tolist() == expected["lengths"].tolist()
+    """Of the encoder's output and every decoder's log-probabilities, in all valid frames."""
+    found, expected = outputs(model, torch.load(folder / "audio.pt")), torch.load(folder / f"{name}.pt")
+    assert found.keys() == expected.keys()
+    lengths = expected["lengths"].tolist()
+    assert found["lengths"].tolist() == lengths
     return max(
-        (log_probs[i, :length] - expected["log_probs"][i, :length]).abs().max().item()
-        for i, length in enumerate(lengths.tolist())
+        (found[key][i, :length] - expected[key][i, :length]).abs().max().item()
+        for key in found.keys() & {"encoded", "joint_log_probs", "ctc_log_probs"}
+        for i, length in enumerate(lengths)
     )
 
 
-@pytest.mark.parametrize("name", ["char", "bpe", "adapted"])
+def same_text(model: ASRModel, folder: Path, name: str) -> bool:
+    """Whether every decoder says what it said, which is something."""
+    found, expected = outputs(model, torch.load(folder / "audio.pt")), torch.load(folder / f"{name}.pt")
+    decoded = found.keys() & {"text", "ctc_text"}
+    assert decoded and all(any(expected[key]) for key in decoded)
+    return all(found[key] == expected[key] for key in decoded)
+
+
+@pytest.mark.parametrize("name", ["char", "bpe", "adapted", "transducer", "hybrid"])
 def test_an_old_file_restores_equals_and_does_so_again_after_saving(folder, tmp_path, name):
     model = ASRModel.restore_from(str(folder / f"{name}.nemo"), map_location="cpu")
     assert isinstance(model.encoder, nemo_squeezeformer.SqueezeformerEncoder)
     assert (name == "adapted") == isinstance(model.encoder, nemo_squeezeformer.SqueezeformerEncoderAdapter)
     difference = largest_difference(model, folder, name)
     print(f"{name}: largest difference {difference:.1e}")
-    assert difference <= 1e-5
+    assert difference <= 1e-5 and same_text(model, folder, name)
 
     model.save_to(str(tmp_path / "again.nemo"))
     again = ASRModel.restore_from(str(tmp_path / "again.nemo"), map_location="cpu")
-    assert largest_difference(again, folder, name) <= 1e-5
+    assert largest_difference(again, folder, name) <= 1e-5 and same_text(again, folder, name)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "joint", "ctc_decoder"])
+def test_a_part_of_a_hybrid_that_is_not_quite_itself_would_be_seen(folder, part):
+    model = ASRModel.restore_from(str(folder / "hybrid.nemo"), map_location="cpu")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.get_submodule(part).parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    assert largest_difference(model, folder, "hybrid") > 1e-3
+    assert not same_text(model, folder, "hybrid")
 
 
 def test_an_adapter_that_is_switched_off_would_be_seen(folder):
@@ -82,10 +102,18 @@ def test_old_adapters_that_were_saved_alone_join_their_model(folder, tmp_path, m
 def test_without_us_nemo_says_what_our_docs_say(folder):
     program = (
         "import sys; sys.modules['nemo_squeezeformer'] = None\n"
-        "from nemo.collections.asr.models import ASRModel\n"
-        f"ASRModel.restore_from({str(folder / 'char.nemo')!r}, map_location='cpu')"
+        "from nemo.collections.asr.models import ASRModel, EncDecCTCModelBPE\n"
+        f"old = {str(folder / 'bpe.nemo')!r}\n"
+        "name = 'stt_en_squeezeformer_ctc_small_ls'\n"
+        "for load in (ASRModel.restore_from, EncDecCTCModelBPE.restore_from, ASRModel.from_pretrained):\n"
+        "    try:\n"
+        "        load(name if load == ASRModel.from_pretrained else old)\n"
+        "    except Exception as error:\n"
+        "        print('said:', type(error).__name__ + ': ' + str(error).splitlines()[0])\n"
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "TypeError: Can't instantiate abstract class ASRModel" in process.stderr
-    docs = Path(__file__).parents[2] / "docs" / "coming-from-nemo.md"
-    assert "TypeError: Can't instantiate abstract class ASRModel" in docs.read_text(encoding="utf-8")
+    said = [line.removeprefix("said: ") for line in process.stdout.splitlines() if line.startswith("said: ")]
+    docs = Path(__file__).parents[2] / "docs"
+    assert len(said) == 3 and said[0].startswith("TypeError: Can't instantiate abstract class ASRModel")
+    assert all(error in (docs / "released-checkpoints.md").read_text(encoding="utf-8") for error in said), said
+    assert said[0] in (docs / "coming-from-nemo.md").read_text(encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Run by NeMo 2.7.3: writes ``.nemo`` files as its users have them, and the log-probabilities that they give.
+"""Run by NeMo 2.7.3: writes ``.nemo`` files as its users have them, and what they give.
 
     python write_old_files.py FOLDER
 
-For each model: ``NAME.nemo``, and ``NAME.pt`` with ``log_probs`` (2, T, V) and ``lengths`` of ``audio.pt``. The
-adapters of ``later.pt`` are in ``later_adapters.pt`` alone; ``later.nemo`` is the model before they were added.
+For each model: ``NAME.nemo``, and ``NAME.pt`` with what ``outputs.py`` says of ``audio.pt``. The adapters of
+``later.pt`` are in ``later_adapters.pt`` alone; ``later.nemo`` is the model before they were added.
 """
 
 from __future__ import annotations
@@ -13,13 +13,20 @@ from pathlib import Path
 
 import sentencepiece
 import torch
-from nemo.collections.asr.models import ASRModel, EncDecCTCModel, EncDecCTCModelBPE
+from nemo.collections.asr.models import (
+    ASRModel,
+    EncDecCTCModel,
+    EncDecCTCModelBPE,
+    EncDecHybridRNNTCTCBPEModel,
+    EncDecRNNTBPEModel,
+)
 from nemo.collections.asr.parts.submodules.adapters.multi_head_attention_adapter_module import (
     RelPositionMultiHeadAttentionAdapterConfig,
 )
 from nemo.collections.common.parts.adapter_modules import LinearAdapterConfig
 from nemo.core.classes.mixins import adapter_mixins
 from omegaconf import OmegaConf
+from outputs import outputs  # beside this program
 
 ENCODER = "nemo.collections.asr.modules.SqueezeformerEncoder"
 LETTERS = list("abcdefgh '")
@@ -64,13 +71,42 @@ def char_model(encoder: str = ENCODER) -> ASRModel:
     return EncDecCTCModel(cfg)
 
 
-def bpe_model(folder: Path) -> ASRModel:
-    (folder / "tokenizer").mkdir(exist_ok=True)
-    prefix = str(folder / "tokenizer" / "tokenizer")
+def write_tokenizer(folder: Path) -> dict[str, str]:
+    folder.mkdir()
+    prefix = str(folder / "tokenizer")
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(WORDS), model_prefix=prefix, vocab_size=24)
     pieces = sentencepiece.SentencePieceProcessor(model_file=prefix + ".model")
-    (folder / "tokenizer" / "vocab.txt").write_text("\n".join(pieces.id_to_piece(i) for i in range(1, 24)))
-    return EncDecCTCModelBPE(config(tokenizer={"dir": str(folder / "tokenizer"), "type": "bpe"}))
+    (folder / "vocab.txt").write_text("\n".join(pieces.id_to_piece(i) for i in range(1, 24)))
+    return {"dir": str(folder), "type": "bpe"}
+
+
+def bpe_model(tokenizer: dict[str, str]) -> ASRModel:
+    """With the subsampling of NeMo's own Squeezeformer recipes."""
+    cfg = config(tokenizer=tokenizer)
+    cfg.encoder.subsampling = "dw_striding"
+    return EncDecCTCModelBPE(cfg)
+
+
+def transducer_model(tokenizer: dict[str, str], ctc: bool) -> ASRModel:
+    """A transducer, or a hybrid with a CTC decoder beside it."""
+    cfg = config(
+        tokenizer=tokenizer,
+        model_defaults={"enc_hidden": 32, "pred_hidden": 24, "joint_hidden": 24},
+        decoder={
+            "_target_": "nemo.collections.asr.modules.RNNTDecoder",
+            "prednet": {"pred_hidden": 24, "pred_rnn_layers": 1, "t_max": None, "dropout": 0.0},
+        },
+        joint={
+            "_target_": "nemo.collections.asr.modules.RNNTJoint",
+            "log_softmax": None,
+            "jointnet": {"joint_hidden": 24, "activation": "relu", "dropout": 0.0},
+        },
+        decoding={"strategy": "greedy_batch", "greedy": {"max_symbols": 3}},
+        loss={"loss_name": "default", "warprnnt_numba_kwargs": {"fastemit_lambda": 0.0}},
+    )
+    if ctc:
+        cfg.aux_ctc = {"ctc_loss_weight": 0.3, "decoder": config().decoder, "decoding": {"strategy": "greedy"}}
+    return (EncDecHybridRNNTCTCBPEModel if ctc else EncDecRNNTBPEModel)(cfg)
 
 
 def adapted_model() -> ASRModel:
@@ -97,17 +133,16 @@ def write_adapters_alone(folder: Path) -> ASRModel:
 
 
 def perturb(model: ASRModel) -> None:
-    """Adapters start as the identity, norms at 1."""
-    for parameter in model.parameters():
+    """Adapters start as the identity, norms at 1; and what is decoded should be more than blanks."""
+    for name, parameter in model.named_parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
+        if name.startswith("joint.") and parameter.dim() == 2:
+            parameter.data.mul_(2)
 
 
 def record(model: ASRModel, folder: Path, name: str) -> None:
     """What ``model`` gives for the audio, in ``NAME.pt``."""
-    batch = torch.load(folder / "audio.pt")
-    with torch.no_grad():
-        log_probs, lengths, _ = model.eval()(input_signal=batch["audio"], input_signal_length=batch["lengths"])
-    torch.save({"log_probs": log_probs.clone(), "lengths": lengths.clone()}, folder / f"{name}.pt")
+    torch.save(outputs(model, torch.load(folder / "audio.pt")), folder / f"{name}.pt")
 
 
 def main(folder: Path) -> None:
@@ -115,7 +150,15 @@ def main(folder: Path) -> None:
     torch.manual_seed(0)
     audio, lengths = torch.randn(2, 24000), torch.tensor([24000, 17000])
     torch.save({"audio": audio, "lengths": lengths}, folder / "audio.pt")
-    for name, model in {"char": char_model(), "bpe": bpe_model(folder), "adapted": adapted_model()}.items():
+    tokenizer = write_tokenizer(folder / "tokenizer")
+    models = {
+        "char": char_model(),
+        "bpe": bpe_model(tokenizer),
+        "adapted": adapted_model(),
+        "transducer": transducer_model(tokenizer, ctc=False),
+        "hybrid": transducer_model(tokenizer, ctc=True),
+    }
+    for name, model in models.items():
         assert type(model.encoder).__module__.startswith("nemo."), type(model.encoder)
         perturb(model)
         model.save_to(str(folder / f"{name}.nemo"))
