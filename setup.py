@@ -36,9 +36,12 @@ setup(
             "onnx",
             "onnxruntime",
         ],  # the first to export; the second to run what was exported, both to quantise it
+        "safetensors": ["safetensors"],  # nemo_squeezeformer.plain, without NeMo; with it, it is there
+        "tensorflow": ["h5py"],  # to import the authors' checkpoints; TensorFlow itself is not needed
         "dev": [
             "accelerate",  # with peft: what NeMo's SpeechLM2 needs
             "espeakng-loader",
+            "h5py",
             "matplotlib",
             "mypy",
             "onnxruntime",

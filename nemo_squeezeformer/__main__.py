@@ -11,7 +11,7 @@ import nemo_squeezeformer
 from nemo_squeezeformer.commands import COMMANDS
 from nemo_squeezeformer.errors import UserError
 
-NEMO = {"nemo", "lightning", "hydra", "omegaconf"}  # what comes with it
+NEMO = {"nemo", "lightning", "hydra", "omegaconf", "sentencepiece"}  # what comes with it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,8 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nemo-squeezeformer", description=nemo_squeezeformer.__doc__)
     parser.add_argument("--version", action="version", version=nemo_squeezeformer.__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        command = importlib.import_module(f"nemo_squeezeformer.commands.{name}")
+    for name, module in COMMANDS.items():
+        command = importlib.import_module(f"nemo_squeezeformer.commands.{module}")
         subparser = commands.add_parser(name, help=command.HELP, description=command.HELP)
         command.add_arguments(subparser)
         subparser.set_defaults(main=command.main)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.schedule import value
 
 SIZE = ("d_model", "n_layers", "feat_in", "subsampling_factor", "conv_kernel_size")  # what weights' shapes come from
 
@@ -35,6 +36,12 @@ def check(cfg: Any, model: Any) -> None:
         if other:
             remedy = _remedy(setting, path, exclude, other)
             raise UserError(f"{setting}={path} {_difference(other, weights, own, encoder, cfg)}; {remedy}")
+        there, here = encoder.get("variant", "nemo"), value(cfg, "model.encoder.variant", "nemo")
+        if there != here and any(name.startswith("encoder.") for name in taken):
+            logging.warning(
+                f"{setting}={path}: its encoder is of model.encoder.variant={there}, and this one of {here}, where the "
+                "same weights compute something else; training has to make up for it"
+            )
         fresh -= taken
     if files and fresh:
         logging.warning(

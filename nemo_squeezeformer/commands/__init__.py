@@ -1,6 +1,14 @@
-"""The sub-commands of ``nemo-squeezeformer``, one module each in COMMANDS: ``HELP``, ``add_arguments`` and ``main``.
+"""The sub-commands of ``nemo-squeezeformer`` and their modules: ``HELP``, ``add_arguments`` and ``main``.
 
-Their modules are imported at every start, so NeMo and torch wait until a command is run.
+The modules are imported at every start, so NeMo and torch wait until a command is run.
 """
 
-COMMANDS = ("train", "tokenizer", "transcribe", "stream", "export", "run")
+COMMANDS = {
+    "train": "train",
+    "tokenizer": "tokenizer",
+    "transcribe": "transcribe",
+    "stream": "stream",
+    "import": "import_weights",  # Python keeps the word for itself
+    "export": "export",
+    "run": "run",
+}

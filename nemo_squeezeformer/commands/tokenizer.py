@@ -108,7 +108,7 @@ def train_tokenizer(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as made:
         folder = Path(made) / target.name
         folder.mkdir()
-        pieces = _write(model, folder)
+        pieces = write_folder(model, folder)
         if target.exists():
             shutil.rmtree(target)
         os.replace(folder, target)
@@ -190,7 +190,7 @@ def _varint(number: int) -> bytes:
     return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
-def _write(model: bytes, folder: Path) -> int:
+def write_folder(model: bytes, folder: Path) -> int:
     """Three files: the model, its pieces with scores, and the pieces as NeMo's vocab.txt spells them."""
     import sentencepiece
 

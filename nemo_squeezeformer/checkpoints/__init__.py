@@ -1,0 +1,1 @@
+"""Weights of others, brought into our names and layouts."""

@@ -1,0 +1,242 @@
+"""The authors' TensorFlow checkpoints: settings and weights of the encoder that they are, and of the CTC layer on top.
+
+The network is that of github.com/kssteven418/Squeezeformer, as ``variant="original"`` computes it. Its dimensions are
+read from the shapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_squeezeformer.checkpoints.keras_file import read_arrays
+from nemo_squeezeformer.checkpoints.original_layout import Row, rows
+from nemo_squeezeformer.core.temporal_unet import build_spans
+from nemo_squeezeformer.errors import UserError
+
+BLANK_OUT_OF_REACH = -1e4  # a bias that even half precision holds, and no frame outweighs
+
+# A layer's name, after the encoder's, which is the user's choice.
+LAYER = re.compile(r"(?:(.*?)_)?(subsampling_\w+|preln|linear|timereduce_\w+|block_\d+_\w+|logits)")
+ATTENTION = re.compile(r"block_\d+_layer1_mhsa_mhsa")
+UNNAMED = re.compile(r"dense(_\d+)?")  # the number counts all of a process, and so says nothing
+
+# What else the authors' code builds, by the arrays that only it has.
+OTHERS = {
+    r"block_\d+_\w+_(mhsa|ff|conv)_ln/.*": "LayerNorm before each module, where Squeezeformer has a scale and a bias "
+    "(encoder_adaptive_scale: false)",
+    r"block_\d+_ln/.*": "LayerNorm after each block, as in Conformer (encoder_no_post_ln: false)",
+    r"block_\d+_layer\d_.*": "blocks of other modules than Squeezeformer's, or in another order (encoder_fixed_arch)",
+}
+
+
+@dataclass(frozen=True)
+class Original:
+    """A checkpoint in our names and layouts.
+
+    ``settings`` are the arguments of ``SqueezeformerEncoder`` that it needs, and ``encoder`` the state dict of that.
+    ``logits_weight`` (V, D, 1) and ``logits_bias`` (V,) make logits of what it puts out; output 0 is CTC's blank, and
+    also the tokenizer's ``<unk>``.
+    """
+
+    settings: dict[str, Any]
+    encoder: dict[str, Tensor]
+    logits_weight: Tensor
+    logits_bias: Tensor
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Pieces of the tokenizer that belongs to it."""
+        return self.logits_bias.numel()
+
+    def nemo_decoder(self) -> tuple[Tensor, Tensor]:
+        """Weight (V + 1, D, 1) and bias (V + 1,) of NeMo's CTC decoder, whose blank comes last.
+
+        Piece 0 is out of reach, as it is for the authors' decoder, which takes output 0 for the blank.
+        """
+        weight = torch.cat([self.logits_weight, self.logits_weight[:1]])
+        bias = torch.cat([self.logits_bias, self.logits_bias[:1]])
+        weight[0], bias[0] = 0.0, BLANK_OUT_OF_REACH
+        return weight, bias
+
+
+def read(path: str | Path, time_reduce_idx: int | None = None, time_recovery_idx: int | None = None) -> Original:
+    """Read an .h5 file that the authors' ``save_weights`` wrote; every array in it is used exactly once.
+
+    Args:
+        time_reduce_idx, time_recovery_idx: the first layer at half the frame rate and the first at the full one again,
+            which nothing in the file tells. None: (n_layers - 1) // 2 and n_layers - 1, as in all published sizes.
+
+    Raises:
+        UserError: see ``keras_file.read_arrays``; or an array is missing, is none of a Squeezeformer's or has a shape
+            that does not go with the others'; or the indices do not go with the layers. It names what is wrong.
+    """
+    arrays = read_arrays(Path(path))
+    try:
+        return arrange(arrays, time_reduce_idx, time_recovery_idx)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def arrange(
+    arrays: dict[str, Tensor], time_reduce_idx: int | None = None, time_recovery_idx: int | None = None
+) -> Original:
+    """What ``read`` makes of the arrays of a file, in their order; it takes them out of the dictionary."""
+    names, prefix = _sources(arrays)
+    blocks = [int(block) for block in re.findall(r"^block_(\d+)_", "\n".join(names), flags=re.MULTILINE)]
+    n_layers = max(blocks, default=0) + 1
+    depthwise = any(source.startswith("subsampling_2_") for source in names)
+    unet = any(source.startswith(("timereduce_", "recovery/")) for source in names)
+    table = rows(n_layers, depthwise, unet)
+    _check_names(names, table, prefix)
+    sizes = _sizes({row: arrays[names[row.source]].shape for row in table}, names)
+
+    settings = _settings(n_layers, depthwise, sizes)
+    settings |= _indices(n_layers, unet, time_reduce_idx, time_recovery_idx)
+    state = {
+        row.target: row.layout(arrays.pop(names[row.source]), sizes["C"]).contiguous() for row in table
+    }  # popped, so that a large model is not in memory twice
+    for layer in range(n_layers):
+        state[f"layers.{layer}.conv.batch_norm.num_batches_tracked"] = torch.tensor(0)  # not used: momentum is fixed
+    weight, bias = state.pop("logits.weight"), state.pop("logits.bias")
+    return Original(settings, state, weight, bias)
+
+
+def _sources(arrays: Iterable[str]) -> tuple[dict[str, str], str]:
+    """Names in the file by ``Row.source``, and what stands before the layers' names: ``conformer_encoder_``."""
+    names: dict[str, str] = {}
+    prefixes: Counter[str] = Counter()
+    unnamed: dict[str, list[str]] = {}  # the layers, in their order, that are named dense at each place
+    for name in arrays:
+        *scopes, leaf = name.partition(":")[0].split("/")
+        places = [found for scope in scopes if (found := LAYER.fullmatch(scope))]
+        if found := LAYER.fullmatch(leaf):  # variables that are in no layer
+            source = found[2]
+        elif scopes and UNNAMED.fullmatch(scopes[-1]):
+            within = next((place[2] for place in places if ATTENTION.fullmatch(place[2])), "")
+            layers = unnamed.setdefault(within, [])
+            if "/".join(scopes) not in layers:
+                layers.append("/".join(scopes))
+            number = layers.index("/".join(scopes))
+            expected = [f"{within}/{part}" for part in "qkv"] if within else ["recovery"]
+            source = f"{expected[number]}/{leaf}" if number < len(expected) else name
+        elif scopes and (found := LAYER.fullmatch(scopes[-1])):
+            source = f"{found[2]}/{leaf}"
+        else:
+            source = name
+        if source in names:
+            raise UserError(f"{name} is there twice; the other is {names[source]}")
+        names[source] = name
+        if places and places[0][1] and places[0][2] != "logits":
+            prefixes[f"{places[0][1]}_"] += 1
+    return names, next((prefix for prefix, _ in prefixes.most_common(1)), "")
+
+
+def _check_names(names: Mapping[str, str], table: list[Row], prefix: str) -> None:
+    expected = {row.source for row in table}
+    extra = [source for source in names if source not in expected]
+    for source in extra:
+        for pattern, what in OTHERS.items():
+            if re.fullmatch(pattern, source):
+                raise UserError(f"{names[source]} is in no Squeezeformer; it tells of {what}")
+    if extra:
+        raise UserError(f"{_listed(names[source] for source in extra)}: in no Squeezeformer-CTC")
+    missing = [row.source for row in table if row.source not in names]
+    if missing:
+        shown = _listed(_full_name(source, names, prefix) for source in missing)
+        unnamed = any(re.search(r"/[qkv]/|^recovery/", source) for source in missing)
+        note = "; query, key, value and recovery have no names of their own, and are told by order and place"
+        raise UserError(f"{shown}: not in the file{note if unnamed else ''}")
+
+
+def _full_name(source: str, names: Mapping[str, str], prefix: str) -> str:
+    """What a missing array is called in Keras, as far as other arrays of its layer tell."""
+    layer, _, leaf = source.rpartition("/")
+    beside = [name for other, name in names.items() if layer and other.rpartition("/")[0] == layer]
+    if beside:
+        return f"{beside[0].rpartition('/')[0]}/{leaf}:0"
+    return source if source.startswith("logits") else prefix + source
+
+
+def _sizes(shapes: Mapping[Row, torch.Size], names: Mapping[str, str]) -> dict[str, int]:
+    """What each letter of the table stands for: what most arrays say, so that the one which is wrong can be named."""
+    votes: dict[str, Counter[int]] = {}
+    for row, shape in shapes.items():
+        if len(row.shape) == len(shape):
+            for letter, size in zip(row.shape, shape):
+                votes.setdefault(letter, Counter())[size] += 1
+    sizes = {letter: counter.most_common(1)[0][0] for letter, counter in votes.items()}
+    sizes |= {letter: int(letter) for letter in sizes if letter.isdecimal()}
+
+    if sizes.get("E") == sizes.get("D"):
+        gated = next(names[row.source] for row in shapes if row.source.endswith("dw_conv/depthwise_kernel"))
+        raise UserError(
+            f"{gated} is as wide as the encoder: a gated convolution, Conformer's (encoder_conv_use_glu: true)"
+        )
+    for row, shape in shapes.items():
+        expected = tuple(sizes.get(letter, -1) for letter in row.shape)
+        if tuple(shape) != expected:
+            written = ", ".join(letter if size < 0 else str(size) for letter, size in zip(row.shape, expected))
+            raise UserError(f"{names[row.source]} has the shape {tuple(shape)}; the other arrays go with ({written})")
+    _check_sizes(sizes, names)
+    return sizes
+
+
+def _check_sizes(sizes: Mapping[str, int], names: Mapping[str, str]) -> None:
+    d_model, heads, channels = sizes["D"], sizes["H"], sizes["C"]
+    for holds, source, problem in [
+        (d_model % 2 == 0, "preln/gamma", f"{d_model} wide, and position encodings need an even width"),
+        (heads * sizes["S"] == d_model, "mhsa/pos_kernel", f"{heads} heads of {sizes['S']} do not make {d_model}"),
+        (sizes["E"] == 2 * d_model, "pw_conv_1/kernel", f"{sizes['E']} channels of {d_model}, which is not twice"),
+        (sizes["I"] % d_model == 0, "ff_dense_1/kernel", f"{sizes['I']} of {d_model}, which is no whole multiple"),
+        (
+            sizes["W"] % channels == 0,
+            "linear/kernel",
+            f"{sizes['W']} rows, which is no multiple of {channels} channels",
+        ),
+        (sizes["K"] % 2 == 1, "conv_dw_conv/depthwise_kernel", f"{sizes['K']} frames; only an odd number has a middle"),
+    ]:
+        if not holds:
+            raise UserError(f"{next(name for key, name in names.items() if key.endswith(source))}: {problem}")
+
+
+def _settings(n_layers: int, depthwise: bool, sizes: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "variant": "original",
+        "feat_in": 4 * (sizes["W"] // sizes["C"]),  # halved twice; the authors' code takes nothing but 80
+        "d_model": sizes["D"],
+        "n_layers": n_layers,
+        "n_heads": sizes["H"],
+        "ff_expansion_factor": sizes["I"] // sizes["D"],
+        "conv_kernel_size": sizes["K"],
+        "subsampling": "dw_striding" if depthwise else "striding",
+        "subsampling_factor": 4,
+        "subsampling_conv_channels": sizes["C"],
+    }
+
+
+def _indices(n_layers: int, unet: bool, reduce: int | None, recover: int | None) -> dict[str, int | None]:
+    if not unet:
+        if reduce is not None or recover is not None:
+            given = f"time_reduce_idx={reduce}, time_recovery_idx={recover}"
+            raise UserError(f"{given}: there is neither time reduction nor recovery in the file; leave them out")
+        return {"time_reduce_idx": None, "time_recovery_idx": None}
+    reduce = (n_layers - 1) // 2 if reduce is None else reduce
+    recover = n_layers - 1 if recover is None else recover
+    try:
+        build_spans(n_layers, reduce, recover)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return {"time_reduce_idx": reduce, "time_recovery_idx": recover}
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,193 @@
+"""`nemo-squeezeformer import`: the authors' TensorFlow weights and tokenizer in, a .nemo of NeMo's CTC model out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemo_squeezeformer import recipes
+from nemo_squeezeformer.commands.inputs import quiet
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.sizes import sizes
+
+if TYPE_CHECKING:
+    from nemo_squeezeformer.checkpoints.tensorflow import Original
+
+HELP = "make a .nemo of the authors' TensorFlow weights"
+DESCRIPTION = """\
+Reads weights of the authors' release (github.com/kssteven418/Squeezeformer), or that their code has saved, without
+TensorFlow, and writes a model that NeMo loads, transcribes with, exports and trains on: exactly theirs, features too.
+Dimensions come from the file, everything else from the recipe squeezeformer_ctc_bpe_original.
+needs h5py: pip install 'nemo-squeezeformer[tensorflow]'"""
+RECIPE = "squeezeformer_ctc_bpe_original"
+FINE_TUNING_LR = 1e-4  # for whoever trains the model as it is; a recipe's own settings win over it
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = DESCRIPTION
+    add = parser.add_argument
+    add("weights", metavar="WEIGHTS.h5", type=Path, help="what Keras' save_weights wrote, as squeezeformer-S.h5")
+    add(
+        "--tokenizer",
+        metavar="TOKENIZER.model",
+        type=Path,
+        required=True,
+        help="the SentencePiece model it was trained with, for the release sp.model of its repository",
+    )
+    add("--output", "-o", metavar="OUT.nemo", type=Path, required=True)
+    add("--force", action="store_true", help="overwrite a file that exists")
+    add(
+        "--time-reduce-idx",
+        type=int,
+        metavar="LAYER",
+        help="first layer at half the frame rate, which no weight tells (default: (layers - 1) // 2, as published)",
+    )
+    add(
+        "--time-recovery-idx",
+        type=int,
+        metavar="LAYER",
+        help="first layer at the full rate again (default: the last, as published)",
+    )
+    add("--verbose", action="store_true", help="show NeMo's log and all warnings")
+
+
+def main(args: argparse.Namespace) -> int:
+    """0 when the file is written; it says what it holds.
+
+    Raises:
+        UserError: for an OUT that is no .nemo file or exists, a tokenizer that is none or another's, and as
+            ``tensorflow.read`` does. Nothing is written then.
+    """
+    output: Path = args.output
+    _check_output(output, args.force)
+    tokenizer, pieces = _read_tokenizer(args.tokenizer)
+    with quiet(args.verbose):
+        from nemo_squeezeformer.checkpoints.tensorflow import read
+
+        original = read(args.weights, args.time_reduce_idx, args.time_recovery_idx)
+        if pieces != original.vocabulary_size:
+            raise UserError(
+                f"--tokenizer {args.tokenizer} has {pieces} pieces, but {args.weights} has {original.vocabulary_size} "
+                "outputs; give the tokenizer it was trained with"
+            )
+        with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.stem}-") as made:
+            model = build_model(original, tokenizer, Path(made))
+            saved = Path(made) / output.name
+            model.save_to(str(saved))
+            os.replace(saved, output)
+    print(description(original, output))
+    return 0
+
+
+def build_model(original: Original, tokenizer: bytes, folder: Path) -> Any:
+    """NeMo's EncDecCTCModelBPE of these weights and this SentencePiece model, in evaluation mode.
+
+    Args:
+        folder: an empty one, for the tokenizer's files until the model is saved.
+    """
+    from omegaconf import open_dict
+
+    from nemo_squeezeformer.commands.tokenizer import write_folder
+    from nemo_squeezeformer.commands.train import build
+
+    write_folder(tokenizer, folder)
+    size = published_size(original)
+    cfg = recipes.compose(RECIPE, [f"size={size}"] if size else [])
+    with open_dict(cfg.model):
+        cfg.model.encoder.update(original.settings)
+        cfg.model.preprocessor.features = original.settings["feat_in"]
+        cfg.model.tokenizer.dir = str(folder)
+        for split in ("train_ds", "validation_ds", "test_ds"):
+            cfg.model[split].manifest_filepath = None
+        # A schedule belongs to a run, of which there is none yet.
+        cfg.model.optim.lr = FINE_TUNING_LR
+        del cfg.model.optim.sched
+    model = build(cfg)
+    model.encoder.load_state_dict(original.encoder)
+    weight, bias = original.nemo_decoder()
+    model.decoder.decoder_layers.load_state_dict({"0.weight": weight, "0.bias": bias})
+    model.cfg.tokenizer.dir = None  # the saved model has the files, and this folder goes away
+    return model.eval()
+
+
+def published_size(original: Original) -> str | None:
+    """The name of the published size that has these settings: ``xs`` to ``l``."""
+    settings = original.settings
+    width = settings["d_model"]
+    common = {"feat_in": 80, "ff_expansion_factor": 4, "conv_kernel_size": 31, "subsampling_conv_channels": width}
+    for name, size in sizes().items():
+        if size.published and size.encoder.items() | common.items() <= settings.items():
+            return name
+    return None
+
+
+def description(original: Original, output: Path) -> str:
+    """What was imported, and what to do with it."""
+    settings, size = original.settings, published_size(original)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    encoder = sum(weight.numel() for name, weight in original.encoder.items() if not name.endswith(statistics))
+    logits = original.logits_weight.numel() + original.logits_bias.numel()
+    reduce, recover = settings["time_reduce_idx"], settings["time_recovery_idx"]
+    inside = list(range(reduce, recover)) if reduce is not None else []
+    unet = f"layers {inside[0]} to {inside[-1]} at half the frame rate" if inside else "all at one frame rate"
+    path = shlex.quote(str(output))
+    if size is None:
+        names = ["n_layers", "d_model", "n_heads", "conv_kernel_size", "ff_expansion_factor"]
+        names += ["subsampling", "subsampling_conv_channels", "time_reduce_idx", "time_recovery_idx"]
+        chosen = [f"model.encoder.{name}={'null' if settings[name] is None else settings[name]}" for name in names]
+        chosen.append(f"model.preprocessor.features={settings['feat_in']}")
+    else:
+        chosen = [f"size={size}"]
+    return "\n".join(
+        [
+            f"{output}: Squeezeformer{f'-{size.upper()}' if size else ', none of the published sizes'}",
+            f"  encoder      {encoder:,} parameters: {settings['n_layers']} layers of width {settings['d_model']}, "
+            f"{settings['n_heads']} heads, kernel {settings['conv_kernel_size']}, "
+            f"feed-forward x {settings['ff_expansion_factor']}; {unet}",
+            f"  subsampling  {settings['subsampling']}, {settings['subsampling_conv_channels']} channels, "
+            f"of {settings['feat_in']} mel bands",
+            f"  CTC          {logits:,} parameters: {original.vocabulary_size} outputs, of which 0 is the blank",
+            "next:",
+            f"  nemo-squeezeformer transcribe {path} AUDIO",
+            f"  nemo-squeezeformer train {RECIPE} {' '.join(chosen)} +init_from_nemo_model={path} \\",
+            "      model.tokenizer.dir=FOLDER_WITH_tokenizer.model model.optim.lr=1e-4 trainer.max_epochs=N \\",
+            "      model.train_ds.manifest_filepath=TRAIN.json model.validation_ds.manifest_filepath=DEV.json",
+        ]
+    )
+
+
+def _check_output(output: Path, force: bool) -> None:
+    if output.suffix != ".nemo":
+        raise UserError(f"--output {output}: give a name that ends in .nemo")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+    if output.is_dir() or (output.exists() and not force):
+        raise UserError(f"--output {output} exists; choose another, or pass --force to overwrite a file")
+
+
+def _read_tokenizer(path: Path) -> tuple[bytes, int]:
+    """A SentencePiece model as it is in the file, and how many pieces it has."""
+    import sentencepiece
+
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"--tokenizer {path} cannot be read: {error}") from error
+    try:
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        number = pieces.get_piece_size()
+    except RuntimeError as error:
+        raise UserError(f"--tokenizer {path} is not a SentencePiece model ({error})") from error
+    if not number:
+        raise UserError(f"--tokenizer {path} is not a SentencePiece model: it has no pieces")
+    if not (pieces.is_unknown(0) or pieces.is_control(0) or pieces.is_unused(0)):
+        raise UserError(
+            f"--tokenizer {path}: its piece 0 is {pieces.id_to_piece(0)!r}, of which text is made, but 0 is also CTC's "
+            "blank in the authors' models; give one whose piece 0 is <unk>"
+        )
+    return model, number
