@@ -90,7 +90,7 @@ def test_mistakes_are_named(saved, tmp_path, capsys):
     assert "[15, 3]: chunks that stream" in complaint(str(saved), *output, "--att-context-size", "15,3")
     with pytest.raises(SystemExit):
         main(["export", str(saved), *output, "--att-context-size", "wide"])
-    assert "'wide' is no list of frames such as 156,11" in capsys.readouterr().err
+    assert "'wide' is not a list of frames to the left and right" in capsys.readouterr().err
     asr_model("ctc").save_to(str(tmp_path / "offline.nemo"))
     assert "with streaming=True" in complaint(str(tmp_path / "offline.nemo"), *output)
     unlimited = {"streaming": True, "att_context_size": [[-1, -1], [16, 3]]}

@@ -65,9 +65,9 @@ def test_commands_do_what_the_page_says(page, folder):
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
 def test_python_runs(page, folder):
     for block in blocks(page, "python"):
-        if "old.nemo" in block:
+        for name in {"old.nemo", "model.nemo"} & set(re.findall(r"\w+\.nemo", block)):
             assert main(shlex.split(SMALLEST) + QUICK) == 0
-            shutil.copy(next((folder / "experiments").rglob("*.nemo")), folder / "old.nemo")
+            shutil.copy(next((folder / "experiments").rglob("*.nemo")), folder / name)
         exec(compile(block, str(page), "exec"), {})
 
 

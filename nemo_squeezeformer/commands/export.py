@@ -1,18 +1,22 @@
-"""`nemo-squeezeformer export`: ONNX files of a .nemo model, with caches or without, that say what they need."""
+"""`nemo-squeezeformer export`: a .nemo model as ONNX that says what it needs, or as safetensors for plain torch."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from nemo_squeezeformer.commands.inputs import check_model, quiet
+from nemo_squeezeformer.commands.inputs import check_model, context_size, quiet, say
 from nemo_squeezeformer.errors import UserError
 
-HELP = "write a .nemo model as ONNX, with caches if it streams"
+HELP = "write a .nemo model as ONNX, with caches if it streams, or as safetensors"
 DESCRIPTION = """\
 By NeMo's own export, of the encoder after optimize_for_inference(): with CTC one graph, of a transducer
 encoder-OUT.onnx and decoder_joint-OUT.onnx.
 What a runtime must know beside the graph is in its metadata: features, chunks, caches, tokens. Without torch and NeMo:
   python -m nemo_squeezeformer.onnx_stream OUT.onnx AUDIO.wav
-A graph has one latency; of a model that was trained for several, --att-context-size chooses."""
+A graph has one latency; of a model that was trained for several, --att-context-size chooses.
+With --format safetensors OUT is a folder: weights and a plain config of the encoder and of a CTC decoder, if there is
+one. In Python, without NeMo:
+  nemo_squeezeformer.plain.load("OUT")"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,23 +24,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     add = parser.add_argument
     add("model", metavar="MODEL", help="a .nemo file, or the name of a pretrained model to be fetched")
-    add("--output", "-o", metavar="OUT.onnx", type=Path, required=True)
+    add("--output", "-o", metavar="OUT", type=Path, required=True, help="OUT.onnx, or a folder for safetensors")
+    add("--format", choices=("onnx", "safetensors"), default="onnx", help="default: onnx")
     add("--force", action="store_true", help="overwrite files that exist")
-    add("--decoder", choices=("ctc", "rnnt"), help="which decoder of a hybrid model (default: its own choice)")
     add(
         "--att-context-size",
-        type=_size,
+        type=context_size,
         metavar="LEFT,RIGHT",
         help="frames that attention sees, as 156,11 or [156, 11] (default: the model's)",
     )
-    add("--offline", action="store_true", help="for whole utterances, without caches (default: for streams)")
-    add(
+    add("--verbose", action="store_true", help="show NeMo's log and all warnings")
+    onnx = parser.add_argument_group("ONNX alone").add_argument
+    onnx("--decoder", choices=("ctc", "rnnt"), help="which decoder of a hybrid model (default: its own choice)")
+    onnx("--offline", action="store_true", help="for whole utterances, without caches (default: for streams)")
+    onnx(
         "--int8",
         action="store_true",
         help="quantise the encoder's linear layers: a file of a third the size, faster, a little less exact",
     )
-    add("--opset", type=int, metavar="N", help="of ONNX (default: NeMo's choice)")
-    add("--verbose", action="store_true", help="show NeMo's log and all warnings")
+    onnx("--opset", type=int, metavar="N", help="of ONNX (default: NeMo's choice)")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -44,21 +50,15 @@ def main(args: argparse.Namespace) -> int:
 
     Raises:
         UserError: for an OUT that is no .onnx file or exists, a model that there is none of, an att_context_size that
-            it cannot have, and as ``onnx_export.export`` does.
+            it cannot have, and as ``onnx_export.export`` and ``plain.save`` do.
     """
-    output: Path = args.output
-    if output.suffix != ".onnx":
-        raise UserError(f"--output {output}: give a name that ends in .onnx")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
-    for path in (output, *(output.with_name(f"{part}-{output.name}") for part in ("encoder", "decoder_joint"))):
-        if path.exists() and not args.force:
-            raise UserError(f"{path} exists; choose another --output, or pass --force to overwrite it")
+    plain = args.format == "safetensors"
+    _check_plain(args) if plain else _check_onnx(args)
     check_model(args.model)
     with quiet(args.verbose):
         import torch
 
-        from nemo_squeezeformer import onnx_export, transcription
+        from nemo_squeezeformer import transcription
 
         model = transcription.load_model(args.model, torch.device("cpu"), args.verbose)
         transcription.choose_decoder(model, args.decoder)
@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
             except ValueError as error:
                 raise UserError(f"--att-context-size: {error}") from error
         try:
-            paths = onnx_export.export(model, output, not args.offline, args.opset, args.int8)
+            paths = _write_plain(args, model) if plain else _write_onnx(args, model)
         except UserError as error:
             raise UserError(f"{args.model}: {error}") from error
     for path in paths:
@@ -76,8 +76,41 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _size(text: str) -> list[int]:
+def _check_onnx(args: argparse.Namespace) -> None:
+    output: Path = args.output
+    if output.suffix != ".onnx":
+        raise UserError(f"--output {output}: give a name that ends in .onnx, or --format safetensors")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+    for path in (output, *(output.with_name(f"{part}-{output.name}") for part in ("encoder", "decoder_joint"))):
+        if path.exists() and not args.force:
+            raise UserError(f"{path} exists; choose another --output, or pass --force to overwrite it")
+
+
+def _write_onnx(args: argparse.Namespace, model: Any) -> list[Path]:
+    from nemo_squeezeformer import onnx_export
+
+    return onnx_export.export(model, args.output, not args.offline, args.opset, args.int8)
+
+
+def _check_plain(args: argparse.Namespace) -> None:
+    for option in ("decoder", "offline", "int8", "opset"):
+        if getattr(args, option):
+            raise UserError(f"--{option} is for ONNX; leave it out, or leave out --format safetensors")
     try:
-        return [int(frames) for frames in text.strip("[] ").split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of frames such as 156,11") from None
+        from nemo_squeezeformer.plain.saving import FILES, check_free
+    except ImportError as error:
+        raise UserError(f"--format safetensors needs it ({error}); run `pip install safetensors`") from error
+    check_free(args.output, FILES, args.force)
+
+
+def _write_plain(args: argparse.Namespace, model: Any) -> list[Path]:
+    from nemo_squeezeformer import plain
+    from nemo_squeezeformer.plain.settings import ctc_head
+
+    paths = plain.save(model, args.output, force=args.force)
+    if ctc_head(model) is None:
+        say(f"the encoder alone: the decoder of a {type(model).__name__} needs NeMo")
+    elif hasattr(model, "joint"):
+        say("the encoder and the CTC decoder: the transducer needs NeMo")
+    return paths
