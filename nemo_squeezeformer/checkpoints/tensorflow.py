@@ -219,6 +219,8 @@ def _settings(n_layers: int, depthwise: bool, sizes: Mapping[str, int]) -> dict[
         "subsampling": "dw_striding" if depthwise else "striding",
         "subsampling_factor": 4,
         "subsampling_conv_channels": sizes["C"],
+        "dropout_emb": 0.0,
+        "dropout_att": 0.0,
     }
 
 
