@@ -32,10 +32,9 @@ def in_pieces(net: StridingSubsampling, x: Tensor, lengths: Tensor) -> Tensor:
     project, depth, endless = projection(net), len(net.stages), net.margins.endless
     t = net.margins.frames(x.size(1), depth)
     if x.device.type != "cpu":  # one does not ask for lengths there: that would be to wait for all that goes before
-        masks = None if endless else lengths
         x = net.continued(x, lengths) if endless else x
         together = x.size(0) * net.channels * net.margins.widths(net.feat_in, 1)[1] * net.factor // 2
-        return joined(in_steps(net, x[:, None], masks, t, t, max(ELEMENTS // together, 1), project), t)
+        return joined(in_steps(net, x[:, None], lengths, t, t, max(ELEMENTS // together, 1), project), t)
     step = max(FRAMES * torch.get_num_threads() // net.factor, 1)
     rows = []
     for row, length in zip(x, lengths.tolist()):
@@ -97,7 +96,7 @@ def frames(net: StridingSubsampling, x: Tensor, lengths: Tensor | None, stage: i
         made = convolution(pad(made, (*net.beside, max(-start, 0), max(end - t, 0))))
         for module in others:
             made = pointwise(module, made)
-    if lengths is None:
+    if lengths is None or (net.margins.endless and stage < len(net.stages)):
         return made
     valid = net.margins.frames(lengths, stage)[:, None, None, None]
     return made.masked_fill(torch.arange(first, stop, device=x.device)[:, None] >= valid, 0.0)
