@@ -120,6 +120,7 @@ def test_spawned_processes_are_registered_and_find_the_functions_of_the_script(s
     assert json.loads(Path("done.json").read_text()) == [[8, True, ["--x"]], [9, True, ["--x"]]]
 
 
+@pytest.mark.slow
 def test_every_process_of_lightnings_ddp_is_registered_and_has_the_arguments(script):
     pytest.importorskip("lightning")
     program = script(

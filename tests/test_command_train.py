@@ -55,6 +55,7 @@ def test_a_model_that_this_nemo_does_not_have_is_named():
         build(cfg)
 
 
+@pytest.mark.slow
 def test_two_processes_train_together_and_show_the_schedule_once(tmp_path):
     arguments = [*SMALL, *data(tmp_path), "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1"]
     done = subprocess.run(
