@@ -94,7 +94,13 @@ def _check_tokenizer(cfg: Any, section: str) -> None:
     if file is None or value(cfg, f"{section}.model_path"):  # none, an aggregate, or a file named outright: NeMo's
         return
     if folder is not None and os.path.isfile(os.path.join(folder, file)):
-        return
+        # NeMo, when it saves, wants the pieces beside the model.
+        if file == "vocab.txt" or value(cfg, f"{section}.vocab_path") or os.path.isfile(f"{folder}/vocab.txt"):
+            return
+        command = f"nemo-squeezeformer tokenizer {os.path.join(folder, file)} --output {folder.rstrip('/')}-nemo"
+        raise UserError(
+            f"{section}.dir={folder} has {file} but no vocab.txt, which NeMo needs; make both by: {command}"
+        )
     problem = f"{section}.dir is not set" if folder is None else f"{section}.dir={folder} has no {file}"
     manifest = next(manifest_files(value(cfg, "model.train_ds.manifest_filepath")), "MANIFEST")
     command = f"nemo-squeezeformer tokenizer {manifest} --vocab-size 128 --output {folder or 'tokenizer'}"

@@ -119,9 +119,11 @@ def test_it_goes_on_training(imported, given, tmp_path):
     run += [f"model.{split}.num_workers=0" for split in ("train_ds", "validation_ds")]
     run += ["model.train_ds.batch_size=2", "model.encoder.time_reduce_idx=1"]
     data = [f"model.{split}.manifest_filepath={manifest}" for split in ("train_ds", "validation_ds")]
+    tokenizer = tmp_path / "tokenizer"
+    assert main(["tokenizer", str(given / "tokenizer.model"), "--output", str(tokenizer)]) == 0
     cfg = compose(
         "squeezeformer_ctc_bpe_original",
-        [*settings, *run, *data, f"model.tokenizer.dir={given}", f"+init_from_nemo_model={imported}"]
+        [*settings, *run, *data, f"model.tokenizer.dir={tokenizer}", f"+init_from_nemo_model={imported}"]
         + [f"exp_manager.exp_dir={tmp_path}/exp"],
     )
     trained = train(cfg)
@@ -147,10 +149,10 @@ def test_a_published_size_is_called_by_its_name(given, name):
     size = sizes()[name]
     original = read(given / "weights.h5")
     original.settings.update(size.encoder, conv_kernel_size=31, subsampling_conv_channels=size.d_model)
-    text = description(original, Path("my models/out.nemo"))
+    text = description(original, Path("my models/out.nemo"), Path("sp.model"))
     assert f"Squeezeformer-{name.upper()}\n" in text and f"size={name} " in text and "'my models/out.nemo'" in text
     original.settings["conv_kernel_size"] = 15
-    assert "none of the published sizes" in description(original, Path("out.nemo"))
+    assert "none of the published sizes" in description(original, Path("out.nemo"), Path("sp.model"))
 
 
 def test_what_was_imported_is_said(given, tmp_path, capsys):

@@ -41,6 +41,26 @@ def test_the_folder_is_what_nemo_itself_would_write(manifest, tmp_path, kind):
     assert all(tokenizer.ids_to_text(tokenizer.text_to_ids(text)) == text for text in TEXTS)
 
 
+def test_a_trained_model_is_laid_out_as_it_is(manifest, tmp_path, capsys):
+    assert run(manifest, 30, tmp_path / "trained") == 0
+    model = (tmp_path / "trained" / "tokenizer.model").rename(tmp_path / "sp.model")
+    assert main(["tokenizer", str(model), "--output", str(tmp_path / "laid out")]) == 0
+    assert (tmp_path / "laid out" / "tokenizer.model").read_bytes() == model.read_bytes()
+    for file in ("vocab.txt", "tokenizer.vocab"):
+        assert (tmp_path / "laid out" / file).read_text() == (tmp_path / "trained" / file).read_text()
+
+    (tmp_path / "text.model").write_text("no model")
+    for given, message in [
+        ([str(model), str(manifest)], "give it alone"),
+        ([str(model), "--vocab-size", "40"], "trained already; leave out --vocab-size"),
+        ([str(tmp_path / "text.model")], "text.model is not a SentencePiece model"),
+        ([str(tmp_path / "none.model")], "none.model cannot be read"),
+        ([str(manifest)], "--vocab-size N is needed"),
+    ]:
+        assert main(["tokenizer", *given, "--output", str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 @pytest.mark.parametrize(
     "size, bound", [(5000, r"largest that works is (\d+)"), (3, r"characters of the text alone need (\d+)")]

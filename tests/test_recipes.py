@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from nemo_squeezeformer import schedule
+from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.recipes import check, compose
 from tests.model_types import MODEL_TYPES
@@ -71,6 +74,20 @@ def test_what_training_needs_from_disk_is_checked_first(tmp_path, change, messag
     check(compose("squeezeformer_ctc_bpe", given))
     with pytest.raises(UserError, match=message):
         check(compose("squeezeformer_ctc_bpe", [*given, change]))
+
+
+def test_a_sentencepiece_model_alone_is_no_tokenizer_folder_for_nemo(tmp_path):
+    cfg = compose("squeezeformer_ctc_bpe", BPE.overrides(tmp_path))
+    folder = Path(cfg.model.tokenizer.dir)
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(
+        UserError, match=r"has tokenizer.model but no vocab.txt.*: nemo-squeezeformer (tokenizer .*)"
+    ) as error:
+        check(cfg)
+    command = str(error.value).split("nemo-squeezeformer ")[1]
+    assert main(shlex.split(command)) == 0
+    cfg.model.tokenizer.dir = shlex.split(command)[-1]
+    check(cfg)
 
 
 def test_labels_that_the_recipe_leaves_open_are_asked_for(tmp_path):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer import recipes
 from nemo_squeezeformer.commands.inputs import quiet
+from nemo_squeezeformer.commands.tokenizer import read_model, write_folder
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.sizes import sizes
 
@@ -80,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
             saved = Path(made) / output.name
             model.save_to(str(saved))
             os.replace(saved, output)
-    print(description(original, output))
+    print(description(original, output, args.tokenizer))
     return 0
 
 
@@ -92,7 +93,6 @@ def build_model(original: Original, tokenizer: bytes, folder: Path) -> Any:
     """
     from omegaconf import open_dict
 
-    from nemo_squeezeformer.commands.tokenizer import write_folder
     from nemo_squeezeformer.commands.train import build
 
     write_folder(tokenizer, folder)
@@ -126,7 +126,7 @@ def published_size(original: Original) -> str | None:
     return None
 
 
-def description(original: Original, output: Path) -> str:
+def description(original: Original, output: Path, tokenizer: Path) -> str:
     """What was imported, and what to do with it."""
     settings, size = original.settings, published_size(original)
     statistics = ("running_mean", "running_var", "num_batches_tracked")
@@ -154,8 +154,9 @@ def description(original: Original, output: Path) -> str:
             f"  CTC          {logits:,} parameters: {original.vocabulary_size} outputs, of which 0 is the blank",
             "next:",
             f"  nemo-squeezeformer transcribe {path} AUDIO",
+            f"  nemo-squeezeformer tokenizer {shlex.quote(str(tokenizer))} --output tokenizer",
             f"  nemo-squeezeformer train {RECIPE} {' '.join(chosen)} +init_from_nemo_model={path} \\",
-            "      model.tokenizer.dir=FOLDER_WITH_tokenizer.model model.optim.lr=1e-4 trainer.max_epochs=N \\",
+            "      model.tokenizer.dir=tokenizer model.optim.lr=1e-4 trainer.max_epochs=N \\",
             "      model.train_ds.manifest_filepath=TRAIN.json model.validation_ds.manifest_filepath=DEV.json",
         ]
     )
@@ -172,22 +173,10 @@ def _check_output(output: Path, force: bool) -> None:
 
 def _read_tokenizer(path: Path) -> tuple[bytes, int]:
     """A SentencePiece model as it is in the file, and how many pieces it has."""
-    import sentencepiece
-
-    try:
-        model = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"--tokenizer {path} cannot be read: {error}") from error
-    try:
-        pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-        number = pieces.get_piece_size()
-    except RuntimeError as error:
-        raise UserError(f"--tokenizer {path} is not a SentencePiece model ({error})") from error
-    if not number:
-        raise UserError(f"--tokenizer {path} is not a SentencePiece model: it has no pieces")
+    model, pieces = read_model(path)
     if not (pieces.is_unknown(0) or pieces.is_control(0) or pieces.is_unused(0)):
         raise UserError(
             f"--tokenizer {path}: its piece 0 is {pieces.id_to_piece(0)!r}, of which text is made, but 0 is also CTC's "
             "blank in the authors' models; give one whose piece 0 is <unk>"
         )
-    return model, number
+    return model, len(pieces)

@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer tokenizer`: a SentencePiece tokenizer from manifests, in the layout of NeMo's tokenizer.dir."""
+"""`nemo-squeezeformer tokenizer`: a SentencePiece tokenizer, of manifests or ready-made, as NeMo's tokenizer.dir."""
 
 import argparse
 import io
@@ -10,10 +10,11 @@ import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from nemo_squeezeformer.errors import UserError
 
-HELP = "train a tokenizer from the text of manifests"
+HELP = "train a tokenizer from the text of manifests, or lay out one that is trained as NeMo wants it"
 BOUND = re.compile(r"set it to a value <= (\d+)")
 REQUIRED = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 
@@ -22,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "manifest",
         nargs="+",
-        help="NeMo manifests (JSON lines with text), or plain text files (.txt), one utterance a line",
+        help="NeMo manifests (JSON lines with text), or plain text files (.txt), one utterance a line; "
+        "or one SentencePiece model (.model), which is taken as it is",
     )
     parser.add_argument(
         "--vocab-size",
         type=int,
-        required=True,
         metavar="N",
         help="number of pieces; 128 to 256 suit four-fold subsampling",
     )
@@ -57,16 +58,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    pieces = train_tokenizer(
-        args.manifest,
-        args.vocab_size,
-        args.output,
-        args.type,
-        args.lower_case,
-        args.force,
-        args.start_end_pad,
-        args.append,
-    )
+    if any(path.endswith(".model") for path in args.manifest):
+        pieces = _lay_out(args)
+    elif args.vocab_size is None:
+        raise UserError("--vocab-size N is needed to train a tokenizer; 128 to 256 suit four-fold subsampling")
+    else:
+        pieces = train_tokenizer(
+            args.manifest,
+            args.vocab_size,
+            args.output,
+            args.type,
+            args.lower_case,
+            args.force,
+            args.start_end_pad,
+            args.append,
+        )
     print(f"{args.output}: {pieces} pieces; train with model.tokenizer.dir={args.output}")
     return 0
 
@@ -89,6 +95,49 @@ def train_tokenizer(
         UserError: a manifest is missing or without text, the vocabulary is too large or too small for the text (the
             message names the bound), or the folder exists and ``force`` is not set.
     """
+    target = _target(output, force)
+    sentences = [text for path in manifests for text in _texts(path)]
+    if not sentences:
+        raise UserError(f"there is no text in {', '.join(manifests)}; training needs a non-empty `text` in each row")
+    return _write(_append(_train(sentences, vocab_size, kind, lower_case, start_end_pad), append), target)
+
+
+def read_model(path: str | Path) -> tuple[bytes, Any]:
+    """A SentencePiece model as it is in the file, and its processor.
+
+    Raises:
+        UserError: it cannot be read, or is none.
+    """
+    import sentencepiece
+
+    try:
+        model = Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise UserError(f"tokenizer {path} cannot be read: {error}") from error
+    try:
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        number = pieces.get_piece_size()
+    except RuntimeError as error:
+        raise UserError(f"tokenizer {path} is not a SentencePiece model ({error})") from error
+    if not number:
+        raise UserError(f"tokenizer {path} is not a SentencePiece model: it has no pieces")
+    return model, pieces
+
+
+def _lay_out(args: argparse.Namespace) -> int:
+    if len(args.manifest) > 1:
+        raise UserError(f"{' '.join(args.manifest)}: a SentencePiece model is taken as it is; give it alone")
+    if args.vocab_size or args.lower_case or args.start_end_pad or args.append or args.type != "unigram":
+        raise UserError(
+            f"{args.manifest[0]} is trained already; leave out --vocab-size, --type, --lower-case, --start-end-pad and "
+            "--append"
+        )
+    target = _target(args.output, args.force)
+    return _write(read_model(args.manifest[0])[0], target)
+
+
+def _target(output: str, force: bool) -> Path:
+    """The folder to make. Raises UserError where it exists and may not be replaced."""
     target = Path(output).expanduser()
     if target.exists() and not force:
         raise UserError(f"--output {output} exists; give another folder, or --force to replace it")
@@ -99,11 +148,11 @@ def train_tokenizer(
         raise UserError(
             f"--output {output} is not a tokenizer folder, so --force will not replace it; give another folder"
         )
-    sentences = [text for path in manifests for text in _texts(path)]
-    if not sentences:
-        raise UserError(f"there is no text in {', '.join(manifests)}; training needs a non-empty `text` in each row")
-    model = _append(_train(sentences, vocab_size, kind, lower_case, start_end_pad), append)
+    return target
 
+
+def _write(model: bytes, target: Path) -> int:
+    """Makes the folder, whole or not at all; how many pieces it has."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as made:
         folder = Path(made) / target.name
