@@ -45,11 +45,11 @@ def test_an_utterance_is_the_same_alone_and_in_any_batch(settings):
 def test_nothing_before_a_frame_goes_into_subsampling_and_time_reduction():
     """Where the NeMo variant looks back."""
     encoder, batch = original(), features(1, 32)
-    later = batch.clone()
-    later[..., :16] += 1.0
+    changed = batch.clone()
+    changed[..., :16] += 1.0
     length = torch.tensor([32])
     for net, sees in ((encoder, False), (original(variant="nemo"), True)):
-        x, y = (net.pre_encode(given.transpose(1, 2), length)[0] for given in (batch, later))
+        x, y = (net.pre_encode(given.transpose(1, 2), length)[0] for given in (batch, changed))
         assert (x[:, 4] != y[:, 4]).any() == sees
         frames = net.frames(x, torch.tensor([8]), None)
         x, y = (
