@@ -30,7 +30,7 @@ from nemo_squeezeformer.core.positions import build_positions
 from nemo_squeezeformer.core.streaming import EncoderState
 from nemo_squeezeformer.core.subsampling import conv_chunks
 from nemo_squeezeformer.export import Exported
-from nemo_squeezeformer.layer import ConformerLayer, SqueezeformerLayer
+from nemo_squeezeformer.layer import ConformerLayer, GatedMFCFLayer, MFCFLayer, SqueezeformerLayer
 from nemo_squeezeformer.streaming import Streaming, all_or_none
 
 CACHE = NeuralType(("D", "B", "T", "D"), ChannelType(), optional=True)
@@ -40,7 +40,12 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     __doc__ = core.SqueezeformerEncoder.__doc__
     __module__ = "nemo_squeezeformer"  # the path that recipes give; NeMo's adapter registry compares the two
 
-    blocks = {"squeezeformer": SqueezeformerLayer, "conformer": ConformerLayer}
+    blocks = {
+        "squeezeformer": SqueezeformerLayer,
+        "conformer": ConformerLayer,
+        "mf_cf_glu": GatedMFCFLayer,
+        "mf_cf": MFCFLayer,
+    }
     use_pad_mask = True
 
     def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from nemo_squeezeformer.core.conformer import ConformerLayer as CoreConformerLayer
 from nemo_squeezeformer.core.frames import Frames
 from nemo_squeezeformer.core.layer import SqueezeformerLayer as CoreSqueezeformerLayer
+from nemo_squeezeformer.core.mf_cf import MFCFLayer as CoreMFCFLayer
 from nemo_squeezeformer.core.streaming import LayerState
 
 
@@ -69,6 +70,16 @@ class SqueezeformerLayer(CoreSqueezeformerLayer, Adapted):
         x = self.norm_conv(x + self.dropout(self.conv(self.conv_scale(x), frames, state)))
         x = self.norm_feed_forward2(x + self.dropout(self.feed_forward2(self.feed_forward2_scale(x))))
         return self.adapt(x, "post")
+
+
+class MFCFLayer(SqueezeformerLayer, CoreMFCFLayer):
+    """The core's, with adapters where SqueezeformerLayer has them."""
+
+
+class GatedMFCFLayer(MFCFLayer):
+    """The core's, with adapters where SqueezeformerLayer has them."""
+
+    gated = True
 
 
 class ConformerLayer(CoreConformerLayer, Adapted):

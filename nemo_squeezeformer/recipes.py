@@ -18,16 +18,22 @@ CUDA_LOSSES = ("tdt", "multiblank_rnnt")  # of NeMo's transducers
 SOURCES = ("manifest_filepath", "cuts_path", "shar_path", "input_cfg", "hf_data_cfg")  # of data, in NeMo
 
 
-def recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in files(CONF).iterdir() if entry.name.endswith(".yaml"))
+ABLATION = "ablation"  # the folder of the paper's steps from Conformer to Squeezeformer
+
+
+def recipes(folder: str = "") -> list[str]:
+    """Names of the recipes that come with the package, or of those in a ``folder`` of them: ``ablation/1_unet``."""
+    place = files(CONF).joinpath(folder) if folder else files(CONF)
+    names = sorted(entry.name.removesuffix(".yaml") for entry in place.iterdir() if entry.name.endswith(".yaml"))
+    return [f"{folder}/{name}" if folder else name for name in names]
 
 
 def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
     """A recipe's OmegaConf configuration with Hydra's overrides.
 
     Args:
-        recipe: a name in ``recipes()``, or a path to a YAML file, whose ``defaults`` may name our recipes and groups.
+        recipe: a name in ``recipes()`` or ``recipes(ABLATION)``, or a path to a YAML file, whose ``defaults`` may name
+            our recipes and groups.
 
     Raises:
         UserError: no such recipe, or Hydra refuses it or an override.
@@ -37,17 +43,17 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     schedule.register()
-    path = Path(recipe).expanduser()
+    path, ours = Path(recipe).expanduser(), [*recipes(), *recipes(ABLATION)]
     place: Any
-    if recipe in recipes():
+    if recipe in ours:
         place = hydra.initialize_config_module(CONF, version_base=None)
     elif path.suffix in (".yaml", ".yml") and path.is_file():
         place = hydra.initialize_config_dir(str(path.resolve().parent), version_base=None)
     else:
-        raise UserError(f"no recipe {recipe}: give one of {', '.join(recipes())}, or a path to a YAML file")
+        raise UserError(f"no recipe {recipe}: give one of {', '.join(ours)}, or a path to a YAML file")
     try:
         with place:
-            return hydra.compose(path.name, list(overrides))
+            return hydra.compose(recipe if recipe in ours else path.name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"recipe {recipe}: {error}") from error
 

@@ -161,5 +161,5 @@ def test_adapters_change_the_output_of_conformer_layers_as_of_nemos():
 
 
 def test_an_unknown_block_is_refused():
-    with pytest.raises(ValueError, match="block='zipformer': expected one of 'squeezeformer', 'conformer'"):
+    with pytest.raises(ValueError, match="block='zipformer': expected one of 'squeezeformer', 'conformer', 'mf_cf"):
         SqueezeformerEncoder(**(SMALL | {"block": "zipformer"}))

@@ -162,8 +162,8 @@ LOCAL = {"self_attention_model": "rel_pos_local_attn", "att_context_size": [8, 4
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"att_context_size": [8, 4]}, CHUNKS, LOCAL, {"variant": "original"}],
-    ids=["full", "limited", "dcc", "local", "original"],
+    [{}, {"att_context_size": [8, 4]}, CHUNKS, LOCAL, {"variant": "original"}, {"block": "mf_cf_glu"}],
+    ids=["full", "limited", "dcc", "local", "original", "mf_cf_glu"],
 )
 def test_onnx_runtime_equals_torch_for_odd_even_and_padded_input(tmp_path, settings):
     import onnxruntime

@@ -33,7 +33,7 @@ def test_linear_adapters_stream_exactly(block):
     assert_streams(streaming_model(["houlsby"], left=8, block=block))
 
 
-@pytest.mark.parametrize("block", ["squeezeformer", "conformer"])
+@pytest.mark.parametrize("block", ["squeezeformer", "conformer", "mf_cf_glu"])
 def test_attention_adapters_stream_exactly_without_a_left_context(block):
     assert_streams(streaming_model(["houlsby", "attention"], left=0, block=block))
 

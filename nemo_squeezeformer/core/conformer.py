@@ -19,6 +19,9 @@ class ConformerLayer(nn.Module):
     layer has norms where that has scales.
     """
 
+    gated = True
+    pre_norm = True
+
     def __init__(
         self,
         d_model: int,

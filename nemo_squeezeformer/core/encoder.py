@@ -19,6 +19,7 @@ from .frames import Frames
 from .initial_state import initial_state
 from .layer import SqueezeformerLayer
 from .layer_call import layer_call
+from .mf_cf import GatedMFCFLayer, MFCFLayer
 from .optimized.optimize import optimize
 from .positions import build_positions
 from .stochastic_depth import drop_layer, drop_probabilities
@@ -94,7 +95,9 @@ class SqueezeformerEncoder(nn.Module):
         streaming: causal subsampling with ceil(T / 2) frames and, unless given, ``conv_context_size="causal"`` and
             ``chunked_limited``, so that ``forward`` with a state gives chunk by chunk what it gives for the whole.
         block: ``squeezeformer``, or ``conformer`` for Conformer's layers, which have norms in the place of scales and a
-            gated convolution; around them the temporal U-Net stays.
+            gated convolution; around them the temporal U-Net stays. The paper's steps between the two are
+            ``mf_cf_glu``, Squeezeformer's order of modules with those norms and that convolution, and ``mf_cf``, with
+            Swish in its place.
         stochastic_depth_drop_prob: how likely training leaves out a layer; the others are scaled up, as in Conformer.
         stochastic_depth_mode: ``linear``, the probability grows with depth to this, or ``uniform``.
         stochastic_depth_start_layer: so many layers, 1 or more, are never left out.
@@ -112,6 +115,8 @@ class SqueezeformerEncoder(nn.Module):
     blocks: Mapping[str, type[SqueezeformerLayer] | type[ConformerLayer]] = {
         "squeezeformer": SqueezeformerLayer,
         "conformer": ConformerLayer,
+        "mf_cf_glu": GatedMFCFLayer,
+        "mf_cf": MFCFLayer,
     }
     pre_encode: Any
     time_reduce_layer: Any  # None, as time_recovery_layer is, where there is no temporal U-Net
@@ -211,16 +216,16 @@ class SqueezeformerEncoder(nn.Module):
         self.dropout_emb = dropout_emb
         self.pos_enc, self.time_reduce_pos_enc = build_positions(self_attention_model, dropout_emb)
         self.dropout = Dropout(dropout if dropout_pre_encoder is None else dropout_pre_encoder)
-        self.pre_ln = nn.LayerNorm(d_model) if block == "squeezeformer" else nn.Identity()
+        layer = self.blocks[block]
+        self.pre_ln = nn.Identity() if layer.pre_norm else nn.LayerNorm(d_model)
 
         convolution = build_convolution(conv_context_style, self.contexts)
-        gated = block == "conformer"
         self.layers = nn.ModuleList(
-            self.blocks[block](
+            layer(
                 d_model,
                 d_ff=ff_expansion_factor * d_model,
                 self_attn=self_attn,
-                conv=convolution(d_model, conv_kernel_size, conv_norm_type, conv_context_size, use_bias, gated),
+                conv=convolution(d_model, conv_kernel_size, conv_norm_type, conv_context_size, use_bias, layer.gated),
                 dropout=dropout,
                 adaptive_scale=adaptive_scale,
                 use_bias=use_bias,

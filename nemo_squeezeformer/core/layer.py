@@ -15,6 +15,9 @@ from .streaming import LayerState
 class SqueezeformerLayer(nn.Module):
     """Four residual branches; each has a learned scaling at its entrance and a LayerNorm after its sum."""
 
+    gated = False  # whether its convolution is Conformer's, with GLU
+    pre_norm = False  # whether its branches have LayerNorms at their entrances, and the encoder none before the layers
+
     def __init__(
         self,
         d_model: int,
@@ -26,22 +29,26 @@ class SqueezeformerLayer(nn.Module):
         use_bias: bool = True,
     ):
         super().__init__()
-        self.self_attn_scale = ScaleBias(d_model, adaptive_scale)
+        self.self_attn_scale = self.entrance(d_model, adaptive_scale)
         self.self_attn = self_attn
         self.norm_self_att = nn.LayerNorm(d_model)
 
-        self.feed_forward1_scale = ScaleBias(d_model, adaptive_scale)
+        self.feed_forward1_scale = self.entrance(d_model, adaptive_scale)
         self.feed_forward1 = FeedForward(d_model, d_ff, dropout, use_bias)
         self.norm_feed_forward1 = nn.LayerNorm(d_model)
 
-        self.conv_scale = ScaleBias(d_model, adaptive_scale)
+        self.conv_scale = self.entrance(d_model, adaptive_scale)
         self.conv = conv
         self.norm_conv = nn.LayerNorm(d_model)
 
-        self.feed_forward2_scale = ScaleBias(d_model, adaptive_scale)
+        self.feed_forward2_scale = self.entrance(d_model, adaptive_scale)
         self.feed_forward2 = FeedForward(d_model, d_ff, dropout, use_bias)
         self.norm_feed_forward2 = nn.LayerNorm(d_model)
         self.dropout = Dropout(dropout)
+
+    def entrance(self, d_model: int, adaptive_scale: bool) -> nn.Module:
+        """What each branch begins with."""
+        return ScaleBias(d_model, adaptive_scale)
 
     def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
         """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""

@@ -25,6 +25,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "U-Net": {"time_reduce_idx": 1},
     "nested U-Net": {"time_reduce_idx": [0, 1], "time_recovery_idx": [3, 2]},
     "conformer": {"block": "conformer"},
+    "mf_cf_glu": {"block": "mf_cf_glu", "time_reduce_idx": 1},
+    "mf_cf": {"block": "mf_cf"},
     "conformer without biases": {"block": "conformer", "use_bias": False, "time_reduce_idx": 1},
     "scales that stay the identity": {"adaptive_scale": False},
     "no biases": {"use_bias": False},

@@ -45,6 +45,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "stacking_norm": {"subsampling": "stacking_norm", "subsampling_factor": 8},
     "no subsampling": {"subsampling": None},
     "conformer": {"block": "conformer"},
+    "mf_cf_glu": {"block": "mf_cf_glu"},
+    "mf_cf": {"block": "mf_cf"},
     "layer_norm": {"conv_norm_type": "layer_norm"},
     "fused_batch_norm": {"conv_norm_type": "fused_batch_norm"},
     "kernel of 1": {"conv_kernel_size": 1},

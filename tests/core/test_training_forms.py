@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "U-Net": {"time_reduce_idx": 1},
     "conformer": {"block": "conformer", "time_reduce_idx": 1},
+    "mf_cf_glu": {"block": "mf_cf_glu", "time_reduce_idx": 1},
     "abs_pos": {"self_attention_model": "abs_pos"},
     "no biases": {"use_bias": False},
     "tied position biases": {"untie_biases": False},
