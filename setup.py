@@ -36,6 +36,7 @@ setup(
             "onnx",
             "onnxruntime",
         ],  # the first to export; the second to run what was exported, both to quantise it
+        "plots": ["matplotlib"],  # the figure of `nemo-squeezeformer redundancy`
         "safetensors": ["safetensors"],  # nemo_squeezeformer.plain, without NeMo; with it, it is there
         "tensorflow": ["h5py"],  # to import the authors' checkpoints; TensorFlow itself is not needed
         "dev": [

@@ -60,7 +60,7 @@ def encoder_config(architecture: str) -> dict[str, Any]:
     return SHARED | ARCHITECTURES[architecture]
 
 
-def model_config(architecture: str, args: argparse.Namespace, peak: float) -> Any:
+def model_config(encoder: dict[str, Any], args: argparse.Namespace, peak: float) -> Any:
     """Our CTC recipe with that encoder, and NeMo's cosine schedule with a tenth of warm-up."""
     from omegaconf import OmegaConf, open_dict
 
@@ -86,7 +86,7 @@ def model_config(architecture: str, args: argparse.Namespace, peak: float) -> An
     )
     cfg = OmegaConf.create(OmegaConf.to_container(cfg.model, resolve=True))
     with open_dict(cfg):
-        cfg.encoder = encoder_config(architecture)
+        cfg.encoder = encoder
         cfg.optim.lr, cfg.optim.weight_decay = peak, 0.001
         cfg.optim.sched = {
             "name": "CosineAnnealing",
@@ -129,8 +129,13 @@ def one_thread_trainer(steps: int, *callbacks: Any) -> Any:
     )
 
 
-def run_once(args: argparse.Namespace, architecture: str, peak: float, seed: int) -> dict[str, Any]:
-    """One training: losses by tenths of the run, word error rates, and processor seconds."""
+def run_once(
+    args: argparse.Namespace, architecture: str, peak: float, seed: int, encoder: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """One training: losses by tenths of the run, word error rates, and processor seconds.
+
+    ``encoder``: its settings, where it is none of ARCHITECTURES.
+    """
     import lightning.pytorch as lightning
     import torch
     from nemo.collections.asr.models import EncDecCTCModelBPE
@@ -147,7 +152,8 @@ def run_once(args: argparse.Namespace, architecture: str, peak: float, seed: int
     losses = Losses()
     lightning.seed_everything(seed)
     trainer = one_thread_trainer(args.steps, losses)
-    model = EncDecCTCModelBPE(cfg=model_config(architecture, args, peak), trainer=trainer)
+    settings = encoder or encoder_config(architecture)
+    model = EncDecCTCModelBPE(cfg=model_config(settings, args, peak), trainer=trainer)
     began, wall = time.process_time(), time.time()
     trainer.fit(model)
     seconds, wall = time.process_time() - began, time.time() - wall

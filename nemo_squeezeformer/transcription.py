@@ -10,11 +10,23 @@ from nemo_squeezeformer.manifests import Utterance
 
 
 def load_model(name: str, device: Any, verbose: bool = False) -> Any:
+    """A model that transcribes, as ``restore`` finds it.
+
+    Raises:
+        UserError: as ``restore`` does; a model that does not transcribe.
+    """
+    model = restore(name, device, verbose)
+    if not hasattr(model, "transcribe_generator"):
+        raise UserError(f"{name} is of class {type(model).__name__}, which does not transcribe; give an ASR model")
+    return model
+
+
+def restore(name: str, device: Any, verbose: bool = False) -> Any:
     """A .nemo file, or a pretrained model by its name, on ``device`` and in evaluation mode.
 
     Raises:
         UserError: no such file and no such pretrained model, or no network to fetch it (with ``verbose`` the cause
-            itself is raised); a model that does not transcribe.
+            itself is raised).
     """
     from nemo.collections.asr.models import ASRModel
 
@@ -33,8 +45,6 @@ def load_model(name: str, device: Any, verbose: bool = False) -> Any:
                 f"{name!r} is no file, and could not be fetched as a pretrained model ({reason}); "
                 "check the name and the network, or download the .nemo file and give its path"
             ) from error
-    if not hasattr(model, "transcribe_generator"):
-        raise UserError(f"{name} is of class {type(model).__name__}, which does not transcribe; give an ASR model")
     return model.to(device).eval()
 
 
@@ -125,7 +135,7 @@ def hypotheses(
 
     from nemo_squeezeformer.long_audio import batches
 
-    speech: Any = _Speech(utterances, model.preprocessor._sample_rate, channel)
+    speech: Any = Speech(utterances, model.preprocessor._sample_rate, channel)
     speech[0]  # the first resampling loads librosa: seconds that are not the model's, nor each worker's
     together = list(batches([utterance.duration for utterance in utterances], batch_size))
     loader: Any = DataLoader(speech, batch_sampler=together, num_workers=num_workers, collate_fn=_collate)
@@ -165,7 +175,7 @@ def _prompt(model: Any, utterances: Sequence[Utterance], asked: Mapping[str, str
     return slots
 
 
-class _Speech:
+class Speech:
     """What a DataLoader asks of a data set: each utterance's samples, (T,), one channel at the model's rate."""
 
     def __init__(self, utterances: Sequence[Utterance], sample_rate: int, channel: str | int) -> None:

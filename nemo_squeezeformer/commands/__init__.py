@@ -10,5 +10,6 @@ COMMANDS = {
     "stream": "stream",
     "import": "import_weights",  # Python keeps the word for itself
     "export": "export",
+    "redundancy": "redundancy",
     "run": "run",
 }

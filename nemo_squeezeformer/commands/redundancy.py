@@ -1,0 +1,159 @@
+"""`nemo-squeezeformer redundancy`: how alike neighbouring frames are after every block of NeMo ASR models."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import io
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nemo_squeezeformer
+from nemo_squeezeformer.commands import inputs
+from nemo_squeezeformer.commands.inputs import check_model, chosen_device, positive, quiet, say
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.manifests import Utterance
+
+if TYPE_CHECKING:
+    from nemo_squeezeformer.redundancy_plot import Curves
+
+HELP = "plot how alike neighbouring frames are after every block of ASR models"
+DESCRIPTION = """\
+The mean cosine similarity of frames 1, 2, 3 and 4 apart after every block of the encoder, over all pairs of valid
+frames of the utterances: the measurement that led to Squeezeformer's temporal U-Net. Any NeMo ASR model with an encoder
+like Conformer, FastConformer or Squeezeformer; several in one figure.
+OUT.png is the figure, and OUT.csv beside it has its numbers, and what they were measured on and with."""
+KINDS = (".png", ".pdf", ".svg")
+COLUMNS = [
+    "model", "weights", "block", "frame_ms", "distance_frames", "distance_ms", "similarity", "spread", "pairs",
+]  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = DESCRIPTION
+    add = parser.add_argument
+    add("models", metavar="MODEL", nargs="+", help=".nemo files or names of pretrained models; file names are labels")
+    add("--data", metavar="INPUT", nargs="+", required=True, help="manifests, audio files or folders")
+    add("--output", "-o", metavar="OUT.png", type=Path, required=True, help="or OUT.pdf, OUT.svg")
+    add(
+        "--utterances",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="how many, drawn at random but always the same (default: %(default)s, as in the paper)",
+    )
+    add("--untrained", action="store_true", help="measure each encoder with new random weights too, drawn dashed")
+    add("--force", action="store_true", help="overwrite files that exist")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is one")
+    add("--verbose", action="store_true", help="show NeMo's log and all warnings")
+
+
+def main(args: argparse.Namespace) -> int:
+    """0 when both files are written; their names are printed.
+
+    Raises:
+        UserError: before anything slow: an OUT of another kind, or that exists, no matplotlib, no such model or data;
+            then: a model that cannot be had, or that has no blocks.
+    """
+    paths = _check_output(args.output, args.force)
+    for name in args.models:
+        check_model(name)
+    found = inputs.utterances(args.data)
+    chosen = random.Random(0).sample(found, min(args.utterances, len(found)))
+    seconds = sum(utterance.duration for utterance in chosen)
+    drawn = f"{len(chosen)} of {len(found)} utterances, {seconds:.0f} s"
+    say(drawn)
+    with quiet(args.verbose):
+        from nemo_squeezeformer.redundancy_plot import figure
+
+        device = chosen_device(args.device)
+        curves: list[Curves] = []
+        data = " ".join(str(Path(Path(name).absolute().parent.name, Path(name).name)) for name in args.data)
+        conditions = [f"{drawn}, of {data}", _versions(str(device))]
+        for name, label in zip(args.models, labels(args.models)):
+            measured, condition = _measure(name, label, chosen, device, args)
+            curves += measured
+            conditions.append(condition)
+        picture = figure(curves, f"How alike two frames are after each block ({drawn})", args.output.suffix[1:])
+    numbers = table(curves, conditions)
+    args.output.write_bytes(picture)
+    paths[1].write_text(numbers, encoding="utf-8", newline="")
+    for path in paths:
+        print(path)
+    return 0
+
+
+def _check_output(output: Path, force: bool) -> list[Path]:
+    if output.suffix not in KINDS:
+        raise UserError(f"--output {output}: give a name that ends in {', '.join(KINDS)}; the .csv goes beside it")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+    paths = [output, output.with_suffix(".csv")]
+    for path in paths:
+        if path.exists() and not force:
+            raise UserError(f"{path} exists; choose another --output, or pass --force to overwrite it")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("the figure is drawn by matplotlib, which is not installed; run `pip install matplotlib`")
+    return paths
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """The names of the files, or where two are alike, what was given."""
+    stems = [Path(name).stem if Path(name).suffix == ".nemo" else name for name in names]
+    count = Counter(stems)
+    return [stem if count[stem] == 1 else name for stem, name in zip(stems, names)]
+
+
+def _versions(device: str) -> str:
+    import nemo
+    import torch
+
+    ours = f"nemo-squeezeformer {nemo_squeezeformer.__version__}"
+    return f"{ours}, NeMo {nemo.__version__}, torch {torch.__version__}, on {device}"
+
+
+def _measure(
+    name: str, label: str, utterances: Sequence[Utterance], device: Any, args: argparse.Namespace
+) -> tuple[list[Curves], str]:
+    """The model's curves, and a line that says what it is."""
+    from tqdm import tqdm
+
+    from nemo_squeezeformer import redundancy, transcription
+    from nemo_squeezeformer.redundancy_plot import Curves
+
+    model = transcription.load_model(name, device, args.verbose)
+    speech: Any = transcription.Speech(utterances, model.preprocessor._sample_rate, "average")
+    encoders = {False: model.encoder} | ({True: redundancy.untrained(model)} if args.untrained else {})
+    curves = []
+    for untrained, encoder in encoders.items():
+        samples = (speech[index] for index in tqdm(range(len(speech)), desc=label, unit=" utterances", disable=None))
+        try:
+            curves.append(Curves(label, redundancy.measure(model.preprocessor, encoder, samples), untrained))
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+    kind = f"{type(model).__name__}, {type(model.encoder).__name__}"
+    weights = sum(parameter.numel() for parameter in model.encoder.parameters())
+    return curves, f"{label}: {name}, {kind} of {len(model.encoder.layers)} blocks and {weights:,} parameters"
+
+
+def table(curves: Sequence[Curves], conditions: Sequence[str]) -> str:
+    """CSV, after lines of conditions that begin with ``#``: ``pandas.read_csv(file, comment="#")``."""
+    file = io.StringIO()
+    file.writelines(f"# {condition}\n" for condition in conditions)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for curve in curves:
+        for block in curve.blocks:
+            means: list[tuple[Any, Any, Any]] = [
+                (distance, f"{distance * block.frame_ms:g}", mean) for distance, mean in block.neighbours.items()
+            ]
+            for distance, milliseconds, mean in [*means, ("any", "any", block.any_two)]:
+                weights = "untrained" if curve.untrained else "trained"
+                where = [curve.label, weights, block.number, f"{block.frame_ms:g}", distance, milliseconds]
+                writer.writerow([*where, f"{mean.value:.5f}", f"{mean.spread:.5f}", mean.pairs])
+    return file.getvalue()
