@@ -225,7 +225,8 @@ with torch.inference_mode():
             encoder(x)
             times.setdefault(minutes, []).append(time.thread_time() - begun)
 least = {minutes: min(each) for minutes, each in times.items()}
-print(operations[10] / operations[2] / 5, least[10] / least[2] / 5, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(operations[10] / operations[2] / 5, least[10] / least[2] / 5, gib)
 """
 
 
