@@ -26,9 +26,9 @@ CONFORMER_NAME, FLAT, UNET = "Conformer", "Squeezeformer without U-Net", "Squeez
 ENCODERS: dict[str, dict[str, Any]] = {
     CONFORMER_NAME: CONFORMER | {"d_model": 64, "subsampling": "striding"},
     FLAT: SQUEEZEFORMER | {"d_model": 64, "time_reduce_idx": None},
-    UNET: SQUEEZEFORMER | {"d_model": 64, "time_reduce_idx": 5, "time_recovery_idx": 11},
+    UNET: SQUEEZEFORMER | {"d_model": 64, "time_reduce_idx": 3, "time_recovery_idx": 7},
 }
-ALIKE = SHARED | {"n_layers": 12, "subsampling_factor": 4, "conv_kernel_size": 31}
+ALIKE = SHARED | {"n_layers": 8, "subsampling_factor": 4, "conv_kernel_size": 31}
 Rows = dict[tuple[str, str, int, str], dict[str, str]]
 MEASURED = ("connected_test_seen.jsonl", "connected_test.jsonl", "connected_dev.jsonl")
 
@@ -97,7 +97,7 @@ def page(results: Path) -> str:
     for name, of in trained.items():
         rates = " | ".join(f"{rate:.1f} %" for rate in of["wer"].values())
         text.append(f"| {name} | {of['parameters']:,} | {of['steps']} | {rates} | {of['cpu_seconds']} |")
-    shown = sorted({0, 1, 3, 5, 6, 8, last - 1, last} & set(range(last + 1)))
+    shown = list(range(last + 1))
     for title, distance in [("the next frame", "1"), ("the frame four further", "4"), ("any two frames", "any")]:
         text += ["", f"Similarity in percent, {title}, after block", ""]
         text += [f"| encoder | weights | {' | '.join(map(str, shown))} |", "|---|---|" + "---|" * len(shown)]
@@ -115,6 +115,9 @@ def page(results: Path) -> str:
         "",
         f"After its last block Conformer has {both['trained']} % (next frame, four apart, any two frames), and with",
         f"random weights {both['untrained']} %: a high figure by itself is no sign of training.",
+        "",
+        "Again: trainings are seeded, on one thread. On the same processor and versions similarities come out within",
+        "0.1 points and error rates to the digit; elsewhere rounding leads the trainings apart as another seed would.",
         "",
     ]
     return "\n".join([*text, "", "## Conditions", "", *(f"- {condition}" for condition in conditions), ""])
@@ -191,7 +194,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--page", action="store_true", help="neither train nor measure")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--peak", type=float, default=1e-3)
+    parser.add_argument("--peak", type=float, default=1.5e-3)
     parser.add_argument("--utterances", type=int, default=100)
     parser.add_argument("--encoder", type=json.loads, default={}, metavar="JSON", help="changes to all three encoders")
     parser.add_argument("--work", type=Path, default=Path("build/redundancy"))

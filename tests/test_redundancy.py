@@ -254,4 +254,4 @@ def test_the_figure_and_its_page_are_made_from_nothing_but_recordings(tmp_path):
     assert all(page.count(f"| {name} |") == 7 for name in benchmark.ENCODERS)
     assert "3 of 36 utterances" in page and "\\*" in page
     rows = numbers(tmp_path / "results" / "similarity.csv")
-    assert len(rows) == 3 * 2 * 13 * 5
+    assert len(rows) == 3 * 2 * 9 * 5
