@@ -10,6 +10,7 @@ COMMANDS = {
     "stream": "stream",
     "import": "import_weights",  # Python keeps the word for itself
     "export": "export",
+    "info": "info",
     "redundancy": "redundancy",
     "run": "run",
 }

@@ -53,7 +53,12 @@ def main(args: argparse.Namespace) -> int:
 
 
 def listing() -> str:
-    rows = ["recipes:", *(f"  {name}" for name in recipes.recipes()), "sizes:"]
+    rows = ["recipes:", *(f"  {name}" for name in recipes.recipes())]
+    rows += [
+        "from Conformer to Squeezeformer, step by step:",
+        *(f"  {name}" for name in recipes.recipes(recipes.ABLATION)),
+    ]
+    rows.append("sizes:")
     for size in sizes().values():
         parameters = f"{size.published.encoder_parameters / 1e6:.1f} M" if size.published else "ours"
         shape = f"d_model {size.d_model}, {size.n_layers} layers, {size.n_heads} heads"
