@@ -58,6 +58,37 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
         raise UserError(f"recipe {recipe}: {error}") from error
 
 
+def build(cfg: Any, trainer: Any = None) -> Any:
+    """The model that a composed recipe describes, untrained; ``trainer`` may be None where it is not to be trained.
+
+    Raises:
+        UserError: the recipe names no model, or one that the installed NeMo does not have.
+    """
+    from hydra.utils import get_class
+
+    path = target(cfg)
+    try:
+        made = get_class(path)
+    except ImportError as error:
+        raise UserError(f"model_target={path}: this NeMo does not have it ({error})") from error
+    return made(cfg=cfg.model, trainer=trainer)
+
+
+def target(cfg: Any) -> str:
+    """The path of NeMo's class that a composed recipe is for.
+
+    Raises:
+        UserError: it names none.
+    """
+    path = value(cfg, "model_target") or value(cfg, "model.target")
+    if path is None:
+        raise UserError(
+            "the recipe does not say which model to build; add "
+            "+model_target=nemo.collections.asr.models.EncDecCTCModelBPE, or another of NeMo's"
+        )
+    return str(path)
+
+
 def check(cfg: Any, audio: bool = True) -> None:
     """Find what training would meet late or never: missing manifests, unreadable audio, no tokenizer, wrong characters,
     a loss that is not there.

@@ -10,9 +10,8 @@ import pytest
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.commands.tokenizer import train_tokenizer
-from nemo_squeezeformer.commands.train import build
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.recipes import compose
+from nemo_squeezeformer.recipes import build, compose
 from tests.model_types import SMALL
 from tests.speech import write_manifest
 

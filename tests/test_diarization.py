@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nemo_squeezeformer.commands.train import build
-from nemo_squeezeformer.recipes import compose
+from nemo_squeezeformer.recipes import build, compose
 from tests.model_types import MODEL_TYPES
 
 

@@ -18,8 +18,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from nemo_squeezeformer import schedule
-from nemo_squeezeformer.commands.train import build
-from nemo_squeezeformer.recipes import CONF, compose, recipes
+from nemo_squeezeformer.recipes import CONF, build, compose, recipes
 from nemo_squeezeformer.sizes import sizes
 from tests.model_types import model_class, model_type
 

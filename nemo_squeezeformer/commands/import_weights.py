@@ -93,8 +93,6 @@ def build_model(original: Original, tokenizer: bytes, folder: Path) -> Any:
     """
     from omegaconf import open_dict
 
-    from nemo_squeezeformer.commands.train import build
-
     write_folder(tokenizer, folder)
     size = published_size(original)
     cfg = recipes.compose(RECIPE, [f"size={size}"] if size else [])
@@ -107,7 +105,7 @@ def build_model(original: Original, tokenizer: bytes, folder: Path) -> Any:
         # A schedule belongs to a run, of which there is none yet.
         cfg.model.optim.lr = FINE_TUNING_LR
         del cfg.model.optim.sched
-    model = build(cfg)
+    model = recipes.build(cfg)
     model.encoder.load_state_dict(original.encoder)
     weight, bias = original.nemo_decoder()
     model.decoder.decoder_layers.load_state_dict({"0.weight": weight, "0.bias": bias})

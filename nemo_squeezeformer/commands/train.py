@@ -77,7 +77,7 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
         UserError: see ``recipes.check`` and ``schedule.plan``, which run before a model is built or a GPU taken, and
             ``initial_weights.check``.
     """
-    _target(cfg)
+    recipes.target(cfg)
     if value(cfg, "model.train_ds") is not None:
         schedule.plan(cfg)
     on_main_process = all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
@@ -90,7 +90,7 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
 
     trainer = lightning.Trainer(**resolve_trainer_cfg(cfg.trainer))
     log_dir = exp_manager(trainer, cfg.get("exp_manager", None))
-    model = build(cfg, trainer)
+    model = recipes.build(cfg, trainer)
     initial_weights.check(cfg, model)
     model.maybe_init_from_pretrained_checkpoint(cfg)
     trainer.fit(model)
@@ -99,29 +99,3 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
         trainer.test(model)
     logging.info(f"Logs and checkpoints are in {log_dir}")
     return model
-
-
-def build(cfg: Any, trainer: Any = None) -> Any:
-    """The model that a composed recipe describes, untrained; ``trainer`` may be None where it is not to be trained.
-
-    Raises:
-        UserError: the recipe names no model, or one that the installed NeMo does not have.
-    """
-    from hydra.utils import get_class
-
-    target = _target(cfg)
-    try:
-        made = get_class(target)
-    except ImportError as error:
-        raise UserError(f"model_target={target}: this NeMo does not have it ({error})") from error
-    return made(cfg=cfg.model, trainer=trainer)
-
-
-def _target(cfg: Any) -> str:
-    target = value(cfg, "model_target") or value(cfg, "model.target")
-    if target is None:
-        raise UserError(
-            "the recipe does not say which model to build; add "
-            "+model_target=nemo.collections.asr.models.EncDecCTCModelBPE, or another of NeMo's"
-        )
-    return str(target)

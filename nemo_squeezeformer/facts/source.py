@@ -98,8 +98,6 @@ def _built(cfg: Any, notes: list[str]) -> Any:
     """The whole model without its data, or None and a note of what it lacks."""
     from omegaconf import open_dict
 
-    from nemo_squeezeformer.commands.train import build
-
     cfg = cfg.copy()
     with open_dict(cfg):
         for split in DATA:
@@ -111,7 +109,7 @@ def _built(cfg: Any, notes: list[str]) -> Any:
         notes.append(f"The encoder alone: the rest of the model depends on {keys}, not set here.")
         return None
     try:
-        return build(cfg).eval()
+        return recipes.build(cfg).eval()
     except Exception as error:  # whatever the model, its tokenizer and their libraries raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         notes.append(f"The encoder alone: the whole model could not be built ({reason}).")
