@@ -130,6 +130,7 @@ def main() -> None:
     nemo_logging.setLevel(logging.ERROR)
     lines = [json.loads(line) for line in args.manifest.read_text(encoding="utf-8").splitlines()]
     audio = [args.manifest.parent / line["audio_filepath"] for line in lines]
+    print("Made by `benchmarks/onnx_accuracy.py`.\n")
     print(f"Whole recordings of `{args.manifest.name}`: {len(lines)}, {sum(line['duration'] for line in lines):.0f} s.")
     print(f"NeMo {nemo.__version__}, torch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}.\n")
     print(HEAD)

@@ -141,7 +141,7 @@ def main() -> None:
 
     found = conditions(args.size, "cpu")
     versions = f"{found['versions']}, ONNX Runtime {onnxruntime.__version__}"
-    print("# Encoders in ONNX Runtime\n")
+    print("# Encoders in ONNX Runtime\n\nMade by `benchmarks/onnx_speed.py`.\n")
     print(
         f"{found['machine']}. {versions}. Allocator: {found['allocator']}. {found['size']}, batch 1, commit {commit()}."
     )

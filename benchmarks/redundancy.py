@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from side_by_side import CONFORMER, SHARED, SQUEEZEFORMER, model_config, one_thread_trainer, word_error_rates
@@ -115,12 +116,23 @@ def page(results: Path) -> str:
         "",
         f"After its last block Conformer has {both['trained']} % (next frame, four apart, any two frames), and with",
         f"random weights {both['untrained']} %: a high figure by itself is no sign of training.",
+        f"Inside the U-Net any two frames of an utterance are {inside(rows, 'any'):.1f} % alike: the nearer to 100 %,",
+        "the more its branch adds the same to every frame, and the less its neighbours tell of redundancy.",
         "",
         "Again: trainings are seeded, on one thread. On the same processor and versions similarities come out within",
         "0.1 points and error rates to the digit; elsewhere rounding leads the trainings apart as another seed would.",
-        "",
     ]
     return "\n".join([*text, "", "## Conditions", "", *(f"- {condition}" for condition in conditions), ""])
+
+
+def branch(rows: Rows) -> list[int]:
+    """The blocks inside the U-Net."""
+    return sorted({block for _, _, block, _ in rows if float(rows[UNET, "trained", block, "1"]["frame_ms"]) > 40})
+
+
+def inside(rows: Rows, distance: str, name: str = UNET) -> float:
+    """The mean similarity of a trained encoder in those blocks, in percent."""
+    return mean(100 * float(rows[name, "trained", block, distance]["similarity"]) for block in branch(rows))
 
 
 def beside_the_paper(rows: Rows) -> list[str]:
@@ -130,14 +142,10 @@ def beside_the_paper(rows: Rows) -> list[str]:
     def of(name: str, block: int, distance: int) -> float:
         return 100 * float(rows[name, "trained", block, str(distance)]["similarity"])
 
-    inside = [b for b in range(1, last + 1) if float(rows[UNET, "trained", b, "1"]["frame_ms"]) > 40]
-
-    def mean(name: str, distance: int) -> float:
-        return sum(of(name, block, distance) for block in inside) / len(inside)
-
     near, far, first = of(CONFORMER_NAME, last, 1), of(CONFORMER_NAME, last, 4), of(CONFORMER_NAME, 1, 1)
-    unet, frames, time = mean(UNET, 1), mean(FLAT, 1), mean(FLAT, 2)
-    where = f"blocks {inside[0]} to {inside[-1]}"
+    unet, frames, time = inside(rows, "1"), inside(rows, "1", FLAT), inside(rows, "2", FLAT)
+    blocks = branch(rows)
+    where = f"blocks {blocks[0]} to {blocks[-1]}"
     claims = [
         ("Conformer: the next frame is about 95 % alike", f"{near:.1f} % after the last block", abs(near - 95) <= 3),
         ("Conformer: four frames apart, above 80 %", f"{far:.1f} % after the last block", far > 80),

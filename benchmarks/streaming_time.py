@@ -116,6 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.setLevel(logging.ERROR)
     torch.manual_seed(0)
+    print("Made by `benchmarks/streaming_time.py`.\n")
     print("Milliseconds of an encoder step for each second of audio, median and quartiles of interleaved steps.")
     allocator = "".join(f", {name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_"))
     versions = f"NeMo {nemo.__version__}, torch {torch.__version__}"

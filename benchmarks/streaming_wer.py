@@ -88,6 +88,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = ASRModel.restore_from(args.model, map_location="cpu").eval()
     model.preprocessor.featurizer.dither = 0.0  # transcribe() has none either
+    print("Made by `benchmarks/streaming_wer.py`.\n")
     print(HEAD)
     for manifest in args.manifests:
         lines = [json.loads(line) for line in manifest.read_text().splitlines()]

@@ -61,6 +61,7 @@ def main() -> None:
     audio = [str(args.manifest.parent / row["audio_filepath"]) for row in rows]
 
     words = sum(len(row["words"]) for row in rows)
+    print("Made by `benchmarks/timestamps.py`.\n")
     print(f"Word timestamps on {args.manifest.stem}: {len(rows)} utterances, {words} words.\n")
     print("| model | decoder | WER, % | right words | overlap, % | start error, ms (signed) | end error, ms |")
     print("|---|---|---|---|---|---|---|")
