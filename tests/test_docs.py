@@ -1,4 +1,4 @@
-"""What README and docs tell people to type, typed."""
+"""What README and docs tell people to type, typed, page by page from top to bottom."""
 
 from __future__ import annotations
 
@@ -12,69 +12,193 @@ import nemo
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
-from nemo_squeezeformer.__main__ import main
+from nemo_squeezeformer.__main__ import build_parser, main
+from nemo_squeezeformer.commands.tokenizer import train_tokenizer
+from nemo_squeezeformer.onnx_stream.__main__ import main as onnx_stream
 from nemo_squeezeformer.recipes import compose, recipes
+from tests.asr_models import asr_model
 from tests.model_types import model_class, model_type
+from tests.pages import ROOT, TYPED, Block, blocks, name, prose
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 QUICK = shlex.split(
     "model.encoder.d_model=16 model.encoder.n_layers=2 model.encoder.time_reduce_idx=0 model.train_ds.num_workers=0 "
     "model.validation_ds.num_workers=0 trainer.accelerator=cpu trainer.devices=1 trainer.max_epochs=1 "
-    "trainer.enable_progress_bar=false exp_manager.exp_dir=experiments exp_manager.create_tensorboard_logger=false"
+    "+trainer.limit_train_batches=2 trainer.enable_progress_bar=false exp_manager.exp_dir=experiments "
+    "exp_manager.create_tensorboard_logger=false"
 )
+TRANSDUCER = ["model.loss.loss_name=pytorch"]  # the same loss, without compiling NeMo's first
+# After ```bash not-run: it fetches packages or models, is not in NeMo's package, needs recordings that
+# are not here, listens, or takes minutes and more.
+NOT_RUN = {"network", "NeMo's scripts", "data", "microphone", "hours"}
+SLOW = {"docs/recipes.md"}  # augments as it trains
+EXTRAS = {
+    "docs/released-checkpoints.md": "h5py",
+    "docs/deployment.md": "onnxruntime",
+    "docs/redundancy.md": "matplotlib",
+    "docs/streaming.md": "onnxruntime",
+}
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+def runs(block: Block) -> bool:
+    return block.kind in ("bash", "python")
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    """A user's: manifests train.json and dev.json, recordings/, and a model.nemo once there is one."""
-    rng = np.random.default_rng(0)
-    (tmp_path / "recordings").mkdir()
-    for name, utterances in {"train": 80, "dev": 2}.items():
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """A folder with what the pages take as given: recordings, manifests, tokenizers, models and weights."""
+    folder, rng = tmp_path_factory.mktemp("world"), np.random.default_rng(0)
+    (folder / "recordings").mkdir()
+    for split, utterances in {"train": 80, "dev": 2}.items():
         rows = []
         for i in range(utterances):
-            audio = tmp_path / "recordings" / f"{name}{i}.wav"
+            audio = folder / "recordings" / f"{split}{i}.wav"
             soundfile.write(audio, rng.normal(0, 0.1, 16000), 16000)
             text = " ".join("".join(rng.choice(list("abcdefghijklmno"), 5)) for _ in range(2))
             rows.append(json.dumps({"audio_filepath": f"recordings/{audio.name}", "duration": 1.0, "text": text}))
-        (tmp_path / f"{name}.json").write_text("\n".join(rows))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+        (folder / f"{split}.json").write_text("\n".join(rows))
+    for recording in ("recording.wav", "hour.wav"):
+        soundfile.write(folder / recording, rng.normal(0, 0.1, 24000), 16000)
+    digits = folder / "digits"
+    digits.mkdir()
+    (digits / "recordings").symlink_to(folder / "recordings")
+    for manifest in ("connected_train", "single_train", "connected_dev", "connected_test"):
+        shutil.copy(folder / ("train.json" if "train" in manifest else "dev.json"), digits / f"{manifest}.jsonl")
+
+    train_tokenizer([str(folder / "train.json")], 128, str(folder / "tokenizer"))
+    shutil.copy(folder / "tokenizer" / "tokenizer.model", folder / "sp.model")
+    shape = {"n_layers": 2, "time_reduce_idx": 0}
+    asr_model(encoder=shape).save_to(str(folder / "model.nemo"))
+    asr_model(encoder={**shape, "_target_": "nemo.collections.asr.modules.SqueezeformerEncoder"}).save_to(
+        str(folder / "old.nemo")
+    )
+    contexts = {"streaming": True, "att_context_size": [[156, 25], [156, 11], [156, 3], [156, 1], [-1, -1]]}
+    asr_model(encoder=shape | contexts, preprocessor={"normalize": "NA", "pad_to": 0}).save_to(
+        str(folder / "streaming.nemo")
+    )
+    try:
+        from tests import original_weights
+    except ModuleNotFoundError:  # h5py
+        return folder
+    original_weights.write(folder / "squeezeformer-S.h5", d_model=16, n_layers=2, n_heads=4, vocabulary_size=128)
+    return folder
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_do_what_the_page_says(page, folder):
-    commands = [line for block in blocks(page, "bash") for line in block.replace("\\\n", "").splitlines() if line]
-    if any("tokenizer.dir=tokenizer" in command for command in commands):
-        commands.insert(0, "nemo-squeezeformer tokenizer train.json --vocab-size 128 --output tokenizer")
-    for command in dict.fromkeys(commands):
-        program, *arguments = shlex.split(command)
-        assert program == "nemo-squeezeformer", command
-        assert main([*arguments, *QUICK] if arguments[0] == "train" else arguments) == 0, command
-        for trained in (folder / "experiments").rglob("*.nemo"):
-            shutil.copy(trained, folder / "model.nemo")
-    if page.name == "README.md":
+@pytest.fixture
+def folder(world, tmp_path, monkeypatch) -> Path:
+    """A copy of it, to work in."""
+    made = tmp_path / "folder"
+    shutil.copytree(world, made, symlinks=True)
+    monkeypatch.chdir(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=name(page), marks=[pytest.mark.slow] if name(page) in SLOW else [])
+        for page in TYPED
+        if any(runs(block) for block in blocks(page))
+    ],
+)
+def test_a_page_does_what_it_says_from_top_to_bottom(page, folder):
+    if name(page) in EXTRAS:
+        pytest.importorskip(EXTRAS[name(page)])
+    names: dict[str, object] = {}
+    for block in filter(runs, blocks(page)):
+        if block.kind == "python":
+            exec(compile(block.text, str(page), "exec"), names)
+            continue
+        for command in block.commands:
+            type_in(shlex.split(command), folder)
+    if page.name == "README.md" and page.parent == ROOT:
         assert len((folder / "transcripts.jsonl").read_text().splitlines()) == 82
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
-def test_python_runs(page, folder):
-    for block in blocks(page, "python"):
-        for name in {"old.nemo", "model.nemo"} & set(re.findall(r"\w+\.nemo", block)):
-            assert main(shlex.split(SMALLEST) + QUICK) == 0
-            shutil.copy(next((folder / "experiments").rglob("*.nemo")), folder / name)
-        exec(compile(block, str(page), "exec"), {})
+def type_in(command: list[str], folder: Path) -> None:
+    if command[:3] == ["python", "-m", "nemo_squeezeformer.onnx_stream"]:
+        assert onnx_stream(command[3:]) == 0, command
+        return
+    assert command[0] == "nemo-squeezeformer", command
+    arguments = command[1:]
+    if arguments[0] == "train" and not {"--list", "--print"} & set(arguments):
+        arguments += QUICK + (TRANSDUCER if "transducer" in arguments[1] else [])
+    if arguments[0] == "tokenizer":
+        shutil.rmtree(folder / arguments[arguments.index("--output") + 1], ignore_errors=True)
+    assert main(arguments) == 0, command
+    for trained in (folder / "experiments").rglob("*.nemo"):
+        shutil.copy(trained, folder / "model.nemo")
 
 
-SMALLEST = (
-    "train squeezeformer_ctc_char size=tiny model.train_ds.manifest_filepath=train.json "
-    "model.validation_ds.manifest_filepath=dev.json"
-)
+@pytest.mark.parametrize("page", TYPED, ids=name)
+def test_every_block_is_run_or_says_why_not(page):
+    for block in blocks(page):
+        kind, _, reason = block.kind.partition(" not-run: ")
+        if kind == "text":
+            assert not reason
+            first = block.text.split()[0]
+            assert first not in {"nemo-squeezeformer", "python", "pip", "make", "import", "from", "$"}, block.text
+        else:
+            assert kind in ("bash", "python"), f"{block.kind!r} is nothing that is known here"
+            assert " not-run: " not in block.kind or reason in NOT_RUN, block.kind
+    indented = re.findall(r"(?:^|\n\n)( {4}.*)", prose(page))
+    assert not indented, f"blocks are fenced, so that they say what they are: {indented}"
+
+
+@pytest.mark.parametrize("page", TYPED, ids=name)
+def test_what_is_not_run_names_programs_and_options_that_there_are(page):
+    for block in blocks(page):
+        if block.kind.startswith("python not-run: "):
+            compile(block.text, str(page), "exec")
+        elif block.kind.startswith("bash not-run: "):
+            for command in block.commands:
+                for part in re.split(r"[|;]|\bdo\b|>\s*\S+", command):
+                    check_program(part.strip())
+
+
+def check_program(command: str) -> None:
+    words = shlex.split(re.sub(r"^(export )?([A-Z_]+=\S+( |$))+", "", command))
+    if words[:1] == ["nemo-squeezeformer"]:
+        args = build_parser().parse_known_args(words[1:])[0]  # leaves by SystemExit where it does not understand
+        if words[1] == "train":
+            assert args.recipe in recipes(), command
+    elif words[:1] == ["make"]:
+        targets = re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        assert [word for word in words[1:] if "=" not in word][0] in targets, command
+    elif words[:1] == ["python"] and words[1].startswith("benchmarks/"):
+        script = ROOT / words[1]
+        sources = [script, *script.parent.glob(f"{script.stem.split('_')[0]}*.py")]
+        for option in [word for word in words[2:] if word.startswith("--")]:
+            assert any(f'"{option}"' in source.read_text() for source in sources), f"{option}: {command}"
+    elif words[:1] == ["python"] and words[1].startswith("examples/"):
+        page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+        recipe = next(word for word in words if word.startswith("--config-name=")).partition("=")[2]
+        assert re.search(rf"^\| `{recipe}` \|.*`{words[1].removeprefix('examples/')}`", page, flags=re.MULTILINE)
+    else:
+        assert not words or words[0] in {"pip", "arecord", "for", "done", "export", ".venv/bin/pip", ".ci/run"}, command
+
+
+def test_a_block_without_a_known_kind_an_indented_one_and_a_wrong_command_are_found(tmp_path):
+    for wrong in (
+        "```\nx\n```\n",
+        "```bash not-run: laziness\nx\n```\n",
+        "text\n\n    pip install x\n",
+        "```text\npip\n```\n",
+    ):
+        page = tmp_path / "page.md"
+        page.write_text(wrong)
+        with pytest.raises(AssertionError):
+            test_every_block_is_run_or_says_why_not(page)
+    for wrong in ("nemo-squeezeformer export --nothing", "make nothing", "python benchmarks/speed.py --nothing", "ls"):
+        with pytest.raises((AssertionError, SystemExit)):
+            check_program(wrong)
+
+
+def target(recipe: str) -> str:
+    """The model that a recipe is for: its own ``model_target``, or that of the recipe it begins with."""
+    written = yaml.safe_load((ROOT / "conf" / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    return written.get("model_target") or target(written["defaults"][0])
 
 
 def test_the_table_of_recipes_is_that_of_the_recipes_and_of_this_nemo():
@@ -83,17 +207,11 @@ def test_the_table_of_recipes_is_that_of_the_recipes_and_of_this_nemo():
     rows = [row for row in rows if row and row[0].startswith("squeezeformer_")]
     assert sorted(row[0] for row in rows) == recipes()
     column = 1 if nemo.__version__.startswith("2.") else 0
-    for name, model, _, *tested in rows:
-        target = compose(name).model_target
-        assert target.split(".")[-1] == model
-        expected = "not trained" if model_type(name, target).gpu_only else "yes"
-        assert tested[column] == (expected if model_class(target) else "-"), name
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-        assert "://" in target or (page.parent / target).exists(), target
+    for recipe, model, _, *tested in rows:
+        assert target(recipe).split(".")[-1] == model
+        expected = "not trained" if model_type(recipe, target(recipe)).gpu_only else "yes"
+        assert tested[column] == (expected if model_class(target(recipe)) else "-"), recipe
+    assert compose("squeezeformer_ctc_char_small").model_target == target("squeezeformer_ctc_char_small")
 
 
 def test_the_two_errors_of_nemo_are_quoted_with_their_cure():

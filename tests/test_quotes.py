@@ -1,0 +1,104 @@
+"""What the pages quote of the results, held against them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.pages import PROGRAM, ROOT, sections
+
+README, BENCHMARKS, DOCS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs"
+RESULTS = ROOT / "benchmarks" / "results"
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
+
+
+def rows(text: str) -> set[str]:
+    return {
+        "|".join(cell.strip() for cell in line.split("|")) for line in re.findall(r"^\|.*$", text, flags=re.MULTILINE)
+    }
+
+
+def numbers(text: str) -> set[str]:
+    """Those that stand in a text, but for links, code, versions and words such as float32."""
+    text = re.sub(r"\]\([^)]*\)|`[^`]*`|\b[A-Za-z][\w.+-]*|\d+\.\d+\.\d+", " ", text)
+    return {number.rstrip(",") for number in NUMBER.findall(text)}
+
+
+def invented(part: str, results: str, held: set[str] | frozenset[str] = frozenset()) -> set[str]:
+    """Rows and numbers of a section that are not those of its results, nor rows that are ``held`` against them."""
+    strange = {row for row in rows(part) if re.search(r"\d", row)} - rows(results) - held
+    spoken = re.sub(r"^\|.*$", "", part, flags=re.MULTILINE)
+    known = set(NUMBER.findall(results)) | {number for row in held & rows(part) for number in NUMBER.findall(row)}
+    return strange | (numbers(spoken) - known)
+
+
+def linked_results(part: str) -> str:
+    files = re.findall(r"\]\((?:\.\./)?(benchmarks/results/[^)#]+)\)", part)
+    return "\n".join((ROOT / file).read_text(encoding="utf-8") for file in files if not file.endswith((".png", ".svg")))
+
+
+@pytest.mark.parametrize("question", list(sections(BENCHMARKS)))
+def test_the_page_of_benchmarks_quotes_the_results(question):
+    part = sections(BENCHMARKS)[question]
+    results = linked_results(part)
+    assert results, "no page of results is linked"
+    assert any((ROOT / program).exists() for program in PROGRAM.findall(part)), "no program is named"
+    assert invented(part, results, rows(README.read_text(encoding="utf-8"))) == set()
+
+
+def test_the_readme_quotes_the_papers_argument():
+    part = sections(README)["The paper's argument"]
+    assert invented(part, linked_results(part)) == set()
+
+
+def test_an_invented_number_and_an_invented_row_are_found():
+    results = "| ours | 12.5 |\nabout 34 of them\n"
+    assert invented("| ours | 12.5 |\nsay 34", results) == set()
+    assert invented("| ours | 12.6 |\nsay 35", results) == {"|ours|12.6|", "35"}
+
+
+def cells(page: str, head: str) -> dict[str, list[str]]:
+    """The rows of a table of results, by their first cell; ``head`` is what stands before it."""
+    text = (RESULTS / page).read_text(encoding="utf-8")
+    (table,) = re.findall(r"(?:^\|.*\n)+", text.split(head)[1].split("\n#")[0], flags=re.MULTILINE)
+    return {
+        row[0]: row[1:] for row in ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+    }
+
+
+def test_deployment_quotes_the_speed_of_onnx_runtime():
+    page = (DOCS / "deployment.md").read_text(encoding="utf-8")
+    measured = cells("onnx_speed.md", "### 1 thread")
+    for form, called in (
+        ("`optimize_for_inference()`", "PyTorch, `optimize_for_inference()`"),
+        ("ONNX Runtime, float32", "ONNX Runtime, float32"),
+        ("ONNX Runtime, int8", "ONNX Runtime, int8"),
+    ):
+        ratios = [cell.split(", ")[1] for cell in measured[f"ours, {form}"]]
+        assert f"| {called} | {' | '.join(ratios)} |" in page
+
+
+def test_deployment_quotes_the_accuracy_of_onnx_runtime():
+    page = (DOCS / "deployment.md").read_text(encoding="utf-8")
+    found = (RESULTS / "onnx_accuracy.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found.splitlines() if "EncDec" in line]
+    for form, write in (("float32", lambda x: f"{x:.0e}".replace("e-0", "e-")), ("int8", lambda x: f"{x:.3f}")):
+        mine = [row for row in rows if row[1] == f"ONNX Runtime, {form}"]
+        errors = sorted(float(row[3]) for row in mine)
+        wer = " | ".join(f"{row[5]} %" for row in mine)
+        assert f"| ONNX Runtime, {form} | {write(errors[0])} to {write(errors[-1])} | {wer} |" in page
+    assert f"| torch | | {' | '.join(f'{row[5]} %' for row in rows if row[1] == 'torch')} |" in page
+    assert sum(int(row[4]) for row in rows) == 1 and "Of these 160 texts int8 changed one." in page
+
+
+def test_training_quotes_the_speed():
+    page = (DOCS / "training-speed.md").read_text(encoding="utf-8")
+    data = json.loads((RESULTS / "speed" / "cpu-nemo-2.7.3.json").read_text())
+    steps, memory = data["training"][0]["measured"], data["training_memory"][0]["measured"]
+    for what, ending in (("step (forward, backward), up to 12 s, float32", ""), ("the same, bf16", ", bf16")):
+        theirs, ours = (f"{steps[name + ending]['ms'][1] / 1000:.1f} s" for name in ("in-tree", "ours"))
+        assert f"| {what} | {theirs} | {ours} |" in page
+    theirs, ours = (f"{memory[name]['MiB']:,.0f} MiB" for name in ("in-tree", "ours"))
+    assert f"| memory above the model, up to 30 s | {theirs} | {ours} |" in page
