@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from nemo_squeezeformer.commands.train import build, train
-from nemo_squeezeformer.recipes import compose
+from nemo_squeezeformer.commands.train import train
+from nemo_squeezeformer.recipes import build, compose
 from tests.model_types import MODEL_TYPES
 
 TYPES = {"ssl": "SpeechEncDecSelfSupervisedModel", "nest": "EncDecDenoiseMaskedTokenPredModel"}

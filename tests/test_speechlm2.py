@@ -9,8 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from nemo_squeezeformer.commands.train import build
-from nemo_squeezeformer.recipes import compose
+from nemo_squeezeformer.recipes import build, compose
 from tests.model_types import MODEL_TYPES
 
 pytest.importorskip("peft", reason="NeMo's SpeechLM2 needs nemo_toolkit[speechlm2]")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from nemo.collections.asr.losses.rnnt import RNNTLoss
 
-from nemo_squeezeformer.commands.train import build, train
+from nemo_squeezeformer.commands.train import train
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.recipes import check, compose
+from nemo_squeezeformer.recipes import build, check, compose
 from tests.model_types import MODEL_TYPES, signals
 
 STILL = [  # no chance, so that two runs can be compared
