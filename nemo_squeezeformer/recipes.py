@@ -16,8 +16,6 @@ from nemo_squeezeformer.schedule import value
 CONF = "nemo_squeezeformer.conf"
 CUDA_LOSSES = ("tdt", "multiblank_rnnt")  # of NeMo's transducers
 SOURCES = ("manifest_filepath", "cuts_path", "shar_path", "input_cfg", "hf_data_cfg")  # of data, in NeMo
-
-
 ABLATION = "ablation"  # the folder of the paper's steps from Conformer to Squeezeformer
 
 
@@ -28,12 +26,17 @@ def recipes(folder: str = "") -> list[str]:
     return [f"{folder}/{name}" if folder else name for name in names]
 
 
+def every_recipe() -> list[str]:
+    """``recipes()``, and the paper's steps from Conformer to Squeezeformer."""
+    return [*recipes(), *recipes(ABLATION)]
+
+
 def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
     """A recipe's OmegaConf configuration with Hydra's overrides.
 
     Args:
-        recipe: a name in ``recipes()`` or ``recipes(ABLATION)``, or a path to a YAML file, whose ``defaults`` may name
-            our recipes and groups.
+        recipe: a name in ``every_recipe()``, or a path to a YAML file, whose ``defaults`` may name our recipes and
+            groups.
 
     Raises:
         UserError: no such recipe, or Hydra refuses it or an override.
@@ -43,7 +46,7 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     schedule.register()
-    path, ours = Path(recipe).expanduser(), [*recipes(), *recipes(ABLATION)]
+    path, ours = Path(recipe).expanduser(), every_recipe()
     place: Any
     if recipe in ours:
         place = hydra.initialize_config_module(CONF, version_base=None)

@@ -26,7 +26,7 @@ class Source:
 
 
 def is_recipe(name: str) -> bool:
-    return name in [*recipes.recipes(), *recipes.recipes(recipes.ABLATION)] or Path(name).suffix in (".yaml", ".yml")
+    return name in recipes.every_recipe() or Path(name).suffix in (".yaml", ".yml")
 
 
 def of_recipe(name: str, overrides: Sequence[str] = ()) -> Source:
