@@ -8,7 +8,8 @@ from statistics import mean
 from typing import Any
 
 from ladder_rungs import NEMOS_RECIPE, PAPER, RUNGS, WITHOUT_UNET
-from speed_page import table, timed
+from page_tables import table
+from speed_page import timed
 
 from nemo_squeezeformer.sizes import PUBLISHED
 

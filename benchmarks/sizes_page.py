@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from page_tables import milliseconds, table
+
 from nemo_squeezeformer.sizes import PUBLISHED, Published
 
 INTRODUCTION = """# The six sizes
@@ -23,10 +25,6 @@ weights besides.""",
     "wer": """LibriSpeech test-clean / test-other, in %, trained on its 960 h: of the authors' release, and of NVIDIA's
 `stt_en_squeezeformer_ctc_<size>_ls`. As published, not ours.""",
 }
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 
 
 def page(made: dict[str, Any]) -> str:
@@ -71,19 +69,15 @@ def quoted(made: dict[str, Any]) -> str:
     rows = []
     for name, row in made["sizes"].items():
         published: Published = PUBLISHED[name]
-        measured = [f"{_ms(row['ms']['30'][1])} ms", f"{row['memory_mib']['30']:,.0f} MiB"]
+        measured = [f"{milliseconds(row['ms']['30'][1])} ms", f"{row['memory_mib']['30']:,.0f} MiB"]
         counted = [f"{row['parameters']:,}", f"{row['gflops']['30']:.2f}", f"{row['gflops_without_unet']['30']:.2f}"]
         rows.append([name, *counted, *measured, _wer(published.wer, 2)])
     return table(head, rows) + "\n"
 
 
 def _timed(ms: list[float]) -> str:
-    low, middle, high = map(_ms, ms)
+    low, middle, high = map(milliseconds, ms)
     return f"{middle} ({low}-{high})" if ms[0] < ms[2] else middle
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}"
 
 
 def _wer(pair: tuple[float, float], digits: int) -> str:

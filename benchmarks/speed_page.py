@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from page_tables import milliseconds, table
 from speed_encoders import FORMS
 from speed_operations import gflops_at
 from speed_plan import apart
@@ -25,15 +26,6 @@ of a batch last from half the given length to the whole. GFLOPs are those of the
 addition are two; the share of the peak is theirs in the time measured, of the fastest large matrix product that was
 measured with as many threads, so that work saved may bring it above 100 %. Memory is the most above the model and its
 input, in a process of its own. A training step is forward and backward, with dropout, without an optimizer."""
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def milliseconds(value: float) -> str:
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}"
 
 
 def timed(row: Row | None) -> str:

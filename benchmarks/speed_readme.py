@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from speed_page import milliseconds, table
+from page_tables import milliseconds, table
 from speed_results import read
 
 QUOTED = "cpu-nemo-2.7.3"
