@@ -37,7 +37,7 @@ setup(
             "onnxruntime",
         ],  # the first to export; the second to run what was exported, both to quantise it
         "plots": ["matplotlib"],  # the figure of `nemo-squeezeformer redundancy`
-        "safetensors": ["safetensors"],  # nemo_squeezeformer.plain, without NeMo; with it, it is there
+        "safetensors": ["safetensors"],  # nemo_squeezeformer.deployment.weights, without NeMo; with it, it is there
         "tensorflow": ["h5py"],  # to import the authors' checkpoints; TensorFlow itself is not needed
         "dev": [
             "accelerate",  # with peft: what NeMo's SpeechLM2 needs

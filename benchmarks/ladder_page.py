@@ -11,7 +11,7 @@ from ladder_rungs import NEMOS_RECIPE, PAPER, RUNGS, WITHOUT_UNET
 from page_tables import table
 from speed_page import timed
 
-from nemo_squeezeformer.sizes import PUBLISHED
+from nemo_squeezeformer.analysis.sizes import PUBLISHED
 
 INTRODUCTION = """# The ladder
 
@@ -188,7 +188,7 @@ def verdicts(data: dict[str, Any]) -> Iterator[str]:
         "The paper's Conformer-CTC-M has 16 layers of width 256 (the authors' `conformer-M.yml`), like "
         "Squeezeformer-SM. With the 18 layers of NeMo's recipe, however counted, at most "
         f"{nemos:.1f} % would be spent in the subsampling. The first rung is NeMo's ConformerEncoder: its weights load "
-        "by name, outputs and operations are equal (`tests/test_ladder.py`)."
+        "by name, outputs and operations are equal (`tests/benchmarks/test_ladder.py`)."
     )
 
 

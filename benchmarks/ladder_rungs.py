@@ -52,7 +52,7 @@ def encoder_settings(rung: str, **changes: object) -> dict[str, Any]:
     """What the recipe of a rung builds its encoder from, but for ``changes``; ``_target_`` is among it."""
     from omegaconf import OmegaConf
 
-    from nemo_squeezeformer.recipes import compose
+    from nemo_squeezeformer.training.recipes import compose
 
     cfg = compose(RUNGS[rung].recipe, [f"model.encoder.{name}={value}" for name, value in changes.items()])
     settings: Any = OmegaConf.to_container(cfg.model.encoder, resolve=True)

@@ -82,7 +82,7 @@ def rows(path: Path, audio: Sequence[Path], references: Sequence[str], folder: P
     from nemo.collections.asr.metrics.wer import word_error_rate
     from nemo.collections.asr.models import ASRModel
 
-    from nemo_squeezeformer import onnx_export
+    from nemo_squeezeformer.deployment.onnx import model_files as onnx_export
 
     files = {}
     for form in ("float32", "int8"):  # each from the file: an optimised encoder is exported, not saved

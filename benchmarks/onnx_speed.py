@@ -37,7 +37,7 @@ NAMES = {
 
 def export(encoder: Any, path: Path, int8: bool = False) -> Path:
     """The graph of our ``encoder`` at ``path``, as the command makes it."""
-    from nemo_squeezeformer.onnx_graphs import for_graphs, quantize, unfuse_norms
+    from nemo_squeezeformer.deployment.onnx.graphs import for_graphs, quantize, unfuse_norms
 
     for_graphs(encoder, streaming=False)
     encoder.export(str(path))

@@ -64,7 +64,7 @@ def model_config(encoder: dict[str, Any], args: argparse.Namespace, peak: float)
     """Our CTC recipe with that encoder, and NeMo's cosine schedule with a tenth of warm-up."""
     from omegaconf import OmegaConf, open_dict
 
-    from nemo_squeezeformer.recipes import compose
+    from nemo_squeezeformer.training.recipes import compose
 
     data = f"[{','.join(map(str, args.train))}]"
     cfg = compose(

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from nemo_squeezeformer import core
-from nemo_squeezeformer.sizes import PUBLISHED, sizes
+from nemo_squeezeformer.analysis.sizes import PUBLISHED, sizes
 
 OUTPUT = Path("benchmarks/results/sizes.json")
 SECONDS = (5, 15, 30, 60)

@@ -7,12 +7,12 @@ from typing import Any
 
 from page_tables import milliseconds, table
 
-from nemo_squeezeformer.sizes import PUBLISHED, Published
+from nemo_squeezeformer.analysis.sizes import PUBLISHED, Published
 
 INTRODUCTION = """# The six sizes
 
 Made by `benchmarks/sizes.py`, with `sizes.json`, which has every figure. Parameters and operations of the encoder are
-counted: they are equal on every machine, and equal to the published ones (`tests/test_sizes.py`). Times and memory were
+counted: they are equal on every machine, and equal to the published ones (`tests/analysis/test_sizes.py`). Times and memory were
 measured: again, on an idle machine like this one, times come out within 20 % and memory within 15 MiB. Word error rates
 are published: **none of them is ours**."""
 HEAD = {

@@ -4,7 +4,7 @@
     python benchmarks/timestamps.py DIGITS/connected_test_seen.jsonl build/transducers/*.nemo
 
 Trains our recipes with characters, by NeMo's models and trainer. NeMo's transducer loss for CPUs is loops in Python, of
-seconds a step; here the same loss goes by anti-diagonals (tests/test_benchmarks.py shows that they agree).
+seconds a step; here the same loss goes by anti-diagonals (tests/benchmarks/test_transducers_and_pages.py shows that they agree).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def skewed(x: Tensor) -> Tensor:
 def config(name: str, args: argparse.Namespace) -> Any:
     from omegaconf import OmegaConf
 
-    from nemo_squeezeformer.recipes import compose
+    from nemo_squeezeformer.training.recipes import compose
 
     train = f"[{args.digits / 'connected_train.jsonl'},{args.digits / 'single_train.jsonl'}]"
     cfg = compose(
@@ -107,7 +107,7 @@ def config(name: str, args: argparse.Namespace) -> Any:
             f"trainer.max_steps={args.steps}",
         ],
     )
-    from nemo_squeezeformer.recipes import check
+    from nemo_squeezeformer.training.recipes import check
 
     check(cfg)
     model = OmegaConf.create(OmegaConf.to_container(cfg.model, resolve=True))

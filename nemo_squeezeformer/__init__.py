@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from nemo_squeezeformer.register import install
+from nemo_squeezeformer.integration.register import install
 
 __version__ = "0.1.0"
 __all__ = ["OriginalMelSpectrogramPreprocessor", "SqueezeformerEncoder", "SqueezeformerEncoderAdapter"]
@@ -17,9 +17,9 @@ __all__ = ["OriginalMelSpectrogramPreprocessor", "SqueezeformerEncoder", "Squeez
 def __getattr__(name: str) -> Any:
     if name in __all__:
         # NeMo's registry of adapters must know both encoders as soon as there is one.
-        module = "original_features" if name.startswith("Original") else "peft"
-        return getattr(importlib.import_module(f"nemo_squeezeformer.{module}"), name)
+        module = "original_preprocessor" if name.startswith("Original") else "peft"
+        return getattr(importlib.import_module(f"nemo_squeezeformer.integration.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-install()
+install(resolvers="nemo_squeezeformer.training.schedule")

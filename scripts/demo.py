@@ -182,7 +182,7 @@ def train(
     from demo_progress import Progress
     from nemo.collections.asr.models import EncDecCTCModel
 
-    from nemo_squeezeformer import recipes
+    from nemo_squeezeformer.training import recipes
 
     cfg = recipes.compose(
         "squeezeformer_ctc_char",
@@ -214,7 +214,8 @@ def transcribe(path: Path, data: dict[str, Path], screen: TextIO) -> Alignment:
     from nemo.collections.asr.metrics.wer import word_error_rate
     from tqdm import tqdm
 
-    from nemo_squeezeformer import manifests, transcription
+    from nemo_squeezeformer.files import manifests
+    from nemo_squeezeformer.transcription import models as transcription
 
     utterances = manifests.check(data["test"], required=("audio_filepath", "duration", "text"))
     model = transcription.load_model(str(path), torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
     with quiet(args.verbose):
         import torch
 
-        from nemo_squeezeformer import transcription
+        from nemo_squeezeformer.transcription import models as transcription
 
         model = transcription.load_model(args.model, torch.device("cpu"), args.verbose)
         transcription.choose_decoder(model, args.decoder)
@@ -88,7 +88,7 @@ def _check_onnx(args: argparse.Namespace) -> None:
 
 
 def _write_onnx(args: argparse.Namespace, model: Any) -> list[Path]:
-    from nemo_squeezeformer import onnx_export
+    from nemo_squeezeformer.deployment.onnx import model_files as onnx_export
 
     return onnx_export.export(model, args.output, not args.offline, args.opset, args.int8)
 
@@ -98,15 +98,15 @@ def _check_plain(args: argparse.Namespace) -> None:
         if getattr(args, option):
             raise UserError(f"--{option} is for ONNX; leave it out, or leave out --format safetensors")
     try:
-        from nemo_squeezeformer.plain.saving import FILES, check_free
+        from nemo_squeezeformer.deployment.weights.saving import FILES, check_free
     except ImportError as error:
         raise UserError(f"--format safetensors needs it ({error}); run `pip install safetensors`") from error
     check_free(args.output, FILES, args.force)
 
 
 def _write_plain(args: argparse.Namespace, model: Any) -> list[Path]:
-    from nemo_squeezeformer import plain
-    from nemo_squeezeformer.plain.settings import ctc_head
+    from nemo_squeezeformer.deployment import weights as plain
+    from nemo_squeezeformer.deployment.weights.config import ctc_head
 
     paths = plain.save(model, args.output, force=args.force)
     if ctc_head(model) is None:

@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_squeezeformer import recipes
+from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.commands.inputs import quiet
 from nemo_squeezeformer.commands.tokenizer import read_model, write_folder
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.sizes import sizes
+from nemo_squeezeformer.training import recipes
 
 if TYPE_CHECKING:
     from nemo_squeezeformer.checkpoints.tensorflow import Original

@@ -42,8 +42,9 @@ def main(args: argparse.Namespace) -> int:
     """
     stdout = sys.stdout
     with quiet(args.verbose):
-        from nemo_squeezeformer.facts import source, text
-        from nemo_squeezeformer.facts.report import report
+        from nemo_squeezeformer.analysis import report_text as text
+        from nemo_squeezeformer.analysis import source
+        from nemo_squeezeformer.analysis.report import report
 
         if source.is_recipe(args.model):
             found = source.of_recipe(args.model, args.overrides)

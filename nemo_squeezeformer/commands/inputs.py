@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_squeezeformer import manifests
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.manifests import Utterance
+from nemo_squeezeformer.files import manifests
+from nemo_squeezeformer.files.manifests import Utterance
 
 MANIFEST_EXTENSIONS = {".json", ".jsonl"}
 

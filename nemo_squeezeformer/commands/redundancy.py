@@ -16,10 +16,10 @@ import nemo_squeezeformer
 from nemo_squeezeformer.commands import inputs
 from nemo_squeezeformer.commands.inputs import check_model, chosen_device, positive, quiet, say
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.manifests import Utterance
+from nemo_squeezeformer.files.manifests import Utterance
 
 if TYPE_CHECKING:
-    from nemo_squeezeformer.redundancy_plot import Curves
+    from nemo_squeezeformer.analysis.redundancy_plot import Curves
 
 HELP = "plot how alike neighbouring frames are after every block of ASR models"
 DESCRIPTION = """\
@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     drawn = f"{len(chosen)} of {len(found)} utterances, {seconds:.0f} s"
     say(drawn)
     with quiet(args.verbose):
-        from nemo_squeezeformer.redundancy_plot import figure
+        from nemo_squeezeformer.analysis.redundancy_plot import figure
 
         device = chosen_device(args.device)
         curves: list[Curves] = []
@@ -123,8 +123,9 @@ def _measure(
     """The model's curves, and a line that says what it is."""
     from tqdm import tqdm
 
-    from nemo_squeezeformer import redundancy, transcription
-    from nemo_squeezeformer.redundancy_plot import Curves
+    from nemo_squeezeformer.analysis import redundancy
+    from nemo_squeezeformer.analysis.redundancy_plot import Curves
+    from nemo_squeezeformer.transcription import models as transcription
 
     model = transcription.load_model(name, device, args.verbose)
     speech: Any = transcription.Speech(utterances, model.preprocessor._sample_rate, "average")

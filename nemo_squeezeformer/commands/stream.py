@@ -23,7 +23,7 @@ from nemo_squeezeformer.commands.inputs import (
 )
 from nemo_squeezeformer.commands.transcripts import add_output, check_output, finish, partial_of, report_errors
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.manifests import Utterance
+from nemo_squeezeformer.files.manifests import Utterance
 
 HELP = "transcribe audio files or standard input while they come, with a .nemo model that streams"
 DESCRIPTION = """\
@@ -84,9 +84,9 @@ def main(args: argparse.Namespace) -> int:
     with quiet(args.verbose):
         import torch
 
-        from nemo_squeezeformer import transcription
-        from nemo_squeezeformer.live.feature_stream import FeatureStream
-        from nemo_squeezeformer.live.streams import Streams
+        from nemo_squeezeformer.transcription import models as transcription
+        from nemo_squeezeformer.transcription.live.feature_stream import FeatureStream
+        from nemo_squeezeformer.transcription.live.streams import Streams
 
         if args.threads:
             torch.set_num_threads(args.threads)
@@ -106,7 +106,7 @@ def _choose_context(model: Any, args: argparse.Namespace) -> str:
     """Sets the encoder as asked, and says to what."""
     from nemo.collections.asr.parts.mixins.streaming import StreamingEncoder
 
-    from nemo_squeezeformer.live.streams import latencies, latency
+    from nemo_squeezeformer.transcription.live.streams import latencies, latency
 
     encoder = model.encoder
     if not isinstance(encoder, StreamingEncoder):
@@ -125,8 +125,8 @@ def _choose_context(model: Any, args: argparse.Namespace) -> str:
 
 
 def _stream(model: Any, streams: Any, utterances: Sequence[Utterance], args: argparse.Namespace, stdout: TextIO) -> int:
-    from nemo_squeezeformer.live.audio_blocks import AudioBlocks, FileBlocks, PCMBlocks
-    from nemo_squeezeformer.live.player import Player
+    from nemo_squeezeformer.transcription.live.audio_blocks import AudioBlocks, FileBlocks, PCMBlocks
+    from nemo_squeezeformer.transcription.live.player import Player
 
     rate: int = model.preprocessor._sample_rate
     pcm = PCMBlocks(sys.stdin.buffer, args.sample_rate or rate, rate) if STDIN in args.inputs else None

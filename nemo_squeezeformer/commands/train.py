@@ -4,10 +4,10 @@ import argparse
 import os
 from typing import Any
 
-from nemo_squeezeformer import initial_weights, recipes, schedule
+from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.schedule import value
-from nemo_squeezeformer.sizes import sizes
+from nemo_squeezeformer.training import initial_weights, recipes, schedule
+from nemo_squeezeformer.training.schedule import value
 
 HELP = "train a model from a recipe"
 EXAMPLE = """\

@@ -22,7 +22,7 @@ from nemo_squeezeformer.commands.inputs import (
 )
 from nemo_squeezeformer.commands.transcripts import add_output, check_output, finish, partial_of, report_errors
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.manifests import Utterance
+from nemo_squeezeformer.files.manifests import Utterance
 
 HELP = "transcribe audio files, folders or manifests with a .nemo model"
 DESCRIPTION = """\
@@ -85,7 +85,8 @@ def main(args: argparse.Namespace) -> int:
     check_channels(utterances, args.channel)
     stdout = sys.stdout
     with quiet(args.verbose):
-        from nemo_squeezeformer import long_audio, transcription
+        from nemo_squeezeformer.transcription import long_audio
+        from nemo_squeezeformer.transcription import models as transcription
 
         long_audio.keep_memory()
         model = transcription.load_model(args.model, chosen_device(args.device), args.verbose)
@@ -114,7 +115,8 @@ def _transcribe(
     import torch
     from tqdm import tqdm
 
-    from nemo_squeezeformer import long_audio, transcription
+    from nemo_squeezeformer.transcription import long_audio
+    from nemo_squeezeformer.transcription import models as transcription
 
     # The sort is stable: utterances of one length keep their order.
     order = sorted(range(len(utterances)), key=lambda index: -utterances[index].duration if args.output else 0.0)

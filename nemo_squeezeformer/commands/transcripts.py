@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nemo_squeezeformer.commands.inputs import say
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.manifests import Utterance
+from nemo_squeezeformer.files.manifests import Utterance
 
 
 def add_output(parser: argparse.ArgumentParser, instead: str = "") -> None:

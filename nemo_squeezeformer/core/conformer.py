@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .attention import MultiHeadAttention
+from .attention.multi_head import MultiHeadAttention
 from .convolution import ConvolutionModule
 from .dropout import Dropout
 from .feed_forward import FeedForward
-from .frames import Frames
-from .streaming import LayerState
+from .frames.masks import Frames
+from .frames.state import LayerState
 
 
 class ConformerLayer(nn.Module):

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import glu, linear, pad, silu
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .context import ContextSettings
-from .depthwise import depthwise
+from .cpu.convolution import swish_depthwise, swish_pointwise
+from .cpu.depthwise import depthwise
+from .dispatch.conditions import as_written, trains
+from .dispatch.graphs import in_graph
 from .feed_forward import init_uniform
-from .frames import Frames, overlapping
-from .graphs import in_graph
-from .lean_convolution import swish_depthwise, swish_pointwise
-from .streaming import LayerState, with_left_context
-from .training_forms import as_written, trains
+from .frames.context import ContextSettings
+from .frames.masks import Frames, overlapping
+from .frames.state import LayerState, with_left_context
 
 
 class ConvolutionModule(nn.Module):

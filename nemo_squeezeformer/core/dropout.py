@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .random_masks import kept, kept_rate
-from .training_forms import trains
+from .cpu.random_masks import kept, kept_rate
+from .dispatch.conditions import trains
 
 
 class Dropout(nn.Dropout):

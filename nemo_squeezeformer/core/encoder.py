@@ -10,20 +10,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .attention_settings import AttentionSettings
+from .attention.positions import build_positions
+from .attention.settings import AttentionSettings
 from .conformer import ConformerLayer
-from .context import ContextSettings, streamed
 from .convolution import build_convolution
 from .dropout import Dropout
-from .frames import Frames
-from .initial_state import initial_state
+from .frames.context import ContextSettings, streamed
+from .frames.initial_state import initial_state
+from .frames.masks import Frames
+from .frames.state import BEGUN, EncoderState
+from .inference.optimize import optimize
 from .layer import SqueezeformerLayer
 from .layer_call import layer_call
 from .mf_cf import GatedMFCFLayer, MFCFLayer
-from .optimized.optimize import optimize
-from .positions import build_positions
 from .stochastic_depth import drop_layer, drop_probabilities
-from .streaming import BEGUN, EncoderState
 from .subsampling import CAUSAL, STREAMED, build_subsampling, conv_chunks
 from .temporal_unet import Span, TimeReduction, build_spans, refuse_reduction, upsample
 from .variant import choose_variant

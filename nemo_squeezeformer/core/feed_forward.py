@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from .cpu.feed_forward import lean_feed_forward
+from .dispatch.conditions import trains
 from .dropout import Dropout
-from .lean_feed_forward import lean_feed_forward
-from .training_forms import trains
 
 
 class ScaleBias(nn.Module):

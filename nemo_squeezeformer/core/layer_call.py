@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from .frames import Frames
-from .graphs import in_graph
-from .streaming import LayerState
+from .dispatch.graphs import in_graph
+from .frames.masks import Frames
+from .frames.state import LayerState
 
 Call = Callable[[nn.Module, Tensor, Frames, Tensor | None, LayerState | None], Tensor]
 

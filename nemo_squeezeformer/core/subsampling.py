@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from .dispatch.graphs import in_graph
 from .feed_forward import init_uniform
-from .graphs import in_graph
-from .streaming import EncoderState, with_left_context
-from .subsampling_pieces import in_pieces
+from .frames.state import EncoderState, with_left_context
+from .kernels.subsampling_pieces import in_pieces
 
 
 class Margins(NamedTuple):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .convolution import pointwise
-from .depthwise import depthwise
+from .cpu.depthwise import depthwise
 from .feed_forward import init_uniform
-from .frames import Frames
-from .streaming import ReductionState, with_left_context
+from .frames.masks import Frames
+from .frames.state import ReductionState, with_left_context
 
 
 @dataclass(frozen=True)

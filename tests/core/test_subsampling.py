@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nemo_squeezeformer.core import subsampling_pieces
+from nemo_squeezeformer.core.kernels import subsampling_pieces
+from nemo_squeezeformer.core.kernels.subsampling_pieces import in_steps, projection
 from nemo_squeezeformer.core.subsampling import CAUSAL, CENTRED, ENDLESS, STREAMED, build_subsampling
-from nemo_squeezeformer.core.subsampling_pieces import in_steps, projection
 from tests.models import enliven, features, small_encoder, valid
 
 

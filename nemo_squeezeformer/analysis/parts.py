@@ -1,0 +1,68 @@
+"""The parts of an encoder in the order that frames go through them, each with its modules and its frame rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nemo_squeezeformer.analysis.drawing import layers
+from nemo_squeezeformer.core.temporal_unet import Span, build_spans
+
+
+@dataclass(frozen=True)
+class Part:
+    """``modules`` are names in the encoder; ``halved`` says how many times the encoder's frame rate is halved there."""
+
+    name: str
+    modules: tuple[str, ...]
+    halved: int
+
+
+def span_of(encoder: Any) -> Span | None:
+    """The layers of an encoder of ours, of NeMo 2.7.3's Squeezeformer or of a Conformer; None for other networks."""
+    if isinstance(getattr(encoder, "span", None), Span):
+        return encoder.span
+    if not all(hasattr(encoder, name) for name in ("layers", "pre_encode")):
+        return None
+    if getattr(encoder, "reduction_position", None) is not None:  # a frame rate that is not restored
+        return None
+    reduce, recover = (getattr(encoder, name, None) for name in ("time_reduce_idx", "time_recovery_idx"))
+    return build_spans(len(encoder.layers), reduce, recover)
+
+
+def parts(encoder: Any) -> list[Part]:
+    """All that has parameters, each once; of an encoder without a span its children."""
+    span = span_of(encoder)
+    found = [*_entrance(encoder), *_within(span, 0)] if span is not None else []
+    known = {module.split(".")[0] for part in found for module in part.modules}
+    rest = [
+        name for name, child in encoder.named_children() if name not in known and any(True for _ in child.parameters())
+    ]
+    return found + [Part(NAMES.get(name, name), (name,), 0) for name in rest]
+
+
+def _entrance(encoder: Any) -> Iterator[Part]:
+    yield Part("subsampling", ("pre_encode",), 0)
+    norm = getattr(encoder, "pre_ln", None)
+    if norm is not None and any(True for _ in norm.parameters()):
+        yield Part("norm", ("pre_ln",), 0)
+
+
+def _within(span: Span, halved: int) -> Iterator[Part]:
+    at = span.start
+    for branch in span.branches:
+        yield from _run(at, branch.start, halved)
+        yield Part("reduce", (f"time_reduce_layer{branch.suffix}",), halved + 1)
+        yield from _within(branch, halved + 1)
+        yield Part("recover", (f"time_recovery_layer{branch.suffix}",), halved)
+        at = branch.stop
+    yield from _run(at, span.stop, halved)
+
+
+def _run(start: int, stop: int, halved: int) -> Iterator[Part]:
+    if start < stop:
+        yield Part(layers(start, stop), tuple(f"layers.{i}" for i in range(start, stop)), halved)
+
+
+NAMES = {"out_proj": "projection of the output"}

@@ -1,0 +1,116 @@
+"""Everything that `info` says of a model, as a dict of plain values: its JSON, of which the text is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from nemo_squeezeformer.analysis.counting import gflops, parameters, peak_bytes
+from nemo_squeezeformer.analysis.drawing import drawing
+from nemo_squeezeformer.analysis.latency import streams
+from nemo_squeezeformer.analysis.parts import parts, span_of
+from nemo_squeezeformer.analysis.source import Source
+from nemo_squeezeformer.training.schedule import value
+
+T = TypeVar("T")
+FLOAT = 4  # bytes
+SETTINGS = ("d_model", "n_layers", "n_heads", "subsampling", "self_attention_model", "block", "variant")
+
+
+def report(source: Source, seconds: float, batch: int) -> dict[str, Any]:
+    """Bytes, milliseconds and 10^9 operations, for utterances of ``seconds`` and ``batch`` of them.
+
+    What an encoder does not tell is None, with a sentence in ``notes``.
+    """
+    encoder, notes = source.encoder, list(source.notes)
+    feature_ms = 1000 * float(value(source.config, "preprocessor.window_stride", 0.01))
+    features, frames = _features(source), round(1000 * seconds / feature_ms)
+    span = span_of(encoder)
+    factor = getattr(encoder, "subsampling_factor", value(source.config, "encoder.subsampling_factor"))
+    frame_ms = None if factor is None else feature_ms * factor
+    there = parts(encoder)
+    counted = _attempt("Operations", partial(gflops, encoder, features, frames, there), notes)
+    memory = _attempt("Memory", partial(_memory, source, features, frames, batch), notes)
+    each: Sequence[float | None] = counted[1] if counted else [None] * len(there)
+    rows = [
+        {
+            "name": part.name,
+            "frame_ms": None if span is None or frame_ms is None else frame_ms * 2**part.halved,
+            "parameters": sum(parameters(encoder.get_submodule(name)) for name in part.modules),
+            "gflops": count,
+        }
+        for part, count in zip(there, each)
+    ]
+    if span is None:
+        notes.append(_undrawn(encoder))
+    streaming, reason = streams(encoder, feature_ms, batch)
+    return {
+        "name": source.name,
+        "model": None if source.model is None else type(source.model).__name__,
+        "encoder": type(encoder).__name__,
+        "settings": {
+            name: found for name in SETTINGS if (found := value(source.config, f"encoder.{name}")) is not None
+        },
+        "seconds": seconds,
+        "batch": batch,
+        "features": features,
+        "feature_ms": feature_ms,
+        "frame_ms": frame_ms,
+        "drawing": None if span is None or frame_ms is None else drawing(span, feature_ms, frame_ms),
+        "parts": rows,
+        "around_the_encoder": _around(source),
+        "parameters": {
+            "encoder": parameters(encoder),
+            "model": None if source.model is None else parameters(source.model),
+        },
+        "gflops": counted[0] if counted else None,
+        "streams": streaming,
+        "does_not_stream": reason or None,
+        "memory": memory,
+        "notes": notes,
+    }
+
+
+def _undrawn(encoder: Any) -> str:
+    kind, position = type(encoder).__name__, getattr(encoder, "reduction_position", None)
+    if position is not None:
+        where = "at its end" if position < 0 else f"after layer {position}"
+        return f"No drawing: {kind} lowers its frame rate for good {where}."
+    return f"No drawing: {kind} is not built as Conformer or Squeezeformer is."
+
+
+def _attempt(what: str, count: Callable[[], T], notes: list[str]) -> T | None:
+    """A count, or None and a note: an encoder that is not ours may want to see values where tensors have none."""
+    try:
+        return count()
+    except Exception as error:
+        notes.append(f"{what} could not be counted: {type(error).__name__} in the encoder's forward.")
+        return None
+
+
+def _features(source: Source) -> int:
+    """Channels of the features that go into the encoder."""
+    own = (getattr(source.encoder, name, None) for name in ("feat_in", "_feat_in"))
+    found = next((number for number in own if isinstance(number, int)), None)
+    return found or value(source.config, "encoder.feat_in") or value(source.config, "preprocessor.features", 80)
+
+
+def _around(source: Source) -> list[dict[str, Any]]:
+    """The other parts of the model, as NeMo names them."""
+    if source.model is None:
+        return []
+    others = [(name, child) for name, child in source.model.named_children() if child is not source.encoder]
+    return [{"name": name, "parameters": count} for name, child in others if (count := parameters(child))]
+
+
+def _memory(source: Source, features: int, frames: int, batch: int) -> dict[str, int]:
+    """In float32: of the encoder, what lives at once; of weights and optimizer, the whole model's where it is known."""
+    weights = FLOAT * parameters(source.encoder if source.model is None else source.model)
+    size = (features, frames, batch)
+    return {
+        "weights": weights,
+        "adam": 2 * weights,
+        "inference": peak_bytes(source.encoder, *size, training=False),
+        "training": peak_bytes(source.encoder, *size, training=True),
+    }

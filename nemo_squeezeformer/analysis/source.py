@@ -1,0 +1,141 @@
+"""What `info` is asked about: a recipe, a YAML file, a .nemo file or a pretrained model, as far as it can be built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.training import recipes
+from nemo_squeezeformer.training.schedule import value
+
+DATA = ("train_ds", "validation_ds", "test_ds")
+
+
+@dataclass
+class Source:
+    """``model`` is None where its configuration lacks what it takes besides the encoder; ``notes`` say what."""
+
+    name: str
+    encoder: Any  # on the meta device
+    model: Any
+    config: Any  # of the model
+    notes: list[str] = field(default_factory=list)
+
+
+def is_recipe(name: str) -> bool:
+    return name in recipes.every_recipe() or Path(name).suffix in (".yaml", ".yml")
+
+
+def of_recipe(name: str, overrides: Sequence[str] = ()) -> Source:
+    """The encoder that a recipe describes, and the model around it if tokenizer, labels and the like are set.
+
+    Raises:
+        UserError: no such recipe, one without an encoder, or settings that its encoder refuses.
+    """
+    cfg = recipes.compose(name, overrides)
+    model_cfg = cfg.model if "model" in cfg else cfg  # model_config.yaml of a .nemo file has the model's keys alone
+    if value(model_cfg, "encoder") is None:
+        raise UserError(f"{name}: there is no model.encoder; give the recipe of a model that has one")
+    notes: list[str] = []
+    model = _built(cfg, notes) if "model" in cfg else None
+    encoder = model.encoder if model is not None else _encoder(name, model_cfg)
+    return Source(" ".join([name, *overrides]), encoder.to("meta"), model, model_cfg, notes)
+
+
+def of_model(name: str, verbose: bool = False) -> Source:
+    """A .nemo file, or a pretrained model by its name.
+
+    Raises:
+        UserError: no such model, or one without an encoder.
+    """
+    import torch
+
+    from nemo_squeezeformer.transcription import models as transcription
+
+    if not Path(name).is_file() and "/" not in name:
+        from nemo.collections.asr.models import ASRModel
+
+        known = ASRModel.get_available_model_names()
+        if name not in known:
+            raise UserError(
+                f"{name} is no recipe, no file, and none of the {len(known)} pretrained models of this NeMo; recipes "
+                f"are {', '.join(recipes.recipes())}"
+            )
+    model = transcription.restore(name, torch.device("cpu"), verbose)
+    if getattr(model, "encoder", None) is None:
+        raise UserError(f"{name} is of class {type(model).__name__}, which has no encoder; give a model that has one")
+    return Source(name, model.encoder.eval().to("meta"), model, model.cfg)
+
+
+def _encoder(name: str, model_cfg: Any) -> Any:
+    import nemo.collections.asr.modules  # noqa: F401  lets configurations name NeMo's encoders
+    from hydra.errors import InstantiationException
+    from nemo.core.classes import Serialization
+    from omegaconf.errors import OmegaConfBaseException
+
+    missing = [key for key in _missing(model_cfg) if key.startswith("encoder.")]
+    if missing:
+        keys = ", ".join(f"model.{key}" for key in missing)
+        raise UserError(f"{name}: {keys} is not set; add model.{missing[0]}=...")
+    try:
+        return Serialization.from_config_dict(model_cfg.encoder).eval()
+    except (
+        OmegaConfBaseException,
+        InstantiationException,
+        ImportError,
+        TypeError,
+        ValueError,
+        AssertionError,
+    ) as error:
+        reason = error.__cause__ or error
+        raise UserError(f"{name}: model.encoder cannot be built: {reason}") from error
+
+
+def _built(cfg: Any, notes: list[str]) -> Any:
+    """The whole model without its data, or None and a note of what it lacks."""
+    from omegaconf import open_dict
+
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        for split in DATA:
+            cfg.model.pop(split, None)
+    lacking = [f"model.{key}" for key in _missing(cfg.model)]
+    lacking += [f"model.{key}" for key in ("labels", "tokenizer.dir") if _is_null(cfg.model, key)]
+    if lacking:
+        keys = ", ".join(dict.fromkeys(lacking))
+        notes.append(f"The encoder alone: the rest of the model depends on {keys}, not set here.")
+        return None
+    try:
+        return recipes.build(cfg).eval()
+    except Exception as error:  # whatever the model, its tokenizer and their libraries raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        notes.append(f"The encoder alone: the whole model could not be built ({reason}).")
+        return None
+
+
+def _is_null(cfg: Any, key: str) -> bool:
+    """Whether ``key`` is there and null or ``???``, in a section that is there."""
+    section, _, last = key.rpartition(".")
+    inside = value(cfg, section) if section else cfg
+    return inside is not None and last in inside and value(cfg, key) is None
+
+
+def _missing(model_cfg: Any) -> list[str]:
+    """Keys of the model that are written as ``???``, other than its data's.
+
+    Interpolations stay as they are: that of a learning rate is an error where nothing says when the training ends.
+    """
+    from omegaconf import OmegaConf
+
+    def keys(section: Any, above: str) -> Iterator[str]:
+        for key, inside in section.items():
+            if isinstance(inside, dict):
+                yield from keys(inside, f"{above}{key}.")
+            elif inside == "???":
+                yield f"{above}{key}"
+
+    written: Any = OmegaConf.to_container(model_cfg, resolve=False)
+    return sorted(key for key in keys(written, "") if key.split(".")[0] not in DATA)

@@ -1,0 +1,88 @@
+"""Relative-position attention over a window, in linear time and memory, with global tokens (Longformer)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..frames.masks import Frames
+from ..kernels.choice import ByUse
+from ..kernels.window_blocks import WindowsInTurn
+from ..kernels.windows import AllWindows, Tokens
+from .kernel import Operands
+from .multi_head import RelPositionAttention
+
+
+class LocalAttention(RelPositionAttention):
+    """What ``RelPositionAttention`` computes under the band mask of ``frames.context``, and global tokens.
+
+    A global token is a frame that sees all frames and is seen by all, by content alone. As in NeMo, others see one that
+    lies in their window twice, once for its content and once with its position, and take its value from the same
+    projection. Unlike NeMo's, windows may be wider on one side, and padding and other utterances have no influence.
+
+    Args:
+        global_tokens: how many frames are global tokens.
+        global_tokens_spacing: how far apart they are, at the frame rate before the temporal U-Net.
+        global_attn_separate: they have projections of their own.
+    """
+
+    model = "rel_pos_local_attn"
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        biases: tuple[nn.Parameter, nn.Parameter] | None = None,
+        global_tokens: int = 0,
+        global_tokens_spacing: int = 1,
+        global_attn_separate: bool = False,
+    ):
+        super().__init__(d_model, n_heads, dropout, use_bias, local_kernel(), biases)
+        if global_tokens < 0 or global_tokens_spacing < 1:
+            raise ValueError(
+                f"global_tokens={global_tokens}, global_tokens_spacing={global_tokens_spacing}: "
+                "expected 0 or more tokens, 1 or more frames apart"
+            )
+        self.tokens = [i * global_tokens_spacing for i in range(global_tokens)]
+        self.global_attn_separate = global_attn_separate
+        if global_attn_separate:
+            self.global_q = nn.Linear(d_model, d_model, bias=use_bias)
+            self.global_k = nn.Linear(d_model, d_model, bias=use_bias)
+            self.global_v = nn.Linear(d_model, d_model, bias=use_bias)
+
+    def attended(self, x: Tensor, context: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
+        """x, context: (B, T, D), positions: (left + right + 1, D) -> (B, H, T, D / H)"""
+        q, k, v = self.projected(x, context)
+        if not self.tokens:
+            return self.attend(q, k, v, frames, positions)
+
+        tokens = torch.tensor(sorted({token // frames.step for token in self.tokens}), device=x.device)  # (G,)
+        at = tokens.clamp(max=x.size(1) - 1)
+        own = (self.global_q, self.global_k, self.global_v) if self.global_attn_separate else ()
+        global_q, global_k, global_v = (self.heads(linear(x)) for linear in own) if own else (q, k, v)
+        global_q = global_q / math.sqrt(q.size(-1))
+
+        absent = (tokens >= frames.lengths[:, None])[:, None, None]  # (B, 1, 1, G)
+        scores = (global_q @ global_k[:, :, at].transpose(-2, -1)).masked_fill(absent, -10000.0)  # (B, H, T, G)
+        assert positions is not None
+        p = self.heads(self.linear_pos(positions)[None])  # (1, H, left + right + 1, D / H)
+        content, position = q + self.pos_bias_u[:, None], q + self.pos_bias_v[:, None]
+        kernel = local_kernel(Tokens(scores, v[:, :, at]))
+        seen = kernel(Operands(content, k, v, position, p), frames, self.dropout)
+
+        padding = frames.padding[:, None, None]  # (B, 1, 1, T)
+        scores = (global_q[:, :, at] @ global_k.transpose(-2, -1)).masked_fill(padding, -10000.0)
+        of_tokens = self.dropout(scores.softmax(dim=-1)) @ global_v  # (B, H, G, D / H)
+        is_token = (torch.arange(x.size(1), device=x.device)[:, None] == tokens) & ~absent[:, 0]  # (B, T, G)
+        replaced = is_token.any(dim=-1)[:, None, :, None]  # (B, 1, T, 1)
+        return torch.where(replaced, is_token[:, None].to(of_tokens.dtype) @ of_tokens, seen)
+
+
+def local_kernel(tokens: Tokens | None = None) -> ByUse:
+    """Windows in turn, or where that cannot be, all at once."""
+    at_once = AllWindows(tokens)
+    return ByUse(inference=WindowsInTurn(tokens), gradients=at_once, graphs=at_once)

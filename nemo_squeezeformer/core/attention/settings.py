@@ -1,0 +1,82 @@
+"""Which attention the layers of an encoder have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..frames.context import ContextSettings
+from ..kernels.choice import choose_kernel
+from .local import LocalAttention
+from .multi_head import MultiHeadAttention, RelPositionAttention, position_biases
+
+MODELS = ("rel_pos", "rel_pos_local_attn", "abs_pos")
+
+
+@dataclass(frozen=True)
+class AttentionSettings:
+    """The arguments of the encoder that are about attention.
+
+    Raises:
+        ValueError: for a ``self_attention_model`` that there is none of, or what does not go with it.
+    """
+
+    self_attention_model: str
+    d_model: int
+    n_heads: int
+    dropout: float = 0.0
+    untie_biases: bool = True
+    use_bias: bool = True
+    form: str = "auto"
+    sdpa: tuple[str, ...] | None = None  # the backends of use_pytorch_sdpa, none for all; None: it is off
+    global_tokens: tuple[int, int, bool] = (0, 1, False)  # how many, how far apart, separate projections
+
+    def __post_init__(self) -> None:
+        if self.self_attention_model not in MODELS:
+            raise ValueError(
+                f"self_attention_model={self.self_attention_model!r}: expected one of {', '.join(map(repr, MODELS))}"
+            )
+        choose_kernel(self.form, self.sdpa)
+        if self.local and (self.sdpa is not None or self.form != "auto"):
+            given = f"attention={self.form!r}" if self.sdpa is None else "use_pytorch_sdpa=True"
+            raise ValueError(f"{given}: self_attention_model='rel_pos_local_attn' is a form of its own; leave it out")
+
+    @property
+    def local(self) -> bool:
+        """Whether attention goes by windows, without a mask of all queries against all keys."""
+        return self.self_attention_model == "rel_pos_local_attn"
+
+    def check(self, contexts: ContextSettings, sizes: Sequence[Sequence[int]]) -> None:
+        """Raises ValueError where the attention cannot have one of ``sizes``."""
+        if not self.local:
+            return
+        if contexts.style != "regular":
+            raise ValueError(
+                f"att_context_style={contexts.style!r}: self_attention_model='rel_pos_local_attn' has windows, "
+                "not chunks; use 'regular', or 'rel_pos' for chunks"
+            )
+        for size in sizes:
+            if min(size) < 0 or max(size) == 0:
+                raise ValueError(
+                    f"att_context_size={list(size)}: self_attention_model='rel_pos_local_attn' needs a window, such as "
+                    "[128, 128]; 'rel_pos' attends to all frames"
+                )
+
+    def build(self, layers: int) -> Iterator[MultiHeadAttention]:
+        """One attention a layer; they share their position biases where those are tied."""
+        biases = None
+        if not self.untie_biases and self.self_attention_model != "abs_pos":
+            biases = position_biases(self.d_model, self.n_heads)
+        for _ in range(layers):
+            yield self._one(biases)
+
+    def _one(self, biases: tuple[nn.Parameter, nn.Parameter] | None) -> MultiHeadAttention:
+        common = (self.d_model, self.n_heads, self.dropout, self.use_bias)
+        if self.local:
+            return LocalAttention(*common, biases, *self.global_tokens)
+        kernel = choose_kernel(self.form, self.sdpa)
+        if self.self_attention_model == "abs_pos":
+            return MultiHeadAttention(*common, kernel)
+        return RelPositionAttention(*common, kernel, biases)

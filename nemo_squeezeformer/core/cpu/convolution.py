@@ -1,0 +1,88 @@
+"""The convolution module for training on a CPU: what enters Swish is kept, and what Swish gives computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import silu
+
+from ..dispatch.conditions import low_precision
+from .depthwise import by_frames, gradient_of_weight
+from .products import product
+
+
+def swish_depthwise(conv: nn.Conv1d, x: Tensor, padding: Tensor, left: int, right: int) -> Tensor:
+    """(B, T, C) -> (B, T, C): ``conv`` over Swish of ``x``, after zeros on both sides and at ``padding`` (B, T)"""
+    x, weight, bias = low_precision(x, conv.weight, conv.bias)
+    return _swish_depthwise(x, weight, bias, (~padding).sum(1).tolist(), left, right)
+
+
+def swish_pointwise(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """(B, T, C) -> (B, T, D): ``conv``, of kernel 1, over Swish of ``x``"""
+    return _swish_linear(*low_precision(x, conv.weight[..., 0], conv.bias))
+
+
+class _SwishDepthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lengths: list[int], left: int, right: int
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.lengths, ctx.margins = lengths, (left, right)
+        with torch.autocast(x.device.type, enabled=False):
+            return by_frames(_without_padding(silu(x), lengths), weight, bias, left, right)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (left, right) = ctx.saved_tensors, ctx.margins
+        kernel = weight.size(2)
+        of_x = of_weight = of_bias = None
+        with torch.autocast(x.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                of_x = by_frames(grad, weight.flip(2), None, kernel - 1 - left, kernel - 1 - right)
+                of_x = torch.ops.aten.silu_backward(_without_padding(of_x, ctx.lengths), x)
+            if ctx.needs_input_grad[1]:
+                of_weight = gradient_of_weight(_without_padding(silu(x), ctx.lengths), grad, kernel, left)
+            if ctx.needs_input_grad[2]:
+                of_bias = grad.sum((0, 1))
+        return of_x, of_weight, of_bias, None, None, None
+
+
+_swish_depthwise: Callable[..., Tensor] = _SwishDepthwise.apply
+
+
+class _SwishLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        with torch.autocast(x.device.type, enabled=False):
+            return product(silu(x), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = of_bias = None
+        with torch.autocast(x.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                of_x = torch.ops.aten.silu_backward(product(grad, weight.t()), x)
+            if ctx.needs_input_grad[1]:
+                of_weight = grad.flatten(0, -2).t() @ silu(x).flatten(0, -2)
+            if ctx.needs_input_grad[2]:
+                of_bias = grad.flatten(0, -2).sum(0)
+        return of_x, of_weight, of_bias
+
+
+_swish_linear: Callable[..., Tensor] = _SwishLinear.apply
+
+
+def _without_padding(x: Tensor, lengths: list[int]) -> Tensor:
+    """``x`` (B, T, C) itself, with zeros past ``lengths``."""
+    for utterance, length in zip(x, lengths):
+        utterance[length:] = 0.0
+    return x

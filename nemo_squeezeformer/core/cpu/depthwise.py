@@ -1,0 +1,86 @@
+"""Depthwise convolution of frames that lie in memory one after another, as products leave them.
+
+On a CPU, PyTorch's over (B, C, T) copies them to and fro, and its gradients take ten times as long as what they are of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import conv1d, conv2d, pad
+
+from ..dispatch.conditions import as_written, low_precision, trains
+from ..dispatch.graphs import in_graph
+
+BLOCK = 16  # frames of one product in the gradient of the weights
+NARROW = 16  # channels of which, in bfloat16 and channels last, oneDNN never finishes a kernel of 15 frames or more
+
+
+def depthwise(conv: nn.Module, x: Tensor, left: int, right: int) -> Tensor:
+    """(B, T, C) -> (B, left + T + right - K + 1, C) by ``conv``, after zeros on both sides; fewer at a stride
+
+    Graphs, GPUs and modules that are more than their weights get it as it is written.
+    """
+    if type(conv) is not nn.Conv1d or not as_written(conv) or x.device.type != "cpu" or in_graph():
+        return conv(pad(x.transpose(1, 2), (left, right))).transpose(1, 2)
+    if conv.stride == (1,) and trains(x, conv):
+        x, weight, bias = low_precision(x, conv.weight, conv.bias)
+        return _depthwise(x, weight, bias, left, right)
+    return by_frames(x, conv.weight, conv.bias, left, right, *conv.stride)
+
+
+def by_frames(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, right: int, stride: int = 1) -> Tensor:
+    """The same with weight: (C, 1, K)"""
+    if x.size(2) <= NARROW and x.element_size() < 4:
+        x = pad(x.transpose(1, 2), (left, right))
+        return conv1d(x, weight, bias, stride, groups=x.size(1)).transpose(1, 2)
+    if left != right:
+        x, left = pad(x, (0, 0, left, right)), 0
+    x = x.transpose(1, 2)[:, :, None]  # (B, C, 1, T), channels last
+    y = conv2d(x, weight[:, :, None], bias, (1, stride), (0, left), groups=x.size(1))
+    return y[:, :, 0].transpose(1, 2)
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, left: int, right: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.margins = left, right
+        return by_frames(x, weight, bias, left, right)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (left, right) = ctx.saved_tensors, ctx.margins  # once: a checkpoint gives them but once
+        last = weight.size(2) - 1
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = by_frames(grad, weight.flip(2), None, last - left, last - right)
+        if ctx.needs_input_grad[1]:
+            of_weight = gradient_of_weight(x, grad, weight.size(2), left)
+        if ctx.needs_input_grad[2]:
+            of_bias = grad.sum((0, 1))
+        return of_x, of_weight, of_bias, None, None
+
+
+_depthwise: Callable[..., Tensor] = _Depthwise.apply
+
+
+def gradient_of_weight(x: Tensor, grad: Tensor, kernel: int, left: int) -> Tensor:
+    """x: (B, T, C), grad: (B, U, C) -> (C, 1, K): sum over u of grad[u] x[u + k - left].
+
+    A product of blocks of ``grad`` with all of ``x`` that they see has the terms of each k on a diagonal.
+    """
+    b, u, c = grad.shape
+    n, width = -(-u // BLOCK), BLOCK + kernel - 1
+    end = n * BLOCK
+    blocks = pad(grad.permute(2, 0, 1), (0, end - u)).reshape(c, b * n, BLOCK)
+    x = pad(x.permute(2, 0, 1), (left, end + kernel - 1 - left - x.size(1)))  # (C, B, end + K - 1)
+    seen = x.unfold(2, width, BLOCK).reshape(c, b * n, width)
+    product = blocks.transpose(1, 2) @ seen  # (C, BLOCK, width)
+    diagonals = product.as_strided((c, BLOCK, kernel), (BLOCK * width, width + 1, 1))
+    return diagonals.sum(1)[:, None]

@@ -1,0 +1,65 @@
+"""The feed-forward module for training on a CPU: it keeps what is before Swish, and computes the rest again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import silu
+
+from ..dispatch.conditions import low_precision
+from .products import product
+from .random_masks import kept, kept_rate
+
+
+def lean_feed_forward(x: Tensor, expand: nn.Linear, project: nn.Linear, rate: float) -> Tensor:
+    """(B, T, D) -> (B, T, D): ``project(dropout(silu(expand(x))))``, of which only ``expand(x)`` is kept."""
+    weights = (expand.weight, expand.bias, project.weight, project.bias)
+    return _feed_forward(*low_precision(x, *weights), rate)
+
+
+class _FeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, expand: Tensor, bias1: Tensor | None, project: Tensor, bias2: Tensor | None, rate: float
+    ) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            inner = product(x, expand, bias1)
+            mask = kept(inner, rate) if rate else None
+            ctx.save_for_backward(x, expand, project, inner, mask)
+            ctx.rate = rate
+            # Dropout's scale goes with the weights, of which there are fewer.
+            return product(_activated(inner, mask), project * (1.0 / kept_rate(rate)), bias2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, expand, project, inner, mask = ctx.saved_tensors
+        needs, scale, rows = ctx.needs_input_grad, 1.0 / kept_rate(ctx.rate), grad.flatten(0, -2)
+        of_x = of_expand = of_bias1 = of_project = of_bias2 = None
+        with torch.autocast(x.device.type, enabled=False):
+            if needs[3]:
+                of_project = (rows.t() @ _activated(inner, mask).flatten(0, -2)).mul_(scale)
+            if needs[4]:
+                of_bias2 = rows.sum(0)
+            if any(needs[:3]):
+                of_inner = product(grad, (project * scale).t())
+                if mask is not None:
+                    of_inner.mul_(mask.to(grad.dtype))
+                of_inner = torch.ops.aten.silu_backward(of_inner, inner)
+                of_rows = of_inner.flatten(0, -2)
+                of_x = product(of_inner, expand.t()) if needs[0] else None
+                of_expand = of_rows.t() @ x.flatten(0, -2) if needs[1] else None
+                of_bias1 = of_rows.sum(0) if needs[2] else None
+        return of_x, of_expand, of_bias1, of_project, of_bias2, None
+
+
+_feed_forward: Callable[..., Tensor] = _FeedForward.apply
+
+
+def _activated(inner: Tensor, mask: Tensor | None) -> Tensor:
+    activated = silu(inner)
+    return activated if mask is None else activated.mul_(mask.to(inner.dtype))

@@ -1,0 +1,1 @@
+"""The one seam: which implementation computes an equation of the network."""

@@ -1,0 +1,1 @@
+"""What is known of frames: lengths, masks, how far they see, at which rate, and what a stream remembers."""

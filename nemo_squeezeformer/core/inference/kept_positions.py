@@ -1,0 +1,73 @@
+"""Relative position encodings that are kept between calls, and so are the projections of each layer.
+
+Those of fewer frames are the middle of those of more, whatever the frame rate. So one table serves an encoder.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attention.positions import relative_encodings
+from ..cpu.linear import FastLinear
+from ..dispatch.graphs import in_graph
+
+LEAST, MOST = 64, 1024  # frames of the table: it doubles as need be; inputs of more are encoded as they come
+
+
+class EncodingTable:
+    """What ``relative_encodings`` gives, as rows of a table of N - 1 ... 1 - N."""
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+
+    def __call__(self, first: int, last: int, x: Tensor) -> Tensor:
+        """(first - last + 1, D)"""
+        if in_graph() or max(first, -last) >= MOST:
+            return relative_encodings(first, last, x)
+        frames = max(first, -last) + 1
+        rows = self.rows
+        if rows is None or rows.size(0) < 2 * frames - 1 or (rows.device, rows.dtype) != (x.device, x.dtype):
+            n = LEAST
+            while n < frames:
+                n *= 2
+            with torch.inference_mode(False):  # or autograd could not use it later
+                rows = self.rows = relative_encodings(n - 1, 1 - n, x)
+        zero = rows.size(0) // 2
+        return rows[zero - first : zero - last + 1]
+
+    def holds(self, x: Tensor) -> bool:
+        """Whether ``x`` is a piece of the table itself."""
+        return self.rows is not None and x.untyped_storage().data_ptr() == self.rows.untyped_storage().data_ptr()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"rows": None}
+
+
+class KeptLinear(FastLinear):
+    """A linear layer that remembers what it gave for the rows of ``table``."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, table: EncodingTable):
+        super().__init__(weight, bias)
+        self.table = table
+        self.kept: tuple[Tensor, Tensor] | None = None  # the rows of the table, and what this layer made of them
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_features) -> (N, out_features)"""
+        if in_graph() or torch.is_autocast_enabled(x.device.type) or not self.table.holds(x):
+            return super().forward(x)
+        if self.kept is None or self.kept[0] is not self.table.rows:
+            assert self.table.rows is not None
+            with torch.inference_mode(False), torch.no_grad():
+                self.kept = self.table.rows, super().forward(self.table.rows)
+        first = x.storage_offset() // x.size(1)
+        return self.kept[1][first : first + x.size(0)]
+
+    def _apply(self, *args: Any) -> Any:
+        self.kept = None
+        return super()._apply(*args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"kept": None}

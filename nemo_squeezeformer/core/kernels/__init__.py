@@ -1,0 +1,1 @@
+"""Other ways to compute attention and subsampling, with the same result."""

@@ -1,0 +1,175 @@
+"""Exact attention for training that keeps no scores: a block's are computed again on the way back.
+
+Queries, keys, values and positions alone are kept, so memory grows with T and not with its square. Utterances go one by
+one, each as long as it is: what padding would compute is left out, and no mask is needed for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ..attention.kernel import Operands, PlainKernel
+from ..cpu.random_masks import kept, kept_rate
+from ..dispatch.conditions import low_precision
+from ..frames.context import Context
+from ..frames.masks import Frames
+from .query_blocks import diagonals
+
+BLOCK = 128  # queries at most: so few that the scores of a block stay in a core's cache
+
+
+class RecomputedAttention(PlainKernel):
+    """What ``PlainKernel`` gives, for training; the weights that dropout leaves out are drawn again from a seed."""
+
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """(B, H, T, d)"""
+        rate = dropout.p if dropout.training else 0.0
+        if frames.past or rate == 1.0:  # a stream, whose keys are more than its queries; or no weights at all
+            return super().__call__(operands, frames, dropout)
+        blocks = Blocks(frames.lengths.tolist(), operands.content.size(2), frames.context)
+        return _attention(*low_precision(*operands), blocks, rate)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries ``first`` to the one before ``stop`` of an utterance, and the keys from ``start`` to before ``end``."""
+
+    utterance: int
+    first: int
+    stop: int
+    start: int
+    end: int
+    t: int  # frames of the batch
+    context: Context
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(B, H, T, d) -> (H, Q, d), a view"""
+        return x[self.utterance, :, self.first : self.stop]
+
+    def keys(self, x: Tensor) -> Tensor:
+        """(B, H, T, d) -> (H, K, d), a view"""
+        return x[self.utterance, :, self.start : self.end]
+
+    def positions(self, p: Tensor) -> Tensor:
+        """(1, H, 2T - 1, d) -> (H, Q + K - 1, d), a view: from the last query's of the first key on"""
+        last = self.t - self.stop + self.start
+        return p[0, :, last : last + self.stop - self.first + self.end - self.start - 1]
+
+    def weights(self, content: Tensor, k: Tensor, position: Tensor | None, p: Tensor | None) -> Tensor:
+        """(H, Q, K), rows of which sum to 1"""
+        q, keys = self.queries(content), self.keys(k).transpose(1, 2)
+        scale = 1.0 / math.sqrt(q.size(-1))
+        if position is None or p is None:
+            scores = torch.bmm(q, keys) * scale
+        else:
+            x = torch.bmm(self.queries(position), self.positions(p).transpose(1, 2))
+            scores = torch.baddbmm(diagonals(x[None], keys.size(-1))[0], q, keys, beta=scale, alpha=scale)
+        query = torch.arange(self.first, self.stop, device=q.device)
+        within = self.context.reach(query, torch.arange(self.start, self.end, device=q.device))
+        if within is not None:
+            scores = scores.masked_fill_(~within, -10000.0)
+        return scores.softmax(dim=-1)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The valid frames of a batch of ``t`` frames, in blocks of queries with the keys in their reach."""
+
+    lengths: list[int]
+    t: int
+    context: Context
+
+    def __iter__(self) -> Iterator[Block]:
+        for utterance, length in enumerate(self.lengths):
+            length = min(length, self.t)
+            size = math.ceil(length / math.ceil(length / BLOCK)) if length else BLOCK  # blocks that are alike
+            for first in range(0, length, size):
+                stop = min(first + size, length)
+                start, end = self.context.keys(first, stop)
+                yield Block(utterance, first, stop, max(start, 0), min(end, length), self.t, self.context)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        content: Tensor,
+        k: Tensor,
+        v: Tensor,
+        position: Tensor | None,
+        p: Tensor | None,
+        blocks: Blocks,
+        rate: float,
+    ) -> Tensor:
+        ctx.save_for_backward(content, k, v, position, p)
+        ctx.blocks, ctx.rate, ctx.seed = blocks, rate, _seed() if rate else 0
+        generator = _generator(content, ctx.seed) if rate else None
+        attended = _zeros(content, content.dtype)
+        with torch.autocast(content.device.type, enabled=False):
+            for block in blocks:
+                weights = block.weights(content, k, position, p)
+                if generator is not None:
+                    weights.mul_(kept(weights, rate, generator)).div_(kept_rate(rate))
+                block.queries(attended).copy_(torch.bmm(weights, block.keys(v)))
+        return attended
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        content, k, v, position, p = ctx.saved_tensors
+        rate, generator = ctx.rate, _generator(content, ctx.seed) if ctx.rate else None
+        # Sums over blocks: in float32 at least.
+        exact = torch.promote_types(content.dtype, torch.float32)
+        grad_content, grad_k, grad_v = (_zeros(x, exact) for x in (content, k, v))
+        grad_position = None if position is None else _zeros(position, exact)
+        grad_p = None if p is None else torch.zeros_like(p, dtype=exact)
+        with torch.autocast(content.device.type, enabled=False):
+            for block in ctx.blocks:
+                weights, g = block.weights(content, k, position, p), block.queries(grad)
+                grad_weights = torch.bmm(g, block.keys(v).transpose(1, 2))
+                if generator is None:
+                    block.keys(grad_v).add_(torch.bmm(weights.transpose(1, 2), g))
+                else:
+                    mask = kept(weights, rate, generator)
+                    thinned = (weights * mask).div_(kept_rate(rate))
+                    block.keys(grad_v).add_(torch.bmm(thinned.transpose(1, 2), g))
+                    grad_weights.mul_(mask).div_(kept_rate(rate))
+                scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+                block.queries(grad_content).add_(torch.bmm(scores, block.keys(k)))
+                block.keys(grad_k).add_(torch.bmm(scores.transpose(1, 2), block.queries(content)))
+                if grad_position is not None and grad_p is not None:
+                    heads, queries, keys = scores.shape
+                    x = scores.new_zeros(heads, queries, queries + keys - 1)
+                    diagonals(x[None], keys)[0].copy_(scores)
+                    block.queries(grad_position).add_(torch.bmm(x, block.positions(p)))
+                    block.positions(grad_p).add_(torch.bmm(x.transpose(1, 2), block.queries(position)))
+        scale = 1.0 / math.sqrt(content.size(-1))
+        for total in (grad_content, grad_k, grad_position, grad_p):
+            if total is not None:
+                total.mul_(scale)
+        grads = (grad_content, grad_k, grad_v, grad_position, grad_p)
+        return (*(None if total is None else total.to(content.dtype) for total in grads), None, None)
+
+
+_attention: Callable[..., Tensor] = _Attention.apply
+
+
+def _zeros(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, H, T, d), in memory (B, T, H, d) as the projections before and after want it."""
+    b, h, t, d = x.shape
+    return x.new_zeros(b, t, h, d, dtype=dtype).transpose(1, 2)
+
+
+def _seed() -> int:
+    return int(torch.randint(2**62, ()).item())
+
+
+def _generator(x: Tensor, seed: int) -> torch.Generator:
+    return torch.Generator(x.device).manual_seed(seed)

@@ -1,0 +1,123 @@
+"""The striding subsampling in pieces of time, each made of the frames that it sees, for memory and for the cache.
+
+After the first convolution five minutes are 470 MB, at 196 channels. In pieces they never are all there, nor are they
+kept in training: the way back makes each piece again, which on a CPU takes no longer than to fetch it from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad
+from torch.utils.checkpoint import checkpoint
+
+from ..cpu.projections import TurnedProjection
+from ..dispatch.conditions import as_written
+
+if TYPE_CHECKING:
+    from ..subsampling import StridingSubsampling
+
+FRAMES = 256  # feature frames a piece for each core, whose cache they stay in on a CPU
+ELEMENTS = 2**28  # what the first convolution makes of a piece elsewhere, where few and large kernels are fast
+
+Projection = Callable[[Tensor], Tensor]  # (B, C, T, F) -> (B, T, D)
+
+
+def in_pieces(net: StridingSubsampling, x: Tensor, lengths: Tensor) -> Tensor:
+    """(B, T, F) features and lengths (B,) -> (B, ceil(T / factor), D), as ``net.convolve`` makes it of the whole."""
+    project, depth, endless = projection(net), len(net.stages), net.margins.endless
+    t = net.margins.frames(x.size(1), depth)
+    if x.device.type != "cpu":  # one does not ask for lengths there: that would be to wait for all that goes before
+        x = net.continued(x, lengths) if endless else x
+        together = x.size(0) * net.channels * net.margins.widths(net.feat_in, 1)[1] * net.factor // 2
+        return joined(in_steps(net, x[:, None], lengths, t, t, max(ELEMENTS // together, 1), project), t)
+    step = max(FRAMES * torch.get_num_threads() // net.factor, 1)
+    rows = []
+    for row, length in zip(x, lengths.tolist()):
+        row = net.continued(row[:length]) if endless else row[:length]
+        channels_last = row[None, :, :, None].permute(0, 3, 1, 2)  # (1, 1, length, F)
+        end = net.margins.frames(length, depth)
+        rows.append(joined(in_steps(net, channels_last, None, end, t, step, project), t))
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def in_steps(
+    net: StridingSubsampling, x: Tensor, lengths: Tensor | None, end: int, t: int, step: int, project: Projection
+) -> Iterator[Tensor]:
+    """(B, 1, T, F) -> up to ``step`` frames (B, step, D) at a time, ``end`` in all; then what zeros become, to t."""
+    depth = len(net.stages)
+    steps = [(first, min(first + step, end)) for first in range(0, end, step)]
+    if not torch.is_grad_enabled():
+        yield from (project(frames(net, x, lengths, depth, first, stop)) for first, stop in steps)
+    elif steps:
+        again = partial(checkpoint, in_float32, net, x, lengths, depth, use_reentrant=False, preserve_rng_state=False)
+        pieces = [again(first, stop) for first, stop in steps]
+        yield project(torch.cat(pieces, dim=2))  # once: the gradient of its weight is a large sum
+    if end < t:
+        zeros = x.new_zeros(x.size(0), net.channels, 1, net.margins.widths(net.feat_in, depth)[-1])
+        yield project(zeros).expand(-1, t - end, -1)
+
+
+def joined(pieces: Iterator[Tensor], t: int) -> Tensor:
+    """(B, t, D). In inference pieces go to their place at once: small ones that stay would splinter the memory."""
+    if torch.is_grad_enabled():
+        return torch.cat(list(pieces), dim=1)
+    piece = next(pieces)
+    whole, end = piece.new_empty(piece.size(0), t, piece.size(2)), piece.size(1)
+    whole[:, :end] = piece
+    for piece in pieces:
+        start, end = end, end + piece.size(1)
+        whole[:, start:end] = piece
+    return whole
+
+
+def in_float32(net: StridingSubsampling, x: Tensor, *given: Any) -> Tensor:
+    """``frames``, on a CPU in the precision of the weights: PyTorch's gradients in bfloat16 are slower."""
+    with torch.autocast("cpu", enabled=False):
+        return frames(net, x.to(net.out.weight.dtype) if x.device.type == "cpu" else x, *given)
+
+
+def frames(net: StridingSubsampling, x: Tensor, lengths: Tensor | None, stage: int, first: int, stop: int) -> Tensor:
+    """Frames ``first`` to ``stop`` of what the first ``stage`` convolutions that halve make of features (B, 1, T, F).
+
+    (B, C, stop - first, F / 2 ** stage); ``lengths`` (B,) or None where all T features are valid.
+    """
+    if stage == 0:
+        made = x[:, :, first:stop]
+    else:
+        start, end = 2 * first - net.left, 2 * stop + 1 - net.left  # what a kernel of 3 sees at a stride of 2
+        t = net.margins.frames(x.size(2), stage - 1)
+        made = frames(net, x, lengths, stage - 1, max(start, 0), min(end, t))
+        convolution, *others = net.stages[stage - 1]
+        made = convolution(pad(made, (*net.beside, max(-start, 0), max(end - t, 0))))
+        for module in others:
+            made = pointwise(module, made)
+    if lengths is None or (net.margins.endless and stage < len(net.stages)):
+        return made
+    valid = net.margins.frames(lengths, stage)[:, None, None, None]
+    return made.masked_fill(torch.arange(first, stop, device=x.device)[:, None] >= valid, 0.0)
+
+
+def pointwise(module: nn.Module, x: Tensor) -> Tensor:
+    """(B, C, T, F) -> the same through a module that sees a single frame and feature; a convolution as a product."""
+    if type(module) is not nn.Conv2d or not as_written(module):
+        return module(x)
+    b, c, t, f = x.shape
+    x = linear(x.permute(0, 2, 3, 1).reshape(-1, c), module.weight[:, :, 0, 0], module.bias)  # a view of channels last
+    return x.view(b, t, f, -1).permute(0, 3, 1, 2)
+
+
+def projection(net: StridingSubsampling) -> Projection:
+    """``net.out`` of what lies in memory as (B, T, F, C), as products leave it: the weights turn, not the frames."""
+    out: nn.Module = net.out
+    if isinstance(out, TurnedProjection):
+        turned = out.channels_last
+        return lambda x: turned(x.permute(0, 2, 3, 1).flatten(2))
+    if type(out) is not nn.Linear or not as_written(out):
+        return lambda x: out(x.transpose(1, 2).flatten(2))
+    weight = out.weight.view(out.out_features, net.channels, -1).transpose(1, 2).flatten(1)
+    return lambda x: linear(x.permute(0, 2, 3, 1).flatten(2), weight, out.bias)

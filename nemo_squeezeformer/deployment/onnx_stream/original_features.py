@@ -1,0 +1,33 @@
+"""The features of the authors' TensorFlow release by NumPy: those of a whole utterance, as their mean needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nemo_squeezeformer.deployment.onnx_stream.features import filterbank_of
+
+RANGE = 80.0  # decibels below the utterance's loudest
+PIECE = 6000  # frames whose spectra are there at once
+
+
+def original_features(samples: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
+    """(n,) samples -> (F, 1 + n // hop), or (F, 0) of none; ``settings``: ``features`` of the model's metadata."""
+    hop, n_fft, filterbank = settings["hop"], settings["n_fft"], filterbank_of(settings)
+    if not len(samples):
+        return np.zeros((len(filterbank), 0), dtype=np.float32)
+    x = np.asarray(samples, dtype=np.float64)
+    x = x / (np.abs(x).max() + 1e-9)
+    x = np.concatenate([x[:1], x[1:] - settings["preemphasis"] * x[:-1]])
+    window, total = np.asarray(settings["window"]), 1 + len(x) // hop
+    before = n_fft // 2 - (n_fft - len(window)) // 2  # samples before a frame's own that its window weighs
+    x = np.pad(x, (before, len(window) - before), mode="reflect")
+    pieces = []
+    for first in range(0, total, PIECE):
+        at = hop * np.arange(first, min(first + PIECE, total))[:, None] + np.arange(len(window))
+        spectrum = np.abs(np.fft.rfft(window * x[at], n=n_fft))  # where in n_fft is all the same
+        pieces.append(filterbank @ (spectrum ** settings["magnitude_power"]).T)
+    decibels = 10.0 * np.log10(np.maximum(np.concatenate(pieces, axis=1), settings["log_guard"]))
+    decibels = np.maximum(decibels - decibels.max(), -RANGE)
+    return ((decibels - decibels.mean()) / np.sqrt(decibels.var() + 1e-9)).astype(np.float32)

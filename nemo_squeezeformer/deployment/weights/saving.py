@@ -1,0 +1,88 @@
+"""From a NeMo model, or an encoder, to the folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_model
+from torch import Tensor
+
+from nemo_squeezeformer import __version__, core
+from nemo_squeezeformer.core.inference.guard import is_optimized
+from nemo_squeezeformer.deployment.weights.config import ctc_head, ctc_tokens, encoder_settings, features, with_defaults
+from nemo_squeezeformer.deployment.weights.equality import check_equal
+from nemo_squeezeformer.deployment.weights.folders import check_free, written_whole
+from nemo_squeezeformer.deployment.weights.loading import CONFIG, TOKENIZER, VERSION, WEIGHTS, adopt_types, build
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.integration.register import OLD_MODULE
+
+FILES = (CONFIG, WEIGHTS, TOKENIZER)
+
+
+def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = None, force: bool = False) -> list[Path]:
+    """Write ``folder`` for ``load``; the paths of its files.
+
+    Nothing is written unless what the folder is to hold gives for random features what ``model`` gives.
+
+    Args:
+        model: one of NeMo's: of a CTC model the encoder and the projection to tokens; of a hybrid the same, its
+            transducer stays behind; of any other the encoder alone. Or an encoder.
+        settings: what an encoder was built with that is of no NeMo model.
+        force: replace a folder that exists, if nothing else is in it.
+
+    Raises:
+        UserError: for a folder that exists, and for a model that is not what its settings say: of another encoder, with
+            PEFT adapters, after ``optimize_for_inference``.
+    """
+    folder = Path(folder)
+    check_free(folder, FILES, force)
+    encoder: Any = model if _ours(model) else getattr(model, "encoder", None)
+    if not _ours(encoder):
+        raise UserError(f"the encoder of this {type(model).__name__} is {type(encoder).__name__}, and no Squeezeformer")
+    if is_optimized(encoder):
+        raise UserError("the encoder is optimised for inference, so its weights are folded: restore the model again")
+    head = None if encoder is model else ctc_head(model)
+    weights, contexts = _weights(encoder, head), getattr(encoder, "contexts", None)
+    config: dict[str, Any] = {
+        "version": VERSION,
+        "nemo_squeezeformer": __version__,
+        "encoder": encoder_settings(encoder) if settings is None else with_defaults(encoder, settings),
+        "default_att_context_size": list(contexts.default if contexts else encoder.att_context_size),
+        "ctc": None if head is None else ctc_tokens(model, head),
+        "features": None if encoder is model else features(getattr(model, "preprocessor", None)),
+    }
+    plain = build(config, type(model).__name__).to(next(encoder.parameters()).device)
+    try:
+        adopt_types(plain, weights)
+        plain.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"the settings are not those of the weights: {error}") from error
+    check_equal(plain.eval(), encoder, head)
+
+    with written_whole(folder) as written:
+        save_model(plain, str(written / WEIGHTS), metadata={"format": "pt"})  # which other readers ask for
+        (written / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if config["ctc"] and config["ctc"]["units"] == "sentencepiece":
+            (written / TOKENIZER).write_bytes(model.tokenizer.tokenizer.serialized_model_proto())
+    return sorted(folder.iterdir())
+
+
+def _ours(encoder: Any) -> bool:
+    """Whether it is a Squeezeformer: this package's, or NeMo 2.7.3's own, whose weights have the same names."""
+    return isinstance(encoder, core.SqueezeformerEncoder) or type(encoder).__module__ == OLD_MODULE
+
+
+def _weights(encoder: Any, head: Any) -> dict[str, Tensor]:
+    """The state dict of the plain model, before it is there."""
+    weights = encoder.state_dict()
+    projection = {} if head is None else head.state_dict()
+    adapters = [name for name in (*weights, *projection) if "adapter_layer." in name]
+    if adapters:
+        raise UserError(f"PEFT adapters have no place in a plain folder, as {adapters[0].rpartition('.')[0]}")
+    if head is None:
+        return weights
+    weights = {f"encoder.{name}": value for name, value in weights.items()}
+    return weights | {f"decoder.{name}": projection[f"decoder_layers.0.{name}"] for name in ("weight", "bias")}

@@ -1,0 +1,1 @@
+"""What NeMo needs to know the encoder. Modules of this room alone import NeMo at their top, but for ``register``."""

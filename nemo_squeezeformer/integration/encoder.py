@@ -1,0 +1,271 @@
+"""The Squeezeformer encoder as NeMo's models, exporters and training mixins expect it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from nemo.core.classes.common import typecheck
+from nemo.core.classes.mixins import AccessMixin
+from nemo.core.classes.module import NeuralModule
+from nemo.core.neural_types import (
+    AcousticEncodedRepresentation,
+    BoolType,
+    ChannelType,
+    LengthsType,
+    NeuralType,
+    SpectrogramType,
+)
+from nemo.utils import logging, logging_mode
+from omegaconf import open_dict
+from torch import Tensor
+
+from nemo_squeezeformer import core
+from nemo_squeezeformer.core.attention.positions import build_positions
+from nemo_squeezeformer.core.frames.context import ContextSettings
+from nemo_squeezeformer.core.frames.masks import Frames
+from nemo_squeezeformer.core.frames.state import EncoderState
+from nemo_squeezeformer.core.inference import refuse
+from nemo_squeezeformer.core.subsampling import conv_chunks
+from nemo_squeezeformer.integration.exportable import Exported
+from nemo_squeezeformer.integration.layer import ConformerLayer, GatedMFCFLayer, MFCFLayer, SqueezeformerLayer
+from nemo_squeezeformer.integration.streaming import Streaming, all_or_none
+
+CACHE = NeuralType(("D", "B", "T", "D"), ChannelType(), optional=True)
+
+
+class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, NeuralModule, AccessMixin):
+    __doc__ = core.SqueezeformerEncoder.__doc__
+    __module__ = "nemo_squeezeformer"  # the path that recipes give; NeMo's adapter registry compares the two
+
+    blocks = {
+        "squeezeformer": SqueezeformerLayer,
+        "conformer": ConformerLayer,
+        "mf_cf_glu": GatedMFCFLayer,
+        "mf_cf": MFCFLayer,
+    }
+    use_pad_mask = True
+
+    def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
+        """What ``time_reduce_idx="auto"`` means; logged once, as it decides what the network is."""
+        chosen = super().choose_reduction(n_layers, contexts)
+        if chosen is None:
+            meaning = "no temporal U-Net, for it would cut the chunks of att_context_size; whole, even chunks let it in"
+        else:
+            meaning = (
+                f"{chosen}, the layer from which on the temporal U-Net runs at half the frame rate in an encoder of "
+                f"{n_layers}, as in the published sizes; time_reduce_idx=null is for no U-Net"
+            )
+        logging.info(f"time_reduce_idx=auto: {meaning}", mode=logging_mode.ONCE)
+        return chosen
+
+    @property
+    def _feat_in(self) -> int:
+        return self.feat_in
+
+    @property
+    def _feat_out(self) -> int:
+        return self.feat_out
+
+    @property
+    def input_types(self) -> dict[str, NeuralType]:
+        """Features, or with ``bypass_pre_encode`` subsampled ones (B, T, D); caches, as NeMo's encoders take them."""
+        return OrderedDict(
+            audio_signal=NeuralType(("B", "D", "T"), SpectrogramType()),
+            length=NeuralType(("B",), LengthsType(), optional=True),
+            cache_last_channel=CACHE,
+            cache_last_time=CACHE,
+            cache_last_channel_len=NeuralType(("B",), LengthsType(), optional=True),
+            bypass_pre_encode=NeuralType((), BoolType(), optional=True),
+        )
+
+    @property
+    def output_types(self) -> dict[str, NeuralType]:
+        """Encodings (B, D, T) and their lengths (B,); with caches given, those for the next chunk."""
+        return OrderedDict(
+            outputs=NeuralType(("B", "D", "T"), AcousticEncodedRepresentation()),
+            encoded_lengths=NeuralType(("B",), LengthsType()),
+            cache_last_channel_next=CACHE,
+            cache_last_time_next=CACHE,
+            cache_last_channel_next_len=NeuralType(("B",), LengthsType(), optional=True),
+        )
+
+    @typecheck()
+    def forward(
+        self,
+        audio_signal: Tensor,
+        length: Tensor | None = None,
+        cache_last_channel: Tensor | None = None,
+        cache_last_time: Tensor | None = None,
+        cache_last_channel_len: Tensor | None = None,
+        bypass_pre_encode: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """(B, F, T) features and their lengths (B,) -> (B, D, ceil(T / subsampling_factor)), and their lengths.
+
+        With ``bypass_pre_encode`` the input is (B, T, D), subsampled already. Without ``length`` all frames are valid.
+        With caches (``get_initial_cache_state``) the input is the next chunk of streams, and the caches for the one
+        after it come out too; ``streaming_cfg`` says how long chunks are, and what goes before them.
+
+        Raises:
+            ValueError: for caches of another encoder, or of another ``att_context_size``.
+        """
+        caches = all_or_none(cache_last_channel, cache_last_time, cache_last_channel_len, audio_signal.size(0))
+        if bypass_pre_encode:
+            all_valid = audio_signal.new_full(audio_signal.shape[:1], audio_signal.size(1), dtype=torch.long)
+            x, lengths = audio_signal, all_valid if length is None else length.long()
+        elif caches is not None:
+            x, lengths = self.subsample(audio_signal, length, absent=self.absent(caches))
+        if caches is not None:
+            return self.stream(x, lengths, caches, before_chunk=not bypass_pre_encode)
+        x, lengths = self.encode(x, lengths) if bypass_pre_encode else super().forward(audio_signal, length)
+        if self.is_access_enabled(getattr(self, "model_guid", None)):
+            self.align_records(x.size(2), lengths)
+        return x, lengths
+
+    def run_layers(
+        self, indices: Iterable[int], x: Tensor, frames: Frames, positions: Tensor | None, state: EncoderState | None
+    ) -> Tensor:
+        """(B, T, D) through the layers of ``indices``, each on record where one of NeMo's models wants it."""
+        for i in indices:
+            x = super().run_layers([i], x, frames, positions, state)
+            if self.is_access_enabled(getattr(self, "model_guid", None)):
+                self.capture(i, x, frames)
+        return x
+
+    def capture(self, layer: int, x: Tensor, frames: Frames) -> None:
+        """Puts the output of ``layer`` and its lengths, at that layer's frame rate, on record if it was asked for."""
+        if self.access_cfg.get("save_encoder_tensors"):
+            self.layers[layer].register_accessible_tensor(name="encoder", tensor=x)
+        if layer in self.access_cfg.get("interctc", {}).get("capture_layers", []):
+            output = x if self.out_proj is None else self.out_proj(x)
+            self.register_accessible_tensor(name=f"interctc/layer_output_{layer}", tensor=output.transpose(1, 2))
+            lengths = frames.lengths if frames.valid is None else frames.valid
+            self.register_accessible_tensor(name=f"interctc/layer_length_{layer}", tensor=lengths)
+
+    def align_records(self, t: int, lengths: Tensor) -> None:
+        """Repeats the recorded frames of layers inside the U-Net, so that features of all layers are ``t`` frames long;
+        those of ``variant="original"`` without the frame past the end that its masks let in.
+
+        Self-supervised losses hold a layer's frames against the encoder's lengths, and feature extractors stack those
+        of several layers. InterCTC alone decodes each layer for itself, at its own rate and lengths. Both record under
+        the same names; only an extractor's request says how tensors are handed over (``detach``, ``convert_to_cpu``).
+        """
+        records = self.get_module_registry(self)
+        for name, record in records.items():
+            if "encoder" in record:
+                record["encoder"][-1] = self.at_full_rate(record["encoder"][-1], t, int(name.rsplit(".")[-1]), dim=1)
+        if "detach" not in self.access_cfg:
+            return
+        record = records.get("", {})
+        for name, outputs in record.items():
+            if name.startswith("interctc/layer_output_"):
+                shorter = record[name.replace("output", "length")]
+                outputs[-1] = self.at_full_rate(outputs[-1], t, int(name.rsplit("_")[-1]), dim=2)
+                shorter[-1] = lengths.to(shorter[-1].device)
+
+    def at_full_rate(self, x: Tensor, t: int, layer: int, dim: int) -> Tensor:
+        """The output of ``layer``, frames along ``dim``, made ``t`` frames, as the U-Net's way back up repeats them."""
+        step = 2 ** self.span.depth(layer)
+        return x if x.size(dim) == t and step == 1 else x.index_select(dim, torch.arange(t, device=x.device) // step)
+
+    def freeze(self) -> None:
+        """Evaluation mode, and no gradient for any parameter; which had one is kept for ``unfreeze(partial=True)``."""
+        if not hasattr(self, "_frozen_grad_map"):
+            self._trained_before_freeze = self.training
+        super().freeze()
+
+    def unfreeze(self, partial: bool = False) -> None:
+        """Gradients for all parameters, or with ``partial`` for those that had one, and training mode.
+
+        With ``partial``, an encoder that was evaluated before the freeze and is now stays in evaluation mode: NeMo's
+        ``transcribe`` ends with a partial unfreeze, which would leave dropout and batch norms at training.
+        """
+        train = self.training or not partial or getattr(self, "_trained_before_freeze", True)
+        super().unfreeze(partial=partial)
+        self.train(train)
+
+    def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None, seen: Tensor | None = None) -> Frames:
+        """Lengths and masks of (B, T, D) subsampled features."""
+        frames = super().frames(x, lengths, state, seen)
+        return frames if self.use_pad_mask else frames.without_padding()
+
+    def enable_pad_mask(self, on: bool = True) -> bool:
+        """Whether convolutions take padding for zeros; off is for batches without padding. Returns what it was."""
+        was, self.use_pad_mask = self.use_pad_mask, on
+        return was
+
+    @property
+    def att_context_size_all(self) -> list[list[int]]:
+        """The sizes that training draws from."""
+        return self.contexts.sizes
+
+    @property
+    def att_context_size(self) -> list[int]:
+        """The size in evaluation, which some of NeMo's models set."""
+        return self.contexts.default
+
+    @att_context_size.setter
+    def att_context_size(self, size: Sequence[int]) -> None:
+        super().set_default_att_context_size(size)
+        self.streaming_cfg = None
+
+    def set_default_att_context_size(self, att_context_size: Sequence[int] | None) -> None:
+        """Choose the size for evaluation; one that training does not draw gets a warning.
+
+        Raises:
+            ValueError: for a size that ``att_context_style`` or the temporal U-Net cannot have.
+        """
+        super().set_default_att_context_size(att_context_size)
+        self.streaming_cfg = None
+        if self.contexts.chunks is None and self.att_context_size not in self.att_context_size_all:
+            logging.warning(f"att_context_size={self.att_context_size} is none of {self.att_context_size_all}")
+
+    def change_attention_model(
+        self,
+        self_attention_model: str | None = None,
+        att_context_size: Sequence[int] | None = None,
+        update_config: bool = True,
+        device: torch.device | None = None,
+    ) -> None:
+        """Switch to another ``self_attention_model`` or context, with every weight that both have kept.
+
+        ``rel_pos_local_attn`` is a form of its own, so an ``attention`` or ``use_pytorch_sdpa`` that was set gives way.
+
+        Raises:
+            ValueError: for an attention model that there is none of, or a context that it cannot have, as a window
+                without limits; the encoder is then as it was.
+            RuntimeError: after ``optimize_for_inference``.
+        """
+        refuse(self, "change_attention_model()")
+        model = self_attention_model or self.attention.self_attention_model
+        form = {"form": "auto", "sdpa": None} if model == "rel_pos_local_attn" else {}
+        attention, contexts = replace(self.attention, self_attention_model=model, **form), self.contexts
+        if att_context_size is not None:
+            contexts = ContextSettings(att_context_size, None, contexts.style, contexts.chunks, contexts.factor)
+        attention.check(contexts, [*contexts.sizes, contexts.default])
+        self.attention, self.contexts = attention, contexts
+        for layer, new in zip(self.layers, attention.build(len(self.layers))):
+            old = layer.self_attn.linear_q.weight
+            new.load_state_dict(layer.self_attn.state_dict(), strict=False)
+            layer.self_attn = new.to(device or old.device, old.dtype).train(self.training)
+        self.pos_enc, self.time_reduce_pos_enc = build_positions(model, self.dropout_emb)
+        self.streaming_cfg = None
+        if update_config and getattr(self, "_cfg", None) is not None:
+            with open_dict(self._cfg):
+                self._cfg.self_attention_model = model
+                if form:
+                    self._cfg.pop("attention", None)
+                    self._cfg.pop("use_pytorch_sdpa", None)
+                if att_context_size is not None:
+                    self._cfg.att_context_size = list(att_context_size)
+                    self._cfg.att_context_probs = None
+
+    def change_subsampling_conv_chunking_factor(self, subsampling_conv_chunking_factor: int) -> None:
+        """Send the batch through the subsampling convolutions in so many parts, to save memory; -1: at once.
+
+        Raises:
+            ValueError: for anything but -1, 1 or a power of 2.
+        """
+        self.pre_encode.batch_chunks = conv_chunks(subsampling_conv_chunking_factor)

@@ -1,0 +1,41 @@
+"""The encoder under the names that NeMo 2 had for it, with NeMo 2's default: no temporal U-Net unless one is asked for.
+
+Files from then whose configuration does not name ``time_reduce_idx`` have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nemo.core.classes.mixins import adapter_mixins
+
+from nemo_squeezeformer.integration import encoder, peft
+from nemo_squeezeformer.integration.old_names import ASR_MODULES, OLD_MODULE
+
+
+class SqueezeformerEncoder(encoder.SqueezeformerEncoder):
+    """``nemo_squeezeformer.SqueezeformerEncoder`` but for the default of ``time_reduce_idx``, which is None."""
+
+    def __init__(
+        self,
+        feat_in: int,
+        n_layers: int,
+        d_model: int,
+        time_reduce_idx: int | Sequence[int] | str | None = None,
+        **settings: Any,
+    ):
+        super().__init__(feat_in, n_layers, d_model, time_reduce_idx=time_reduce_idx, **settings)
+
+
+class SqueezeformerEncoderAdapter(SqueezeformerEncoder, peft.SqueezeformerEncoderAdapter):
+    """The same with adapters."""
+
+
+if adapter_mixins.get_registered_adapter(SqueezeformerEncoder) is None:
+    adapter_mixins.register_adapter(base_class=SqueezeformerEncoder, adapter_class=SqueezeformerEncoderAdapter)
+
+# What replace_adapter_compatible_modules looks for in a model's configuration, and puts there.
+_names = adapter_mixins.get_registered_adapter(SqueezeformerEncoder)
+_names.base_class_path = f"{ASR_MODULES}.SqueezeformerEncoder"
+_names.adapter_class_path = f"{OLD_MODULE}.SqueezeformerEncoderAdapter"

@@ -1,0 +1,1 @@
+"""Recipes: composed, checked, scheduled, resumed, and started from other weights."""

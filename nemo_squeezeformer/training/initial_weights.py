@@ -1,0 +1,135 @@
+"""Weights to start training from (``init_from_nemo_model``, ``init_from_ptl_ckpt``), held against the model first.
+
+NeMo copies what has the same name and passes over the rest in silence; a weight of another shape ends in torch's list
+of every one of them.
+"""
+
+import os
+import pickle
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.training.schedule import value
+
+SIZE = ("d_model", "n_layers", "feat_in", "subsampling_factor", "conv_kernel_size")  # what weights' shapes come from
+
+
+def check(cfg: Any, model: Any) -> None:
+    """Hold the files that ``cfg`` starts from against ``model``; warn of weights that none of them has.
+
+    Raises:
+        UserError: there is no such file, it does not load, nothing in it fits, or something has another shape.
+    """
+    from nemo.utils import logging
+
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    fresh, files = set(own), list(_files(cfg))
+    for setting, path, include, exclude in files:
+        weights, encoder = _read(setting, path)
+        taken = {name for name in weights if _contains(name, include) and not _contains(name, exclude)} & set(own)
+        if not taken:
+            raise UserError(f"{setting}={path}: no weight in it is also in the model{_limits(include, exclude)}")
+        other = sorted(name for name in taken if weights[name] != own[name])
+        other.sort(key=lambda name: not name.startswith("encoder."))
+        if other:
+            remedy = _remedy(setting, path, exclude, other)
+            raise UserError(f"{setting}={path} {_difference(other, weights, own, encoder, cfg)}; {remedy}")
+        there, here = encoder.get("variant", "nemo"), value(cfg, "model.encoder.variant", "nemo")
+        if there != here and any(name.startswith("encoder.") for name in taken):
+            logging.warning(
+                f"{setting}={path}: its encoder is of model.encoder.variant={there}, and this one of {here}, where the "
+                "same weights compute something else; training has to make up for it"
+            )
+        fresh -= taken
+    if files and fresh:
+        logging.warning(
+            f"{len(fresh)} of the model's {len(own)} weights are in none of the files it starts from: "
+            f"{', '.join(_modules(fresh))} start untrained"
+        )
+
+
+def _files(cfg: Any) -> Iterator[tuple[str, str, Sequence[str], Sequence[str]]]:
+    """The setting, path, and the parts of names to take and to leave, as NeMo reads them."""
+    for setting in ("init_from_nemo_model", "init_from_ptl_ckpt"):
+        given = cfg.get(setting)
+        if isinstance(given, str):
+            yield setting, given, [""], []
+        elif given is not None:
+            for entry in given.values():
+                yield setting, entry.path, list(entry.get("include", [""])), list(entry.get("exclude", []))
+
+
+def _read(setting: str, path: str) -> tuple[dict[str, tuple[int, ...]], Mapping[str, Any]]:
+    """Shapes of the weights by name, and the configuration of the encoder where the file has one."""
+    import torch
+
+    if not os.path.isfile(path):
+        raise UserError(f"{setting}={path}: there is no such file")
+    encoder: Mapping[str, Any] = {}
+    try:
+        if setting == "init_from_nemo_model":
+            weights, encoder = _read_nemo(path)
+        else:
+            weights = torch.load(path, map_location="cpu")["state_dict"]
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{setting}={path}: PyTorch loads no configuration with the weights unless it is told to trust the file; "
+            "if you do, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 in the environment"
+        ) from error
+    except (tarfile.TarError, KeyError, StopIteration) as error:
+        raise UserError(f"{setting}={path} does not look like a model that NeMo has saved ({error!r})") from error
+    return {name: tuple(value.shape) for name, value in weights.items()}, encoder
+
+
+def _read_nemo(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    import torch
+    import yaml
+
+    with tarfile.open(path) as archive:
+        members = {os.path.basename(member.name): member for member in archive if member.isfile()}
+        weights: Any = archive.extractfile(members["model_weights.ckpt"])
+        config: Any = archive.extractfile(members["model_config.yaml"])
+        # weights_only as NeMo has it, which reads the file a moment later
+        return torch.load(weights, map_location="cpu", weights_only=False), yaml.safe_load(config).get("encoder") or {}
+
+
+def _difference(
+    other: Sequence[str],
+    there: Mapping[str, tuple[int, ...]],
+    here: Mapping[str, tuple[int, ...]],
+    encoder: Mapping[str, Any],
+    cfg: Any,
+) -> str:
+    first = f"{other[0]} is {list(there[other[0]])} there and {list(here[other[0]])} in the model"
+    more = f", and so with {len(other) - 1} more" if len(other) > 1 else ""
+    settings = cfg.model.get("encoder") or {}
+    sizes = [
+        f"{name} is {encoder[name]} there and {settings[name]} here"
+        for name in SIZE
+        if name in encoder and name in settings and encoder[name] != settings[name]
+    ]
+    return f"does not fit: {first}{more}{': the encoder is of another size, ' if sizes else ''}{', '.join(sizes)}"
+
+
+def _remedy(setting: str, path: str, exclude: Sequence[str], other: Sequence[str]) -> str:
+    modules = _modules(other)
+    if "encoder.layers" in modules:
+        return "choose the size that the file has (size=, or the settings of model.encoder), or start without it"
+    parts = ", ".join([*exclude, *(f"{module}." for module in modules)])
+    return f"leave out what differs, and it starts untrained: '+{setting}={{it: {{path: {path}, exclude: [{parts}]}}}}'"
+
+
+def _modules(names: Iterable[str]) -> list[str]:
+    """``decoder``, ``joint``, ...; of the encoder its parts, as ``encoder.layers``."""
+    parts = (name.split(".") for name in names)
+    return sorted({".".join(part[: 2 if part[0] == "encoder" else 1]) for part in parts})
+
+
+def _contains(name: str, parts: Sequence[str]) -> bool:
+    return any(part in name for part in parts)
+
+
+def _limits(include: Sequence[str], exclude: Sequence[str]) -> str:
+    return "" if list(include) == [""] and not exclude else f" (include: {list(include)}, exclude: {list(exclude)})"

@@ -1,0 +1,186 @@
+"""Recipes by name or by file: found, composed, and held against what is on disk before anything slow begins."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.training import schedule
+from nemo_squeezeformer.training.epoch import accelerator, manifest_files
+from nemo_squeezeformer.training.schedule import value
+
+CONF = "nemo_squeezeformer.conf"
+CUDA_LOSSES = ("tdt", "multiblank_rnnt")  # of NeMo's transducers
+SOURCES = ("manifest_filepath", "cuts_path", "shar_path", "input_cfg", "hf_data_cfg")  # of data, in NeMo
+ABLATION = "ablation"  # the folder of the paper's steps from Conformer to Squeezeformer
+
+
+def recipes(folder: str = "") -> list[str]:
+    """Names of the recipes that come with the package, or of those in a ``folder`` of them: ``ablation/1_unet``."""
+    place = files(CONF).joinpath(folder) if folder else files(CONF)
+    names = sorted(entry.name.removesuffix(".yaml") for entry in place.iterdir() if entry.name.endswith(".yaml"))
+    return [f"{folder}/{name}" if folder else name for name in names]
+
+
+def every_recipe() -> list[str]:
+    """``recipes()``, and the paper's steps from Conformer to Squeezeformer."""
+    return [*recipes(), *recipes(ABLATION)]
+
+
+def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
+    """A recipe's OmegaConf configuration with Hydra's overrides.
+
+    Args:
+        recipe: a name in ``every_recipe()``, or a path to a YAML file, whose ``defaults`` may name our recipes and
+            groups.
+
+    Raises:
+        UserError: no such recipe, or Hydra refuses it or an override.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    schedule.register()
+    path, ours = Path(recipe).expanduser(), every_recipe()
+    place: Any
+    if recipe in ours:
+        place = hydra.initialize_config_module(CONF, version_base=None)
+    elif path.suffix in (".yaml", ".yml") and path.is_file():
+        place = hydra.initialize_config_dir(str(path.resolve().parent), version_base=None)
+    else:
+        raise UserError(f"no recipe {recipe}: give one of {', '.join(ours)}, or a path to a YAML file")
+    try:
+        with place:
+            return hydra.compose(recipe if recipe in ours else path.name, list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"recipe {recipe}: {error}") from error
+
+
+def build(cfg: Any, trainer: Any = None) -> Any:
+    """The model that a composed recipe describes, untrained; ``trainer`` may be None where it is not to be trained.
+
+    Raises:
+        UserError: the recipe names no model, or one that the installed NeMo does not have.
+    """
+    from hydra.utils import get_class
+
+    path = target(cfg)
+    try:
+        made = get_class(path)
+    except ImportError as error:
+        raise UserError(f"model_target={path}: this NeMo does not have it ({error})") from error
+    return made(cfg=cfg.model, trainer=trainer)
+
+
+def target(cfg: Any) -> str:
+    """The path of NeMo's class that a composed recipe is for.
+
+    Raises:
+        UserError: it names none.
+    """
+    path = value(cfg, "model_target") or value(cfg, "model.target")
+    if path is None:
+        raise UserError(
+            "the recipe does not say which model to build; add "
+            "+model_target=nemo.collections.asr.models.EncDecCTCModelBPE, or another of NeMo's"
+        )
+    return str(path)
+
+
+def check(cfg: Any, audio: bool = True) -> None:
+    """Find what training would meet late or never: missing manifests, unreadable audio, no tokenizer, wrong characters,
+    a loss that is not there.
+
+    Counts ``model.labels`` from the training manifests where it is null, in place.
+
+    Raises:
+        UserError: naming the key, its value and the remedy.
+    """
+    from omegaconf import OmegaConf
+
+    for split in ("train_ds", "validation_ds"):
+        named = any(value(cfg, f"model.{split}.{source}") for source in SOURCES)
+        if value(cfg, f"model.{split}") is not None and not named:
+            raise UserError(f"model.{split}.manifest_filepath is not set; add model.{split}.manifest_filepath=PATH")
+    _check_loss(cfg)
+    languages = value(cfg, "model.tokenizer.langs", {})
+    for section in ("model.tokenizer", *(f"model.tokenizer.langs.{name}" for name in languages)):
+        _check_tokenizer(cfg, section)
+    for split in ("train_ds", "validation_ds", "test_ds"):
+        _check_manifests(cfg, split, audio)
+    if OmegaConf.is_missing(cfg.model, "labels"):
+        raise UserError("model.labels is not set; add model.labels=[...], one for each output of the model")
+    if "labels" in cfg.model and value(cfg, "model.tokenizer") is None:
+        _check_labels(cfg)
+
+
+def _check_loss(cfg: Any) -> None:
+    loss, given = value(cfg, "model.loss.loss_name"), value(cfg, "trainer.accelerator", "auto")
+    if loss in CUDA_LOSSES and accelerator(given) != "cuda":
+        raise UserError(
+            f"model.loss.loss_name={loss}: NeMo has this loss for CUDA only, which trainer.accelerator={given} is not "
+            "here; train on a GPU, or take a recipe with the plain loss (transducer instead of tdt in its name)"
+        )
+
+
+def _check_tokenizer(cfg: Any, section: str) -> None:
+    folder, kind = value(cfg, f"{section}.dir"), value(cfg, f"{section}.type")
+    file = {"bpe": "tokenizer.model", "wpe": "vocab.txt"}.get(str(kind).lower())
+    if file is None or value(cfg, f"{section}.model_path"):  # none, an aggregate, or a file named outright: NeMo's
+        return
+    if folder is not None and os.path.isfile(os.path.join(folder, file)):
+        # NeMo, when it saves, wants the pieces beside the model.
+        if file == "vocab.txt" or value(cfg, f"{section}.vocab_path") or os.path.isfile(f"{folder}/vocab.txt"):
+            return
+        command = f"nemo-squeezeformer tokenizer {os.path.join(folder, file)} --output {folder.rstrip('/')}-nemo"
+        raise UserError(
+            f"{section}.dir={folder} has {file} but no vocab.txt, which NeMo needs; make both by: {command}"
+        )
+    problem = f"{section}.dir is not set" if folder is None else f"{section}.dir={folder} has no {file}"
+    manifest = next(manifest_files(value(cfg, "model.train_ds.manifest_filepath")), "MANIFEST")
+    command = f"nemo-squeezeformer tokenizer {manifest} --vocab-size 128 --output {folder or 'tokenizer'}"
+    if section.endswith(".spl_tokens"):
+        command = f"NeMo's CanaryTokenizer.build_special_tokenizer(['transcribe', 'en'], {folder or 'spl_tokens'!r})"
+    raise UserError(f"{problem}; make one by: {command}")
+
+
+def _check_manifests(cfg: Any, split: str, audio: bool) -> None:
+    from nemo_squeezeformer.files import manifests
+
+    named = value(cfg, f"model.{split}.manifest_filepath")
+    for path in (path for path in manifest_files(named) if "://" not in path):
+        if not os.path.isfile(path):
+            raise UserError(f"model.{split}.manifest_filepath={named}: there is no file {path}")
+        if audio and not value(cfg, f"model.{split}.is_tarred") and not value(cfg, f"model.{split}.use_lhotse"):
+            manifests.check(path)
+
+
+def _check_labels(cfg: Any) -> None:
+    """Count null labels from the training text; warn of characters without a label, which NeMo drops in silence."""
+    from nemo.utils import logging
+    from omegaconf import open_dict
+
+    named = value(cfg, "model.train_ds.manifest_filepath")
+    seen: Counter[str] = Counter()
+    for path in filter(os.path.isfile, manifest_files(named)):
+        with open(path, encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in filter(str.strip, lines)]
+        texts = (row.get("text") or "" for row in rows if "label" not in row)  # with one, model.labels are classes
+        seen.update(letter for text in texts for letter in text)
+    labels = value(cfg, "model.labels")
+    if labels is None and not seen:
+        raise UserError(f"model.labels=null, and {named} has no text to count characters from; list the labels")
+    if labels is None:
+        with open_dict(cfg):
+            cfg.model.labels = sorted(seen)
+        logging.info(f"model.labels, counted from the training text: {''.join(sorted(seen))!r}")
+    elif unknown := {letter: number for letter, number in seen.most_common() if letter not in labels}:
+        logging.warning(
+            f"{sum(unknown.values()):,} of {sum(seen.values()):,} characters of the training text are not in "
+            f"model.labels and will be left out: {''.join(unknown)!r}; model.labels=null takes the text's own"
+        )

@@ -1,0 +1,1 @@
+"""Transcripts: of whole files, of long recordings, of live streams."""

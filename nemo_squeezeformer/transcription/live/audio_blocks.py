@@ -1,0 +1,133 @@
+"""Audio piece by piece, at the model's rate and with one channel: from files, or as raw samples from a pipe."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.manifests import Utterance
+
+Samples = np.ndarray
+CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}  # what their files begin with
+
+
+class AudioBlocks(ABC):
+    """Gives so many samples at a time; of the source, no more is read than they need."""
+
+    def __init__(self, source_rate: int, rate: int):
+        self.ratio = rate / source_rate
+        self.received, self.made = 0, 0
+        # The resampler of librosa, and so of NeMo, with its default quality.
+        same = source_rate == rate
+        self.resampler = None if same else soxr.ResampleStream(source_rate, rate, 1, dtype="float32", quality="HQ")
+        self.rest = np.zeros(0, np.float32)
+        self.ended = False
+
+    @abstractmethod
+    def source(self, samples: int) -> Samples:
+        """The next (T,) samples at the source's rate, ``samples`` or fewer; none at its end."""
+
+    def read(self, samples: int) -> Samples:
+        """The next (T,) samples; fewer than asked for only at the end."""
+        while len(self.rest) < samples and not self.ended:
+            block = self.source(math.ceil((samples - len(self.rest)) / self.ratio))
+            self.ended = len(block) == 0
+            if self.resampler is not None:
+                block = self._resampled(self.resampler, block)
+            self.rest = np.concatenate([self.rest, block])
+        block, self.rest = self.rest[:samples], self.rest[samples:]
+        return block
+
+    def _resampled(self, resampler: soxr.ResampleStream, block: Samples) -> Samples:
+        self.received += len(block)
+        block = resampler.resample_chunk(block, last=self.ended)
+        self.made += len(block)
+        # As librosa rounds the length.
+        return np.pad(block, (0, max(math.ceil(self.received * self.ratio) - self.made, 0))) if self.ended else block
+
+    def stop(self) -> None:
+        """The end is here: what has been read from the source is still given, and no more."""
+        self.ended = True
+
+    @abstractmethod
+    def close(self) -> None:
+        """Gives back what the source holds."""
+
+
+class FileBlocks(AudioBlocks):
+    """An utterance, from its offset on and for its duration; several channels as one (``channel``), as NeMo has it."""
+
+    def __init__(self, utterance: Utterance, rate: int, channel: str | int):
+        paths = utterance.audio if isinstance(utterance.audio, list) else [utterance.audio]
+        self.files = [soundfile.SoundFile(path) for path in paths]
+        self.channel = channel
+        source_rate = self.files[0].samplerate
+        for file in self.files:
+            file.seek(int(utterance.offset * source_rate))
+        duration = utterance.row.get("duration")
+        self.left = int(duration * source_rate) if duration else self.files[0].frames
+        super().__init__(source_rate, rate)
+
+    def source(self, samples: int) -> Samples:
+        blocks = [self._read(file, min(samples, self.left)) for file in self.files]
+        shortest = min(map(len, blocks))
+        self.left -= shortest
+        block: Samples = np.concatenate([block[:shortest] for block in blocks], axis=1)  # (T, channels)
+        if block.shape[1] == 1:
+            return block[:, 0]
+        return block.mean(axis=1) if isinstance(self.channel, str) else block[:, self.channel]
+
+    @staticmethod
+    def _read(file: soundfile.SoundFile, samples: int) -> Samples:
+        try:
+            block: Samples = file.read(samples, dtype="float32", always_2d=True)
+        except soundfile.SoundFileError as error:
+            raise UserError(f"audio file {file.name!r} cannot be read to its end ({error}); make it again") from None
+        return block
+
+    def close(self) -> None:
+        for file in self.files:
+            file.close()
+
+
+class PCMBlocks(AudioBlocks):
+    """Raw samples (16 bits, little-endian, mono) from a pipe; waits until they are there.
+
+    ``bytes`` counts those that have come; ``odd`` is the one too many, at the end.
+    """
+
+    def __init__(self, pipe: BinaryIO, source_rate: int, rate: int):
+        self.pipe, self.odd, self.bytes = pipe, b"", 0
+        super().__init__(source_rate, rate)
+
+    def source(self, samples: int) -> Samples:
+        data = self.odd
+        while len(data) < 2:
+            # One system call a time: what a pause or Ctrl-C interrupts loses nothing that has been read.
+            more = self.pipe.read1(2 * samples - len(data))  # type: ignore[attr-defined]
+            if not more:
+                self.odd, self.bytes = data, self.bytes + len(data)
+                return np.zeros(0, np.float32)
+            data += more
+        if not self.bytes:
+            self._check(data)
+        whole = len(data) // 2 * 2
+        self.odd, self.bytes = data[whole:], self.bytes + whole
+        return np.frombuffer(data[:whole], "<i2").astype(np.float32) / 32768
+
+    def close(self) -> None:
+        """The pipe stays open: it is its opener's."""
+
+    def _check(self, data: bytes) -> None:
+        for magic, kind in CONTAINERS.items():
+            if data.startswith(magic):
+                raise UserError(
+                    f"standard input is a {kind} file (it begins with {magic!r}); '-' takes raw 16-bit PCM without a "
+                    "header: give the file's path instead, or pipe it through ffmpeg -i FILE -f s16le -ac 1 -ar RATE -"
+                )

@@ -1,0 +1,66 @@
+"""The published sizes, held against the network and the recipes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nemo_squeezeformer import core
+from nemo_squeezeformer.analysis.sizes import PUBLISHED, sizes
+
+
+def encoder_parameters(name: str) -> int:
+    with torch.device("meta"):
+        encoder = core.SqueezeformerEncoder(feat_in=80, **sizes()[name].encoder)
+    return sum(parameter.numel() for parameter in encoder.parameters())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_each_size_has_the_published_number_of_parameters(name):
+    assert encoder_parameters(name) == PUBLISHED[name].encoder_parameters
+
+
+def test_tiny_has_about_two_million_parameters():
+    assert 1.9e6 < encoder_parameters("tiny") < 2.3e6
+    assert sizes()["tiny"].published is None
+
+
+def test_sizes_come_smallest_first_and_recover_at_the_last_layer():
+    assert list(sizes()) == ["tiny", "xs", "s", "sm", "m", "ml", "l"]
+    for size in sizes().values():
+        assert size.time_recovery_idx == size.n_layers - 1
+        assert size.d_model % size.n_heads == 0
+
+
+def test_training_figures_are_the_published_ones():
+    figures = {name: (size.time_masks, size.peak_lr, size.peak_lr_batch) for name, size in sizes().items()}
+    assert figures["xs"] == (5, 2e-3, 1024)
+    assert figures["m"] == (7, 1.5e-3, 1024)
+    assert figures["l"] == (10, 5e-4, 2048)
+
+
+def test_sizes_can_be_read_without_torch():
+    program = (
+        "import sys; sys.modules['torch'] = None; from nemo_squeezeformer.analysis.sizes import sizes;"
+        "assert sizes()['s'].d_model == 196; assert 'omegaconf' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_each_size_takes_the_published_operations_and_saves_by_its_unet(name):
+    published = PUBLISHED[name]
+    assert gflops(name) == pytest.approx(published.gflops, rel=0.01)
+    assert gflops(name, time_reduce_idx=None) == pytest.approx(published.gflops_without_unet, rel=0.01)
+
+
+def gflops(name: str, **settings) -> float:
+    """Of 30 s of 80-bin features."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        encoder = core.SqueezeformerEncoder(feat_in=80, **(sizes()[name].encoder | settings)).eval()
+        encoder(torch.randn(1, 80, 3000))
+    return counter.get_total_flops() / 1e9

@@ -1,0 +1,38 @@
+"""The program that joins recordings and transcribes them in one call."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import long_audio
+
+from tests.asr_models import asr_model
+from tests.speech import write_manifest
+
+
+def test_recordings_are_joined_to_the_length_and_in_changing_order():
+    spoken = [(np.full(length, length, dtype=np.float32), f"text {length}") for length in (1600, 3200, 4800)]
+    parts = long_audio.joined(spoken, 0.2, random.Random(0))
+    assert sum(len(samples) for samples, _ in parts) == 0.2 * 60 * long_audio.RATE
+    texts = [text for samples, text in parts if text]
+    assert all(text == f"text {len(samples)}" for samples, text in parts if text)
+    assert set(texts[:3]) == set(texts[3:6]) == {text for _, text in spoken}  # all, before any comes again
+    assert texts != [text for _, text in long_audio.joined(spoken, 0.2, random.Random(1)) if text]
+
+
+def test_the_table_has_a_row_for_each_way(tmp_path, capsys):
+    asr_model().save_to(str(tmp_path / "model.nemo"))
+    manifest = write_manifest(tmp_path, utterances=3)
+    given = ["--minutes", "0.1", "0.2", "--windows", "16"]
+    long_audio.main([str(tmp_path / "model.nemo"), str(manifest), *given])
+    rows = [
+        line.split(" | ")[0].strip("| ")
+        for line in capsys.readouterr().out.splitlines()
+        if "[16" in line or "cut" in line
+    ]
+    assert rows == ["cut into its utterances", "one call, [16, 16]", "one call, [16, 16]"]

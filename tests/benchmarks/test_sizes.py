@@ -1,0 +1,58 @@
+"""The table of sizes: one command makes it, its page and the README quote its file, and what it counted is still so."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import sizes as benchmark
+import sizes_page
+
+from nemo_squeezeformer.analysis.sizes import PUBLISHED
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "sizes.json"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_one_command_measures_sizes_and_makes_the_page(tmp_path):
+    threads, output = torch.get_num_threads(), tmp_path / "sizes.json"
+    benchmark.main(["--sizes", "tiny", "--seconds", "1", "3", "--patience", "0", "--output", str(output)])
+    torch.set_num_threads(threads)
+    made = json.loads(output.read_text())
+    row = made["sizes"]["tiny"]
+    assert row["parameters"] == 2_137_344
+    for seconds in ("1", "3"):
+        assert 0 < row["gflops"][seconds] < row["gflops_without_unet"][seconds]
+        low, median, high = row["ms"][seconds]
+        assert 0 < low <= median <= high and row["memory_mib"][seconds] > 0
+    assert output.with_suffix(".md").read_text() == sizes_page.page(made)
+
+
+def test_the_page_and_the_readme_quote_the_file():
+    made = json.loads(RESULTS.read_text())
+    assert list(made["sizes"]) == list(PUBLISHED)
+    assert RESULTS.with_suffix(".md").read_text() == sizes_page.page(made)
+    assert sizes_page.quoted(made) in (ROOT / "README.md").read_text()
+
+
+def test_what_was_counted_is_published_and_still_so():
+    made = json.loads(RESULTS.read_text())["sizes"]
+    for name, published in PUBLISHED.items():
+        assert made[name]["parameters"] == published.encoder_parameters
+        assert made[name]["gflops"]["30"] == pytest.approx(published.gflops, abs=0.01)
+        assert made[name]["gflops_without_unet"]["30"] == pytest.approx(published.gflops_without_unet, abs=0.01)
+    assert benchmark.gflops("xs", 5) == made["xs"]["gflops"]["5"]
+    assert benchmark.gflops("xs", 5, time_reduce_idx=None) == made["xs"]["gflops_without_unet"]["5"]
+
+
+def test_published_word_error_rates_are_marked_as_published():
+    page = RESULTS.with_suffix(".md").read_text()
+    assert "none of them is ours" in page and "## Word error rates as published" in page
+    assert "| m | 2.56 / 6.50 | 2.6 / 6.3 |" in page
+    assert "authors' WER, published" in sizes_page.quoted(json.loads(RESULTS.read_text()))

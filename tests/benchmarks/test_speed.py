@@ -1,0 +1,206 @@
+"""The speed suite measures what it says, and goes on where it stopped; its page and the README quote its files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import speed
+import speed_check
+import speed_memory
+import speed_operations
+import speed_page
+import speed_plots
+import speed_readme
+import speed_time
+from speed_encoders import CONFORMER, FORMS, OURS, Encoders, missing, utterances
+from speed_plan import QUICK, Plan
+from speed_results import Results, read
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "speed"
+CONDITIONS = {"machine": "one", "size": "quick"}
+
+
+def test_the_encoders_have_equal_parameters():
+    encoders = Encoders("s")
+    count = {
+        form.network: sum(p.numel() for p in encoders.build(name).parameters())
+        for name, form in FORMS.items()
+        if form.target in (OURS, CONFORMER) and form.exact and not form.optimised
+    }
+    assert count["4x"] == 18_540_424  # the published size
+    assert all(abs(one / count["4x"] - 1) < 0.03 for one in count.values()), count
+    assert abs(count["FastConformer"] / count["8x"] - 1) < 0.01
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> Path:
+    """Where a quick run has left its results."""
+    threads, folder = torch.get_num_threads(), tmp_path_factory.mktemp("speed")
+    names = ["in-tree", "ours", "ours, optimised", "Conformer"]
+    speed.main(["all", "--quick", "--devices", "cpu", "--output", str(folder), "--encoders", *names])
+    torch.set_num_threads(threads)
+    return folder
+
+
+def test_one_command_measures_everything_and_makes_the_page(quick):
+    ((stem, data),) = read(quick).items()
+    here = {"ours", "ours, optimised", "Conformer"} | ({"in-tree"} - set(missing()))
+    for part in ("inference", "memory"):
+        assert {row["seconds"] for row in data[part]} == {1, 2}
+        for row in data[part]:
+            assert set(row["measured"]) == here
+            assert row["left_out"] == missing()
+    steps, memory = data["training"][0]["measured"], data["training_memory"][0]["measured"]
+    trained = here - {"ours, optimised"}
+    assert set(steps) == set(memory) == trained | {f"{name}, bf16" for name in trained}
+    assert all(0 < row["ms"][0] <= row["ms"][1] <= row["ms"][2] and row["turns"] == 2 for row in steps.values())
+    assert all(row["MiB"] > 0.1 for row in memory.values())  # a second of audio takes more than that in features
+    text = (quick / "README.md").read_text()
+    assert text == speed_page.page(quick)
+    assert all(f"| {name} |" in text for name in here)
+    assert all(reason in text for reason in missing().values())
+    assert f"![{stem}-time.png]" in text and f"![{stem}-memory.png]" in text
+
+
+def test_all_forms_of_a_network_give_the_same(quick):
+    (data,) = read(quick).values()
+    rows = data["operations"][0]["measured"]
+    assert all(row.get("difference", 0.0) < 1e-5 for row in rows.values()), rows
+    assert rows["ours, optimised"]["difference"] > 0.0  # it is another form, not the same one
+
+
+def test_what_is_measured_is_not_measured_again_unless_told_to(quick, capsys):
+    (path,) = quick.glob("*.json")
+    before = path.read_text()
+    wanted = ["inference", "--quick", "--devices", "cpu", "--output", str(quick), "--seconds", "1", "--batches", "1"]
+    speed.main([*wanted, "--encoders", "ours"])
+    assert path.read_text() == before
+    speed.main([*wanted, "--encoders", "ours, local"])
+    row = next(row for row in json.loads(path.read_text())["inference"] if row["seconds"] == row["batch"] == 1)
+    assert {"ours", "ours, local"} <= set(row["measured"])  # all take their turns together
+    speed.main([*wanted, "--encoders", "ours", "--again"])
+    assert path.read_text() != before
+    path.write_text(before)
+
+
+def test_figures_of_other_conditions_are_not_mixed(tmp_path):
+    path = tmp_path / "cpu.json"
+    Results(path, CONDITIONS, "a").add("memory", {"seconds": 1}, {"ours": {"MiB": 1.0}}, {})
+    assert Results(path, CONDITIONS, "b").missing("memory", {"seconds": 1}, ["ours", "in-tree"]) == ["in-tree"]
+    with pytest.raises(ValueError, match="machine: 'one', now 'another'.*another --output"):
+        Results(path, CONDITIONS | {"machine": "another"}, "a")
+
+
+def test_what_would_take_too_much_memory_or_time_is_left_out_with_the_reason(tmp_path):
+    plan = Plan(memory_limit=12.0, longest_call=60.0)
+    assert plan.left_out(300, 8, training=False)["Conformer"] == "would need about 55 GiB of memory"
+    assert set(plan.left_out(300, 8, training=False)) - {"in-tree"} == {
+        "ours, plain",
+        "Conformer",
+        "Conformer, SDPA",
+        "FastConformer",
+    }
+    assert set(plan.left_out(60, 8, training=False)) == set(missing())
+    results, key = Results(tmp_path / "cpu.json", CONDITIONS, "a"), {"threads": 1, "batch": 1}
+    for seconds, ms in ((30, 700.0), (120, 10_000.0)):
+        measured = {name: {"ms": [ms, ms, ms]} for name in ("in-tree", "ours")}
+        results.add("inference", key | {"seconds": seconds}, measured, {})
+    assert plan.too_long(results, key | {"seconds": 120}) == {}
+    assert plan.too_long(results, key | {"seconds": 300}) == {"in-tree": "would take up to 62 s a call"}
+
+
+def test_calls_take_turns_all_along_and_quick_ones_more_of_them():
+    order, now = [], [0.0]
+
+    def work(name: str, seconds: float) -> None:
+        order.append(name)
+        now[0] += seconds
+
+    calls = {"slow": partial(work, "slow", 0.25), "fast": partial(work, "fast", 0.0625)}
+    took = speed_time.interleaved(calls, patience=0.5, fewest=2, most=12, clock=lambda: now[0])
+    assert took == {"slow": 2 * [0.25], "fast": 8 * [0.0625]}
+    assert order[2:] == ["fast", "fast", "slow", "fast", "fast", "fast", "fast", "slow", "fast", "fast"]
+    more = partial(speed_time.turns, patience=2.0, fewest=5, most=20)
+    assert [more(first) for first in (0.01, 0.2, 0.9, 1.5, 6.0, 30.0)] == [20, 10, 5, 3, 1, 0]  # long first ones count
+    assert speed_time.quartiles([3.0]) == [3.0, 3.0, 3.0]
+
+
+def prepare_ones(mebibytes: int):
+    torch.ones(1000).sum()  # loads what it takes
+    return lambda: torch.ones(mebibytes, 2**18).sum()
+
+
+def prepare_failure():
+    raise ValueError("no such encoder")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_peak_of_memory_is_that_of_the_call():
+    for mebibytes in (32, 96):
+        assert speed_memory.peak_in_a_process(partial(prepare_ones, mebibytes), 1) == pytest.approx(mebibytes, abs=4)
+    with pytest.raises(RuntimeError, match="ValueError: no such encoder"):
+        speed_memory.peak_in_a_process(prepare_failure, 1)
+
+
+def test_operations_of_other_lengths_follow_from_those_of_three():
+    encoder = Encoders("quick").build("ours", counted=True)
+    three = speed_operations.counts(encoder, QUICK.counted_at, "cpu")
+    (five,) = speed_operations.counts(encoder, (5,), "cpu")
+    assert speed_operations.gflops_at(5, list(QUICK.counted_at), three) == pytest.approx(five, rel=0.02)
+    assert abs(five / three[0] - 5) > 0.5  # attention grows faster than the length
+
+
+def test_utterances_of_a_batch_are_padded():
+    inputs = utterances(3, 8)
+    assert inputs["audio_signal"].shape == (8, 80, 300)
+    assert inputs["length"].tolist()[0] == 150 and inputs["length"].tolist()[-1] == 300
+    assert utterances(3, 1)["length"].tolist() == [300]
+
+
+@pytest.mark.skipif("in-tree" in missing(), reason="NeMo has no Squeezeformer of its own here")
+def test_the_check_names_who_is_slower_than_it_was(capsys):
+    assert speed_check.check("quick", {1: {"ours": 0.0, "ours, optimised": 0.0}}, patience=0.0) == []
+    (wrong,) = speed_check.check("quick", {1: {"ours": 0.0, "ours, optimised": 1e6}}, patience=0.0)
+    assert wrong.startswith("ours, optimised is ") and "was to be 1000000.0 times" in wrong
+    assert "ours, 1 s: " in capsys.readouterr().out
+
+
+@pytest.mark.skipif("in-tree" not in missing(), reason="NeMo has a Squeezeformer of its own here")
+def test_the_check_says_when_there_is_nothing_to_compare_with():
+    with pytest.raises(SystemExit, match="2.7.3 is the last"):
+        speed_check.main([])
+
+
+def test_the_page_of_speed_is_what_its_files_make():
+    assert (RESULTS / "README.md").read_text() == speed_page.page(RESULTS)
+
+
+def test_the_figures_of_speed_are_drawn_from_its_files():
+    from PIL import Image
+
+    files = sorted(RESULTS.glob("*.json"))
+    assert files
+    for path in files:
+        for what in ("time", "memory"):
+            with Image.open(RESULTS / f"{path.stem}-{what}.png") as picture:
+                assert picture.info["Source"] == speed_plots.digest(path)
+
+
+def test_the_readme_quotes_the_speed():
+    assert speed_readme.quoted(RESULTS) in (ROOT / "README.md").read_text()
+
+
+def test_the_speed_check_asks_for_less_than_was_measured():
+    for row in read(RESULTS)[speed_readme.QUOTED]["inference"]:
+        if row["threads"] == row["batch"] == 1:
+            took = {name: held["ms"][1] for name, held in row["measured"].items()}
+            for name, least in speed_check.LEAST.get(row["seconds"], {}).items():
+                assert 0.5 < least / (took["in-tree"] / took[name]) < 0.9, (row["seconds"], name)

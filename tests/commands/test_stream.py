@@ -1,0 +1,221 @@
+"""``stream``: text as it comes, from files, manifests and standard input, and what it says of mistakes."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from nemo_squeezeformer.commands import stream
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.transcription import models as transcription
+
+pytest.importorskip("nemo.collections.asr")
+import torch  # noqa: E402
+
+from tests.asr_models import asr_model  # noqa: E402
+from tests.sounds import RATE, SECONDS, noise, streaming_hybrid, whole  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return streaming_hybrid(tmp_path_factory.mktemp("sounds"))
+
+
+@pytest.fixture(scope="module")
+def archive(model, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.nemo"
+    model.save_to(str(path))
+    return path
+
+
+@pytest.fixture
+def manifest(tmp_path) -> Path:
+    """Utterances of mixed lengths, and the middle of one of them."""
+    rows = []
+    for number, seconds in enumerate(SECONDS):
+        soundfile.write(tmp_path / f"{number}.wav", noise(seconds, number), RATE)
+        rows.append({"audio_filepath": f"{number}.wav", "duration": seconds, "text": f"zero {number}"})
+    rows.append({"audio_filepath": "1.wav", "offset": 0.5, "duration": 1.0})
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def restored_once(monkeypatch, loaded):
+    """Restoring a model takes longer than all that these tests do with it."""
+    monkeypatch.setattr(transcription, "load_model", lambda *_: loaded)
+
+
+@pytest.fixture(scope="module")
+def loaded(archive):
+    return transcription.load_model(str(archive), torch.device("cpu"))
+
+
+def command(*arguments: object) -> int:
+    parser = argparse.ArgumentParser()
+    stream.add_arguments(parser)
+    return stream.main(parser.parse_args([*map(str, arguments), "--device", "cpu"]))
+
+
+def finals(out: str) -> dict[str, str]:
+    rows = [line.split("\t") for line in out.splitlines()]
+    return {Path(name).name: text for name, kind, text in rows if kind == "final"}
+
+
+def test_a_manifest_gives_texts_in_its_order_and_its_word_errors(model, archive, manifest, capsys):
+    out = manifest.parent / "out.jsonl"
+    sounds = [noise(seconds, number) for number, seconds in enumerate(SECONDS)]
+    sounds.append(sounds[1][RATE // 2 : RATE * 3 // 2])
+    assert command(archive, manifest, "--latency", 160, "--decoder", "ctc", "--batch-size", 2, "--output", out) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["pred_text"] for row in rows] == whole(model, sounds, "ctc", [24, 3])
+    written = [{key: value for key, value in row.items() if key != "pred_text"} for row in rows]
+    assert written == [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert list(manifest.parent.glob("out.jsonl*")) == [out]
+    err = capsys.readouterr().err
+    assert "WER" in err and "5 utterances with text" in err and "of 10 words" in err
+    assert "latency 160 ms (att_context_size [24, 3]), streams at once: 2" in err
+    assert "real-time factor" in err and "compute per chunk: median" in err and "[NeMo" not in err
+
+
+@pytest.mark.usefixtures("restored_once")
+def test_partial_text_comes_before_the_final_one_and_grows(model, archive, tmp_path, capsys):
+    soundfile.write(tmp_path / "a.wav", noise(2.0, 1), RATE)
+    assert command(archive, tmp_path / "a.wav", "--att-context-size", "[24, 1]", "--decoder", "ctc") == 0
+    *partial, final = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert final == ["final", whole(model, [noise(2.0, 1)], "ctc", [24, 1])[0]]
+    assert len(partial) > 5
+    times, texts = zip(*((float(at), text) for at, text in partial))
+    assert list(times) == sorted(times) and 0 < times[0] < 1.0 and times[-1] <= 2.0
+    assert all(final[1].startswith(text) for text in texts) and len(set(texts)) == len(texts)
+
+
+@pytest.mark.usefixtures("restored_once")
+def test_a_terminal_has_one_line_that_is_updated(archive, tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdout", terminal := Terminal())
+    monkeypatch.setenv("COLUMNS", "20")
+    soundfile.write(tmp_path / "a.wav", noise(2.0, 1), RATE)
+    command(archive, tmp_path / "a.wav", "--latency", 160, "--decoder", "rnnt")
+    *updates, last = terminal.getvalue().split("\r\x1b[K")[1:]
+    assert len(updates) > 2 and all(len(line) < 20 and "\n" not in line for line in updates)
+    assert last.endswith("\n") and len(last) > 20 and updates[-1].startswith("…")
+
+
+def pcm(monkeypatch, data: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+
+
+@pytest.mark.usefixtures("restored_once")
+def test_standard_input_is_heard_as_a_file_is(archive, tmp_path, monkeypatch, capsys):
+    soundfile.write(tmp_path / "a.wav", noise(1.3, 1), RATE, subtype="PCM_16")
+    samples, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
+    chosen = ["--latency", 160, "--decoder", "ctc"]
+    command(archive, tmp_path / "a.wav", *chosen)
+    expected = capsys.readouterr().out
+    pcm(monkeypatch, samples.astype("<i2").tobytes())
+    assert command(archive, "-", *chosen) == 0
+    assert capsys.readouterr().out == expected and "final\t" in expected
+
+    pcm(monkeypatch, samples.astype("<i2").tobytes() + b"x")
+    with pytest.raises(UserError, match=f"after {2 * len(samples) + 1} bytes: 16-bit samples have two"):
+        command(archive, "-", *chosen)
+    assert capsys.readouterr().out == expected  # what was heard is not lost
+    pcm(monkeypatch, (tmp_path / "a.wav").read_bytes())
+    with pytest.raises(UserError, match="is a WAV file.*ffmpeg"):
+        command(archive, "-", *chosen)
+    pcm(monkeypatch, b"")
+    with pytest.raises(UserError, match="no audio"):
+        command(archive, "-", *chosen)
+
+
+@pytest.mark.usefixtures("restored_once")
+def test_several_channels_are_averaged_or_one_is_chosen(archive, tmp_path, capsys):
+    left, right = noise(1.0, 8), noise(1.0, 9)
+    for name, samples in [("left", left), ("mean", (left + right) / 2), ("both", np.stack([left, right], 1))]:
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE, subtype="FLOAT")
+    chosen = ["--latency", 480, "--decoder", "ctc"]
+    command(archive, *(tmp_path / f"{name}.wav" for name in ("left", "mean", "both")), *chosen)
+    out, err = capsys.readouterr()
+    found = finals(out)
+    assert found["both.wav"] == found["mean.wav"] != found["left.wav"]
+    assert "1 of 3 utterances have several channels: their average" in err
+    command(archive, tmp_path / "both.wav", "--channel", 0, *chosen)
+    assert capsys.readouterr().out.splitlines()[-1] == f"final\t{found['left.wav']}"
+
+
+@pytest.mark.usefixtures("restored_once")
+def test_in_real_time_audio_takes_as_long_as_it_plays(archive, tmp_path, capsys):
+    chosen = ["--latency", 160, "--decoder", "ctc"]
+    soundfile.write(tmp_path / "a.wav", noise(0.9, 1), RATE)
+    start = time.perf_counter()
+    command(archive, tmp_path / "a.wav", *chosen, "--real-time")
+    seconds = time.perf_counter() - start
+    out, err = capsys.readouterr()
+    assert seconds > 0.9 and "from a chunk's last sample to its text: median" in err
+    command(archive, tmp_path / "a.wav", *chosen)
+    quick, err = capsys.readouterr()
+    assert quick == out and "last sample" not in err
+
+
+@pytest.mark.usefixtures("restored_once")
+def test_ctrl_c_ends_with_the_text_so_far(model, loaded, archive, manifest, capsys):
+    calls = []
+
+    def press(*_):
+        calls.append(1)
+        if len(calls) == 12:  # 7 of them are for the silence that warms up
+            signal.raise_signal(signal.SIGINT)
+
+    hook = loaded.encoder.register_forward_pre_hook(press)
+    out = manifest.parent / "out.jsonl"
+    assert command(archive, manifest, "--latency", 160, "--decoder", "ctc", "--batch-size", 1, "--output", out) == 130
+    hook.remove()
+    printed, err = capsys.readouterr()
+    [(name, text)] = finals(printed).items()
+    expected = whole(model, [noise(0.9, 0)], "ctc", [24, 3])[0]
+    assert name == "0.wav" and "interrupted" in err
+    assert text and expected.startswith(text[:-1]) and len(text) < len(expected)
+    assert not out.exists()
+    [row] = (manifest.parent / "out.jsonl.partial").read_text().splitlines()
+    assert json.loads(row)["pred_text"] == text
+
+
+def test_mistakes_are_named_with_their_remedy(archive, manifest, tmp_path):
+    wav = tmp_path / "0.wav"
+    (tmp_path / "none.wav").write_bytes(b"")
+    with pytest.raises(UserError, match="none.wav' is empty"):
+        command(archive, tmp_path / "none.wav")
+    with pytest.raises(UserError, match=r"--latency 100: the model has 80 \(\[24, 1\]\), 160 .*, 480 .* ms"):
+        command(archive, wav, "--latency", 100)
+    with pytest.raises(UserError, match=r"att_context_size=\[-1, -1\].*buffered inference"):
+        command(archive, wav, "--att-context-size", "[-1, -1]")
+    with pytest.raises(UserError, match="-.* is one stream, alone"):
+        command(archive, "-", wav)
+    with pytest.raises(UserError, match="--sample-rate 8000 is for standard input"):
+        command(archive, wav, "--sample-rate", 8000)
+    with pytest.raises(SystemExit):
+        command(archive, wav, "--att-context-size", "156")
+
+
+def test_models_that_cannot_stream_say_why(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(0.5), RATE)
+    asr_model("ctc", encoder={"streaming": True, "att_context_size": [24, 3]}).save_to(str(tmp_path / "norm.nemo"))
+    asr_model("ctc", preprocessor={"normalize": "NA"}).save_to(str(tmp_path / "offline.nemo"))
+    with pytest.raises(UserError, match="normalize='per_feature' needs the whole utterance.*normalize='NA'"):
+        command(tmp_path / "norm.nemo", tmp_path / "a.wav")
+    with pytest.raises(UserError, match="buffered inference"):
+        command(tmp_path / "offline.nemo", tmp_path / "a.wav")

@@ -1,0 +1,144 @@
+"""The linear layers of an optimised encoder: the same products by another library, kept where they come again."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.testing import assert_close
+
+from nemo_squeezeformer.core.attention.positions import relative_encodings
+from nemo_squeezeformer.core.cpu import linear as fast_linear
+from nemo_squeezeformer.core.cpu.linear import FEW, FastLinear, Rows, packing_pays
+from nemo_squeezeformer.core.cpu.projections import FastPointwise, TurnedProjection
+from nemo_squeezeformer.core.inference.kept_positions import MOST, EncodingTable, KeptLinear
+
+ROUNDING = 1e-5  # float32 sums in another order
+needs_onednn = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="no oneDNN in this PyTorch"
+)
+
+
+@pytest.fixture(autouse=True)
+def _packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    packs = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    monkeypatch.setattr(fast_linear, "packing_pays", lambda: packs)
+
+
+def random(*size: int) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(sum(size)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_it_gives_what_a_linear_layer_gives_of_memory_in_any_order(bias):
+    plain = nn.Linear(12, 20, bias=bias)
+    fast = FastLinear(plain.weight.detach(), plain.bias.detach() if bias else None)
+    for x in (
+        random(40, 12),
+        random(2, 3, 40, 12),
+        random(3, 12, 40).transpose(1, 2),
+        random(2, 40, 24)[..., ::2],
+        random(2, 40, 24)[..., 12:],
+        random(1, 40, 12).expand(4, -1, -1),
+        random(FEW - 1, 12),
+        random(0, 12),
+    ):
+        with torch.no_grad():
+            assert_close(fast(x), plain(x), atol=ROUNDING, rtol=0)
+
+
+@needs_onednn
+def test_few_rows_other_types_autocast_and_gradients_go_through_pytorch():
+    def packs(x: Tensor, layer: FastLinear) -> bool:
+        layer = copy.deepcopy(layer)
+        layer(x)
+        return layer.packed is not None
+
+    fast = FastLinear(random(20, 12), None)
+    assert packs(random(FEW, 12), fast)
+    assert not packs(random(FEW - 1, 12), fast)
+    assert not packs(random(FEW, 12).double(), copy.deepcopy(fast).double())
+    assert not packs(random(FEW, 12).requires_grad_(), fast)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not packs(random(FEW, 12), fast)
+
+
+@needs_onednn
+def test_weights_that_were_converted_are_packed_again():
+    fast, x = FastLinear(random(20, 12), None), random(40, 12)
+    fast(x)
+    fast.weight.data.mul_(2.0)
+    converted = fast.double().float()
+    assert_close(converted(x), linear(x, fast.weight), atol=ROUNDING, rtol=0)
+
+
+def test_the_library_is_chosen_by_a_measurement_once_a_process():
+    packing_pays.cache_clear()
+    assert packing_pays() in (True, False)
+    assert packing_pays() is packing_pays() and packing_pays.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_rows_are_the_outputs_that_they_are(bias):
+    whole, x = FastLinear(random(20, 12), random(20) if bias else None), random(2, 30, 12)
+    assert_close(Rows(whole, 5, 7)(x), whole(x)[..., 5:12], atol=ROUNDING, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d])
+@pytest.mark.parametrize("order", ["channels first", "channels last"])
+def test_a_pointwise_convolution_is_a_product(kind, order):
+    conv = kind(12, 20, kernel_size=1)
+    x = random(3, 12, 30) if kind is nn.Conv1d else random(3, 12, 30, 5)
+    if order == "channels last":
+        x = x.transpose(1, -1).contiguous().transpose(1, -1)
+    with torch.no_grad():
+        fast = FastPointwise(conv.weight.flatten(1), conv.bias)
+        assert_close(fast(x), conv(x), atol=ROUNDING, rtol=0)
+
+
+def test_a_turned_projection_takes_both_orders():
+    plain, x = nn.Linear(6 * 4, 10), random(2, 30, 6, 4)  # 6 channels of 4
+    with torch.no_grad():
+        turned = TurnedProjection(plain.weight, plain.bias, channels=6)
+        expected = plain(x.flatten(2))
+        assert_close(turned(x.flatten(2)), expected, atol=ROUNDING, rtol=0)
+        assert_close(turned.channels_last(x.transpose(2, 3).flatten(2)), expected, atol=ROUNDING, rtol=0)
+
+
+def test_encodings_of_fewer_frames_are_the_middle_of_those_of_more():
+    table, x = EncodingTable(), random(1, 1, 16)
+    for first, last in ((0, 0), (9, -9), (63, -63), (64, -64), (300, -3), (2, -299), (70, -5), (MOST - 1, 1 - MOST)):
+        assert_close(table(first, last, x), relative_encodings(first, last, x), atol=0, rtol=0)
+        assert table.rows is not None and table.holds(table(first, last, x))
+    assert table.rows.size(0) == 2 * MOST - 1
+    beyond = table(MOST, 1 - MOST, x)
+    assert_close(beyond, relative_encodings(MOST, 1 - MOST, x), atol=0, rtol=0)
+    assert table.rows.size(0) == 2 * MOST - 1 and not table.holds(beyond)  # memory has an end
+    assert table(3, -3, x.double()).dtype == torch.float64
+
+
+def test_projections_are_kept_for_the_rows_of_the_table_alone():
+    table, weight, x = EncodingTable(), random(20, 16), random(1, 1, 16)
+    layer = KeptLinear(weight, None, table)
+    for first, last in ((40, -40), (12, -3), (3, -12), (100, -100), (MOST, -MOST)):
+        positions = table(first, last, x)
+        assert_close(layer(positions), linear(positions, weight), atol=ROUNDING, rtol=0)
+    assert_close(layer(random(30, 16)), linear(random(30, 16), weight), atol=ROUNDING, rtol=0)
+    before = layer(table(12, -3, x))
+    layer.weight.zero_()
+    layer.packed = None
+    assert_close(layer(table(12, -3, x)), before, atol=0, rtol=0)  # it was not computed again
+    assert layer(table(12, -3, x) + 0.0).abs().max() == 0
+
+
+def test_what_is_kept_under_inference_mode_serves_gradients_later():
+    table, x = EncodingTable(), random(1, 1, 16)
+    layer = KeptLinear(random(20, 16), None, table)
+    with torch.inference_mode():
+        layer(table(9, -9, x))
+    q = random(5, 20).requires_grad_()
+    (q @ layer(table(5, -5, x)).t()).sum().backward()
+    assert q.grad is not None and q.grad.abs().min() > 0

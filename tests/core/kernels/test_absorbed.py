@@ -1,0 +1,180 @@
+"""Absorbed attention: the same as the plain form, and used where it is the cheaper one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
+
+from nemo_squeezeformer.core.attention import multi_head as attention_module
+from nemo_squeezeformer.core.attention.multi_head import MultiHeadAttention, RelPositionAttention, position_biases
+from nemo_squeezeformer.core.frames.context import Context
+from nemo_squeezeformer.core.frames.masks import Frames
+from nemo_squeezeformer.core.kernels.absorbed import absorbed_attention, absorbs
+from tests.models import enliven, features, small_encoder
+
+ROUNDING = 1e-5  # float32 sums over D and S in another order
+
+
+def attention(d_model: int = 16, heads: int = 4, **settings: Any) -> RelPositionAttention:
+    torch.manual_seed(0)
+    module = RelPositionAttention(d_model, heads, **settings).eval()
+    enliven(module)
+    return module
+
+
+def inputs(b: int, t: int, s: int, d: int = 16) -> tuple[Tensor, Tensor, Frames, Tensor]:
+    """Queries, keys, who sees whom, positions; a third query sees nothing, and the second half of keys all see."""
+    generator = torch.Generator().manual_seed(t * 100 + s)
+    x, context, positions = (torch.randn(size, generator=generator) for size in ((b, t, d), (b, s, d), (s + t - 1, d)))
+    lengths, cached = torch.full((b,), t), torch.full((b,), s - t)
+    lengths[0], cached[-1] = min(t, 2), (s - t) // 2
+    return x, context, Frames.of_stream(lengths, t, Context(s // 2, 1), cached, s - t, t), positions
+
+
+def plain_attention(module: RelPositionAttention, *args: Any) -> Tensor:
+    return MultiHeadAttention.attended(module, *args)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_it_equals_plain_attention_at_any_number_of_queries_and_keys(use_bias, heads):
+    module = attention(heads=heads, use_bias=use_bias)
+    for t in (1, 2, 3, 6, 13):
+        for s in (t, t + 1, t + 8, t + 77):
+            for b in (1, 3):
+                given = inputs(b, t, s)
+                expected = plain_attention(module, *given)
+                assert s == 1 or expected.std() > 0.1
+                assert_close(absorbed_attention(module, *given), expected, atol=ROUNDING, rtol=0)
+
+
+def test_it_equals_plain_attention_with_position_biases_that_layers_share():
+    shared = position_biases(16, 4)
+    for module in (attention(biases=shared), attention(biases=shared)):
+        given = inputs(2, 3, 20)
+        assert module.pos_bias_u is shared[0] and shared[0].abs().max() > 0
+        assert_close(absorbed_attention(module, *given), plain_attention(module, *given), atol=ROUNDING, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "without", ["pos_bias_u", "pos_bias_v", "linear_v.bias", "linear_k.weight", "linear_pos.weight"]
+)
+def test_the_comparison_would_see_a_missing_weight(without):
+    module, given = attention(), inputs(2, 3, 20)
+    expected = plain_attention(module, *given)
+    module.get_parameter(without).data.zero_()
+    assert (absorbed_attention(module, *given) - expected).abs().max() > 0.01
+
+
+def test_a_query_that_sees_nothing_gets_zeros_though_values_have_a_bias():
+    x, context, frames, positions = inputs(2, 3, 20)
+    attended = absorbed_attention(attention(), x, context, frames, positions)
+    assert attended[0, :, 2].abs().max() == 0 and attended[1, :, -1].abs().min() > 0
+
+
+def test_gradients_in_evaluation_mode_are_the_same():
+    gradients = []
+    for form in (plain_attention, absorbed_attention):
+        module, (x, context, frames, positions) = attention(), inputs(2, 3, 20)
+        x, context = x.requires_grad_(), context.requires_grad_()
+        form(module, x, context, frames, positions).square().sum().backward()
+        weights = [
+            p.grad for name, p in module.named_parameters() if name not in ("linear_k.bias",) and "out" not in name
+        ]
+        gradients.append([x.grad, context.grad, *weights])
+    assert len(gradients[0]) == 10
+    for absorbed, expected in zip(*gradients, strict=True):
+        assert_close(absorbed, expected, atol=1e-4, rtol=1e-4)  # of magnitude 10
+
+
+def operations(form: Any, *args: Any) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        form(*args)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("d, heads", [(48, 4), (48, 2), (64, 8), (32, 1)])
+def test_it_is_used_exactly_where_it_takes_fewer_operations(d, heads):
+    module, used = attention(d, heads), []
+    for b in (1, 8):
+        for t in (1, 2, 6, 13, 26, 60):
+            for s in (t, t + 5, t + 20, t + 78, t + 156):
+                given = inputs(b, t, s, d)
+                fewer = operations(absorbed_attention, module, *given) < operations(plain_attention, module, *given)
+                assert absorbs(module, *given[:2]) == fewer, (b, t, s)
+                used.append(fewer)
+    assert len(set(used)) == 2
+
+
+class Wrapped(nn.Module):
+    """A linear layer with something beside it, as LoRA has it."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.linear, self.beside = linear, nn.Linear(linear.in_features, linear.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + self.beside(x)
+
+
+def test_it_is_not_for_training_nor_for_linear_layers_that_are_more_than_their_weights():
+    x, context = torch.randn(1, 2, 16), torch.randn(1, 80, 16)
+    assert absorbs(attention(), x, context)
+    assert not absorbs(attention().train(), x, context)
+    for name in ("linear_k", "linear_v", "linear_pos"):
+        module = attention()
+        setattr(module, name, Wrapped(getattr(module, name)))
+        assert not absorbs(module, x, context)
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[int]:
+    """The number of queries of each time that absorbed attention was used."""
+    queries: list[int] = []
+
+    def counted(module: Any, x: Tensor, *args: Any) -> Tensor:
+        queries.append(x.size(1))
+        return absorbed_attention(module, x, *args)
+
+    monkeypatch.setattr(attention_module, "absorbed_attention", counted)
+    return queries
+
+
+def encoder(**settings: Any) -> nn.Module:
+    return small_encoder(streaming=True, att_context_size=[32, 3], time_reduce_idx=1, d_model=64, **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_pytorch_sdpa": True}], ids=str)
+def test_a_step_of_a_stream_uses_it_in_every_layer_and_the_whole_in_none(calls, settings):
+    streaming = encoder(**settings)
+    streaming(features(1, 160))
+    assert calls == []
+    streaming(features(1, 16), None, streaming.init_state(1))
+    assert calls == [4, 2, 2, 4]
+
+
+def test_a_step_in_training_does_not_use_it(calls):
+    streaming = encoder().train()
+    streaming(features(2, 16), None, streaming.init_state(2))
+    assert calls == []
+
+
+def test_quantised_and_adapted_layers_stream_as_they_are(calls):
+    adapted = encoder()
+    for layer in adapted.layers:
+        layer.self_attn.linear_v = Wrapped(layer.self_attn.linear_v)
+    linears = {name for name, module in adapted.named_modules() if isinstance(module, nn.Linear) and "attn" in name}
+    for module in (adapted, torch.ao.quantization.quantize_dynamic(encoder(), linears)):
+        x, state = features(1, 96), module.init_state(1)
+        with torch.no_grad():
+            chunks = [module(part, None, state)[0] for part in x.split(16, dim=2)]
+            whole, _ = module(x)
+        # a quantised layer's scales are those of the frames at hand
+        atol = ROUNDING if module is adapted else 0.3
+        assert_close(torch.cat(chunks, dim=2), whole, atol=atol, rtol=0)
+    assert calls == []

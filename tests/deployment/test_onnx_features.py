@@ -1,0 +1,69 @@
+"""Features by NumPy, piece by piece, are those of NeMo's preprocessor for the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
+from numpy.testing import assert_allclose
+
+from nemo_squeezeformer.deployment.onnx.model_files import features
+from nemo_squeezeformer.deployment.onnx_stream.features import LogMel
+from nemo_squeezeformer.errors import UserError
+
+SETTINGS = {
+    "as in the recipes": {"features": 80, "window_size": 0.025},
+    "another window, no preemphasis": {"window": "hamming", "preemph": None, "features": 23, "lowfreq": 60},
+    "clamped magnitudes": {"log_zero_guard_type": "clamp", "log_zero_guard_value": "eps", "mag_power": 1.0},
+    "8 kHz, n_fft of no power of 2": {"sample_rate": 8000, "n_fft": 330, "window_size": 0.03, "window_stride": 0.0125},
+    "no logarithm, hops beyond the window": {"log": False, "window_size": 0.02, "window_stride": 0.025},
+}
+
+
+def preprocessor(**settings) -> AudioToMelSpectrogramPreprocessor:
+    return AudioToMelSpectrogramPreprocessor(**{"dither": 0.0, "pad_to": 0, "normalize": "NA"} | settings).eval()
+
+
+def in_pieces(log_mel: LogMel, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    frames, at = [], 0
+    while at < len(samples):
+        piece = int(rng.choice([1, 7, 160, 1000, 5000]))
+        frames.append(log_mel.push(samples[at : at + piece]))
+        at += piece
+    return np.concatenate([*frames, log_mel.finish()], axis=1)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_pieces_of_any_size_give_nemos_features(name):
+    nemo, rng = preprocessor(**SETTINGS[name]), np.random.default_rng(0)
+    for n in (0, 1, 159, 160, 161, 4321, 16000, 20007):
+        samples = (0.1 * rng.standard_normal(n) * np.sin(np.arange(n) / 700)).astype(np.float32)
+        found = in_pieces(LogMel(features(nemo)), samples, rng) if n else LogMel(features(nemo)).finish()
+        frames = n // nemo.featurizer.hop_length
+        assert found.shape == (nemo.featurizer.nfilt, frames) and found.dtype == np.float32
+        if n:
+            expected, lengths = nemo(input_signal=torch.from_numpy(samples)[None], length=torch.tensor([n]))
+            assert lengths.item() == frames
+            assert_allclose(found, expected[0, :, :frames].numpy(), atol=2e-3, rtol=0)  # float32 near the guard
+            assert np.abs(found - expected[0, :, :frames].numpy()).mean() < 1e-5 if frames else True
+
+
+def test_a_frame_comes_as_soon_as_the_last_sample_of_its_window_is_there():
+    log_mel = LogMel(features(preprocessor(features=80, window_size=0.025)))
+    assert log_mel.push(np.zeros(199)).shape == (80, 0)
+    assert log_mel.push(np.zeros(1)).shape == (80, 1)  # half a window of 400
+    assert log_mel.push(np.zeros(159)).shape == (80, 0)
+    assert log_mel.push(np.zeros(1)).shape == (80, 1)
+
+
+def test_a_stream_cannot_be_normalized_over_the_utterance():
+    with pytest.raises(UserError, match=r"preprocessor.normalize='per_feature' .* normalize='NA'"):
+        LogMel(features(preprocessor(normalize="per_feature")))
+
+
+@pytest.mark.parametrize("settings", [{"exact_pad": True}, {"frame_splicing": 3}], ids=str)
+def test_settings_that_the_metadata_has_no_words_for_are_refused(settings):
+    (name,) = settings
+    with pytest.raises(UserError, match=f"preprocessor.{name}"):
+        features(preprocessor(**settings))

@@ -1,0 +1,197 @@
+"""The runner on ONNX Runtime alone gives the text of NeMo's own streaming, and needs neither NeMo nor torch for it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import sentencepiece
+import soundfile
+from nemo.collections.common.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+
+pytest.importorskip("onnxruntime")
+
+from nemo_squeezeformer.__main__ import main as commands
+from nemo_squeezeformer.deployment.onnx.tokens import pieces
+from nemo_squeezeformer.onnx_stream import decoding
+from nemo_squeezeformer.onnx_stream.__main__ import main
+from nemo_squeezeformer.onnx_stream.metadata import KEY
+from nemo_squeezeformer.deployment.token_text import text
+from tests.asr_models import asr_model, write_tokenizer
+from tests.nemo_streams import streamed_texts
+from tests.speech import WORDS
+from tests.spelling import spelling_model, write_noises
+
+STREAMING = {
+    "encoder": {"streaming": True, "att_context_size": [[16, 7], [16, 3]]},
+    "preprocessor": {"normalize": "NA"},
+}
+KINDS = [
+    ("ctc", "bpe", None),
+    ("transducer", "char", None),
+    ("hybrid", "bpe", "rnnt"),
+    ("hybrid", "char", "ctc"),
+]
+
+ALONE = """
+import runpy, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "nemo", "lightning", "omegaconf", "onnx", "soundfile", "librosa"}:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Block())
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def noises(tmp_path_factory) -> list[str]:
+    return write_noises(tmp_path_factory.mktemp("noises"))
+
+
+@pytest.fixture(scope="module")
+def exported(noises, tmp_path_factory) -> Path:
+    """A transducer that spells, by the name that export was given."""
+    folder = tmp_path_factory.mktemp("exported")
+    spelling_model("transducer", noises, **STREAMING).save_to(str(folder / "model.nemo"))
+    assert commands(["export", str(folder / "model.nemo"), "--output", str(folder / "model.onnx")]) == 0
+    return folder / "model.onnx"
+
+
+@pytest.mark.parametrize("kind, units, decoder", KINDS)
+def test_text_equals_that_of_nemos_streaming(kind, units, decoder, noises, tmp_path, capsys):
+    tokenizer = write_tokenizer(tmp_path / "tokenizer") if units == "bpe" else None
+    model = spelling_model(kind, noises, units, tokenizer=tokenizer, **STREAMING)
+    model.save_to(str(tmp_path / "model.nemo"))
+    chosen = ["--decoder", decoder] if decoder else []
+    output = tmp_path / "model.onnx"
+    given = ["export", str(tmp_path / "model.nemo"), "--output", str(output), "--att-context-size", "[16, 3]", *chosen]
+    assert commands(given) == 0
+    capsys.readouterr()
+    assert main([str(output), *noises]) == 0
+    printed = capsys.readouterr()
+    texts = dict(line.split("\t") for line in printed.out.splitlines())
+
+    if decoder:
+        model.change_decoding_strategy(decoder_type=decoder)
+    model.encoder.set_default_att_context_size([16, 3])
+    assert texts == {path: streamed_texts(model, [path])[0] for path in noises}
+    assert all(texts.values()) and len(set(texts.values())) == len(noises)
+    partials = [line.partition(" s  ")[2] for line in printed.err.splitlines() if " s  " in line]
+    assert len(partials) > len(noises) and texts[noises[0]] in partials
+
+
+def test_neither_torch_nor_nemo_nor_soundfile_is_needed(exported, noises, capsys):
+    main([str(exported), "--quiet", *noises])
+    with_all = capsys.readouterr().out
+    alone = [
+        sys.executable,
+        "-c",
+        ALONE,
+        "nemo_squeezeformer.onnx_stream",
+        str(exported),
+        "--quiet",
+        *noises,
+    ]
+    assert subprocess.run(alone, capture_output=True, text=True, check=True).stdout == with_all
+    blocked = subprocess.run([sys.executable, "-c", ALONE, "torch"], capture_output=True, text=True)
+    assert "torch is blocked" in blocked.stderr  # or the test would show nothing
+
+
+def test_limits_of_tokens_a_frame_are_kept(exported, noises, capsys):
+    main([str(exported), "--quiet", *noises])
+    before = capsys.readouterr().out
+    path = exported.with_name(f"encoder-{exported.name}")
+    assert described(path)["transducer"]["max_symbols"] == 2  # as the model's own
+    limited = exported.with_name("limited.onnx")
+    described(path, limited, lambda found: found["transducer"].update(max_symbols=1))
+    main([str(limited), "--quiet", *noises])
+    shorter = capsys.readouterr().out
+    assert len(shorter) < len(before)
+
+
+def described(path: Path, copy: Path | None = None, change: Any = None) -> dict[str, Any]:
+    """The metadata of the graph at ``path``; a ``copy`` of it gets what ``change`` makes of that."""
+    model = onnx.load(str(path))
+    (entry,) = (entry for entry in model.metadata_props if entry.key == KEY)
+    found = json.loads(entry.value)
+    if copy is not None:
+        change(found)
+        entry.value = json.dumps(found)
+        onnx.save(model, str(copy))
+    return found
+
+
+def test_mistakes_are_named(exported, noises, tmp_path, capsys):
+    def complaint(*given: Any) -> str:
+        assert main([str(one) for one in given]) == 2
+        return capsys.readouterr().err
+
+    path = exported.with_name(f"encoder-{exported.name}")
+    assert "there is no file" in complaint(tmp_path / "none.onnx", noises[0])
+    assert "there is no file" in complaint(exported, tmp_path / "none.wav")
+    soundfile.write(tmp_path / "slow.wav", np.zeros(8000), 8000)
+    assert "8000 Hz, the model 16000 Hz" in complaint(exported, tmp_path / "slow.wav")
+    (tmp_path / "text.wav").write_text("no audio")
+    assert "cannot be read" in complaint(exported, tmp_path / "text.wav")
+    decoder = exported.with_name(f"decoder_joint-{exported.name}")
+    assert "give the encoder's file" in complaint(decoder, noises[0])
+    described(path, tmp_path / "new.onnx", lambda found: found.update(version=99))
+    assert "version 99, not 1" in complaint(tmp_path / "new.onnx", noises[0])
+    described(path, tmp_path / "whole.onnx", lambda found: found.update(steps=None))
+    assert "takes whole utterances" in complaint(tmp_path / "whole.onnx", noises[0])
+    described(path, tmp_path / "scaled.onnx", lambda found: found["features"].update(normalize="per_feature"))
+    assert "normalize='per_feature'" in complaint(tmp_path / "scaled.onnx", noises[0])
+
+
+def test_audio_of_no_length_has_no_text(exported, tmp_path, capsys):
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
+    soundfile.write(tmp_path / "click.wav", np.zeros(100), 16000)  # less than a frame
+    assert main([str(exported), "--quiet", str(tmp_path / "empty.wav"), str(tmp_path / "click.wav")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'empty.wav'}\t\n{tmp_path / 'click.wav'}\t\n"
+
+
+@pytest.mark.parametrize(
+    "extra_spaces", [{}, {"remove_extra_whitespaces": False}, {"add_dummy_prefix": False}], ids=str
+)
+def test_pieces_become_text_as_sentencepiece_decodes_them(extra_spaces, tmp_path):
+    settings = {"byte_fallback": True, "vocab_size": 290, "minloglevel": 2, **extra_spaces}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(WORDS * 3), model_prefix=str(tmp_path / "tokenizer"), hard_vocab_limit=False, **settings
+    )
+    tokenizer = SentencePieceTokenizer(str(tmp_path / "tokenizer.model"))
+    metadata = pieces(tokenizer)
+    assert len(metadata["tokens"]) == tokenizer.vocab_size
+    space, unknown = tokenizer.tokenizer.piece_to_id("\u2581"), tokenizer.tokenizer.unk_id()
+    texts = ["zero one", "\u00e9t\u00e9 one", "three\u4e2d", "", "  six"]
+    tokens = [tokenizer.text_to_ids(text) for text in texts]
+    tokens += [[unknown, *tokens[0]], [space, *tokens[0]], [space, space, *tokens[0]], [space], [space, unknown, 1, 2]]
+    for one in tokens:
+        assert text(one, metadata) == tokenizer.ids_to_text(one)
+
+
+def test_ctc_keeps_its_last_token_from_chunk_to_chunk():
+    ctc = decoding.CTC(blank=2)
+    best = np.eye(3)[[0, 0, 2, 1]], np.eye(3)[[1, 1, 2, 1]]
+    assert [ctc.step(chunk) for chunk in best] == [[0, 1], [1]]
+
+
+def test_an_offline_export_describes_its_features_and_tokens(tmp_path, capsys):
+    asr_model("ctc").save_to(str(tmp_path / "model.nemo"))
+    given = ["export", str(tmp_path / "model.nemo"), "--output", str(tmp_path / "model.onnx")]
+    assert commands(given) == 2
+    assert "with streaming=True" in capsys.readouterr().err and not (tmp_path / "model.onnx").exists()
+    assert commands([*given, "--offline"]) == 0
+    assert main([str(tmp_path / "model.onnx"), "none.wav"]) == 2
+    assert "takes whole utterances" in capsys.readouterr().err
+    found = described(tmp_path / "model.onnx")
+    assert found["steps"] is None and found["caches"] == [] and found["features"]["normalize"] == "per_feature"

@@ -1,0 +1,220 @@
+"""What README and docs tell people to type, typed, page by page from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import nemo
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from nemo_squeezeformer.__main__ import build_parser, main
+from nemo_squeezeformer.commands.tokenizer import train_tokenizer
+from nemo_squeezeformer.onnx_stream.__main__ import main as onnx_stream
+from nemo_squeezeformer.training.recipes import compose, recipes
+from tests.asr_models import asr_model
+from tests.model_types import model_class, model_type
+from tests.pages import ROOT, TYPED, Block, blocks, name, prose
+
+QUICK = shlex.split(
+    "model.encoder.d_model=16 model.encoder.n_layers=2 model.encoder.time_reduce_idx=0 model.train_ds.num_workers=0 "
+    "model.validation_ds.num_workers=0 trainer.accelerator=cpu trainer.devices=1 trainer.max_epochs=1 "
+    "+trainer.limit_train_batches=2 trainer.enable_progress_bar=false exp_manager.exp_dir=experiments "
+    "exp_manager.create_tensorboard_logger=false"
+)
+TRANSDUCER = ["model.loss.loss_name=pytorch"]  # the same loss, without compiling NeMo's first
+# After ```bash not-run: it fetches packages or models, is not in NeMo's package, needs recordings that
+# are not here, listens, or takes minutes and more.
+NOT_RUN = {"network", "NeMo's scripts", "data", "microphone", "hours"}
+SLOW = {"docs/recipes.md"}  # augments as it trains
+EXTRAS = {
+    "docs/released-checkpoints.md": "h5py",
+    "docs/deployment.md": "onnxruntime",
+    "docs/redundancy.md": "matplotlib",
+    "docs/streaming.md": "onnxruntime",
+}
+
+
+def runs(block: Block) -> bool:
+    return block.kind in ("bash", "python")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """A folder with what the pages take as given: recordings, manifests, tokenizers, models and weights."""
+    folder, rng = tmp_path_factory.mktemp("world"), np.random.default_rng(0)
+    (folder / "recordings").mkdir()
+    for split, utterances in {"train": 80, "dev": 2}.items():
+        rows = []
+        for i in range(utterances):
+            audio = folder / "recordings" / f"{split}{i}.wav"
+            soundfile.write(audio, rng.normal(0, 0.1, 16000), 16000)
+            text = " ".join("".join(rng.choice(list("abcdefghijklmno"), 5)) for _ in range(2))
+            rows.append(json.dumps({"audio_filepath": f"recordings/{audio.name}", "duration": 1.0, "text": text}))
+        (folder / f"{split}.json").write_text("\n".join(rows))
+    for recording in ("recording.wav", "hour.wav"):
+        soundfile.write(folder / recording, rng.normal(0, 0.1, 24000), 16000)
+    digits = folder / "digits"
+    digits.mkdir()
+    (digits / "recordings").symlink_to(folder / "recordings")
+    for manifest in ("connected_train", "single_train", "connected_dev", "connected_test"):
+        shutil.copy(folder / ("train.json" if "train" in manifest else "dev.json"), digits / f"{manifest}.jsonl")
+
+    train_tokenizer([str(folder / "train.json")], 128, str(folder / "tokenizer"))
+    shutil.copy(folder / "tokenizer" / "tokenizer.model", folder / "sp.model")
+    shape = {"n_layers": 2, "time_reduce_idx": 0}
+    asr_model(encoder=shape).save_to(str(folder / "model.nemo"))
+    asr_model(encoder={**shape, "_target_": "nemo.collections.asr.modules.SqueezeformerEncoder"}).save_to(
+        str(folder / "old.nemo")
+    )
+    contexts = {"streaming": True, "att_context_size": [[156, 25], [156, 11], [156, 3], [156, 1], [-1, -1]]}
+    asr_model(encoder=shape | contexts, preprocessor={"normalize": "NA", "pad_to": 0}).save_to(
+        str(folder / "streaming.nemo")
+    )
+    try:
+        from tests import original_weights
+    except ModuleNotFoundError:  # h5py
+        return folder
+    original_weights.write(folder / "squeezeformer-S.h5", d_model=16, n_layers=2, n_heads=4, vocabulary_size=128)
+    return folder
+
+
+@pytest.fixture
+def folder(world, tmp_path, monkeypatch) -> Path:
+    """A copy of it, to work in."""
+    made = tmp_path / "folder"
+    shutil.copytree(world, made, symlinks=True)
+    monkeypatch.chdir(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=name(page), marks=[pytest.mark.slow] if name(page) in SLOW else [])
+        for page in TYPED
+        if any(runs(block) for block in blocks(page))
+    ],
+)
+def test_a_page_does_what_it_says_from_top_to_bottom(page, folder):
+    if name(page) in EXTRAS:
+        pytest.importorskip(EXTRAS[name(page)])
+    names: dict[str, object] = {}
+    for block in filter(runs, blocks(page)):
+        if block.kind == "python":
+            exec(compile(block.text, str(page), "exec"), names)
+            continue
+        for command in block.commands:
+            type_in(shlex.split(command), folder)
+    if page.name == "README.md" and page.parent == ROOT:
+        assert len((folder / "transcripts.jsonl").read_text().splitlines()) == 82
+
+
+def type_in(command: list[str], folder: Path) -> None:
+    if command[:3] == ["python", "-m", "nemo_squeezeformer.onnx_stream"]:
+        assert onnx_stream(command[3:]) == 0, command
+        return
+    assert command[0] == "nemo-squeezeformer", command
+    arguments = command[1:]
+    if arguments[0] == "train" and not {"--list", "--print"} & set(arguments):
+        arguments += QUICK + (TRANSDUCER if "transducer" in arguments[1] else [])
+    if arguments[0] == "tokenizer":
+        shutil.rmtree(folder / arguments[arguments.index("--output") + 1], ignore_errors=True)
+    assert main(arguments) == 0, command
+    for trained in (folder / "experiments").rglob("*.nemo"):
+        shutil.copy(trained, folder / "model.nemo")
+
+
+@pytest.mark.parametrize("page", TYPED, ids=name)
+def test_every_block_is_run_or_says_why_not(page):
+    for block in blocks(page):
+        kind, _, reason = block.kind.partition(" not-run: ")
+        if kind == "text":
+            assert not reason
+            first = block.text.split()[0]
+            assert first not in {"nemo-squeezeformer", "python", "pip", "make", "import", "from", "$"}, block.text
+        else:
+            assert kind in ("bash", "python"), f"{block.kind!r} is nothing that is known here"
+            assert " not-run: " not in block.kind or reason in NOT_RUN, block.kind
+    indented = re.findall(r"(?:^|\n\n)( {4}.*)", prose(page))
+    assert not indented, f"blocks are fenced, so that they say what they are: {indented}"
+
+
+@pytest.mark.parametrize("page", TYPED, ids=name)
+def test_what_is_not_run_names_programs_and_options_that_there_are(page):
+    for block in blocks(page):
+        if block.kind.startswith("python not-run: "):
+            compile(block.text, str(page), "exec")
+        elif block.kind.startswith("bash not-run: "):
+            for command in block.commands:
+                for part in re.split(r"[|;]|\bdo\b|>\s*\S+", command):
+                    check_program(part.strip())
+
+
+def check_program(command: str) -> None:
+    words = shlex.split(re.sub(r"^(export )?([A-Z_]+=\S+( |$))+", "", command))
+    if words[:1] == ["nemo-squeezeformer"]:
+        args = build_parser().parse_known_args(words[1:])[0]  # leaves by SystemExit where it does not understand
+        if words[1] == "train":
+            assert args.recipe in recipes(), command
+    elif words[:1] == ["make"]:
+        targets = re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        assert [word for word in words[1:] if "=" not in word][0] in targets, command
+    elif words[:1] == ["python"] and words[1].startswith("benchmarks/"):
+        script = ROOT / words[1]
+        sources = [script, *script.parent.glob(f"{script.stem.split('_')[0]}*.py")]
+        for option in [word for word in words[2:] if word.startswith("--")]:
+            assert any(f'"{option}"' in source.read_text() for source in sources), f"{option}: {command}"
+    elif words[:1] == ["python"] and words[1].startswith("examples/"):
+        page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+        recipe = next(word for word in words if word.startswith("--config-name=")).partition("=")[2]
+        assert re.search(rf"^\| `{recipe}` \|.*`{words[1].removeprefix('examples/')}`", page, flags=re.MULTILINE)
+    else:
+        assert not words or words[0] in {"pip", "arecord", "for", "done", "export", ".venv/bin/pip", ".ci/run"}, command
+
+
+def test_a_block_without_a_known_kind_an_indented_one_and_a_wrong_command_are_found(tmp_path):
+    for wrong in (
+        "```\nx\n```\n",
+        "```bash not-run: laziness\nx\n```\n",
+        "text\n\n    pip install x\n",
+        "```text\npip\n```\n",
+    ):
+        page = tmp_path / "page.md"
+        page.write_text(wrong)
+        with pytest.raises(AssertionError):
+            test_every_block_is_run_or_says_why_not(page)
+    for wrong in ("nemo-squeezeformer export --nothing", "make nothing", "python benchmarks/speed.py --nothing", "ls"):
+        with pytest.raises((AssertionError, SystemExit)):
+            check_program(wrong)
+
+
+def target(recipe: str) -> str:
+    """The model that a recipe is for: its own ``model_target``, or that of the recipe it begins with."""
+    written = yaml.safe_load((ROOT / "conf" / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    return written.get("model_target") or target(written["defaults"][0])
+
+
+def test_the_table_of_recipes_is_that_of_the_recipes_and_of_this_nemo():
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    rows = [row for row in rows if row and row[0].startswith("squeezeformer_")]
+    assert sorted(row[0] for row in rows) == recipes()
+    column = 1 if nemo.__version__.startswith("2.") else 0
+    for recipe, model, _, *tested in rows:
+        assert target(recipe).split(".")[-1] == model
+        expected = "not trained" if model_type(recipe, target(recipe)).gpu_only else "yes"
+        assert tested[column] == (expected if model_class(target(recipe)) else "-"), recipe
+    assert compose("squeezeformer_ctc_char_small").model_target == target("squeezeformer_ctc_char_small")
+
+
+def test_the_two_errors_of_nemo_are_quoted_with_their_cure():
+    text = (ROOT / "docs" / "coming-from-nemo.md").read_text(encoding="utf-8")
+    assert "TypeError: Can't instantiate abstract class ASRModel" in text
+    assert "Instantiation of unsafe target 'nemo_squeezeformer.SqueezeformerEncoder' is blocked" in text

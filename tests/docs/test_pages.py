@@ -1,0 +1,164 @@
+"""The pages as a site: every link leads somewhere, every page is found, figures and measurements say what made them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "figures"))
+import draw_network
+
+from nemo_squeezeformer.core import SqueezeformerEncoder
+from tests import pages
+from tests.pages import DOCS, PAGES, PROGRAM, ROOT, anchors, figures, links, name, prose, sections
+
+README, INDEX, BENCHMARKS = ROOT / "README.md", ROOT / "docs" / "README.md", ROOT / "docs" / "benchmarks.md"
+MEASURED = re.compile(r"\b(?:MiB|GiB|MB|kB|WER|CER|GFLOPs)\b|\d ?%|[\d,|] ?m?s\b")
+# A table of measurements stands beside its results or program, or it is others', or a command on the page makes it.
+SOURCE = re.compile(
+    r"benchmarks/results/\S+|`benchmarks/\w+\.py|tests/\w+\.py|get_initial_cache_state|nemo-squeezeformer trans"
+    r"|[Pp]ublished|by its model card|no program under `benchmarks/`"
+)
+
+
+def target(page: Path, link: str) -> tuple[Path, str]:
+    path, _, anchor = link.partition("#")
+    return (page.parent / path).resolve() if path else page, anchor
+
+
+def dead(page: Path) -> list[str]:
+    """The links of a page that lead nowhere."""
+    found = []
+    for link in links(page):
+        if re.match(r"https?://", link):
+            continue
+        path, anchor = target(page, link)
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_and_anchors_lead_somewhere(page):
+    assert dead(page) == []
+
+
+def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# One, `two`\n[a](#one-two) [b](#three) [c](none.md) [d](page.md#one-two) `[e](no-link)`\n")
+    assert dead(page) == ["#three", "none.md"]
+
+
+def test_every_page_is_reached_from_the_readme_and_from_the_index():
+    for start in (README, INDEX):
+        seen, waiting = set(), [start]
+        while waiting:
+            page = waiting.pop()
+            seen.add(page)
+            reached = {target(page, link)[0] for link in links(page) if "://" not in link}
+            waiting += [path for path in reached if path.suffix == ".md" and path not in seen]
+        assert set(PAGES) <= seen, [name(page) for page in PAGES if page not in seen]
+
+
+def test_the_index_has_every_page_and_every_page_leads_on():
+    listed = {target(INDEX, link)[0] for link in links(INDEX)}
+    assert {*DOCS, ROOT / "CONTRIBUTING.md"} - {INDEX} <= listed
+    for page in set(DOCS) - {INDEX}:
+        last = prose(page).strip().split("\n\n")[-1]
+        assert last.startswith("Next: ") and "(README.md)" in last, f"{name(page)} does not say where to go next"
+    assert f"{INDEX.parent.name}/{INDEX.name}" in links(README)
+
+
+def where(page: Path, part: str) -> set[str]:
+    """The programs that a part of a page names and that there are."""
+    return {program for program in PROGRAM.findall(part) if (ROOT / program).exists()}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if figures(page)], ids=name)
+def test_a_figure_says_what_it_shows_and_what_drew_it(page):
+    for text, file in figures(page):
+        path = (page.parent / file).resolve()
+        if page in DOCS:
+            assert len(text.split()) >= 10, f"{file} has no alternative text: {text!r}"
+        part = next((part for part in sections(page).values() if f"]({file})" in part), prose(page))
+        drawn_by = where(page, part) or where(page, prose(page))
+        assert drawn_by, f"{file}: nothing on {name(page)} says which program drew it"
+        sources = [
+            source for made in drawn_by for source in (ROOT / made).parent.glob(f"{Path(made).stem.split('_')[0]}*")
+        ]
+        ending = re.compile(rf"{re.escape(path.suffix)}|savefig")
+        assert any(ending.search(source.read_text()) for source in sources if source.suffix == ".py"), file
+
+
+def test_every_figure_is_on_a_page():
+    shown = {(page.parent / file).resolve() for page in PAGES for _, file in figures(page)}
+    made = [path for folder in ("docs", "benchmarks/results") for path in (ROOT / folder).rglob("*")]
+    assert {path for path in made if path.suffix in (".png", ".svg")} == shown
+
+
+def tables(text: str) -> list[str]:
+    return re.findall(r"(?:^\|.*\n)+", text + "\n", flags=re.MULTILINE)
+
+
+def unsourced(text: str) -> list[str]:
+    """Tables of measurements in sections that do not say where their figures are from."""
+    parts = re.split(r"^#+ ", text, flags=re.MULTILINE)
+    return [
+        table
+        for part in parts
+        for table in tables(part)
+        if MEASURED.search(table) and re.search(r"\|[^|\n]*\d", table) and not SOURCE.search(part)
+    ]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "results" not in page.parts], ids=name)
+def test_a_table_of_measurements_says_what_made_it(page):
+    assert unsourced(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("page", pages.RESULTS, ids=name)
+def test_a_page_of_results_says_what_made_it(page):
+    assert where(page, page.read_text(encoding="utf-8")), name(page)
+
+
+def test_a_table_without_a_source_is_found():
+    table = "| | ms |\n|---|---|\n| ours | 12 |\n"
+    assert unsourced(f"## A\n\n{table}\n## B\n\nBy `benchmarks/speed.py`.\n") == [table]
+    assert unsourced(f"## A\n\n{table}\nBy `benchmarks/speed.py`.\n") == []
+
+
+def test_every_page_of_results_is_asked_for():
+    asked = {target(BENCHMARKS, link)[0] for link in links(BENCHMARKS)}
+    programs = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    for page in pages.RESULTS:
+        assert page in asked, f"{name(page)} is not on docs/benchmarks.md"
+        assert str(page.relative_to(ROOT / "benchmarks")) in programs, f"{name(page)} is not in benchmarks/README.md"
+
+
+def test_the_drawings_are_those_of_the_encoders(tmp_path):
+    draw_network.main(["--output", str(tmp_path)])
+    committed = ROOT / "docs" / "figures"
+    assert {path.name for path in committed.glob("*.svg")} == {path.name for path in tmp_path.iterdir()}
+    for made in tmp_path.iterdir():
+        svg = made.read_text(encoding="utf-8")
+        assert (committed / made.name).read_text(encoding="utf-8") == svg, (
+            f"{made.name}: run docs/figures/draw_network.py"
+        )
+        ElementTree.fromstring(svg)
+
+
+def test_a_drawing_has_every_layer_at_its_frame_rate():
+    with torch.device("meta"):
+        encoder = SqueezeformerEncoder(80, 7, 8, time_reduce_idx=[1, 4], time_recovery_idx=[3, 6], subsampling_factor=8)
+    drawn = ElementTree.fromstring(draw_network.temporal_unet(encoder, "two, one after the other"))
+    place = {text.text: float(text.get("y")) for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert [place[str(i)] for i in (0, 3, 6)] == 3 * [place["0"]]
+    assert [place[str(i)] for i in (1, 2, 4, 5)] == 4 * [place["1"]]
+    assert place["0"] < place["1"]
+    assert {"10 ms", "80 ms", "160 ms", "T / 8 frames", "T / 16 frames"} < set(place)
+    assert "40 ms" not in place

@@ -1,0 +1,170 @@
+"""The graph with caches: in ONNX Runtime, window by window, what the encoder gives for the whole in torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+pytest.importorskip("onnxruntime")
+
+from nemo_squeezeformer.deployment.onnx import model_files as onnx_export
+from nemo_squeezeformer.deployment.onnx_stream.session import Encoder
+from tests.asr_models import asr_model
+from tests.nemo_streams import noise, offline, streamed
+from tests.onnx_graphs import shapes_met, static_shapes
+
+RC = {"att_context_style": "chunked_limited_with_rc"}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "80 ms": {"att_context_size": [8, 1]},
+    "480 ms, nested": {"att_context_size": [12, 11], "time_reduce_idx": [1, 2], "time_recovery_idx": [3, 3]},
+    "nothing to the left, kernel 1": {"att_context_size": [0, 3], "conv_kernel_size": 1, "time_reduce_idx": None},
+    "40 ms": {"att_context_size": [3, 0], "time_reduce_idx": None, "block": "conformer"},
+    "8x": {"att_context_size": [4, 3], "subsampling_factor": 8},
+    "dcc": {"att_context_size": [5, 4, 0], "conv_context_style": "dcc", **RC},
+    "dcc, look-ahead": {"att_context_size": [5, 4, 2], "conv_context_style": "dcc", **RC},
+    "frame by frame, look-ahead": {"att_context_size": [5, 2], "att_context_style": "regular"},
+    "stacking": {"att_context_size": [4, 3], "subsampling": "stacking"},
+}
+NAMES = ["audio_signal", "length", "cache_last_channel", "cache_last_time", "cache_last_channel_len"]
+CACHES_NEXT = ["cache_last_channel_next", "cache_last_time_next", "cache_last_channel_next_len"]
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
+def exported(request, tmp_path_factory):
+    """A transducer, whose first graph is the encoder, and that graph."""
+    settings = {"streaming": True, **SETTINGS[request.param]}
+    model = asr_model("transducer", encoder=settings, preprocessor={"normalize": "NA"})
+    paths = onnx_export.export(model, tmp_path_factory.mktemp("onnx") / "model.onnx", streaming=True)
+    for module in model.modules():  # NeMo leaves its modules as the graph had them
+        if hasattr(module, "_rnnt_export"):
+            module._rnnt_export = False
+    return model, Encoder(paths[0])
+
+
+def in_windows(
+    encoder: Encoder, utterances: list[np.ndarray], before: float = 0.0, forget: bool = False
+) -> list[np.ndarray]:
+    """(D, T) of each stream of a batch, in windows as the metadata has them; ``before``: what lies before the start."""
+    caches = fresh = encoder.caches(len(utterances))
+    outputs: list[list[np.ndarray]] = [[] for _ in utterances]
+    longest = max(x.shape[1] for x in utterances)
+    for k in range(-(-longest // (encoder.factor * encoder.frames))):
+        start = k * encoder.shift - encoder.before_start
+        windows = np.full((len(utterances), len(utterances[0]), encoder.window), np.nan, dtype=np.float32)
+        for window, x in zip(windows, utterances):
+            part = x[:, max(start, 0) : max(start + encoder.window, 0)]
+            window[:, : max(-start, 0)] = before
+            window[:, max(-start, 0) : max(-start, 0) + part.shape[1]] = part
+        lengths = np.array([min(max(x.shape[1] - start, 0), encoder.window) for x in utterances])
+        x, valid, caches = encoder.step(windows, lengths, fresh if forget else caches)
+        for output, one, n in zip(outputs, x, valid):
+            output.append(one[:, :n])
+    return [np.concatenate(output, axis=1) for output in outputs]
+
+
+def test_windows_in_onnx_runtime_equal_the_whole_and_nemos_chunks_in_torch(exported):
+    model, encoder = exported
+    for seed, frames in enumerate([(1,), (57, 101, 8), (3, 160, 159, 96)]):
+        utterances = noise(frames, 80, seed)
+        outputs = [torch.from_numpy(x) for x in in_windows(encoder, [x.numpy() for x in utterances])]
+        expected = offline(model.encoder, utterances)
+        assert [x.shape for x in outputs] == [x.shape for x in expected]
+        assert_close(outputs, expected, atol=1e-4, rtol=0)
+        assert_close(outputs[0], streamed(model, utterances[:1])[0], atol=1e-4, rtol=0)
+
+
+class InTorch(Encoder):
+    """The same windows through NeMo's step in torch, which drops as much from the first as from all others."""
+
+    def __init__(self, model: Any, encoder: Encoder):
+        self.__dict__.update(encoder.__dict__)
+        self.step_of = model.encoder.cache_aware_stream_step
+
+    def step(self, features, lengths, caches):
+        given = {name: torch.from_numpy(cache) for name, cache in caches.items()}
+        given |= {name: cache.transpose(0, 1) for name, cache in given.items() if cache.dim() > 1}
+        with torch.no_grad():
+            x, valid, *after = self.step_of(
+                torch.from_numpy(features), torch.from_numpy(lengths), keep_all_outputs=False, **given
+            )
+        after = [cache.transpose(0, 1) if cache.dim() > 1 else cache for cache in after]
+        return x.numpy(), valid.numpy(), {name: cache.numpy() for name, cache in zip(caches, after)}
+
+
+def test_torch_takes_the_same_windows(exported):
+    model, encoder = exported
+    utterances = noise((3, 160, 101), 80)
+    outputs = in_windows(InTorch(model, encoder), [x.numpy() for x in utterances], before=np.nan)
+    assert_close([torch.from_numpy(x) for x in outputs], offline(model.encoder, utterances), atol=1e-5, rtol=0)
+
+
+def test_what_lies_before_a_streams_start_has_no_influence(exported):
+    _, encoder = exported
+    utterances = [x.numpy() for x in noise((61, 160), 80)]
+    outputs = in_windows(encoder, utterances, before=np.nan)
+    assert_close(outputs, in_windows(encoder, utterances, before=0.0), atol=0, rtol=0)
+
+
+def test_without_its_caches_a_stream_is_another(exported):
+    model, encoder = exported
+    utterances = noise((160,), 80)
+    (output,) = in_windows(encoder, [x.numpy() for x in utterances], forget=True)
+    assert np.abs(output - offline(model.encoder, utterances)[0].numpy()).max() > 1e-2
+
+
+def test_a_stream_may_begin_beside_one_that_runs(exported):
+    model, encoder = exported
+    late, early = noise((100, 100), 80)
+    steps = encoder.shift * 2  # features of the one before the other begins
+    _, beside = in_windows(encoder, [early.numpy(), early.numpy()])
+    caches, outputs = encoder.caches(2), []
+    for k in range(2 + 2):
+        windows = np.zeros((2, 80, encoder.window), dtype=np.float32)
+        lengths = np.zeros(2, dtype=np.int64)
+        for row, x in enumerate((late, early)):
+            first = k * encoder.shift - encoder.before_start - (steps if row == 0 else 0)
+            part = x.numpy()[:, max(first, 0) : max(first + encoder.window, 0)]
+            windows[row, :, max(-first, 0) :][:, : part.shape[1]] = part
+            lengths[row] = min(max(x.size(1) - first, 0), encoder.window)
+        if k == 2:  # a slot that has been in use, as its caches are set to their initial values
+            for cache in caches.values():
+                cache[0] = 0
+        x, valid, caches = encoder.step(windows, lengths, caches)
+        if k >= 2:
+            outputs.append(x[0, :, : valid[0]])
+    output = torch.from_numpy(np.concatenate(outputs, axis=1))
+    assert output.size(1) > 0
+    assert_close(output, offline(model.encoder, [late])[0][:, : output.size(1)], atol=1e-4, rtol=0)
+
+
+def test_no_dimension_is_zero_anywhere_in_the_graph(exported):
+    _, encoder = exported
+    zero = [found for found in static_shapes(encoder.path) if 0 in found[1]]
+    for length in (encoder.window, encoder.before_start + 1, 0):
+        features = np.ones((2, 80, encoder.window), dtype=np.float32)
+        lengths = np.array([length, encoder.window])
+        inputs = {"audio_signal": features, "length": lengths, **encoder.caches(2)}
+        zero += [found for found in shapes_met(encoder.path, inputs) if 0 in found[1]]
+    assert zero == []
+
+
+def test_names_are_nemos_and_the_metadata_describes_the_graph(exported):
+    model, encoder = exported
+    graph = encoder.session
+    assert [value.name for value in graph.get_inputs()] == NAMES
+    assert [value.name for value in graph.get_outputs()] == ["outputs", "encoded_lengths", *CACHES_NEXT]
+    caches = encoder.metadata["caches"]
+    assert [(cache["input"], cache["output"]) for cache in caches] == list(zip(NAMES[2:], CACHES_NEXT))
+    for cache, fresh in zip(caches, model.encoder.get_initial_cache_state(3)):
+        fresh = fresh.transpose(0, 1) if fresh.dim() > 1 else fresh  # the batch is first in graphs
+        shape = [3 if size == "batch" else size for size in cache["shape"]]
+        assert shape == list(fresh.shape) and cache["initial"] == 0 and not fresh.any()
+        assert cache["dtype"] == str(fresh.dtype).removeprefix("torch.")
+    config = model.encoder.streaming_cfg
+    assert encoder.metadata["steps"]["nemo"]["chunk_size"] == config.chunk_size
+    latency = (config.valid_out_len + config.cache_drop_size) * model.encoder.subsampling_factor * 10
+    assert encoder.metadata["steps"]["latency_ms"] == latency

@@ -1,0 +1,47 @@
+"""Streams through PEFT adapters: linear ones are exact, attention ones where no frames are remembered, else refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch.testing import assert_close
+
+from tests.integration.test_adapters import adapted_model, move
+from tests.nemo_streams import noise, offline, streamed
+
+
+def streaming_model(names: list[str], left: int, **encoder: Any) -> Any:
+    encoder |= {"streaming": True, "att_context_size": [left, 3], "self_attention_model": "rel_pos"}
+    model = adapted_model(names=names, preprocessor={"normalize": "NA"}, encoder=encoder)
+    move(model)
+    return model
+
+
+def assert_streams(model: Any) -> None:
+    utterances = noise([150, 61], 80)
+    whole = offline(model.encoder, utterances)
+    for output, expected in zip(streamed(model, utterances), whole):
+        assert_close(output, expected, atol=1e-5, rtol=0)
+    model.set_enabled_adapters(enabled=False)
+    assert (offline(model.encoder, utterances)[0] - whole[0]).abs().max() > 1e-3  # the adapters did something
+    model.set_enabled_adapters(enabled=True)
+
+
+@pytest.mark.parametrize("block", ["squeezeformer", "conformer"])
+def test_linear_adapters_stream_exactly(block):
+    assert_streams(streaming_model(["houlsby"], left=8, block=block))
+
+
+@pytest.mark.parametrize("block", ["squeezeformer", "conformer", "mf_cf_glu"])
+def test_attention_adapters_stream_exactly_without_a_left_context(block):
+    assert_streams(streaming_model(["houlsby", "attention"], left=0, block=block))
+
+
+@pytest.mark.parametrize("block", ["squeezeformer", "conformer"])
+def test_attention_adapters_are_refused_where_frames_are_remembered(block):
+    model = streaming_model(["houlsby", "attention"], left=8, block=block)
+    with pytest.raises(ValueError, match="attention adapter 'attention' does not stream"):
+        streamed(model, noise([150], 80))
+    model.set_enabled_adapters("attention", enabled=False)
+    assert streamed(model, noise([150], 80))[0].size(1) == 38

@@ -1,0 +1,172 @@
+"""Every recipe is composed in every size, built, trained, saved, and restored in another process."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+
+from nemo_squeezeformer.analysis.sizes import sizes
+from nemo_squeezeformer.training import schedule
+from nemo_squeezeformer.training.recipes import CONF, build, compose, recipes
+from tests.model_types import model_class, model_type
+
+
+def target_of(recipe: str) -> str:
+    """A recipe's ``model_target``, its own or that of the recipe it builds on; read without composing them all."""
+    written = yaml.safe_load((files(CONF) / f"{recipe}.yaml").read_text())
+    return written.get("model_target") or target_of(next(base for base in written["defaults"] if base in recipes()))
+
+
+TARGETS = {name: target_of(name) for name in recipes()}
+TYPES = {name: model_type(name, target) for name, target in TARGETS.items()}
+GPU_ONLY = [name for name, kind in TYPES.items() if kind.gpu_only]
+
+
+@dataclass
+class Tried:
+    """A model out of a recipe, and what it gave in this process."""
+
+    cfg: Any
+    folder: Path
+    model: Any
+    saved: Path
+    output: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory):
+    """A function from a recipe to its trained model; built alone where its loss needs a GPU. Each is tried once."""
+    found: dict[str, Tried | Exception] = {}
+
+    def attempt(recipe: str) -> Tried:
+        kind, folder = TYPES[recipe], tmp_path_factory.mktemp(recipe)
+        torch.manual_seed(0)
+        cfg = compose(recipe, kind.overrides(folder))
+        if kind.gpu_only:
+            model, saved = build(cfg), folder / "built.nemo"
+            model.save_to(saved)
+        else:
+            model = kind.train(cfg)
+            (saved,) = (folder / "exp").rglob("*.nemo")
+        return Tried(cfg, folder, model, saved, kind.output(model.eval(), folder))
+
+    def once(recipe: str) -> Tried:
+        if model_class(TARGETS[recipe]) is None:
+            pytest.skip(f"this NeMo has no {TARGETS[recipe]}")
+        if recipe not in found:
+            try:
+                found[recipe] = attempt(recipe)
+            except Exception as error:
+                found[recipe] = error
+        if isinstance(result := found[recipe], Exception):
+            raise result
+        return result
+
+    return once
+
+
+@pytest.fixture(scope="module")
+def restored(request, tried, tmp_path_factory):
+    """Weights and outputs, by recipe, of the models this session asks for, all restored in one further process."""
+    here = [item for item in request.session.items if "restored" in getattr(item, "fixturenames", ())]
+    jobs = []
+    for recipe in dict.fromkeys(item.callspec.params["recipe"] for item in here):
+        try:
+            done = tried(recipe)
+        except (Exception, pytest.skip.Exception):  # its own test tells
+            continue
+        paths = {"saved": str(done.saved), "folder": str(done.folder)}
+        jobs.append({"recipe": recipe, "target": TARGETS[recipe], **paths})
+    folder = tmp_path_factory.mktemp("restored")
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    command = [sys.executable, "-m", "tests.restored", str(folder / "jobs.json"), str(folder / "outputs.pt")]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True)
+    return torch.load(folder / "outputs.pt", weights_only=True)
+
+
+def keys_of(tree: dict, prefix: str = "") -> set[str]:
+    """Dotted names of all keys, those of sections too."""
+    keys = {f"{prefix}{key}" for key in tree}
+    return keys.union(*(keys_of(sub, f"{prefix}{key}.") for key, sub in tree.items() if isinstance(sub, dict)))
+
+
+@pytest.mark.parametrize("size", sizes())
+@pytest.mark.parametrize("recipe", recipes())
+def test_every_recipe_composes_in_every_size_and_describes_that_encoder(recipe, size):
+    cfg = compose(recipe, [f"size={size}", "trainer.max_steps=100"])
+    tree = OmegaConf.to_container(cfg, resolve=False)
+    assert [key for key in TYPES[recipe].keys.split() if key not in keys_of(tree)] == []
+    settings = OmegaConf.to_container(OmegaConf.select(cfg, TYPES[recipe].encoder), resolve=True)
+    assert settings.pop("_target_") == "nemo_squeezeformer.SqueezeformerEncoder"
+    published = sizes()[size].encoder | {"time_recovery_idx": settings["time_recovery_idx"]}
+    assert {name: settings[name] for name in published} == published
+    if schedule.value(cfg, "model.spec_augment.time_masks"):  # none, or 0: the recipe hides nothing
+        assert cfg.model.spec_augment.time_masks == sizes()[size].time_masks
+    assert OmegaConf.to_container(cfg.model.optim, resolve=True)["sched"]["warmup_steps"] == 4  # 20 of 500
+
+
+@pytest.mark.parametrize("recipe", [name for name in recipes() if name not in GPU_ONLY])
+def test_every_recipe_trains_all_of_the_encoder_and_logs_what_it_keeps_checkpoints_by(recipe, tried):
+    done = tried(recipe)
+    trainer = done.model.trainer
+    assert trainer.global_step == trainer.estimated_stepping_batches == 2
+    encoder = done.model
+    for name in TYPES[recipe].encoder.split(".")[1:]:
+        encoder = getattr(encoder, name)
+    moments = trainer.optimizers[0].state
+    still = [name for name, weight in encoder.named_parameters() if not moments[weight]["exp_avg_sq"].any()]
+    assert still == []
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert math.isfinite(logged[done.cfg.exp_manager.checkpoint_callback_params.monitor])
+    assert math.isfinite(logged[TYPES[recipe].loss])
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_saved_model_holds_plain_numbers(recipe, tried):
+    done = tried(recipe)
+    with tarfile.open(done.saved) as archive:
+        (name,) = [name for name in archive.getnames() if name.endswith("model_config.yaml")]
+        text = archive.extractfile(name).read().decode()
+    assert "${" not in text
+    if "squeezeformer.warmup_steps" in str(OmegaConf.to_container(done.cfg.model.optim, resolve=False)):
+        planned, optim = schedule.plan(done.cfg), yaml.safe_load(text)["optim"]
+        assert (optim["sched"]["warmup_steps"], optim["sched"].get("hold_steps", 0)) == (1, 0)
+        assert float(optim["lr"]) == pytest.approx(planned.peak_lr)
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_saved_model_gives_the_same_in_another_process(recipe, tried, restored):
+    done = tried(recipe)
+    found = restored[recipe]
+    assert "error" not in found, found["error"]
+    weights = {name: weight for name, weight in done.model.state_dict().items() if torch.is_tensor(weight)}
+    torch.testing.assert_close(found["weights"], weights, rtol=0, atol=0)
+    assert found["output"].keys() == done.output.keys()
+    for name, value in done.output.items():
+        if torch.is_tensor(value):
+            torch.testing.assert_close(found["output"][name], value)
+            assert value.isfinite().all(), name
+        else:
+            assert found["output"][name] == value
+    assert any(torch.is_tensor(value) and value.unique().numel() > 1 for value in done.output.values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="NeMo has these losses for CUDA only")
+@pytest.mark.parametrize("recipe", GPU_ONLY)
+def test_recipes_whose_loss_needs_a_gpu_train_on_one(recipe, tmp_path):
+    cfg = compose(recipe, [*TYPES[recipe].overrides(tmp_path), "trainer.accelerator=gpu", "trainer.devices=1"])
+    model = TYPES[recipe].train(cfg)
+    assert model.trainer.global_step == 2
+    assert math.isfinite(float(model.trainer.callback_metrics["train_loss"]))

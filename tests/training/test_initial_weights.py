@@ -1,0 +1,118 @@
+"""Starting from another model's weights: what fits is taken, what does not is named before NeMo or torch fail on it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.training.initial_weights import check
+from tests.asr_models import LETTERS, asr_model
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> str:
+    """A saved CTC model, of weights that no other has."""
+    path = tmp_path_factory.mktemp("model") / "start.nemo"
+    model = asr_model()
+    for parameter in model.parameters():
+        parameter.data.add_(1.0)
+    model.save_to(str(path))
+    return str(path)
+
+
+def recipe(model, **start) -> OmegaConf:
+    return OmegaConf.create({"model": OmegaConf.to_container(model.cfg), **start})
+
+
+def start(model, **start) -> None:
+    """Check, then let NeMo load."""
+    cfg = recipe(model, **start)
+    check(cfg, model)
+    model.maybe_init_from_pretrained_checkpoint(cfg)
+
+
+def wider_decoder():
+    decoder = {"num_classes": len(LETTERS) + 2, "vocabulary": [*LETTERS, "y", "z"]}
+    return asr_model(labels=decoder["vocabulary"], decoder=decoder)
+
+
+def test_a_file_of_the_same_size_is_taken_whole(file, caplog):
+    model = asr_model()
+    before = model.encoder.pre_ln.weight.clone()
+    start(model, init_from_nemo_model=file)
+    torch.testing.assert_close(model.encoder.pre_ln.weight, before + 1.0)
+    assert "start untrained" not in caplog.text
+
+
+def test_another_size_is_named_with_both_numbers_and_the_remedy(file):
+    model = asr_model(encoder={"d_model": 32})
+    with pytest.raises(UserError) as error:
+        check(recipe(model, init_from_nemo_model=file), model)
+    message = str(error.value)
+    assert file in message and "d_model is 16 there and 32 here" in message and "choose the size" in message
+    assert (
+        "encoder.layers.0.conv.batch_norm.bias is [32] there and [64] in the model" in message and "\n" not in message
+    )
+    with pytest.raises(RuntimeError, match="size mismatch"):  # what it would end in
+        model.maybe_init_from_pretrained_checkpoint(recipe(model, init_from_nemo_model=file))
+
+
+def test_another_vocabulary_is_left_out_by_the_remedy_in_the_message(file, caplog):
+    model = wider_decoder()
+    with pytest.raises(UserError, match=r"decoder\.decoder_layers\.0\.\w+ is .* exclude: \[decoder\.\]"):
+        check(recipe(model, init_from_nemo_model=file), model)
+    before = model.decoder.decoder_layers[0].weight.clone(), model.encoder.pre_ln.weight.clone()
+    start(model, init_from_nemo_model={"it": {"path": file, "exclude": ["decoder."]}})
+    torch.testing.assert_close(model.decoder.decoder_layers[0].weight, before[0])
+    torch.testing.assert_close(model.encoder.pre_ln.weight, before[1] + 1.0)
+    assert "decoder start untrained" in caplog.text
+
+
+def test_more_layers_are_a_warning_since_what_there_is_fits(file, caplog):
+    model = asr_model(encoder={"n_layers": 5, "time_recovery_idx": 3})
+    start(model, init_from_nemo_model=file)
+    assert "encoder.layers start untrained" in caplog.text
+
+
+def test_an_encoder_goes_from_ctc_to_a_transducer(file, caplog):
+    model = asr_model("transducer")
+    before = model.encoder.pre_ln.weight.clone()
+    start(model, init_from_nemo_model={"it": {"path": file, "include": ["encoder."]}})
+    torch.testing.assert_close(model.encoder.pre_ln.weight, before + 1.0)
+    assert "decoder, joint" in caplog.text
+
+
+def test_nothing_in_common_is_a_mistake_and_not_silence(file):
+    model = asr_model()
+    with pytest.raises(UserError, match=r"no weight in it .*include: \['encodr'\]"):
+        check(recipe(model, init_from_nemo_model={"it": {"path": file, "include": ["encodr"]}}), model)
+
+
+def test_a_checkpoint_of_lightning_is_checked_too(tmp_path, monkeypatch):
+    model, path = asr_model(), tmp_path / "last.ckpt"
+    torch.save({"state_dict": asr_model(encoder={"d_model": 32}).state_dict()}, path)
+    with pytest.raises(UserError, match=r"init_from_ptl_ckpt=.*last.ckpt does not fit"):
+        check(recipe(model, init_from_ptl_ckpt=str(path)), model)
+    torch.save({"state_dict": model.state_dict(), "hyper_parameters": {"cfg": OmegaConf.create({"a": 1})}}, path)
+    monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", raising=False)
+    with pytest.raises(UserError, match="TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"):
+        check(recipe(model, init_from_ptl_ckpt=str(path)), model)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    check(recipe(model, init_from_ptl_ckpt=str(path)), model)
+
+
+def test_a_missing_file_and_one_that_is_no_model_are_told_apart(tmp_path):
+    model, other = asr_model(), tmp_path / "other.nemo"
+    other.write_text("no archive")
+    for path, message in ((tmp_path / "none.nemo", "no such file"), (other, "does not look like a model")):
+        with pytest.raises(UserError, match=message):
+            check(recipe(model, init_from_nemo_model=str(path)), model)
+
+
+def test_without_such_a_setting_nothing_is_said(caplog):
+    model = asr_model()
+    check(recipe(model), model)
+    check(recipe(model, init_from_nemo_model=None), model)
+    assert "untrained" not in caplog.text

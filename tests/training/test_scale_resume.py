@@ -1,0 +1,162 @@
+"""Resuming: a run that was killed ends with the weights of one that was not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from nemo_squeezeformer.commands import train as command
+from nemo_squeezeformer.training.recipes import compose
+from nemo_squeezeformer.training.resume import ExactResume
+from tests.model_types import SMALL
+from tests.speech import write_manifest
+
+EVERY_STEP = [
+    f"exp_manager.checkpoint_callback_params.{setting}"
+    for setting in ("every_n_train_steps=1", "every_n_epochs=null", "save_top_k=1", "always_save_nemo=false")
+]
+LHOTSE = ["data=lhotse", "model.train_ds.num_buckets=2", "trainer.max_epochs=-1", "trainer.max_steps=12"]
+LHOTSE += ["trainer.val_check_interval=3", "model.train_ds.shuffle_buffer_size=8"]
+GO_ON = ["exp_manager.resume_if_exists=true", "exp_manager.resume_ignore_no_checkpoint=true"]
+
+
+def settings(folder: Path) -> list[str]:
+    """Twelve steps: three epochs of eight utterances, which are shuffled."""
+    train_set, dev_set = write_manifest(folder), write_manifest(folder, utterances=2, name="dev")
+    given = [f"model.train_ds.manifest_filepath={train_set}", f"model.validation_ds.manifest_filepath={dev_set}"]
+    return [*SMALL, *given, "trainer.max_epochs=3"]
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(Callback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+def run(folder: Path, *overrides: str, kill: int = -1, monkeypatch):
+    """A run of the command from the same first weights: the model, or None where it was killed before step ``kill``."""
+    import lightning.pytorch as lightning
+
+    def trainer(callbacks=None, **config):
+        return lightning_trainer(callbacks=[*(callbacks or []), Kill(kill)], **config)
+
+    lightning_trainer = lightning.Trainer
+    torch.manual_seed(0)
+    cfg = compose("squeezeformer_ctc_char", [*settings(folder), *overrides, f"exp_manager.exp_dir={folder}/exp"])
+    with monkeypatch.context() as patch:
+        patch.setattr(lightning, "Trainer", trainer)
+        try:
+            return command.train(cfg)
+        except Killed:
+            return None
+
+
+def equal(model, other) -> bool:
+    weights, others = model.state_dict(), other.state_dict()
+    return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    "kill, given",
+    [
+        (6, EVERY_STEP),
+        pytest.param(6, [], marks=pytest.mark.slow),
+        pytest.param(8, EVERY_STEP, marks=pytest.mark.slow),
+        pytest.param(6, [*EVERY_STEP, *LHOTSE], marks=pytest.mark.slow),
+    ],
+    ids=["inside an epoch", "from the epoch before", "at an epoch's end", "inside an epoch of Lhotse's"],
+)
+def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(tmp_path, monkeypatch, kill, given):
+    (tmp_path / "unbroken").mkdir()
+    unbroken = run(tmp_path / "unbroken", "+resume=exact", *given, monkeypatch=monkeypatch)
+    assert run(tmp_path, "+resume=exact", *given, kill=kill, monkeypatch=monkeypatch) is None
+    torch.manual_seed(5)
+    resumed = run(tmp_path, "+resume=exact", *given, monkeypatch=monkeypatch)
+    assert resumed.trainer.global_step == unbroken.trainer.global_step == 12
+    assert equal(resumed, unbroken)
+    assert resumed.trainer.ckpt_path.endswith("-last.ckpt")  # it did resume
+
+
+@pytest.mark.slow
+def test_resumed_without_it_a_run_makes_the_planned_steps_from_epoch_ends_but_not_the_same_weights(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "unbroken").mkdir()
+    unbroken = run(tmp_path / "unbroken", monkeypatch=monkeypatch)
+    assert run(tmp_path, *GO_ON, kill=6, monkeypatch=monkeypatch) is None
+    resumed = run(tmp_path, *GO_ON, monkeypatch=monkeypatch)
+    assert resumed.trainer.global_step == 12
+    assert not equal(resumed, unbroken)
+
+
+@pytest.mark.slow
+def test_lightning_alone_repeats_the_batch_after_which_it_saved(tmp_path, monkeypatch):
+    """What ``ExactResume`` mends; when this fails, Lightning has mended it."""
+    assert run(tmp_path, *GO_ON, *EVERY_STEP, kill=6, monkeypatch=monkeypatch) is None
+    assert run(tmp_path, *GO_ON, *EVERY_STEP, monkeypatch=monkeypatch).trainer.global_step == 13
+
+
+def test_random_numbers_hang_on_seed_process_epoch_and_batch_alone():
+    class Place:
+        global_rank, current_epoch = 0, 3
+
+    def drawn(seed=0, batch=4, **place):
+        where = Place()
+        vars(where).update(place)
+        torch.rand(3)
+        ExactResume(seed).on_train_batch_start(where, None, None, batch)
+        return torch.rand(1).item()
+
+    assert drawn() == drawn()
+    others = {drawn(seed=1), drawn(batch=5), drawn(global_rank=1), drawn(current_epoch=4)}
+    assert len(others | {drawn()}) == 5
+
+
+KILLED = """
+import os, signal
+from nemo_squeezeformer.training.resume import ExactResume
+from nemo_squeezeformer.__main__ import main
+import sys, torch
+torch.manual_seed(0)
+torch.set_num_threads(1)
+begin = ExactResume.on_train_batch_start
+def begin_or_die(self, trainer, *rest):
+    if trainer.global_step == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    begin(self, trainer, *rest)
+ExactResume.on_train_batch_start = begin_or_die
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_program_killed_by_sigkill_ends_the_second_time_with_the_weights_of_an_unbroken_one(tmp_path):
+    (tmp_path / "program.py").write_text(KILLED)
+
+    def program(kill: int, name: str) -> int:
+        arguments = ["train", "squeezeformer_ctc_char", *settings(tmp_path), "+resume=exact", *EVERY_STEP]
+        command = [sys.executable, "program.py", str(kill), *arguments, f"exp_manager.exp_dir={name}"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True).returncode
+
+    assert program(-1, "unbroken") == 0
+    assert program(6, "killed") == -9
+    assert program(-1, "killed") == 0
+    unbroken, resumed = (
+        torch.load(next((tmp_path / name).rglob("*-last.ckpt")), map_location="cpu", weights_only=False)
+        for name in ("unbroken", "killed")
+    )
+    assert resumed["global_step"] == unbroken["global_step"] == 12
+    for name, weight in unbroken["state_dict"].items():
+        torch.testing.assert_close(resumed["state_dict"][name], weight, rtol=0, atol=0)

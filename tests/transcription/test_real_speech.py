@@ -1,0 +1,41 @@
+"""Real recordings, where they lie beside the checkout: connected and single digits of six speakers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files import manifests
+from nemo_squeezeformer.training import schedule
+from nemo_squeezeformer.training.recipes import compose
+
+DIGITS = Path(__file__).parents[3] / "shared" / "data" / "digits"
+pytestmark = pytest.mark.skipif(not DIGITS.is_dir(), reason=f"no recordings in {DIGITS}")
+
+
+def test_every_manifest_agrees_with_its_recordings():
+    found = {path.stem: manifests.check(path) for path in sorted(DIGITS.glob("*.jsonl"))}
+    assert len(found["connected_train"]) == 510 and len(found["single_train"]) == 1800
+    assert all(0 < utterance.duration < 10 for utterances in found.values() for utterance in utterances)
+
+
+def test_the_schedule_is_counted_from_two_manifests():
+    named = ",".join(str(DIGITS / f"{name}_train.jsonl") for name in ("connected", "single"))
+    plan = schedule.plan(compose("squeezeformer_ctc_char_small", [f"model.train_ds.manifest_filepath='{named}'"]))
+    assert (plan.utterances, plan.steps_per_epoch, plan.steps) == (2310, 145, 17 * 145)
+
+
+def test_a_recording_cut_short_is_found(tmp_path):
+    (tmp_path / "audio").mkdir()
+    row = (DIGITS / "connected_dev.jsonl").read_text().splitlines()[0]
+    name = row.split('"')[3]
+    (tmp_path / name).parent.mkdir(parents=True)
+    shutil.copyfile(DIGITS / name, tmp_path / name)
+    (tmp_path / "dev.jsonl").write_text(row)
+    assert len(manifests.check(tmp_path / "dev.jsonl")) == 1
+    (tmp_path / name).write_bytes((DIGITS / name).read_bytes()[:20])
+    with pytest.raises(UserError, match="line 1: .*"):
+        manifests.check(tmp_path / "dev.jsonl")
