@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.commands.inputs import check_model, context_size, quiet, say
+from nemo_squeezeformer.deployment.onnx_stream.metadata import transducer_files
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.outputs import refuse_existing, require_folder
 
 HELP = "write a .nemo model as ONNX, with caches if it streams, or as safetensors"
 DESCRIPTION = """\
@@ -50,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
 
     Raises:
         UserError: for an OUT that is no .onnx file or exists, a model that there is none of, an att_context_size that
-            it cannot have, and as ``onnx_export.export`` and ``plain.save`` do.
+            it cannot have, and as ``model_files.export`` and ``weights.save`` do.
     """
     plain = args.format == "safetensors"
     _check_plain(args) if plain else _check_onnx(args)
@@ -80,17 +82,15 @@ def _check_onnx(args: argparse.Namespace) -> None:
     output: Path = args.output
     if output.suffix != ".onnx":
         raise UserError(f"--output {output}: give a name that ends in .onnx, or --format safetensors")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
-    for path in (output, *(output.with_name(f"{part}-{output.name}") for part in ("encoder", "decoder_joint"))):
-        if path.exists() and not args.force:
-            raise UserError(f"{path} exists; choose another --output, or pass --force to overwrite it")
+    require_folder(output, f"--output {output}")
+    if not args.force:
+        refuse_existing((output, *transducer_files(output)))
 
 
 def _write_onnx(args: argparse.Namespace, model: Any) -> list[Path]:
-    from nemo_squeezeformer.deployment.onnx import model_files as onnx_export
+    from nemo_squeezeformer.deployment.onnx.model_files import export
 
-    return onnx_export.export(model, args.output, not args.offline, args.opset, args.int8)
+    return export(model, args.output, not args.offline, args.opset, args.int8)
 
 
 def _check_plain(args: argparse.Namespace) -> None:
@@ -98,17 +98,17 @@ def _check_plain(args: argparse.Namespace) -> None:
         if getattr(args, option):
             raise UserError(f"--{option} is for ONNX; leave it out, or leave out --format safetensors")
     try:
-        from nemo_squeezeformer.deployment.weights.saving import FILES, check_free
+        from nemo_squeezeformer.deployment.weights.saving import refuse_folder
     except ImportError as error:
         raise UserError(f"--format safetensors needs it ({error}); run `pip install safetensors`") from error
-    check_free(args.output, FILES, args.force)
+    refuse_folder(args.output, args.force)
 
 
 def _write_plain(args: argparse.Namespace, model: Any) -> list[Path]:
-    from nemo_squeezeformer.deployment import weights as plain
+    from nemo_squeezeformer.deployment import weights
     from nemo_squeezeformer.deployment.weights.config import ctc_head
 
-    paths = plain.save(model, args.output, force=args.force)
+    paths = weights.save(model, args.output, force=args.force)
     if ctc_head(model) is None:
         say(f"the encoder alone: the decoder of a {type(model).__name__} needs NeMo")
     elif hasattr(model, "joint"):

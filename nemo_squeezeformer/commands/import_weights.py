@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.commands.inputs import quiet
 from nemo_squeezeformer.commands.tokenizer import read_model, write_folder
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.outputs import require_folder, written_whole
 from nemo_squeezeformer.training import recipes
 
 if TYPE_CHECKING:
@@ -76,11 +76,8 @@ def main(args: argparse.Namespace) -> int:
                 f"--tokenizer {args.tokenizer} has {pieces} pieces, but {args.weights} has {original.vocabulary_size} "
                 "outputs; give the tokenizer it was trained with"
             )
-        with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.stem}-") as made:
-            model = build_model(original, tokenizer, Path(made))
-            saved = Path(made) / output.name
-            model.save_to(str(saved))
-            os.replace(saved, output)
+        with tempfile.TemporaryDirectory() as folder, written_whole(output) as new:
+            build_model(original, tokenizer, Path(folder)).save_to(str(new))
     print(description(original, output, args.tokenizer))
     return 0
 
@@ -163,8 +160,7 @@ def description(original: Original, output: Path, tokenizer: Path) -> str:
 def _check_output(output: Path, force: bool) -> None:
     if output.suffix != ".nemo":
         raise UserError(f"--output {output}: give a name that ends in .nemo")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+    require_folder(output, f"--output {output}")
     if output.is_dir() or (output.exists() and not force):
         raise UserError(f"--output {output} exists; choose another, or pass --force to overwrite a file")
 

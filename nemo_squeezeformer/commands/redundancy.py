@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nemo_squeezeformer
 from nemo_squeezeformer.commands import inputs
 from nemo_squeezeformer.commands.inputs import check_model, chosen_device, positive, quiet, say
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
+from nemo_squeezeformer.files.outputs import all_written_whole, refuse_existing, require_folder
+from nemo_squeezeformer.version import __version__
 
 if TYPE_CHECKING:
     from nemo_squeezeformer.analysis.redundancy_plot import Curves
@@ -81,8 +82,9 @@ def main(args: argparse.Namespace) -> int:
             conditions.append(condition)
         picture = figure(curves, f"How alike two frames are after each block ({drawn})", args.output.suffix[1:])
     numbers = table(curves, conditions)
-    args.output.write_bytes(picture)
-    paths[1].write_text(numbers, encoding="utf-8", newline="")
+    with all_written_whole(args.output.parent) as folder:
+        (folder / paths[0].name).write_bytes(picture)
+        (folder / paths[1].name).write_text(numbers, encoding="utf-8", newline="")
     for path in paths:
         print(path)
     return 0
@@ -91,12 +93,10 @@ def main(args: argparse.Namespace) -> int:
 def _check_output(output: Path, force: bool) -> list[Path]:
     if output.suffix not in KINDS:
         raise UserError(f"--output {output}: give a name that ends in {', '.join(KINDS)}; the .csv goes beside it")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+    require_folder(output, f"--output {output}")
     paths = [output, output.with_suffix(".csv")]
-    for path in paths:
-        if path.exists() and not force:
-            raise UserError(f"{path} exists; choose another --output, or pass --force to overwrite it")
+    if not force:
+        refuse_existing(paths)
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("the figure is drawn by matplotlib, which is not installed; run `pip install matplotlib`")
     return paths
@@ -113,7 +113,7 @@ def _versions(device: str) -> str:
     import nemo
     import torch
 
-    ours = f"nemo-squeezeformer {nemo_squeezeformer.__version__}"
+    ours = f"nemo-squeezeformer {__version__}"
     return f"{ours}, NeMo {nemo.__version__}, torch {torch.__version__}, on {device}"
 
 

@@ -5,16 +5,16 @@ import io
 import json
 import os
 import re
-import shutil
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.outputs import strangers, written_whole
 
 HELP = "train a tokenizer from the text of manifests, or lay out one that is trained as NeMo wants it"
+FILES = ("tokenizer.model", "tokenizer.vocab", "vocab.txt")
 BOUND = re.compile(r"set it to a value <= (\d+)")
 REQUIRED = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 
@@ -141,10 +141,7 @@ def _target(output: str, force: bool) -> Path:
     target = Path(output).expanduser()
     if target.exists() and not force:
         raise UserError(f"--output {output} exists; give another folder, or --force to replace it")
-    if target.exists() and not (
-        target.is_dir()
-        and {path.name for path in target.iterdir()} <= {"tokenizer.model", "tokenizer.vocab", "vocab.txt"}
-    ):
+    if target.exists() and (not target.is_dir() or strangers(target, FILES)):
         raise UserError(
             f"--output {output} is not a tokenizer folder, so --force will not replace it; give another folder"
         )
@@ -154,14 +151,9 @@ def _target(output: str, force: bool) -> Path:
 def _write(model: bytes, target: Path) -> int:
     """Makes the folder, whole or not at all; how many pieces it has."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as made:
-        folder = Path(made) / target.name
+    with written_whole(target) as folder:
         folder.mkdir()
-        pieces = write_folder(model, folder)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(folder, target)
-    return pieces
+        return write_folder(model, folder)
 
 
 def _texts(path: str) -> Iterator[str]:

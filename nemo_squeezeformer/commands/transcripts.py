@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from nemo_squeezeformer.commands.inputs import say
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
+from nemo_squeezeformer.files.outputs import refuse_existing, require_folder, written_whole
 
 
 def add_output(parser: argparse.ArgumentParser, instead: str = "") -> None:
@@ -28,20 +28,17 @@ def check_output(output: Path | None, force: bool, read: Sequence[str]) -> None:
     """Raises UserError for an OUT that exists, is one of the files that are ``read``, or has no folder."""
     if output is None:
         return
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+    require_folder(output, f"--output {output}")
     if any(output.resolve() == Path(name).resolve() for name in read):
         raise UserError(f"--output {output} is also read; choose another name")
-    for path in (output, partial_of(output)):
-        if path.exists() and not force:
-            raise UserError(f"{path} exists; choose another --output, or pass --force to overwrite it")
+    if not force:
+        refuse_existing((output, partial_of(output)))
 
 
 def finish(output: Path, lines: Sequence[str]) -> None:
     """OUT appears whole or not at all, and until it does OUT.partial stays."""
-    ordered = output.with_name(output.name + ".ordered")
-    ordered.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    os.replace(ordered, output)
+    with written_whole(output) as ordered:
+        ordered.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     partial_of(output).unlink()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import tarfile
-import tempfile
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -18,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.outputs import written_whole
 
 NGC = "https://api.ngc.nvidia.com/v2/models/nvidia/nemo"
 CATALOG = "https://catalog.ngc.nvidia.com/orgs/nvidia/teams/nemo/models"
@@ -90,11 +90,11 @@ def fetch(address: str, path: Path) -> None:
         logging.info(f"Downloading {address} to {path} (attempt {attempt + 1} of {ATTEMPTS})")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                part, _ = urllib.request.urlretrieve(address, Path(folder) / path.name)
+            with written_whole(path) as part:
+                # Of the ways to download, this one sees that the last bytes are missing.
+                urllib.request.urlretrieve(address, part)
                 with tarfile.open(part) as archive:
                     archive.getmembers()
-                Path(part).replace(path)
             return
         except (OSError, HTTPException, tarfile.TarError) as error:  # URLError and ContentTooShortError are OSErrors
             reason = error

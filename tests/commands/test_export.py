@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from nemo_squeezeformer.__main__ import main
-from nemo_squeezeformer.deployment.onnx import model_files as onnx_export
+from nemo_squeezeformer.deployment.onnx import model_files
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY
 from nemo_squeezeformer.errors import UserError
 from tests.asr_models import asr_model
@@ -102,4 +102,4 @@ def test_a_transducer_with_durations_has_no_description(tmp_path):
     model = asr_model("transducer", **STREAMING)
     model.joint._num_extra_outputs = 5
     with pytest.raises(UserError, match="TDT"):
-        onnx_export.export(model, tmp_path / "out.onnx", streaming=True)
+        model_files.export(model, tmp_path / "out.onnx", streaming=True)

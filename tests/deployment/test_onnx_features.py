@@ -8,7 +8,7 @@ import torch
 from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
 from numpy.testing import assert_allclose
 
-from nemo_squeezeformer.deployment.onnx.model_files import features
+from nemo_squeezeformer.deployment.onnx.description import describe_features
 from nemo_squeezeformer.deployment.onnx_stream.features import LogMel
 from nemo_squeezeformer.errors import UserError
 
@@ -39,7 +39,9 @@ def test_pieces_of_any_size_give_nemos_features(name):
     nemo, rng = preprocessor(**SETTINGS[name]), np.random.default_rng(0)
     for n in (0, 1, 159, 160, 161, 4321, 16000, 20007):
         samples = (0.1 * rng.standard_normal(n) * np.sin(np.arange(n) / 700)).astype(np.float32)
-        found = in_pieces(LogMel(features(nemo)), samples, rng) if n else LogMel(features(nemo)).finish()
+        found = (
+            in_pieces(LogMel(describe_features(nemo)), samples, rng) if n else LogMel(describe_features(nemo)).finish()
+        )
         frames = n // nemo.featurizer.hop_length
         assert found.shape == (nemo.featurizer.nfilt, frames) and found.dtype == np.float32
         if n:
@@ -50,7 +52,7 @@ def test_pieces_of_any_size_give_nemos_features(name):
 
 
 def test_a_frame_comes_as_soon_as_the_last_sample_of_its_window_is_there():
-    log_mel = LogMel(features(preprocessor(features=80, window_size=0.025)))
+    log_mel = LogMel(describe_features(preprocessor(features=80, window_size=0.025)))
     assert log_mel.push(np.zeros(199)).shape == (80, 0)
     assert log_mel.push(np.zeros(1)).shape == (80, 1)  # half a window of 400
     assert log_mel.push(np.zeros(159)).shape == (80, 0)
@@ -59,11 +61,11 @@ def test_a_frame_comes_as_soon_as_the_last_sample_of_its_window_is_there():
 
 def test_a_stream_cannot_be_normalized_over_the_utterance():
     with pytest.raises(UserError, match=r"preprocessor.normalize='per_feature' .* normalize='NA'"):
-        LogMel(features(preprocessor(normalize="per_feature")))
+        LogMel(describe_features(preprocessor(normalize="per_feature")))
 
 
 @pytest.mark.parametrize("settings", [{"exact_pad": True}, {"frame_splicing": 3}], ids=str)
 def test_settings_that_the_metadata_has_no_words_for_are_refused(settings):
     (name,) = settings
     with pytest.raises(UserError, match=f"preprocessor.{name}"):
-        features(preprocessor(**settings))
+        describe_features(preprocessor(**settings))

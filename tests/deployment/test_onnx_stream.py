@@ -19,9 +19,9 @@ pytest.importorskip("onnxruntime")
 
 from nemo_squeezeformer.__main__ import main as commands
 from nemo_squeezeformer.deployment.onnx.tokens import pieces
-from nemo_squeezeformer.onnx_stream import decoding
-from nemo_squeezeformer.onnx_stream.__main__ import main
-from nemo_squeezeformer.onnx_stream.metadata import KEY
+from nemo_squeezeformer.deployment.onnx_stream import decoding
+from nemo_squeezeformer.deployment.onnx_stream.__main__ import main
+from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY
 from nemo_squeezeformer.deployment.token_text import text
 from tests.asr_models import asr_model, write_tokenizer
 from tests.nemo_streams import streamed_texts

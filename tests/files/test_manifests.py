@@ -148,7 +148,8 @@ def test_files_that_cannot_be_used_are_reported_together(folder):
 def test_checking_needs_neither_nemo_nor_torch(folder):
     manifest = written(folder, {"audio_filepath": "wavs/one.wav", "duration": 1})
     code = (
-        f"import sys; from nemo_squeezeformer import manifests; assert len(manifests.check({str(manifest)!r})) == 1; "
+        "import sys; from nemo_squeezeformer.files import manifests; "
+        f"assert len(manifests.check({str(manifest)!r})) == 1; "
         "assert not {'nemo', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 from nemo_squeezeformer import OriginalMelSpectrogramPreprocessor
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.core.original_mel import OriginalMelSpectrogram
-from nemo_squeezeformer.deployment.onnx import model_files as onnx_export
+from nemo_squeezeformer.deployment.onnx.description import describe_features
 from nemo_squeezeformer.deployment.onnx_stream import original_features
 from tests.asr_models import asr_model
 
@@ -114,7 +114,7 @@ def test_streams_are_refused_and_whole_utterances_exported(saved, recordings, tm
 
 def test_features_by_numpy_are_those_of_torch(monkeypatch):
     preprocessor = OriginalMelSpectrogramPreprocessor()
-    settings = onnx_export.features(preprocessor)
+    settings = describe_features(preprocessor)
     monkeypatch.setattr(original_features, "PIECE", 20)
     for n in (1, 100, 159, 160, 257, 4000, 16_159):
         expected, frames = preprocessor(input_signal=torch.from_numpy(sound(n))[None], length=torch.tensor([n]))

@@ -58,6 +58,11 @@ VERSION = 1
 ORIGINAL = "original"  # of ``normalize``
 
 
+def transducer_files(path: Path) -> tuple[Path, Path]:
+    """The encoder and, in one graph, decoder and joint network of a transducer that is exported to ``path``."""
+    return path.with_name(f"encoder-{path.name}"), path.with_name(f"decoder_joint-{path.name}")  # NeMo's names
+
+
 def parse(properties: dict[str, str], path: str | Path) -> dict[str, Any]:
     """The description among the metadata ``properties`` of the model at ``path``.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from nemo_squeezeformer.deployment.onnx_stream.metadata import ORIGINAL, parse
+from nemo_squeezeformer.deployment.onnx_stream.metadata import ORIGINAL, parse, transducer_files
 from nemo_squeezeformer.errors import UserError
 
 Caches = dict[str, np.ndarray]
@@ -46,7 +46,7 @@ class Encoder:
 
     def __init__(self, path: str | Path):
         path = Path(path)
-        beside = path.with_name(f"encoder-{path.name}")  # NeMo's name for that part of a transducer
+        beside, _ = transducer_files(path)
         self.path = beside if beside.is_file() and not path.is_file() else path
         self.session = open_session(self.path)
         self.metadata = parse(self.session.get_modelmeta().custom_metadata_map, self.path)

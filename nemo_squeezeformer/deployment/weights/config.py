@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from nemo_squeezeformer.core.original_mel import OriginalMelSpectrogram
-from nemo_squeezeformer.deployment.onnx import tokens as onnx_tokens
+from nemo_squeezeformer.deployment.onnx.tokens import characters, pieces
 from nemo_squeezeformer.deployment.weights.loading import ENCODER_ARGUMENTS
 from nemo_squeezeformer.errors import UserError
 
@@ -68,7 +68,7 @@ def ctc_tokens(model: Any, head: Any) -> dict[str, Any]:
     """
     tokenizer = getattr(model, "tokenizer", None)
     try:
-        found = onnx_tokens.pieces(tokenizer) if tokenizer else onnx_tokens.characters(model, transducer=False)
+        found = pieces(tokenizer) if tokenizer else characters(model, transducer=False)
     except UserError as error:
         raise UserError(f"{error}; save the encoder alone: save(model.encoder, folder)") from error
     blank = len(found["tokens"])

@@ -10,14 +10,15 @@ from typing import Any
 from safetensors.torch import save_model
 from torch import Tensor
 
-from nemo_squeezeformer import __version__, core
+from nemo_squeezeformer import core
 from nemo_squeezeformer.core.inference.guard import is_optimized
 from nemo_squeezeformer.deployment.weights.config import ctc_head, ctc_tokens, encoder_settings, features, with_defaults
 from nemo_squeezeformer.deployment.weights.equality import check_equal
-from nemo_squeezeformer.deployment.weights.folders import check_free, written_whole
 from nemo_squeezeformer.deployment.weights.loading import CONFIG, TOKENIZER, VERSION, WEIGHTS, adopt_types, build
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.outputs import require_folder, strangers, written_whole
 from nemo_squeezeformer.integration.register import OLD_MODULE
+from nemo_squeezeformer.version import __version__
 
 FILES = (CONFIG, WEIGHTS, TOKENIZER)
 
@@ -38,7 +39,7 @@ def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = No
             PEFT adapters, after ``optimize_for_inference``.
     """
     folder = Path(folder)
-    check_free(folder, FILES, force)
+    refuse_folder(folder, force)
     encoder: Any = model if _ours(model) else getattr(model, "encoder", None)
     if not _ours(encoder):
         raise UserError(f"the encoder of this {type(model).__name__} is {type(encoder).__name__}, and no Squeezeformer")
@@ -63,11 +64,25 @@ def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = No
     check_equal(plain.eval(), encoder, head)
 
     with written_whole(folder) as written:
+        written.mkdir()
         save_model(plain, str(written / WEIGHTS), metadata={"format": "pt"})  # which other readers ask for
         (written / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if config["ctc"] and config["ctc"]["units"] == "sentencepiece":
             (written / TOKENIZER).write_bytes(model.tokenizer.tokenizer.serialized_model_proto())
     return sorted(folder.iterdir())
+
+
+def refuse_folder(folder: Path, force: bool) -> None:
+    """Raises UserError where ``save`` cannot make ``folder`` or, with ``force``, where it has other files in it."""
+    require_folder(folder, str(folder))
+    if not folder.exists():
+        return
+    if not force:
+        raise UserError(f"{folder} exists; choose another name, or pass force=True (--force)")
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose another name for the folder")
+    if others := strangers(folder, FILES):
+        raise UserError(f"{folder} is not replaced, for {others[0]} is in it too; choose another name")
 
 
 def _ours(encoder: Any) -> bool:

@@ -1,0 +1,176 @@
+"""What a runtime must know of a model beside its graphs, in the words of ``onnx_stream.metadata``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nemo_squeezeformer.core.original_mel import LEAST_POWER, PREEMPHASIS, OriginalMelSpectrogram
+from nemo_squeezeformer.deployment.onnx.tokens import tokens_of
+from nemo_squeezeformer.deployment.onnx_stream.metadata import ORIGINAL, VERSION
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.version import __version__
+
+CACHES = {
+    "cache_last_channel": "cache_last_channel_next",
+    "cache_last_time": "cache_last_time_next",
+    "cache_last_channel_len": "cache_last_channel_next_len",
+}
+STATES = {"input_states_1": "output_states_1", "input_states_2": "output_states_2"}
+
+
+def describe_model(model: Any, transducer: bool, streaming: bool, weights: str) -> dict[str, Any]:
+    """All that the model itself tells; the names of its graphs' inputs and outputs are ``describe_graphs``'.
+
+    Args:
+        weights: ``float32`` or ``int8``.
+
+    Raises:
+        UserError: for a model that does not stream, or whose features or decoder the metadata has no words for.
+    """
+    features = describe_features(model.preprocessor)
+    if streaming and features["normalize"] == ORIGINAL:
+        raise UserError("its features are normalised over the whole utterance, which no stream has; pass --offline")
+    return {
+        "version": VERSION,
+        "model": _versions(model) | {"weights": weights},
+        "features": features,
+        "steps": describe_steps(model) if streaming else None,
+        **tokens_of(model, transducer),
+    }
+
+
+def describe_graphs(graphs: Sequence[Any], streaming: bool) -> dict[str, Any]:
+    """Inputs, outputs and caches of the encoder's graph and, where there is a second, those of the joint network's."""
+    encodings, lengths, *_ = [output.name for output in graphs[0].graph.output] + [None]
+    described: dict[str, Any] = {
+        "inputs": {"features": "audio_signal", "lengths": "length"},
+        "outputs": {"encodings": encodings, "lengths": lengths},
+        "caches": _handed_on(graphs[0], CACHES) if streaming else [],
+    }
+    if len(graphs) > 1:
+        described["transducer"] = {
+            "inputs": {"encodings": "encoder_outputs", "targets": "targets", "target_lengths": "target_length"},
+            "outputs": {"logits": "outputs"},
+            "states": _handed_on(graphs[1], STATES),
+        }
+    return described
+
+
+def describe_steps(model: Any) -> dict[str, Any]:
+    """How a stream goes through ``model``; see ``onnx_stream.metadata``.
+
+    Raises:
+        UserError: for an encoder that does not stream.
+    """
+    from nemo_squeezeformer.core.frames.margins import CENTRED
+
+    encoder = model.encoder
+    if getattr(encoder.pre_encode, "margins", None) == CENTRED:
+        raise UserError("its subsampling sees what follows a chunk; build and train the encoder with streaming=True")
+    try:
+        encoder.setup_streaming_params()
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    config, factor = encoder.streaming_cfg, encoder.subsampling_factor
+    chunk, shift, before = map(_further, (config.chunk_size, config.shift_size, config.pre_encode_cache_size))
+    frames = config.valid_out_len + config.cache_drop_size
+    return {
+        "window": before + chunk,
+        "shift": shift,
+        "before_start": factor * config.drop_extra_pre_encoded,
+        "frames": config.valid_out_len,
+        "subsampling_factor": factor,
+        "latency_ms": 1000 * frames * factor * model.preprocessor.featurizer.hop_length / model.cfg.sample_rate,
+        "nemo": {
+            "chunk_size": config.chunk_size,
+            "shift_size": config.shift_size,
+            "pre_encode_cache_size": config.pre_encode_cache_size,
+            "drop_extra_pre_encoded": config.drop_extra_pre_encoded,
+            "valid_out_len": config.valid_out_len,
+            "cache_drop_size": config.cache_drop_size,
+        },
+    }
+
+
+def describe_features(preprocessor: Any) -> dict[str, Any]:
+    """How samples become features; see ``onnx_stream.metadata``.
+
+    Raises:
+        UserError: for a preprocessor that is another, or has a setting that the metadata has no words for.
+    """
+    import torch
+
+    f: Any = getattr(preprocessor, "featurizer", None)
+    if isinstance(f, OriginalMelSpectrogram):
+        return {
+            "sample_rate": f.sample_rate,
+            "hop": f.hop_length,
+            "n_fft": f.n_fft,
+            "window": f.window.tolist(),
+            "preemphasis": PREEMPHASIS,
+            "magnitude_power": 2.0,
+            "filterbank": [_nonzero(row.tolist()) for row in f.filterbank],
+            "log": "clamp",
+            "log_guard": LEAST_POWER,
+            "normalize": ORIGINAL,
+        }
+    if type(f).__name__ != "FilterbankFeatures":
+        raise UserError(f"{type(preprocessor).__name__} is not NeMo's AudioToMelSpectrogramPreprocessor")
+    for name, off in (("exact_pad", False), ("frame_splicing", 1)):
+        if getattr(f, name) != off:
+            raise UserError(f"preprocessor.{name}={getattr(f, name)} has no place in the metadata; set it to {off}")
+    window = torch.ones(f.win_length) if f.window is None else f.window
+    normalized = f.normalize in ("per_feature", "all_features") or hasattr(f.normalize, "keys")
+    return {
+        "sample_rate": f.sample_rate,
+        "hop": f.hop_length,
+        "n_fft": f.n_fft,
+        "window": window.float().tolist(),
+        "preemphasis": f.preemph,
+        "magnitude_power": f.mag_power,
+        "filterbank": [_nonzero(row.tolist()) for row in f.fb[0].float()],
+        "log": f.log_zero_guard_type if f.log else None,
+        "log_guard": float(f.log_zero_guard_value_fn(torch.zeros(1))),
+        "normalize": (f.normalize if isinstance(f.normalize, str) else dict(f.normalize)) if normalized else None,
+    }
+
+
+def _nonzero(weights: Sequence[float]) -> list[Any]:
+    """[where they begin, the weights between zeros]"""
+    inside = [i for i, weight in enumerate(weights) if weight]
+    return [inside[0], list(weights[inside[0] : inside[-1] + 1])] if inside else [0, []]
+
+
+def _further(size: Any) -> int:
+    """Of a size of the first chunk and of further ones, the latter."""
+    return size[1] if isinstance(size, (list, tuple)) else size
+
+
+def _versions(model: Any) -> dict[str, Any]:
+    import nemo
+
+    return {
+        "class": type(model).__name__,
+        "att_context_size": list(model.encoder.att_context_size),
+        "subsampling_factor": model.encoder.subsampling_factor,
+        "nemo_squeezeformer": __version__,
+        "nemo": nemo.__version__,
+    }
+
+
+def _handed_on(graph: Any, names: dict[str, str]) -> list[dict[str, Any]]:
+    """The inputs of ``graph`` that are outputs of the step before, as the metadata describes them."""
+    import onnx
+
+    inputs = {value.name: value.type.tensor_type for value in graph.graph.input}
+    return [
+        {
+            "input": name,
+            "output": output,
+            "shape": ["batch" if size.dim_param else size.dim_value for size in inputs[name].shape.dim],
+            "dtype": onnx.helper.tensor_dtype_to_np_dtype(inputs[name].elem_type).name,
+            "initial": 0,
+        }
+        for name, output in names.items()
+    ]
