@@ -50,9 +50,9 @@ def restore(name: str, device: Any, verbose: bool = False) -> Any:
 
 def optimize(model: Any) -> None:
     """Has features of long audio made in pieces, and an encoder of ours without adapters optimised for inference."""
-    from nemo_squeezeformer.transcription.long_features import in_pieces
+    from nemo_squeezeformer.integration.piecewise_preprocessor import in_pieces
 
-    in_pieces(model.preprocessor)
+    model.preprocessor = in_pieces(model.preprocessor)
     encoder: Any = getattr(model, "encoder", None)
     if hasattr(encoder, "optimize_for_inference") and not adapted(encoder):
         encoder.optimize_for_inference()

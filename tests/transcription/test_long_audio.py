@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from nemo.collections.asr.parts.preprocessing.features import FilterbankFeatures
 from nemo_squeezeformer.commands import transcribe
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
-from nemo_squeezeformer.transcription import long_audio, long_features
+from nemo_squeezeformer.integration import piecewise_preprocessor
+from nemo_squeezeformer.transcription import long_audio
 from tests.asr_models import asr_model
 from tests.models import features
 
@@ -156,11 +158,11 @@ def test_a_model_with_chunks_keeps_them():
 @pytest.mark.parametrize("settings", [{}, {"normalize": "NA", "pad_to": 16}, {"normalize": "all_features"}])
 @pytest.mark.parametrize("samples", [32_000, 32_077, 32_159])
 def test_features_in_pieces_are_those_of_the_whole(samples, settings, monkeypatch):
-    monkeypatch.setattr(long_features, "FRAMES", 50)
+    monkeypatch.setattr(piecewise_preprocessor, "FRAMES", 50)
     whole, pieces = (AudioToMelSpectrogramPreprocessor(**{"pad_to": 0, **settings}).eval() for _ in range(2))
     made, compute = [], FilterbankFeatures.forward
     monkeypatch.setattr(FilterbankFeatures, "forward", lambda *args: (made.append(args[1].size(1)), compute(*args))[1])
-    long_features.in_pieces(pieces)
+    pieces = piecewise_preprocessor.in_pieces(pieces)
     audio = torch.randn(3, samples, generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([samples, samples - 4000, 1234])
     (output, shorter), (expected, same) = (
@@ -169,6 +171,28 @@ def test_features_in_pieces_are_those_of_the_whole(samples, settings, monkeypatc
     assert_close(output, expected, atol=1e-5, rtol=0)
     assert_close(shorter, same)
     assert len(made) > 3 and max(made[:-1]) < samples / 2
+
+
+def test_a_preprocessor_in_pieces_leaves_the_whole_one_and_its_settings_alone(monkeypatch):
+    monkeypatch.setattr(piecewise_preprocessor, "FRAMES", 50)
+    whole = AudioToMelSpectrogramPreprocessor(normalize="per_feature", pad_to=16).eval()
+    pieces = piecewise_preprocessor.in_pieces(whole)
+    assert pieces is not whole and pieces.featurizer is whole.featurizer
+    assert pieces.state_dict().keys() == whole.state_dict().keys() and not pieces.training
+    given = {"input_signal": torch.randn(1, 32_000), "length": torch.tensor([32_000])}
+    before = whole(**given)[0]
+    with ThreadPool(4) as pool:
+        threads = pool.map(lambda _: pieces(**given)[0], range(8))
+    for features in [*threads, whole(**given)[0]]:
+        assert_close(features, before, atol=1e-5, rtol=0)
+    whole.featurizer.pad_to = 0  # as NeMo's transcribe() does to the model's featurizer
+    assert_close(pieces(**given)[0], whole(**given)[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{"exact_pad": True}, {"frame_splicing": 2}, {"window_stride": 0.002}])
+def test_features_that_no_pieces_give_stay_as_they_are(settings):
+    preprocessor = AudioToMelSpectrogramPreprocessor(**settings)
+    assert piecewise_preprocessor.in_pieces(preprocessor) is preprocessor
 
 
 def recording(seconds: float) -> Utterance:
