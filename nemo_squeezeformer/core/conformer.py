@@ -31,26 +31,32 @@ class ConformerLayer(nn.Module):
         dropout: float = 0.0,
         adaptive_scale: bool = True,
         use_bias: bool = True,
+        eps: float = 1e-5,
     ):
         super().__init__()
-        self.norm_feed_forward1 = nn.LayerNorm(d_model)
+        self.norm_feed_forward1 = nn.LayerNorm(d_model, eps)
         self.feed_forward1 = FeedForward(d_model, d_ff, dropout, use_bias)
 
-        self.norm_self_att = nn.LayerNorm(d_model)
+        self.norm_self_att = nn.LayerNorm(d_model, eps)
         self.self_attn = self_attn
 
-        self.norm_conv = nn.LayerNorm(d_model)
+        self.norm_conv = nn.LayerNorm(d_model, eps)
         self.conv = conv
 
-        self.norm_feed_forward2 = nn.LayerNorm(d_model)
+        self.norm_feed_forward2 = nn.LayerNorm(d_model, eps)
         self.feed_forward2 = FeedForward(d_model, d_ff, dropout, use_bias)
-        self.norm_out = nn.LayerNorm(d_model)
+        self.norm_out = nn.LayerNorm(d_model, eps)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
         """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
         x = x + 0.5 * self.dropout(self.feed_forward1(self.norm_feed_forward1(x)))
         x = x + self.dropout(self.self_attn(self.norm_self_att(x), frames, positions, state))
+        x = self.adapt("attention", x, frames, positions)
         x = x + self.dropout(self.conv(self.norm_conv(x), frames, state))
         x = x + 0.5 * self.dropout(self.feed_forward2(self.norm_feed_forward2(x)))
-        return self.norm_out(x)
+        return self.adapt("layer", self.norm_out(x), frames, positions)
+
+    def adapt(self, after: str, x: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
+        """x: (B, T, D) -> (B, T, D), here x itself: the place for adapters, after ``attention`` and ``layer``."""
+        return x

@@ -8,17 +8,14 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import glu, linear, pad, silu
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.functional import glu, pad, silu
 
-from .cpu.convolution import swish_depthwise, swish_pointwise
-from .cpu.depthwise import depthwise
-from .dispatch.conditions import as_written, trains
-from .dispatch.graphs import in_graph
+from .dispatch import dispatched, plain_module
 from .feed_forward import init_uniform
 from .frames.context import ContextSettings
 from .frames.masks import Frames, overlapping
 from .frames.state import LayerState, with_left_context
+from .operations import depthwise, normalized, pointwise
 
 
 class ConvolutionModule(nn.Module):
@@ -37,26 +34,24 @@ class ConvolutionModule(nn.Module):
         context: str | Sequence[int] | None = None,
         use_bias: bool = True,
         gated: bool = False,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
     ):
         super().__init__()
         inner = d_model if gated else 2 * d_model
         self.activation: Callable[[Tensor], Tensor] = partial(glu, dim=-1) if gated else silu
-        self.swish = not (gated or self.chunked)  # nothing else between the pointwise convolutions and the depthwise
         self.left, self.right = conv_context(kernel_size, context)
         self.pointwise_conv1 = nn.Conv1d(d_model, 2 * d_model, kernel_size=1, bias=use_bias)
         self.depthwise_conv = nn.Conv1d(inner, inner, kernel_size, groups=inner, bias=use_bias)
-        self.batch_norm = conv_norm(norm, inner)  # NeMo's name, whichever norm it is
+        self.batch_norm = conv_norm(norm, inner, eps, momentum)  # NeMo's name, whichever norm it is
         self.pointwise_conv2 = nn.Conv1d(inner, d_model, kernel_size=1, bias=use_bias)
         init_uniform(self.pointwise_conv1, fan_in=d_model)
         init_uniform(self.depthwise_conv, fan_in=kernel_size)
         init_uniform(self.pointwise_conv2, fan_in=d_model)
 
+    @dispatched
     def forward(self, x: Tensor, frames: Frames, state: LayerState | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
-        if self.swish and state is None and trains(x, self.depthwise_conv, self.pointwise_conv2):
-            x = pointwise(self.pointwise_conv1, x)
-            x = swish_depthwise(self.depthwise_conv, x, frames.padding, self.left, self.right)
-            return swish_pointwise(self.pointwise_conv2, normalized(self.batch_norm, x))
         x = self.activation(pointwise(self.pointwise_conv1, x))  # (B, T, 2D), or where it is gated (B, T, D)
         if frames.padded:
             x = x.masked_fill(frames.padding[..., None], 0.0)  # or padding leaks into valid frames
@@ -108,6 +103,7 @@ class InstanceNorm(nn.Module):
         return (x - mean) * torch.rsqrt(variance + 1e-5)
 
 
+@plain_module
 class FusedBatchNorm(nn.Module):
     """What a BatchNorm is in inference, as a trainable affine map: for fine-tuning with its statistics frozen."""
 
@@ -118,28 +114,6 @@ class FusedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight[:, None] + self.bias[:, None]
-
-
-def pointwise(conv: nn.Module, x: Tensor) -> Tensor:
-    """(B, T, C) -> (B, T, D) by a convolution of kernel 1: a matrix product, which keeps frames together in memory.
-
-    A layer that is more than its weights must do it itself.
-    """
-    if type(conv) is nn.Conv1d and as_written(conv):
-        return linear(x, conv.weight[..., 0], conv.bias)
-    return conv(x.transpose(1, 2)).transpose(1, 2)
-
-
-def normalized(norm: nn.Module, x: Tensor) -> Tensor:
-    """(B, T, C) by a norm over (B, C, T); to a batch norm in evaluation all frames are alike, and a batch of them.
-
-    In training a batch norm is slow over what is not contiguous, and sums a batch of frames in one low-precision total.
-    """
-    if not isinstance(norm, _BatchNorm) or in_graph():
-        return norm(x.transpose(1, 2)).transpose(1, 2)
-    if norm.training or x.device.type != "cpu":
-        return norm(x.transpose(1, 2).contiguous()).transpose(1, 2)
-    return norm(x.reshape(-1, x.size(2))).view(x.shape)
 
 
 def conv_context(kernel_size: int, context: str | Sequence[int] | None) -> tuple[int, int]:
@@ -180,21 +154,23 @@ def build_convolution(style: str, contexts: ContextSettings) -> type[Convolution
     return ChunkedConvolutionModule
 
 
-def conv_norm(name: str, channels: int) -> nn.Module:
-    """The norm called ``name`` over (B, ``channels``, T)."""
+def conv_norm(name: str, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
+    """The norm called ``name`` over (B, ``channels``, T); ``eps`` of batch and layer norms, ``momentum`` of the former.
+
+    Raises:
+        ValueError: for a name that there is none of.
+    """
     group = re.fullmatch(r"group_norm(\d+)", name)
     if group and int(group[1]) and channels % int(group[1]) == 0:
         return nn.GroupNorm(int(group[1]), channels)
-    if name in NORMS:
-        return NORMS[name](channels)
+    norms: dict[str, Callable[[], nn.Module]] = {
+        "batch_norm": lambda: nn.BatchNorm1d(channels, eps, momentum),
+        "layer_norm": lambda: ChannelLayerNorm(channels, eps),
+        "instance_norm": InstanceNorm,
+        "fused_batch_norm": lambda: FusedBatchNorm(channels),
+    }
+    if name in norms:
+        return norms[name]()
     raise ValueError(
-        f"conv_norm_type={name!r}: expected one of {', '.join(NORMS)}, or group_normN where N divides {channels}"
+        f"conv_norm_type={name!r}: expected one of {', '.join(norms)}, or group_normN where N divides {channels}"
     )
-
-
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch_norm": nn.BatchNorm1d,
-    "layer_norm": ChannelLayerNorm,
-    "instance_norm": lambda channels: InstanceNorm(),
-    "fused_batch_norm": FusedBatchNorm,
-}

@@ -11,21 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from .attention.positions import build_positions
-from .attention.settings import AttentionSettings
+from .attention.selection import AttentionSettings
 from .conformer import ConformerLayer
 from .convolution import build_convolution
+from .dispatch import dispatched
 from .dropout import Dropout
 from .frames.context import ContextSettings, streamed
 from .frames.initial_state import initial_state
+from .frames.margins import CAUSAL, STREAMED
 from .frames.masks import Frames
+from .frames.spans import Span, build_spans
 from .frames.state import BEGUN, EncoderState
-from .inference.optimize import optimize
 from .layer import SqueezeformerLayer
 from .layer_call import layer_call
 from .mf_cf import GatedMFCFLayer, MFCFLayer
 from .stochastic_depth import drop_layer, drop_probabilities
-from .subsampling import CAUSAL, STREAMED, build_subsampling, conv_chunks
-from .temporal_unet import Span, TimeReduction, build_spans, refuse_reduction, upsample
+from .subsampling import build_subsampling
+from .temporal_unet import TimeReduction, refuse_reduction, upsample
 from .variant import choose_variant
 
 Self = TypeVar("Self", bound="SqueezeformerEncoder")
@@ -199,7 +201,7 @@ class SqueezeformerEncoder(nn.Module):
         self.attention = AttentionSettings(
             self_attention_model, d_model, n_heads, dropout_att, untie_biases, use_bias, attention, backends, tokens
         )
-        self.attention.check(self.contexts, self.contexts.sizes)
+        self.attention.refuse_contexts(self.contexts, self.contexts.sizes)
         if block not in self.blocks:
             raise ValueError(f"block={block!r}: expected one of {', '.join(map(repr, self.blocks))}")
         self.call_layer = layer_call(gradient_checkpointing, compile)
@@ -212,12 +214,13 @@ class SqueezeformerEncoder(nn.Module):
         channels = d_model if subsampling_conv_channels == -1 else subsampling_conv_channels
         margins = STREAMED if streaming else CAUSAL if causal_downsampling else self.variant.margins
         self.pre_encode = build_subsampling(subsampling, feat_in, d_model, subsampling_factor, channels, margins)
-        self.pre_encode.batch_chunks = conv_chunks(subsampling_conv_chunking_factor)
+        self.pre_encode.split_batch(subsampling_conv_chunking_factor)
         self.dropout_emb = dropout_emb
         self.pos_enc, self.time_reduce_pos_enc = build_positions(self_attention_model, dropout_emb)
         self.dropout = Dropout(dropout if dropout_pre_encoder is None else dropout_pre_encoder)
         layer = self.blocks[block]
-        self.pre_ln = nn.Identity() if layer.pre_norm else nn.LayerNorm(d_model)
+        eps, momentum = self.variant.eps, self.variant.momentum
+        self.pre_ln = nn.Identity() if layer.pre_norm else nn.LayerNorm(d_model, eps)
 
         convolution = build_convolution(conv_context_style, self.contexts)
         self.layers = nn.ModuleList(
@@ -225,10 +228,13 @@ class SqueezeformerEncoder(nn.Module):
                 d_model,
                 d_ff=ff_expansion_factor * d_model,
                 self_attn=self_attn,
-                conv=convolution(d_model, conv_kernel_size, conv_norm_type, conv_context_size, use_bias, layer.gated),
+                conv=convolution(
+                    d_model, conv_kernel_size, conv_norm_type, conv_context_size, use_bias, layer.gated, eps, momentum
+                ),
                 dropout=dropout,
                 adaptive_scale=adaptive_scale,
                 use_bias=use_bias,
+                eps=eps,
             )
             for self_attn in self.attention.build(n_layers)
         )
@@ -237,7 +243,6 @@ class SqueezeformerEncoder(nn.Module):
             setattr(self, f"time_reduce_layer{branch.suffix}", TimeReduction(d_model, self.variant.reduction_left))
             setattr(self, f"time_recovery_layer{branch.suffix}", nn.Linear(d_model, d_model))
         self.out_proj = nn.Linear(d_model, self.feat_out) if self.feat_out != d_model else None
-        self.variant.settle(self)
 
     def forward(
         self, features: Tensor, lengths: Tensor | None = None, state: EncoderState | None = None
@@ -335,7 +340,7 @@ class SqueezeformerEncoder(nn.Module):
         """
         if att_context_size is not None:
             self.contexts.check(att_context_size)
-            self.attention.check(self.contexts, [att_context_size])
+            self.attention.refuse_contexts(self.contexts, [att_context_size])
             self.contexts.default = list(att_context_size)
 
     def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
@@ -347,6 +352,7 @@ class SqueezeformerEncoder(nn.Module):
             return None
         return (n_layers - 1) // 2
 
+    @dispatched
     def optimize_for_inference(self: Self) -> Self:
         """This encoder itself, from now on for inference alone: faster, equal within rounding, and no checkpoint's.
 
@@ -356,7 +362,7 @@ class SqueezeformerEncoder(nn.Module):
         To copy, move, trace, export and stream works as ever; of another memory, so begin streams anew. It trains no
         more, and ``state_dict`` and ``load_state_dict`` raise RuntimeError: restore the model again for what it was.
         """
-        return optimize(self)
+        return self.eval().requires_grad_(False)
 
     def init_state(self, batch: int) -> EncoderState:
         """The state before the first chunk of ``batch`` streams; ValueError if these settings cannot stream."""

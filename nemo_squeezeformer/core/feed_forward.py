@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from .cpu.feed_forward import lean_feed_forward
-from .dispatch.conditions import trains
+from .dispatch import dispatched, plain_module
 from .dropout import Dropout
 
 
+@plain_module
 class ScaleBias(nn.Module):
     """The learned affine map that replaces the pre-LayerNorm of each module (paper, section 3.2.2).
 
@@ -45,10 +45,9 @@ class FeedForward(nn.Module):
         for linear in (self.linear1, self.linear2):
             init_uniform(linear, fan_in=linear.in_features)
 
+    @dispatched
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)"""
-        if self.dropout.rate < 1.0 and trains(x, self.linear1, self.linear2, self.dropout):
-            return lean_feed_forward(x, self.linear1, self.linear2, self.dropout.rate)
         return self.linear2(self.dropout(silu(self.linear1(x))))
 
 

@@ -27,26 +27,27 @@ class SqueezeformerLayer(nn.Module):
         dropout: float = 0.0,
         adaptive_scale: bool = True,
         use_bias: bool = True,
+        eps: float = 1e-5,
     ):
         super().__init__()
-        self.self_attn_scale = self.entrance(d_model, adaptive_scale)
+        self.self_attn_scale = self.entrance(d_model, adaptive_scale, eps)
         self.self_attn = self_attn
-        self.norm_self_att = nn.LayerNorm(d_model)
+        self.norm_self_att = nn.LayerNorm(d_model, eps)
 
-        self.feed_forward1_scale = self.entrance(d_model, adaptive_scale)
+        self.feed_forward1_scale = self.entrance(d_model, adaptive_scale, eps)
         self.feed_forward1 = FeedForward(d_model, d_ff, dropout, use_bias)
-        self.norm_feed_forward1 = nn.LayerNorm(d_model)
+        self.norm_feed_forward1 = nn.LayerNorm(d_model, eps)
 
-        self.conv_scale = self.entrance(d_model, adaptive_scale)
+        self.conv_scale = self.entrance(d_model, adaptive_scale, eps)
         self.conv = conv
-        self.norm_conv = nn.LayerNorm(d_model)
+        self.norm_conv = nn.LayerNorm(d_model, eps)
 
-        self.feed_forward2_scale = self.entrance(d_model, adaptive_scale)
+        self.feed_forward2_scale = self.entrance(d_model, adaptive_scale, eps)
         self.feed_forward2 = FeedForward(d_model, d_ff, dropout, use_bias)
-        self.norm_feed_forward2 = nn.LayerNorm(d_model)
+        self.norm_feed_forward2 = nn.LayerNorm(d_model, eps)
         self.dropout = Dropout(dropout)
 
-    def entrance(self, d_model: int, adaptive_scale: bool) -> nn.Module:
+    def entrance(self, d_model: int, adaptive_scale: bool, eps: float) -> nn.Module:
         """What each branch begins with."""
         return ScaleBias(d_model, adaptive_scale)
 
@@ -54,7 +55,15 @@ class SqueezeformerLayer(nn.Module):
         """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
         attended = self.self_attn(self.self_attn_scale(x), frames, positions, state)
         x = self.norm_self_att(x + self.dropout(attended))
-        x = self.norm_feed_forward1(x + self.dropout(self.feed_forward1(self.feed_forward1_scale(x))))
+        adapted = self.adapt("attention", x, frames, positions)
+        x = self.norm_feed_forward1(x + self.dropout(self.feed_forward1(self.feed_forward1_scale(adapted))))
         x = self.norm_conv(x + self.dropout(self.conv(self.conv_scale(x), frames, state)))
         x = self.norm_feed_forward2(x + self.dropout(self.feed_forward2(self.feed_forward2_scale(x))))
+        return self.adapt("layer", x, frames, positions)
+
+    def adapt(self, after: str, x: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
+        """x: (B, T, D) -> (B, T, D), here x itself: the place for adapters, after ``attention`` and ``layer``.
+
+        What is adapted after the attention enters the first feed-forward module, but not the residual beside it.
+        """
         return x

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from .dispatch.graphs import in_graph
+from .dispatch import in_graph
 from .frames.masks import Frames
 from .frames.state import LayerState
 
@@ -25,10 +25,10 @@ def layer_call(gradient_checkpointing: bool, compile: bool) -> Call:
     """The function to call layers by: ``call(layer, x, frames, positions, state)`` is what the layer gives."""
     if compile:
         return compiled_and_checkpointed if gradient_checkpointing else compiled
-    return checkpointed if gradient_checkpointing else plain
+    return checkpointed if gradient_checkpointing else directly
 
 
-def plain(layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None) -> Tensor:
+def directly(layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None) -> Tensor:
     return layer(x, frames, positions, state)
 
 
@@ -53,7 +53,7 @@ def compiled(layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | No
     A graph of the whole encoder has every size as an expression in the length of the features, which takes PyTorch
     minutes to simplify. Exporters and an outer ``torch.compile`` get the layer as it is.
     """
-    return _compiled(plain, layer, x, frames, positions, state)
+    return _compiled(directly, layer, x, frames, positions, state)
 
 
 def compiled_and_checkpointed(
@@ -97,3 +97,6 @@ def _statistics_as_they_are(layer: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum, batches in norms:
             norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+plain = directly  # its name in encoders that were pickled before

@@ -16,9 +16,9 @@ class MFCFLayer(SqueezeformerLayer):
 
     pre_norm = True
 
-    def entrance(self, d_model: int, adaptive_scale: bool) -> nn.Module:
+    def entrance(self, d_model: int, adaptive_scale: bool, eps: float) -> nn.Module:
         """What each branch begins with."""
-        return nn.LayerNorm(d_model)
+        return nn.LayerNorm(d_model, eps)
 
 
 class GatedMFCFLayer(MFCFLayer):

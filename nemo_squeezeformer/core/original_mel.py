@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .dispatch.graphs import in_graph
+from .dispatch import in_graph
 
 PREEMPHASIS = 0.97
 LEAST_POWER = 1e-10

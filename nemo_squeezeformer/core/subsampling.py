@@ -6,51 +6,30 @@ lets nothing that lies past a length have any influence, even if it is NaN. Some
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from .dispatch.graphs import in_graph
+from .dispatch import dispatched
 from .feed_forward import init_uniform
+from .frames.margins import CENTRED, Margins
 from .frames.state import EncoderState, with_left_context
-from .kernels.subsampling_pieces import in_pieces
-
-
-class Margins(NamedTuple):
-    """Zeros around the input of each convolution that halves: before and after, in time and over frequency.
-
-    ``endless``: zeros without end follow the features and nothing else is zeroed, so that convolutions after the first
-    see what it makes of them.
-    """
-
-    time: tuple[int, int]
-    frequency: tuple[int, int]
-    endless: bool = False
-
-    def frames(self, n: Any, stages: int = 1) -> Any:
-        """How many frames so many convolutions of kernel 3 and stride 2 make of ``n`` frames."""
-        for _ in range(stages):
-            n = n // 2 + 1 if self.endless else (n + sum(self.time) - 1) // 2
-        return n
-
-    def widths(self, n: int, stages: int) -> list[int]:
-        """``n`` feature channels, and what each of so many such convolutions makes of them."""
-        widths = [n]
-        for _ in range(stages):
-            widths.append((widths[-1] + sum(self.frequency) - 1) // 2)
-        return widths
-
-
-CENTRED = Margins(time=(1, 1), frequency=(1, 1))
-STREAMED = Margins(time=(2, 0), frequency=(1, 1))
-CAUSAL = Margins(time=(2, 1), frequency=(2, 1))  # NeMo's causal_downsampling: a frame more, of which half is padding
-ENDLESS = Margins(time=(0, 0), frequency=(0, 1), endless=True)  # the authors', who pad far: often a frame more
 
 
 class Subsampling(nn.Module):
     """What NeMo's streaming asks of a subsampling, and a stream's state where frames see nothing but their own."""
+
+    batch_parts = 1  # parts of the batch that go through convolutions in turn
+
+    def split_batch(self, factor: int) -> None:
+        """Sends the batch through convolutions in ``factor`` parts (``subsampling_conv_chunking_factor``), -1 for one.
+
+        Raises:
+            ValueError: for anything but -1, 1 or a power of 2.
+        """
+        if factor != -1 and (factor < 1 or factor & (factor - 1)):
+            raise ValueError(f"subsampling_conv_chunking_factor={factor} must be -1, 1 or a power of 2")
+        self.batch_parts = max(factor, 1)
 
     def get_sampling_frames(self) -> int | list[int]:
         """Feature frames that the first frame of a stream needs, and each further one; an int where they are alike."""
@@ -77,7 +56,6 @@ class StridingSubsampling(Subsampling):
             raise ValueError(f"subsampling_factor={factor} must be a power of 2 for convolutional subsampling")
         self.feat_in, self.channels, self.factor = feat_in, channels, factor
         self.margins = margins or CENTRED
-        self.batch_chunks = 1  # parts of the batch that go through the convolutions in turn; below 1: one, too
         self.conv = nn.ModuleList(self.convolutions(stages, channels))
         self.out = nn.Linear(channels * self.margins.widths(feat_in, stages)[-1], d_model)
 
@@ -96,7 +74,7 @@ class StridingSubsampling(Subsampling):
         """The convolutions that halve, each with the modules after it."""
         stages: list[list[nn.Module]] = []
         for module in self.conv:
-            if _halves(module):
+            if _is_strided(module):
                 stages.append([])
             stages[-1].append(module)
         return stages
@@ -112,6 +90,7 @@ class StridingSubsampling(Subsampling):
         frequency = 1 if self.margins.frequency == (1, 1) else 0  # by the convolution itself where it can
         return nn.Conv2d(inputs, outputs, self.KERNEL, stride=2, padding=(0, frequency), groups=groups)
 
+    @dispatched
     def forward(
         self, x: Tensor, lengths: Tensor, state: EncoderState | None = None, absent: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -122,22 +101,11 @@ class StridingSubsampling(Subsampling):
         ``absent`` (B,): so many of the first frames lie before a stream's start, a multiple of the factor. They are
         counted in the lengths; the convolutions see there what they see before the whole.
         """
-        if state is not None or absent is not None or in_graph():
-            return self.convolve(x, lengths, state, absent)
-        parts = min(max(self.batch_chunks, 1), x.size(0))
-        outputs = [
-            in_pieces(self, x, lengths) for x, lengths in zip(x.tensor_split(parts), lengths.tensor_split(parts))
-        ]
-        return torch.cat(outputs) if parts > 1 else outputs[0], self.halved(lengths)
-
-    def convolve(
-        self, x: Tensor, lengths: Tensor, state: EncoderState | None, absent: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
         x, valid, stage = x[:, None], lengths, 0  # (B, 1, T, F)
         if self.margins.endless:
             x = self.continued(x, lengths)
         for module in self.conv:
-            if _halves(module):
+            if _is_strided(module):
                 if absent is not None:
                     x, absent = zero_before(x, absent, dim=2), absent // 2
                 if not self.margins.endless:
@@ -176,7 +144,7 @@ class StridingSubsampling(Subsampling):
 
     def init_state(self, batch: int) -> list[Tensor]:
         """Zeros in the place of the frames before the first chunk, for each strided convolution."""
-        halving = [module for module in self.conv if isinstance(module, nn.Conv2d) and _halves(module)]
+        halving = [module for module in self.conv if isinstance(module, nn.Conv2d) and _is_strided(module)]
         return [
             module.weight.new_zeros(batch, module.in_channels, self.left, width)
             for module, width in zip(halving, self.margins.widths(self.feat_in, len(halving)))
@@ -261,17 +229,6 @@ def build_subsampling(
     return striding(feat_in, d_model, factor, channels, margins)
 
 
-def conv_chunks(factor: int) -> int:
-    """``subsampling_conv_chunking_factor``, if it is one: -1 (never in parts), 1 (as need be) or a power of 2.
-
-    Raises:
-        ValueError: for another number.
-    """
-    if factor != -1 and (factor < 1 or factor & (factor - 1)):
-        raise ValueError(f"subsampling_conv_chunking_factor={factor} must be -1, 1 or a power of 2")
-    return factor
-
-
 def zero_padding(x: Tensor, lengths: Tensor, dim: int = 1) -> Tensor:
     """``x`` with zeros past ``lengths`` (B,) along ``dim``."""
     return _with_zeros(x, torch.arange(x.size(dim), device=x.device) >= lengths[:, None], dim)
@@ -287,5 +244,5 @@ def _with_zeros(x: Tensor, frames: Tensor, dim: int) -> Tensor:
     return x.masked_fill(frames.view(frames.shape[:1] + (1,) * (dim - 1) + frames.shape[1:] + (1,)), 0.0)
 
 
-def _halves(module: nn.Module) -> bool:
+def _is_strided(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.stride == (2, 2)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
-from .subsampling import CENTRED, ENDLESS, Margins
+from .frames.margins import CENTRED, ENDLESS, Margins
 
 
 class Variant(NamedTuple):
@@ -17,14 +14,6 @@ class Variant(NamedTuple):
     reduction_left: int  # frames before its own that the time reduction sees
     eps: float  # of layer and batch norms
     momentum: float  # of batch norms, in PyTorch's sense
-
-    def settle(self, network: nn.Module) -> None:
-        """Gives the norms of ``network`` their eps and momentum."""
-        for module in network.modules():
-            if isinstance(module, (nn.LayerNorm, _BatchNorm)):
-                module.eps = self.eps
-            if isinstance(module, _BatchNorm):
-                module.momentum = self.momentum
 
 
 VARIANTS = {

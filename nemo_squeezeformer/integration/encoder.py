@@ -28,7 +28,6 @@ from nemo_squeezeformer.core.frames.context import ContextSettings
 from nemo_squeezeformer.core.frames.masks import Frames
 from nemo_squeezeformer.core.frames.state import EncoderState
 from nemo_squeezeformer.core.inference import refuse
-from nemo_squeezeformer.core.subsampling import conv_chunks
 from nemo_squeezeformer.integration.exportable import Exported
 from nemo_squeezeformer.integration.layer import ConformerLayer, GatedMFCFLayer, MFCFLayer, SqueezeformerLayer
 from nemo_squeezeformer.integration.streaming import Streaming, all_or_none
@@ -244,7 +243,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         attention, contexts = replace(self.attention, self_attention_model=model, **form), self.contexts
         if att_context_size is not None:
             contexts = ContextSettings(att_context_size, None, contexts.style, contexts.chunks, contexts.factor)
-        attention.check(contexts, [*contexts.sizes, contexts.default])
+        attention.refuse_contexts(contexts, [*contexts.sizes, contexts.default])
         self.attention, self.contexts = attention, contexts
         for layer, new in zip(self.layers, attention.build(len(self.layers))):
             old = layer.self_attn.linear_q.weight
@@ -268,4 +267,4 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         Raises:
             ValueError: for anything but -1, 1 or a power of 2.
         """
-        self.pre_encode.batch_chunks = conv_chunks(subsampling_conv_chunking_factor)
+        self.pre_encode.split_batch(subsampling_conv_chunking_factor)

@@ -11,7 +11,7 @@ from nemo.core.neural_types import ChannelType, NeuralType
 from torch import Tensor
 
 from nemo_squeezeformer import core
-from nemo_squeezeformer.core.layer_call import plain
+from nemo_squeezeformer.core.dispatch import recording_graph
 
 CACHE = NeuralType(("B", "D", "D", "D"), ChannelType(), optional=True)  # the batch alone varies
 
@@ -26,7 +26,6 @@ class Exported(Exportable):
 
     feat_in: int
     layers: Any
-    call_layer: Any
 
     @property
     def input_types_for_export(self) -> dict[str, NeuralType]:
@@ -61,9 +60,8 @@ class Exported(Exportable):
         cache_last_time: Tensor | None = None,
         cache_last_channel_len: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """``forward`` for NeMo's exporters, which call it by position, with layers that are not compiled."""
-        call, self.call_layer = self.call_layer, plain
-        try:
+        """``forward`` for NeMo's exporters, which call it by position: as it is in a graph, run or recorded."""
+        with recording_graph():
             if cache_last_channel is None:
                 return core.SqueezeformerEncoder.forward(self, audio_signal, length)
             assert cache_last_time is not None and cache_last_channel_len is not None
@@ -72,8 +70,6 @@ class Exported(Exportable):
             outputs = self.stream(x, lengths, caches, before_chunk=True)
             x, lengths, channel, time, cached = self.streaming_post_process(outputs, keep_all_outputs=False)
             return x, lengths, channel.transpose(0, 1), time.transpose(0, 1), cached
-        finally:
-            self.call_layer = call
 
     def input_example(self, max_batch: int = 1, max_dim: int = 256) -> tuple[Tensor, ...]:
         """Random features (max_batch, F, max_dim), the first full-length, the others shorter by one frame each.

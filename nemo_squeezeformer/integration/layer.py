@@ -9,27 +9,29 @@ from torch import Tensor
 
 from nemo_squeezeformer.core.conformer import ConformerLayer as CoreConformerLayer
 from nemo_squeezeformer.core.frames.masks import Frames
-from nemo_squeezeformer.core.frames.state import LayerState
 from nemo_squeezeformer.core.layer import SqueezeformerLayer as CoreSqueezeformerLayer
+from nemo_squeezeformer.core.mf_cf import GatedMFCFLayer as CoreGatedMFCFLayer
 from nemo_squeezeformer.core.mf_cf import MFCFLayer as CoreMFCFLayer
 
 
 class Adapted(AttentionAdapterModuleMixin, AccessMixin):
     """What a layer has through NeMo: adapters, and a registry for its output where one of NeMo's models wants it."""
 
-    def adapt(self, x: Tensor, location: str, **attention: Tensor | None) -> Tensor:
-        """(B, T, D) -> (B, T, D) through the enabled adapters that belong at ``location``."""
-        return self.forward_enabled_adapters({"x": x, "loc": location, **attention})["x"]
-
-    def adapt_attention(self, x: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """(B, T, D) -> (B, T, D) through the enabled attention adapters.
+    def adapt(self, after: str, x: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
+        """x: (B, T, D) -> (B, T, D) through the enabled adapters that belong after ``attention`` or ``layer``.
 
         Raises:
-            ValueError: in a stream that remembers frames, as these adapters have no memory of theirs.
+            ValueError: for attention adapters in a stream that remembers frames, as they have no memory of theirs.
         """
+        if not self.is_adapter_available():
+            return x
+        if after == "layer":
+            return self.forward_enabled_adapters({"x": x, "loc": "post"})["x"]
         if frames.past:
             self.refuse_attention_adapters()
-        return self.adapt(x, "mha", att_mask=frames.blocked, pos_emb=None if positions is None else positions[None])
+        pos_emb = None if positions is None else positions[None]
+        given = {"x": x, "loc": "mha", "att_mask": frames.blocked, "pos_emb": pos_emb}
+        return self.forward_enabled_adapters(given)["x"]
 
     def refuse_attention_adapters(self) -> None:
         """Raises ValueError where one is enabled; linear adapters see one frame at a time."""
@@ -54,49 +56,22 @@ class SqueezeformerLayer(CoreSqueezeformerLayer, Adapted):
     enters both; Squeezeformer adapters that exist were trained this way, and keep working.
     """
 
-    def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
-        """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
-        if self.is_adapter_available():
-            return self.forward_with_adapters(x, frames, positions, state)
-        return super().forward(x, frames, positions, state)
-
-    def forward_with_adapters(
-        self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None
-    ) -> Tensor:
-        attended = self.self_attn(self.self_attn_scale(x), frames, positions, state)
-        x = self.norm_self_att(x + self.dropout(attended))
-        adapted = self.adapt_attention(x, frames, positions)
-        x = self.norm_feed_forward1(x + self.dropout(self.feed_forward1(self.feed_forward1_scale(adapted))))
-        x = self.norm_conv(x + self.dropout(self.conv(self.conv_scale(x), frames, state)))
-        x = self.norm_feed_forward2(x + self.dropout(self.feed_forward2(self.feed_forward2_scale(x))))
-        return self.adapt(x, "post")
+    adapt = Adapted.adapt
 
 
-class MFCFLayer(SqueezeformerLayer, CoreMFCFLayer):
+class MFCFLayer(CoreMFCFLayer, Adapted):
     """The core's, with adapters where SqueezeformerLayer has them."""
 
+    adapt = Adapted.adapt
 
-class GatedMFCFLayer(MFCFLayer):
+
+class GatedMFCFLayer(CoreGatedMFCFLayer, Adapted):
     """The core's, with adapters where SqueezeformerLayer has them."""
 
-    gated = True
+    adapt = Adapted.adapt
 
 
 class ConformerLayer(CoreConformerLayer, Adapted):
     """The core's Conformer layer, with adapters where NeMo's ConformerLayer has them."""
 
-    def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
-        """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
-        if self.is_adapter_available():
-            return self.forward_with_adapters(x, frames, positions, state)
-        return super().forward(x, frames, positions, state)
-
-    def forward_with_adapters(
-        self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None
-    ) -> Tensor:
-        x = x + 0.5 * self.dropout(self.feed_forward1(self.norm_feed_forward1(x)))
-        x = x + self.dropout(self.self_attn(self.norm_self_att(x), frames, positions, state))
-        x = self.adapt_attention(x, frames, positions)
-        x = x + self.dropout(self.conv(self.norm_conv(x), frames, state))
-        x = x + 0.5 * self.dropout(self.feed_forward2(self.norm_feed_forward2(x)))
-        return self.adapt(self.norm_out(x), "post")
+    adapt = Adapted.adapt

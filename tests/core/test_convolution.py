@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from nemo_squeezeformer.core.convolution import ChunkedConvolutionModule, ConvolutionModule, normalized, pointwise
-from nemo_squeezeformer.core.cpu.depthwise import depthwise
+from nemo_squeezeformer.core.convolution import ChunkedConvolutionModule, ConvolutionModule
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
+from nemo_squeezeformer.core.operations import depthwise, normalized, pointwise
 from tests.models import enliven, small_encoder
 
 

@@ -8,9 +8,11 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nemo_squeezeformer.core.dispatch import only_equations
+from nemo_squeezeformer.core.frames.margins import CAUSAL, CENTRED, ENDLESS, STREAMED
 from nemo_squeezeformer.core.kernels import subsampling_pieces
 from nemo_squeezeformer.core.kernels.subsampling_pieces import in_steps, projection
-from nemo_squeezeformer.core.subsampling import CAUSAL, CENTRED, ENDLESS, STREAMED, build_subsampling
+from nemo_squeezeformer.core.subsampling import build_subsampling
 from tests.models import enliven, features, small_encoder, valid
 
 
@@ -40,7 +42,8 @@ def test_pieces_of_time_equal_the_whole_with_their_gradients(kind, factor, margi
         lengths = torch.tensor([t, max(1, t // 2), max(1, t - 3)])
         x = features(3, t, 13).transpose(1, 2)
         x = x.masked_fill(torch.arange(t)[:, None] >= lengths[:, None, None], float("nan")).requires_grad_()
-        expected, shorter = net.convolve(x, lengths, None)
+        with only_equations():
+            expected, shorter = net(x, lengths)
         output, output_lengths = net(x, lengths)
         wanted = gradients(expected, x, *net.parameters())
         given = net.continued(x, lengths) if margins.endless else x
@@ -74,8 +77,8 @@ def test_no_tensor_holds_the_whole_after_the_first_convolution():
     net = build_subsampling("dw_striding", 20, 16, 4, 32)
     t = 20 * subsampling_pieces.FRAMES * torch.get_num_threads()
     x, lengths = torch.randn(1, t, 20), torch.tensor([t])
-    with torch.inference_mode(), Largest() as whole:
-        net.convolve(x, lengths, None)
+    with torch.inference_mode(), Largest() as whole, only_equations():
+        net(x, lengths)
     with torch.inference_mode(), Largest() as pieces:
         net(x, lengths)
     assert whole.elements >= t // 2 * 10 * 32
@@ -96,7 +99,8 @@ def test_training_keeps_of_the_convolutions_only_what_they_end_in():
         return sum(sizes)
 
     assert kept(lambda: net(x, lengths)[0]) <= x.numel() + 2 * 63 * 5 * 32 + net.out.weight.numel()
-    assert kept(lambda: net.convolve(x, lengths, None)[0]) > 2 * 125 * 10 * 32
+    with only_equations():
+        assert kept(lambda: net(x, lengths)[0]) > 2 * 125 * 10 * 32
 
 
 def test_layers_that_are_more_than_their_weights_compute_themselves_in_pieces():
@@ -105,7 +109,8 @@ def test_layers_that_are_more_than_their_weights_compute_themselves_in_pieces():
     before, _ = net(x, lengths)
     for module in (net.conv[3], net.out):
         module.register_forward_hook(lambda module, args, output: output + 1.0)
-    expected, _ = net.convolve(x, lengths, None)
+    with only_equations():
+        expected, _ = net(x, lengths)
     assert_close(net(x, lengths)[0], expected, atol=1e-5, rtol=0)
     assert (before - expected).abs().max() > 0.5
 

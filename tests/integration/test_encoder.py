@@ -150,7 +150,7 @@ def test_subsampling_in_parts_of_a_batch_is_a_setting_of_the_model():
     model = ctc_model()
     before = log_probabilities(model)
     model.change_subsampling_conv_chunking_factor(2)
-    assert model.encoder.pre_encode.batch_chunks == 2
+    assert model.encoder.pre_encode.batch_parts == 2
     assert_close(log_probabilities(model), before, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="subsampling_conv_chunking_factor=3"):
         model.change_subsampling_conv_chunking_factor(3)

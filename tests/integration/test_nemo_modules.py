@@ -12,16 +12,18 @@ from nemo.collections.asr.parts.submodules.conformer_modules import ConformerCon
 from nemo.collections.asr.parts.submodules.subsampling import ConvSubsampling
 from torch.testing import assert_close
 
-from nemo_squeezeformer.core.attention.kernel import SDPA, PlainKernel
+from nemo_squeezeformer.core.attention.kernel import PlainKernel
 from nemo_squeezeformer.core.attention.local import LocalAttention
 from nemo_squeezeformer.core.attention.multi_head import MultiHeadAttention, RelPositionAttention
 from nemo_squeezeformer.core.attention.positions import LocalPositions, RelativePositions
 from nemo_squeezeformer.core.convolution import ConvolutionModule
 from nemo_squeezeformer.core.feed_forward import FeedForward
 from nemo_squeezeformer.core.frames.context import Context, ContextSettings
+from nemo_squeezeformer.core.frames.margins import CAUSAL, CENTRED
 from nemo_squeezeformer.core.frames.masks import Frames
 from nemo_squeezeformer.core.kernels.query_blocks import QueryBlocks
-from nemo_squeezeformer.core.subsampling import CAUSAL, CENTRED, build_subsampling
+from nemo_squeezeformer.core.kernels.sdpa import SDPA
+from nemo_squeezeformer.core.subsampling import build_subsampling
 from tests.models import enliven, features
 
 LENGTHS = torch.tensor([37, 20, 1])

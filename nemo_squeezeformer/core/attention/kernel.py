@@ -1,20 +1,22 @@
-"""From queries, keys and values to what the queries gather: the equation, and PyTorch's fused kernels for the same."""
+"""From queries, keys and values to what the queries gather: the equation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import pad, scaled_dot_product_attention
 
 from ..frames.masks import Frames
 from .scores import attention_weights, relative_shift
 
-MULTIPLES = {"cuda": 8}  # of which the head size must be for the fused kernels of a device; those of s and m are 49, 81
+
+class Tokens(NamedTuple):
+    """Keys that all queries see, wherever they are."""
+
+    scores: Tensor  # (B, H, T, G)
+    values: Tensor  # (B, H, G, d)
 
 
 class Operands(NamedTuple):
@@ -25,6 +27,7 @@ class Operands(NamedTuple):
     v: Tensor  # (B, H, S, d)
     position: Tensor | None = None  # (B, H, T, d)  queries as they meet positions
     p: Tensor | None = None  # (1, H, S + T - 1, d)  positions
+    tokens: Tokens | None = None  # of local attention
 
 
 class PlainKernel:
@@ -32,7 +35,7 @@ class PlainKernel:
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """(B, H, T, d)"""
-        content, k, v, position, p = operands
+        content, k, v, position, p, _ = operands
         scores = content @ k.transpose(-2, -1)
         if position is not None and p is not None:
             scores = scores + position_scores(position, p, k.size(2))
@@ -40,47 +43,11 @@ class PlainKernel:
         return dropout(attention_weights(scores, frames.blocked)) @ v
 
 
-class SDPA(PlainKernel):
-    """PyTorch's ``scaled_dot_product_attention``, with the position scores as its additive mask.
-
-    Args:
-        backends: names of ``torch.nn.attention.SDPBackend`` that it may choose from; none for all.
-
-    Raises:
-        ValueError: for a name that there is none of, or FLASH_ATTENTION alone, which takes no mask.
-    """
-
-    def __init__(self, backends: Sequence[str] | None = None):
-        names = list(SDPBackend.__members__)
-        for name in backends or ():
-            if name not in names:
-                raise ValueError(f"use_pytorch_sdpa_backends={list(backends or ())}: {name!r} is none of {names}")
-        if backends and set(backends) == {"FLASH_ATTENTION"}:
-            raise ValueError(
-                f"use_pytorch_sdpa_backends={list(backends)}: it takes no mask, which padding and positions need; "
-                "add EFFICIENT_ATTENTION or MATH"
-            )
-        self.backends = [SDPBackend.__members__[name] for name in backends or ()]
-
-    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
-        """(B, H, T, d)"""
-        content, k, v, position, p = operands
-        blocked = None if frames.blocked is None else frames.blocked[:, None]  # (B, 1, T, S)
-        bias = None
-        if position is not None and p is not None:
-            bias = position_scores(position, p, k.size(2)) / math.sqrt(content.size(-1))
-        if blocked is not None:
-            bias = content.new_zeros(blocked.shape) if bias is None else bias
-            bias = bias.masked_fill(blocked, -10000.0)
-        rate, d = dropout.p if dropout.training else 0.0, content.size(-1)
-        filling = -d % MULTIPLES.get(content.device.type, 1)
-        if filling:  # with zeros, which add nothing to the products
-            content, k, v = pad(content, (0, filling)), pad(k, (0, filling)), pad(v, (0, filling))
-        with sdpa_kernel(self.backends) if self.backends else nullcontext():
-            attended = scaled_dot_product_attention(content, k, v, bias, rate, scale=1.0 / math.sqrt(d))[..., :d]
-        return attended if blocked is None else attended.masked_fill(blocked.all(dim=-1, keepdim=True), 0.0)
-
-
 def position_scores(position: Tensor, p: Tensor, keys: int) -> Tensor:
     """(B, H, T, d), (1, H, S + T - 1, d) -> (B, H, T, S)"""
     return relative_shift(position @ p.transpose(-2, -1))[..., :keys]
+
+
+# Kernels by the names that ``attention`` gives them; ``windows`` is for local attention. ``core/kernels`` adds to them.
+# Each is made from the backends of ``use_pytorch_sdpa_backends``, which only ``sdpa`` looks at.
+KERNELS: dict[str, Callable[[tuple[str, ...] | None], PlainKernel]] = {"plain": lambda backends: PlainKernel()}

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..frames.masks import Frames
-from ..kernels.choice import ByUse
-from ..kernels.window_blocks import WindowsInTurn
-from ..kernels.windows import AllWindows, Tokens
-from .kernel import Operands
+from .kernel import KERNELS, Operands, PlainKernel, Tokens
 from .multi_head import RelPositionAttention
 
 
@@ -40,8 +37,9 @@ class LocalAttention(RelPositionAttention):
         global_tokens: int = 0,
         global_tokens_spacing: int = 1,
         global_attn_separate: bool = False,
+        kernel: PlainKernel | None = None,
     ):
-        super().__init__(d_model, n_heads, dropout, use_bias, local_kernel(), biases)
+        super().__init__(d_model, n_heads, dropout, use_bias, kernel or KERNELS["windows"](None), biases)
         if global_tokens < 0 or global_tokens_spacing < 1:
             raise ValueError(
                 f"global_tokens={global_tokens}, global_tokens_spacing={global_tokens_spacing}: "
@@ -71,8 +69,7 @@ class LocalAttention(RelPositionAttention):
         assert positions is not None
         p = self.heads(self.linear_pos(positions)[None])  # (1, H, left + right + 1, D / H)
         content, position = q + self.pos_bias_u[:, None], q + self.pos_bias_v[:, None]
-        kernel = local_kernel(Tokens(scores, v[:, :, at]))
-        seen = kernel(Operands(content, k, v, position, p), frames, self.dropout)
+        seen = self.kernel(Operands(content, k, v, position, p, Tokens(scores, v[:, :, at])), frames, self.dropout)
 
         padding = frames.padding[:, None, None]  # (B, 1, 1, T)
         scores = (global_q[:, :, at] @ global_k.transpose(-2, -1)).masked_fill(padding, -10000.0)
@@ -80,9 +77,3 @@ class LocalAttention(RelPositionAttention):
         is_token = (torch.arange(x.size(1), device=x.device)[:, None] == tokens) & ~absent[:, 0]  # (B, T, G)
         replaced = is_token.any(dim=-1)[:, None, :, None]  # (B, 1, T, 1)
         return torch.where(replaced, is_token[:, None].to(of_tokens.dtype) @ of_tokens, seen)
-
-
-def local_kernel(tokens: Tokens | None = None) -> ByUse:
-    """Windows in turn, or where that cannot be, all at once."""
-    at_once = AllWindows(tokens)
-    return ByUse(inference=WindowsInTurn(tokens), gradients=at_once, graphs=at_once)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..dispatch import dispatched
 from ..frames.masks import Frames
 from ..frames.state import LayerState, with_left_context
-from ..kernels.absorbed import absorbed_attention, absorbs
 from .kernel import Operands, PlainKernel
 
 
@@ -48,11 +48,13 @@ class MultiHeadAttention(nn.Module):
         attended = self.attended(x, context, frames, positions)  # (B, H, T, D / H)
         return self.linear_out(attended.transpose(1, 2).flatten(2))
 
+    @dispatched
     def attended(self, x: Tensor, context: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
         """x: (B, T, D), context: (B, S, D) -> (B, H, T, D / H)"""
         q, k, v = self.projected(x, context)
         return self.attend(q, k, v, frames, positions)
 
+    @dispatched
     def projected(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, D), context: (B, S, D) -> queries (B, H, T, D / H), keys and values (B, H, S, D / H)"""
         return (
@@ -91,13 +93,6 @@ class RelPositionAttention(MultiHeadAttention):
         super().__init__(d_model, n_heads, dropout, use_bias, kernel)
         self.linear_pos = nn.Linear(d_model, d_model, bias=False)
         self.pos_bias_u, self.pos_bias_v = biases or position_biases(d_model, n_heads)
-
-    def attended(self, x: Tensor, context: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """x: (B, T, D), context: (B, S, D), positions: (S + T - 1, D) -> (B, H, T, D / H)"""
-        if x is not context and absorbs(self, x, context):
-            assert positions is not None
-            return absorbed_attention(self, x, context, frames, positions)
-        return super().attended(x, context, frames, positions)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
         """q: (B, H, T, D / H), k, v: (B, H, S, D / H), positions: (S + T - 1, D) -> (B, H, T, D / H)"""

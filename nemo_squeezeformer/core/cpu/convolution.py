@@ -10,9 +10,27 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from ..dispatch.conditions import low_precision
+from ..convolution import ConvolutionModule
+from ..dispatch import implements
+from ..frames.masks import Frames
+from ..operations import normalized, pointwise
 from .depthwise import by_frames, gradient_of_weight
+from .precision import low_precision
 from .products import product
+
+
+@implements(
+    ConvolutionModule.forward,
+    device="cpu",
+    gradients=True,
+    plain=lambda self, *args: (self.depthwise_conv, self.pointwise_conv2),
+    when=lambda self, x, frames, state=None: type(self) is ConvolutionModule and self.activation is silu and not state,
+)
+def train_convolution(self: ConvolutionModule, x: Tensor, frames: Frames, state: None = None) -> Tensor:
+    """(B, T, D) -> (B, T, D)"""
+    x = pointwise(self.pointwise_conv1, x)
+    x = swish_depthwise(self.depthwise_conv, x, frames.padding, self.left, self.right)
+    return swish_pointwise(self.pointwise_conv2, normalized(self.batch_norm, x))
 
 
 def swish_depthwise(conv: nn.Conv1d, x: Tensor, padding: Tensor, left: int, right: int) -> Tensor:

@@ -13,23 +13,34 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv1d, conv2d, pad
 
-from ..dispatch.conditions import as_written, low_precision, trains
-from ..dispatch.graphs import in_graph
+from ..dispatch import implements
+from ..operations import depthwise
+from .precision import low_precision
 
 BLOCK = 16  # frames of one product in the gradient of the weights
 NARROW = 16  # channels of which, in bfloat16 and channels last, oneDNN never finishes a kernel of 15 frames or more
 
 
-def depthwise(conv: nn.Module, x: Tensor, left: int, right: int) -> Tensor:
-    """(B, T, C) -> (B, left + T + right - K + 1, C) by ``conv``, after zeros on both sides; fewer at a stride
+def _is_conv1d(conv: nn.Module, *args: object) -> bool:
+    return type(conv) is nn.Conv1d
 
-    Graphs, GPUs and modules that are more than their weights get it as it is written.
-    """
-    if type(conv) is not nn.Conv1d or not as_written(conv) or x.device.type != "cpu" or in_graph():
-        return conv(pad(x.transpose(1, 2), (left, right))).transpose(1, 2)
-    if conv.stride == (1,) and trains(x, conv):
-        x, weight, bias = low_precision(x, conv.weight, conv.bias)
-        return _depthwise(x, weight, bias, left, right)
+
+@implements(
+    depthwise,
+    device="cpu",
+    gradients=True,
+    plain=lambda conv, *args: (conv,),
+    when=lambda conv, *args: _is_conv1d(conv) and conv.stride == (1,),
+)
+def train_depthwise(conv: nn.Conv1d, x: Tensor, left: int, right: int) -> Tensor:
+    """(B, T, C) -> (B, left + T + right - K + 1, C)"""
+    x, weight, bias = low_precision(x, conv.weight, conv.bias)
+    return _depthwise(x, weight, bias, left, right)
+
+
+@implements(depthwise, device="cpu", plain=lambda conv, *args: (conv,), when=_is_conv1d)
+def depthwise_by_frames(conv: nn.Conv1d, x: Tensor, left: int, right: int) -> Tensor:
+    """(B, T, C) -> (B, left + T + right - K + 1, C); fewer at a stride"""
     return by_frames(x, conv.weight, conv.bias, left, right, *conv.stride)
 
 

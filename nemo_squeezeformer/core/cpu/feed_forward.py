@@ -10,9 +10,23 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from ..dispatch.conditions import low_precision
+from ..dispatch import implements
+from ..feed_forward import FeedForward
+from .precision import low_precision
 from .products import product
 from .random_masks import kept, kept_rate
+
+
+@implements(
+    FeedForward.forward,
+    device="cpu",
+    gradients=True,
+    plain=lambda self, x: (self.linear1, self.linear2, self.dropout),
+    when=lambda self, x: self.dropout.rate < 1.0,
+)
+def train_feed_forward(self: FeedForward, x: Tensor) -> Tensor:
+    """(B, T, D) -> (B, T, D)"""
+    return lean_feed_forward(x, self.linear1, self.linear2, self.dropout.rate)
 
 
 def lean_feed_forward(x: Tensor, expand: nn.Linear, project: nn.Linear, rate: float) -> Tensor:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from ..dispatch.graphs import in_graph
+from ..dispatch import in_graph, plain_module
 
 FEW = 16  # rows; below, a call of oneDNN costs more than what it gains
 
 
+@plain_module
 class FastLinear(nn.Module):
     """What ``nn.Linear`` gives, of weights that no longer change.
 
@@ -43,13 +44,13 @@ class FastLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)"""
-        if not self.packs(x):
+        if not self.is_for_onednn(x):
             return linear(x, self.weight, self.bias)
         if self.packed is None:
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
-    def packs(self, x: Tensor) -> bool:
+    def is_for_onednn(self, x: Tensor) -> bool:
         return (
             not in_graph()
             and x.dtype == self.weight.dtype == torch.float32
@@ -57,7 +58,7 @@ class FastLinear(nn.Module):
             and x.numel() >= FEW * x.size(-1)
             and not (torch.is_grad_enabled() and x.requires_grad)
             and not torch.is_autocast_enabled("cpu")
-            and packing_pays()
+            and is_onednn_faster()
         )
 
     def _apply(self, *args: Any) -> Any:
@@ -69,6 +70,7 @@ class FastLinear(nn.Module):
         return self.__dict__ | {"packed": None}  # copies pack for themselves: the layout is of this CPU
 
 
+@plain_module
 class Rows(nn.Module):
     """A part of a linear layer, as a layer of its own: ``count`` of its outputs from ``first`` on."""
 
@@ -90,7 +92,7 @@ class Rows(nn.Module):
 
 
 @cache
-def packing_pays() -> bool:
+def is_onednn_faster() -> bool:
     """Whether oneDNN with packed weights is faster than MKL here: measured once a process, in some milliseconds."""
     if not (hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch._C._has_mkldnn):
         return False

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from .linear import packing_pays
+from .linear import is_onednn_faster
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(..., C), (D, C) -> (..., D), where no gradient is recorded. ``weight`` may lie in memory as its transpose."""
-    if x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and packing_pays():
+    if x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and is_onednn_faster():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return linear(x, weight, bias)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..subsampling import STREAMED, StridingSubsampling
+from .margins import STREAMED
 from .state import EncoderState, LayerState, ReductionState
 from .steps import Steps, check
 
@@ -19,7 +19,7 @@ def initial_state(encoder: Any, batch: int) -> EncoderState:
     """
     check(encoder)
     subsampling = encoder.pre_encode
-    if isinstance(subsampling, StridingSubsampling) and subsampling.margins != STREAMED:
+    if getattr(subsampling, "margins", STREAMED) != STREAMED:
         raise ValueError("a stream's convolutional subsampling must see nothing ahead: build with streaming=True")
     steps = Steps.of(encoder)
     if steps.ahead:

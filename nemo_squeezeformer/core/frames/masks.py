@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..dispatch.graphs import in_graph
+from ..dispatch import in_graph
 from .context import Context
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..convolution import ConvolutionModule
-from ..temporal_unet import Span
 from .context import Context
+from .spans import Span
 
 NORMS = ("instance_norm", "group_norm")  # their statistics are those of the chunk at hand
 
@@ -28,6 +28,7 @@ class Steps:
         shift: int | None = None,
         left: int | None = None,
         unlimited: int | None = None,
+        size: Sequence[int] | None = None,
     ) -> Steps:
         """The steps that give what the whole gives, by the context that the encoder has in evaluation.
 
@@ -36,16 +37,18 @@ class Steps:
                 they are fewer than the context needs, the output is an approximation.
             left: frames to remember, in the place of the context's.
             unlimited: frames to remember where the context has no limit to the left; None refuses it.
+            size: an ``att_context_size`` in the place of the one that the encoder has in evaluation.
 
         Raises:
             ValueError: for settings that do not stream, chunks that the temporal U-Net would cut, or a context without
                 limits.
         """
         check(encoder)
-        context, factor = encoder.contexts.of(training=False), encoder.contexts.factor
+        size, factor = encoder.contexts.default if size is None else size, encoder.contexts.factor
+        context = Context.of(size, encoder.contexts.style)
         if left is None:
             left = context.left if context.left >= 0 else unlimited
-        given = f"att_context_size={encoder.contexts.default}"
+        given = f"att_context_size={list(size)}"
         if left is None:
             raise ValueError(f"{given}: a stream needs a limit to the left")
         if chunk is not None:
@@ -100,7 +103,7 @@ def _needed(encoder: Any, span: Span, context: Context, last: int) -> int:
     return last
 
 
-def _before(conv: ConvolutionModule, context: Context, last: int) -> int:
+def _before(conv: Any, context: Context, last: int) -> int:
     """The same for one layer: its convolution, and before that its attention."""
     last = context.end_of_chunk(last) if conv.chunked and context.chunk else last + conv.right
     return (context.end_of_chunk(last) if context.chunk else last) + context.right

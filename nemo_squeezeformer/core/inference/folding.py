@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..convolution import FusedBatchNorm
+from ..dispatch import is_plain
 from ..feed_forward import ScaleBias
 
 
@@ -27,8 +28,10 @@ def before_norm(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[T
     return wide.to(weight.dtype), (shift if bias is None else gain * bias.double() + shift).to(weight.dtype)
 
 
-def folds(norm: nn.Module) -> bool:
+def is_affine(norm: nn.Module) -> bool:
     """Whether ``norm`` is an affine map of each channel by itself in inference."""
+    if not is_plain(norm):
+        return False
     return isinstance(norm, FusedBatchNorm) or (isinstance(norm, _BatchNorm) and norm.running_mean is not None)
 
 

@@ -1,8 +1,6 @@
-"""Attention whose queries, keys and values are one product."""
+"""Queries, keys and values as one product."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,54 +8,41 @@ from torch import Tensor, nn
 from ..attention.local import LocalAttention
 from ..attention.multi_head import MultiHeadAttention, RelPositionAttention
 from ..cpu.linear import FastLinear, Rows
+from ..dispatch import implements, is_plain
+
+# The classes of fused attention in encoders that were pickled when it was of classes of its own.
+FusedAttention, FusedRelPositionAttention, FusedLocalAttention = (
+    MultiHeadAttention,
+    RelPositionAttention,
+    LocalAttention,
+)
+KINDS = (MultiHeadAttention, RelPositionAttention, LocalAttention)
 
 
-class Fused(MultiHeadAttention):
-    """The mixin that projects by ``linear_qkv`` where queries and keys are made of the same frames.
+@implements(
+    MultiHeadAttention.projected,
+    graphs=True,
+    when=lambda self, x, context: x is context and "linear_qkv" in self._modules,
+)
+def project_at_once(self: MultiHeadAttention, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x, context: (B, T, D) -> queries, keys and values (B, H, T, D / H)"""
+    q, k, v = self.get_submodule("linear_qkv")(x).chunk(3, dim=-1)
+    return self.heads(q), self.heads(k), self.heads(v)
 
-    Where they are not, in a stream that remembers frames, ``linear_q``, ``linear_k`` and ``linear_v`` are its rows.
+
+def fuse_projections(attention: MultiHeadAttention) -> None:
+    """Gives ``attention`` its three projections as one layer, ``linear_qkv``, of the same weights.
+
+    ``linear_q``, ``linear_k`` and ``linear_v`` become its rows: for a stream, whose keys are of more frames than its
+    queries. Attention of another kind, or whose layers are not plain, stays as it is.
     """
-
-    linear_qkv: FastLinear
-
-    def projected(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x: (B, T, D), context: (B, S, D) -> queries (B, H, T, D / H), keys and values (B, H, S, D / H)"""
-        if x is not context:
-            return super().projected(x, context)
-        q, k, v = self.linear_qkv(x).chunk(3, dim=-1)
-        return self.heads(q), self.heads(k), self.heads(v)
-
-
-class FusedAttention(Fused):
-    """``MultiHeadAttention``, fused."""
-
-
-class FusedRelPositionAttention(Fused, RelPositionAttention):
-    """``RelPositionAttention``, fused."""
-
-
-class FusedLocalAttention(Fused, LocalAttention):
-    """``LocalAttention``, fused."""
-
-
-FUSED: dict[type[MultiHeadAttention], type[Fused]] = {
-    MultiHeadAttention: FusedAttention,
-    RelPositionAttention: FusedRelPositionAttention,
-    LocalAttention: FusedLocalAttention,
-}
-
-
-def fused(attention: MultiHeadAttention) -> MultiHeadAttention:
-    """``attention`` with its three projections as one, of the same weights; another kind of attention as it is."""
     linears = (attention.linear_q, attention.linear_k, attention.linear_v)
-    if type(attention) not in FUSED or not all(type(linear) is nn.Linear for linear in linears):
-        return attention
-    kind = FUSED[type(attention)]
-    new: Any = kind.__new__(kind)
-    new.__dict__ = attention.__dict__
+    if type(attention) not in KINDS or not all(type(linear) is nn.Linear and is_plain(linear) for linear in linears):
+        return
     weight = torch.cat([linear.weight for linear in linears])
     bias = torch.cat([linear.bias for linear in linears]) if linears[0].bias is not None else None
     d = attention.linear_q.out_features
-    new.linear_qkv = FastLinear(weight, bias)
-    new.linear_q, new.linear_k, new.linear_v = (Rows(new.linear_qkv, i * d, d) for i in range(3))
-    return new
+    whole = FastLinear(weight, bias)
+    attention.add_module("linear_qkv", whole)
+    for i, name in enumerate(("linear_q", "linear_k", "linear_v")):
+        setattr(attention, name, Rows(whole, i * d, d))

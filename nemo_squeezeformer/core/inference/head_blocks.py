@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention.kernel import Operands, PlainKernel
-from ..cpu.linear import packing_pays
+from ..cpu.linear import is_onednn_faster
 from ..frames.masks import Frames
 from ..kernels.choice import ByUse
 from ..kernels.query_blocks import QueryBlocks, diagonals
@@ -23,9 +23,9 @@ class HeadBlocks(QueryBlocks):
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """(B, H, T, d)"""
-        content, k, v, position, p = operands
+        content, k, v, position, p, _ = operands
         b, h, t, d = content.shape
-        if not pays(content, k, frames) or position is None or p is None:
+        if not has_many_keys(content, k, frames) or position is None or p is None:
             return super().__call__(operands, frames, dropout)
         scale = 1.0 / math.sqrt(d)
         attended = content.new_zeros(b, t, h, d).transpose(1, 2)
@@ -57,7 +57,7 @@ def by_heads(kernel: PlainKernel) -> PlainKernel:
     return kernel
 
 
-def pays(content: Tensor, k: Tensor, frames: Frames) -> bool:
+def has_many_keys(content: Tensor, k: Tensor, frames: Frames) -> bool:
     """Whether there are so many keys, all in reach, on a CPU that oneDNN suits."""
     context = frames.context
     return (
@@ -67,7 +67,7 @@ def pays(content: Tensor, k: Tensor, frames: Frames) -> bool:
         and context.right < 0
         and content.device.type == "cpu"
         and content.dtype == torch.float32
-        and packing_pays()
+        and is_onednn_faster()
     )
 
 

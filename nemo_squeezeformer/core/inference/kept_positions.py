@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..attention.positions import relative_encodings
 from ..cpu.linear import FastLinear
-from ..dispatch.graphs import in_graph
+from ..dispatch import in_graph, plain_module
 
 LEAST, MOST = 64, 1024  # frames of the table: it doubles as need be; inputs of more are encoded as they come
 
@@ -38,7 +38,7 @@ class EncodingTable:
         zero = rows.size(0) // 2
         return rows[zero - first : zero - last + 1]
 
-    def holds(self, x: Tensor) -> bool:
+    def has_rows(self, x: Tensor) -> bool:
         """Whether ``x`` is a piece of the table itself."""
         return self.rows is not None and x.untyped_storage().data_ptr() == self.rows.untyped_storage().data_ptr()
 
@@ -46,6 +46,7 @@ class EncodingTable:
         return {"rows": None}
 
 
+@plain_module
 class KeptLinear(FastLinear):
     """A linear layer that remembers what it gave for the rows of ``table``."""
 
@@ -56,7 +57,7 @@ class KeptLinear(FastLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_features) -> (N, out_features)"""
-        if in_graph() or torch.is_autocast_enabled(x.device.type) or not self.table.holds(x):
+        if in_graph() or torch.is_autocast_enabled(x.device.type) or not self.table.has_rows(x):
             return super().forward(x)
         if self.kept is None or self.kept[0] is not self.table.rows:
             assert self.table.rows is not None

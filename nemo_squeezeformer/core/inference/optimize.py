@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,16 +11,15 @@ from torch import nn
 from ..attention.positions import RelativePositions
 from ..cpu.linear import FastLinear
 from ..cpu.projections import FastPointwise, TurnedProjection
-from ..dispatch.conditions import as_written
+from ..dispatch import implements, is_plain
+from ..encoder import SqueezeformerEncoder
 from ..feed_forward import ScaleBias
 from ..subsampling import StridingSubsampling
-from .folding import after_scale, before_norm, folds
-from .fused_projections import fused
+from .folding import after_scale, before_norm, is_affine
+from .fused_projections import fuse_projections
 from .guard import guard, is_optimized
 from .head_blocks import by_heads
 from .kept_positions import EncodingTable, KeptLinear
-
-Encoder = TypeVar("Encoder", bound=nn.Module)
 
 ENTRANCES = {  # the linear layers of each module of a layer that see what its scale gives
     "self_attn": ("linear_q", "linear_k", "linear_v", "global_q", "global_k", "global_v"),
@@ -30,7 +29,8 @@ ENTRANCES = {  # the linear layers of each module of a layer that see what its s
 }
 
 
-def optimize(encoder: Encoder) -> Encoder:
+@implements(SqueezeformerEncoder.optimize_for_inference, graphs=True)
+def optimize(encoder: SqueezeformerEncoder) -> SqueezeformerEncoder:
     """``encoder`` itself, for inference alone: see ``SqueezeformerEncoder.optimize_for_inference``."""
     if not is_optimized(encoder):
         with torch.inference_mode(False), torch.no_grad():
@@ -49,7 +49,7 @@ def _exchange_modules(encoder: Any) -> None:
         for module, entrances in ENTRANCES.items():
             _fold_scale(layer, f"{module}_scale", getattr(layer, module), entrances)
         _fold_norm(layer.conv)
-        layer.self_attn = fused(layer.self_attn)
+        fuse_projections(layer.self_attn)
         layer.self_attn.kernel = by_heads(layer.self_attn.kernel)
         if is_plain(getattr(layer.self_attn, "linear_pos", None)):
             layer.self_attn.linear_pos = KeptLinear(*weights(layer.self_attn.linear_pos), table)
@@ -61,15 +61,16 @@ def _exchange_modules(encoder: Any) -> None:
 
 def _fold_scale(layer: Any, scale: str, module: nn.Module, entrances: Sequence[str]) -> None:
     seeing = [getattr(module, name) for name in entrances if hasattr(module, name)]
-    if type(getattr(layer, scale, None)) is not ScaleBias or not all(map(is_plain, seeing)):
+    found = getattr(layer, scale, None)
+    if type(found) is not ScaleBias or not all(map(is_plain, [found, *seeing])):
         return
     for entrance in seeing:
-        _set(entrance, *after_scale(getattr(layer, scale), *weights(entrance)))
+        _set(entrance, *after_scale(found, *weights(entrance)))
     setattr(layer, scale, nn.Identity())
 
 
 def _fold_norm(conv: Any) -> None:
-    if folds(conv.batch_norm) and is_plain(conv.depthwise_conv):
+    if is_affine(conv.batch_norm) and is_plain(conv.depthwise_conv):
         _set(conv.depthwise_conv, *before_norm(*weights(conv.depthwise_conv), conv.batch_norm))
         conv.batch_norm = nn.Identity()
 
@@ -85,11 +86,6 @@ def _exchange_products(module: nn.Module) -> None:
             setattr(module, name, FastPointwise(weight.flatten(1), bias))
         else:
             _exchange_products(child)
-
-
-def is_plain(module: Any) -> bool:
-    """Whether ``module`` is a linear or convolution layer that is no more than its weights."""
-    return type(module) in (nn.Linear, nn.Conv1d, nn.Conv2d) and as_written(module)
 
 
 def is_pointwise(module: nn.Module) -> bool:

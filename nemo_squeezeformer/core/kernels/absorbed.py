@@ -11,18 +11,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..attention.multi_head import MultiHeadAttention, RelPositionAttention
 from ..attention.scores import attention_weights, relative_shift
-from ..cpu.linear import FastLinear, Rows
+from ..dispatch import implements
 from ..frames.masks import Frames
 
 
-def absorbs(attention: Any, x: Tensor, context: Tensor) -> bool:
-    """Whether this is the faster way for queries of ``x`` (B, T, D) and keys of ``context`` (B, S, D).
-
-    It is for inference, and for linear layers whose weights alone say what they do.
-    """
-    linears = (attention.linear_k, attention.linear_v, attention.linear_pos)
-    if attention.training or not all(map(_is_its_weights, linears)):
+def is_cheaper(attention: Any, x: Tensor, context: Tensor, *args: Any) -> bool:
+    """Whether this takes fewer operations for queries of ``x`` (B, T, D) and keys of ``context`` (B, S, D)."""
+    if type(attention) is not RelPositionAttention or attention.training or x is context:
         return False
     (b, t, d), s = x.size(), context.size(1)
     keys, positions = 2 * s, s + t - 1  # rows of each stream, as keys and as values; rows that all streams share
@@ -30,10 +27,12 @@ def absorbs(attention: Any, x: Tensor, context: Tensor) -> bool:
     return absorbing < (b * keys + positions) * d
 
 
-def _is_its_weights(linear: Any) -> bool:
-    return type(linear) is nn.Linear or isinstance(linear, (FastLinear, Rows))
-
-
+@implements(
+    MultiHeadAttention.attended,
+    graphs=True,
+    plain=lambda self, *args: (self.linear_k, self.linear_v, self.linear_pos),
+    when=is_cheaper,
+)
 def absorbed_attention(attention: Any, x: Tensor, context: Tensor, frames: Frames, positions: Tensor) -> Tensor:
     """What ``RelPositionAttention`` gives before ``linear_out``, within rounding.
 

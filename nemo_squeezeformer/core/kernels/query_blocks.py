@@ -23,7 +23,7 @@ class QueryBlocks(PlainKernel):
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """(B, H, T, d)"""
-        content, k, v, position, p = operands
+        content, k, v, position, p, _ = operands
         b, h, t, d = content.size()
         s = k.size(2)
         content = content / math.sqrt(d)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..attention.kernel import Operands, PlainKernel
+from ..cpu.precision import low_precision
 from ..cpu.random_masks import kept, kept_rate
-from ..dispatch.conditions import low_precision
 from ..frames.context import Context
 from ..frames.masks import Frames
 from .query_blocks import diagonals
@@ -34,7 +34,7 @@ class RecomputedAttention(PlainKernel):
         if frames.past or rate == 1.0:  # a stream, whose keys are more than its queries; or no weights at all
             return super().__call__(operands, frames, dropout)
         blocks = Blocks(frames.lengths.tolist(), operands.content.size(2), frames.context)
-        return _attention(*low_precision(*operands), blocks, rate)
+        return _attention(*low_precision(*operands[:5]), blocks, rate)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,8 @@ from torch.nn.functional import linear, pad
 from torch.utils.checkpoint import checkpoint
 
 from ..cpu.projections import TurnedProjection
-from ..dispatch.conditions import as_written
-
-if TYPE_CHECKING:
-    from ..subsampling import StridingSubsampling
+from ..dispatch import implements, is_plain
+from ..subsampling import DepthwiseStridingSubsampling, StridingSubsampling
 
 FRAMES = 256  # feature frames a piece for each core, whose cache they stay in on a CPU
 ELEMENTS = 2**28  # what the first convolution makes of a piece elsewhere, where few and large kernels are fast
@@ -27,8 +25,22 @@ ELEMENTS = 2**28  # what the first convolution makes of a piece elsewhere, where
 Projection = Callable[[Tensor], Tensor]  # (B, C, T, F) -> (B, T, D)
 
 
+def _is_whole(net: StridingSubsampling, x: Tensor, lengths: Tensor, state: Any = None, absent: Any = None) -> bool:
+    return type(net) in (StridingSubsampling, DepthwiseStridingSubsampling) and state is None and absent is None
+
+
+@implements(StridingSubsampling.forward, when=_is_whole)
+def subsample_in_pieces(
+    net: StridingSubsampling, x: Tensor, lengths: Tensor, state: None = None, absent: None = None
+) -> tuple[Tensor, Tensor]:
+    """x: (B, T, F), lengths: (B,) -> (B, ceil(T / factor), D), (B,)"""
+    parts = min(net.batch_parts, x.size(0))
+    outputs = [in_pieces(net, x, lengths) for x, lengths in zip(x.tensor_split(parts), lengths.tensor_split(parts))]
+    return torch.cat(outputs) if parts > 1 else outputs[0], net.halved(lengths)
+
+
 def in_pieces(net: StridingSubsampling, x: Tensor, lengths: Tensor) -> Tensor:
-    """(B, T, F) features and lengths (B,) -> (B, ceil(T / factor), D), as ``net.convolve`` makes it of the whole."""
+    """(B, T, F) features and lengths (B,) -> (B, ceil(T / factor), D), as ``net`` makes it of the whole."""
     project, depth, endless = projection(net), len(net.stages), net.margins.endless
     t = net.margins.frames(x.size(1), depth)
     if x.device.type != "cpu":  # one does not ask for lengths there: that would be to wait for all that goes before
@@ -104,7 +116,7 @@ def frames(net: StridingSubsampling, x: Tensor, lengths: Tensor | None, stage: i
 
 def pointwise(module: nn.Module, x: Tensor) -> Tensor:
     """(B, C, T, F) -> the same through a module that sees a single frame and feature; a convolution as a product."""
-    if type(module) is not nn.Conv2d or not as_written(module):
+    if type(module) is not nn.Conv2d or not is_plain(module):
         return module(x)
     b, c, t, f = x.shape
     x = linear(x.permute(0, 2, 3, 1).reshape(-1, c), module.weight[:, :, 0, 0], module.bias)  # a view of channels last
@@ -117,7 +129,7 @@ def projection(net: StridingSubsampling) -> Projection:
     if isinstance(out, TurnedProjection):
         turned = out.channels_last
         return lambda x: turned(x.permute(0, 2, 3, 1).flatten(2))
-    if type(out) is not nn.Linear or not as_written(out):
+    if type(out) is not nn.Linear or not is_plain(out):
         return lambda x: out(x.transpose(1, 2).flatten(2))
     weight = out.weight.view(out.out_features, net.channels, -1).transpose(1, 2).flatten(1)
     return lambda x: linear(x.permute(0, 2, 3, 1).flatten(2), weight, out.bias)

@@ -19,7 +19,7 @@ class WindowsInTurn(AllWindows):
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """(B, H, T, d); of positions, ``p`` has those in the window alone: (1, H, left + right + 1, d)"""
-        content, k, v, position, p = operands
+        content, k, v, position, p, tokens = operands
         assert position is not None and p is not None
         (b, h, t, d), left, right = content.shape, frames.context.left, frames.context.right
         scale = 1.0 / math.sqrt(d)
@@ -35,9 +35,9 @@ class WindowsInTurn(AllWindows):
             if frames.padded:
                 scores = scores.masked_fill(frames.padding[:, None, None, start:end], -10000.0)
             values = v[:, :, start:end]
-            if self.tokens is not None:
-                scores = torch.cat([self.tokens.scores[:, :, first:stop], scores], dim=-1)
-                values = torch.cat([self.tokens.values, values], dim=2)
+            if tokens is not None:
+                scores = torch.cat([tokens.scores[:, :, first:stop], scores], dim=-1)
+                values = torch.cat([tokens.values, values], dim=2)
             attended[:, :, first:stop] = dropout(scores.softmax(dim=-1)) @ values
         return attended.masked_fill_(frames.padding[:, None, :, None], 0.0) if frames.padded else attended
 

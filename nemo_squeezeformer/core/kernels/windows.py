@@ -17,37 +17,26 @@ from ..frames.context import Context
 from ..frames.masks import Frames, overlapping
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """Keys that all frames see, wherever they are."""
-
-    scores: Tensor  # (B, H, T, G)
-    values: Tensor  # (B, H, G, d)
-
-
 class AllWindows(PlainKernel):
     """What ``PlainKernel`` gives under the band mask of ``frames.context``, in linear time and memory.
 
     Of positions it wants those in the window alone, left ... -right.
     """
 
-    def __init__(self, tokens: Tokens | None = None):
-        self.tokens = tokens
-
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """(B, H, T, d); of positions, ``p`` has those in the window alone: (1, H, left + right + 1, d)"""
-        content, k, v, position, p = operands
+        content, k, v, position, p, tokens = operands
         assert position is not None and p is not None
         windows, scale = Windows.of(frames.context, content.size(2)), 1.0 / math.sqrt(content.size(-1))
         scores = windows.queries(scale * content) @ windows.keys(k).transpose(-2, -1)  # (B, H, N, Q, W)
         scores = scores + along_the_band(windows.queries(scale * position @ p.transpose(-2, -1)))
         scores = scores.masked_fill(windows.absent(frames.padding), -10000.0)
-        if self.tokens is None:
+        if tokens is None:
             attended = dropout(scores.softmax(dim=-1)) @ windows.keys(v)
         else:
-            g = self.tokens.values.size(2)
-            weights = dropout(torch.cat([windows.queries(self.tokens.scores), scores], dim=-1).softmax(dim=-1))
-            attended = weights[..., g:] @ windows.keys(v) + weights[..., :g] @ self.tokens.values[:, :, None]
+            g = tokens.values.size(2)
+            weights = dropout(torch.cat([windows.queries(tokens.scores), scores], dim=-1).softmax(dim=-1))
+            attended = weights[..., g:] @ windows.keys(v) + weights[..., :g] @ tokens.values[:, :, None]
         return windows.joined(attended).masked_fill(frames.padding[:, None, :, None], 0.0)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from nemo_squeezeformer.core.attention.local import LocalAttention
 from nemo_squeezeformer.core.attention.multi_head import RelPositionAttention
 from nemo_squeezeformer.core.convolution import ConvolutionModule
+from nemo_squeezeformer.core.dispatch import is_plain
 from nemo_squeezeformer.core.encoder import SqueezeformerEncoder
 from nemo_squeezeformer.deployment.onnx.graph_convolution import GraphConvolution
 from nemo_squeezeformer.deployment.onnx.graph_kernel import GraphKernel
@@ -31,8 +32,8 @@ def for_graphs(encoder: Any, streaming: bool) -> None:
         attention, conv = layer.self_attn, layer.conv
         if isinstance(attention, RelPositionAttention) and not isinstance(attention, LocalAttention):
             attention.kernel = GraphKernel()
-        if type(conv) is ConvolutionModule and type(conv.depthwise_conv) is nn.Conv1d:
-            conv.__class__ = GraphConvolution
+        if type(conv) is ConvolutionModule and type(conv.depthwise_conv) is nn.Conv1d and is_plain(conv.depthwise_conv):
+            conv.depthwise_conv = GraphConvolution(conv.depthwise_conv)
 
 
 def unfuse_norms(path: Path) -> None:

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from nemo_squeezeformer.core.attention.positions import relative_encodings
 from nemo_squeezeformer.core.cpu import linear as fast_linear
-from nemo_squeezeformer.core.cpu.linear import FEW, FastLinear, Rows, packing_pays
+from nemo_squeezeformer.core.cpu.linear import FEW, FastLinear, Rows, is_onednn_faster
 from nemo_squeezeformer.core.cpu.projections import FastPointwise, TurnedProjection
 from nemo_squeezeformer.core.inference.kept_positions import MOST, EncodingTable, KeptLinear
 
@@ -25,7 +25,7 @@ needs_onednn = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def _packs(monkeypatch: pytest.MonkeyPatch) -> None:
     packs = hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    monkeypatch.setattr(fast_linear, "packing_pays", lambda: packs)
+    monkeypatch.setattr(fast_linear, "is_onednn_faster", lambda: packs)
 
 
 def random(*size: int) -> Tensor:
@@ -76,9 +76,9 @@ def test_weights_that_were_converted_are_packed_again():
 
 
 def test_the_library_is_chosen_by_a_measurement_once_a_process():
-    packing_pays.cache_clear()
-    assert packing_pays() in (True, False)
-    assert packing_pays() is packing_pays() and packing_pays.cache_info().misses == 1
+    is_onednn_faster.cache_clear()
+    assert is_onednn_faster() in (True, False)
+    assert is_onednn_faster() is is_onednn_faster() and is_onednn_faster.cache_info().misses == 1
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -112,11 +112,11 @@ def test_encodings_of_fewer_frames_are_the_middle_of_those_of_more():
     table, x = EncodingTable(), random(1, 1, 16)
     for first, last in ((0, 0), (9, -9), (63, -63), (64, -64), (300, -3), (2, -299), (70, -5), (MOST - 1, 1 - MOST)):
         assert_close(table(first, last, x), relative_encodings(first, last, x), atol=0, rtol=0)
-        assert table.rows is not None and table.holds(table(first, last, x))
+        assert table.rows is not None and table.has_rows(table(first, last, x))
     assert table.rows.size(0) == 2 * MOST - 1
     beyond = table(MOST, 1 - MOST, x)
     assert_close(beyond, relative_encodings(MOST, 1 - MOST, x), atol=0, rtol=0)
-    assert table.rows.size(0) == 2 * MOST - 1 and not table.holds(beyond)  # memory has an end
+    assert table.rows.size(0) == 2 * MOST - 1 and not table.has_rows(beyond)  # memory has an end
     assert table(3, -3, x.double()).dtype == torch.float64
 
 

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core import SqueezeformerEncoder
-from nemo_squeezeformer.core.attention import kernel as attention_kernels
-from nemo_squeezeformer.core.attention.kernel import SDPA, Operands, PlainKernel
+from nemo_squeezeformer.core.attention.kernel import Operands, PlainKernel
 from nemo_squeezeformer.core.cpu import random_masks
 from nemo_squeezeformer.core.cpu.feed_forward import lean_feed_forward
-from nemo_squeezeformer.core.dispatch import conditions as training_forms
+from nemo_squeezeformer.core.dispatch import only_equations
 from nemo_squeezeformer.core.dropout import Dropout
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
 from nemo_squeezeformer.core.kernels import recomputed as recomputed_attention
+from nemo_squeezeformer.core.kernels import sdpa
 from nemo_squeezeformer.core.kernels.recomputed import RecomputedAttention
+from nemo_squeezeformer.core.kernels.sdpa import SDPA
 from tests.models import features, small_encoder
 
 ROUNDING = 1e-9  # of the largest entry, in float64
@@ -90,10 +91,9 @@ def test_an_encoder_trains_as_it_is_written(settings, monkeypatch):
     written = as_written(encoder)
     for x, lengths in batches():
         x = x.double()
-        monkeypatch.setattr(training_forms, "DEVICES", {"cpu"})
         ours = trained(encoder, x, lengths)
-        monkeypatch.setattr(training_forms, "DEVICES", set())
-        theirs = trained(written, x, lengths)
+        with only_equations():
+            theirs = trained(written, x, lengths)
         assert_close(ours[0], theirs[0], atol=ROUNDING, rtol=ROUNDING)
         close(ours[1], theirs[1])
     for ours, theirs in zip(encoder.buffers(), written.buffers()):
@@ -101,17 +101,16 @@ def test_an_encoder_trains_as_it_is_written(settings, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rounding_costs_no_more_than_in_modules_as_they_are_written(dtype, monkeypatch):
+def test_rounding_costs_no_more_than_in_modules_as_they_are_written(dtype):
     """Over five encoders: of one alone, either loses up to a third more by chance."""
     losses = {"ours": 0.0, "plain": 0.0}
     for seed in range(5):
         encoder = small_encoder(seed, n_heads=2, time_reduce_idx=1).train()
         written, x, lengths = as_written(encoder), features(3, 160, seed=seed), torch.tensor([160, 80, 151])
-        monkeypatch.setattr(training_forms, "DEVICES", {"cpu"})
         runs = {"ours": trained(encoder, x, lengths, dtype)}
-        monkeypatch.setattr(training_forms, "DEVICES", set())
-        runs["plain"] = trained(written, x, lengths, dtype)
-        exact = trained(written.double(), x.double(), lengths)
+        with only_equations():
+            runs["plain"] = trained(written, x, lengths, dtype)
+            exact = trained(written.double(), x.double(), lengths)
         for name, run in runs.items():
             pairs = [(run[0], exact[0]), *((run[1][of], exact[1][of]) for of in exact[1])]
             # Softmax and batch norm take the biases before them away, which have no gradient but rounding.
@@ -191,20 +190,8 @@ def test_frozen_weights_get_no_gradient_and_others_keep_theirs():
     close(grads, {name: grad for name, grad in expected.items() if name not in frozen}, rounding=1e-5)
 
 
-class Twice(nn.Linear):
-    """A linear layer that is more than its weights, as LoRA's are."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 2.0 * super().forward(x)
-
-
 def test_a_module_that_is_more_than_its_weights_computes_itself():
-    plain, calls = nn.Linear(4, 4), []
-    x = torch.randn(2, 4, requires_grad=True)
-    assert training_forms.trains(x, plain)
-    assert not training_forms.trains(x, Twice(4, 4))
-    with torch.no_grad():
-        assert not training_forms.trains(x, plain)
+    calls: list[Any] = []
     feed_forward = small_encoder(n_heads=2).train().layers[0].feed_forward1
     feed_forward.linear1.register_forward_hook(lambda *given: calls.append(given))
     feed_forward(torch.randn(1, 3, feed_forward.linear1.in_features))
@@ -235,7 +222,7 @@ def test_a_seed_gives_the_same_training_again():
     assert torch.equal(runs[0], runs[1]) and not torch.allclose(runs[0], runs[2])
 
 
-def test_training_keeps_six_tenths_of_what_modules_as_they_are_written_keep(monkeypatch):
+def test_training_keeps_six_tenths_of_what_modules_as_they_are_written_keep():
     encoder = small_encoder(n_heads=2, d_model=32, dropout=0.1).train()
     x, lengths = features(4, 400), torch.tensor([400, 300, 250, 200])
 
@@ -252,14 +239,14 @@ def test_training_keeps_six_tenths_of_what_modules_as_they_are_written_keep(monk
         assert y.requires_grad
         return sum(storages.values())
 
-    lean, written = kept(encoder), as_written(encoder)
-    monkeypatch.setattr(training_forms, "DEVICES", set())
-    assert lean < 0.6 * kept(written)
+    lean = kept(encoder)
+    with only_equations():
+        assert lean < 0.6 * kept(as_written(encoder))
 
 
 @pytest.mark.parametrize("t", [1, 17])
 def test_heads_filled_up_for_fused_kernels_have_the_gradients_of_the_equation(t, monkeypatch):
-    monkeypatch.setattr(attention_kernels, "MULTIPLES", {"cpu": 8})
+    monkeypatch.setattr(sdpa, "MULTIPLES", {"cpu": 8})
     frames = Frames.of(torch.tensor([t, max(t - 5, 1)]), t, Context(6, 3))
     given = [torch.randn(2, 3, t, 49, dtype=torch.double, requires_grad=True) for _ in range(4)]
     p = torch.randn(1, 3, 2 * t - 1, 49, dtype=torch.double, requires_grad=True)

@@ -55,7 +55,7 @@ VARIANTS["global tokens of their own"] = TOKENS | {"global_attn_separate": True}
 @pytest.fixture(autouse=True)
 def _packs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products go through oneDNN where there is one, even if it is not the faster here."""
-    monkeypatch.setattr(fast_linear, "packing_pays", lambda: PACKS)
+    monkeypatch.setattr(fast_linear, "is_onednn_faster", lambda: PACKS)
 
 
 def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -115,7 +115,7 @@ def test_norms_of_the_frames_at_hand_stay(norm):
 
 @pytest.mark.parametrize("packs", [True, False])
 def test_products_go_through_either_library_and_queries_keys_and_values_are_one(monkeypatch, packs):
-    monkeypatch.setattr(fast_linear, "packing_pays", lambda: PACKS and packs)
+    monkeypatch.setattr(fast_linear, "is_onednn_faster", lambda: PACKS and packs)
     encoder = small_encoder(time_reduce_idx=1, feat_out=8)
     fast = optimized(encoder)
     assert not [name for name, module in fast.named_modules() if type(module) is nn.Linear]
@@ -128,7 +128,7 @@ def test_products_go_through_either_library_and_queries_keys_and_values_are_one(
     x, lengths = features(1, 160), torch.tensor([160])
     assert_close(gives(fast, x, lengths), gives(encoder, x, lengths), atol=ROUNDING, rtol=0)
     packed = [m.packed is not None for m in fast.modules() if isinstance(m, FastLinear)]
-    assert all(packed) if fast_linear.packing_pays() else not any(packed)
+    assert all(packed) if fast_linear.is_onednn_faster() else not any(packed)
 
 
 @pytest.mark.parametrize("settings", [{}, {"conv_context_style": "dcc", "time_reduce_idx": 1}], ids=["", "dcc, U-Net"])

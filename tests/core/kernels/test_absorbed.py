@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from nemo_squeezeformer.core.attention import multi_head as attention_module
-from nemo_squeezeformer.core.attention.multi_head import MultiHeadAttention, RelPositionAttention, position_biases
+from nemo_squeezeformer.core.attention import RelPositionAttention, position_biases
+from nemo_squeezeformer.core.dispatch import implementations, only_equations
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
-from nemo_squeezeformer.core.kernels.absorbed import absorbed_attention, absorbs
+from nemo_squeezeformer.core.kernels.absorbed import absorbed_attention
 from tests.models import enliven, features, small_encoder
 
 ROUNDING = 1e-5  # float32 sums over D and S in another order
@@ -37,7 +37,15 @@ def inputs(b: int, t: int, s: int, d: int = 16) -> tuple[Tensor, Tensor, Frames,
 
 
 def plain_attention(module: RelPositionAttention, *args: Any) -> Tensor:
-    return MultiHeadAttention.attended(module, *args)
+    with only_equations():
+        return module.attended(*args)
+
+
+(ABSORBED,) = (found for found in implementations() if found.compute is absorbed_attention)
+
+
+def absorbs(*args: Any) -> bool:
+    return ABSORBED.applies(args, {})
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
@@ -141,7 +149,7 @@ def calls(monkeypatch) -> list[int]:
         queries.append(x.size(1))
         return absorbed_attention(module, x, *args)
 
-    monkeypatch.setattr(attention_module, "absorbed_attention", counted)
+    monkeypatch.setattr(ABSORBED, "compute", counted)
     return queries
 
 

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from nemo_squeezeformer.core.attention.kernel import SDPA, Operands, PlainKernel
+from nemo_squeezeformer.core.attention.kernel import Operands, PlainKernel
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
 from nemo_squeezeformer.core.inference import head_blocks
 from nemo_squeezeformer.core.inference.head_blocks import HeadBlocks
 from nemo_squeezeformer.core.kernels import query_blocks
 from nemo_squeezeformer.core.kernels.query_blocks import QueryBlocks
+from nemo_squeezeformer.core.kernels.sdpa import SDPA
 from tests.models import enliven, features, small_encoder
 
 CONTEXTS = [Context(), Context(9, 4), Context(-1, 3), Context(5, -1), Context(8, 0, 4), Context(6, 2, 6), Context(1, 0)]

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..frames.context import ContextSettings
-from ..kernels.choice import choose_kernel
+from .kernel import KERNELS, PlainKernel
 from .local import LocalAttention
 from .multi_head import MultiHeadAttention, RelPositionAttention, position_biases
 
 MODELS = ("rel_pos", "rel_pos_local_attn", "abs_pos")
+FORMS = ("auto", "plain", "blocks", "sdpa")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class AttentionSettings:
         """Whether attention goes by windows, without a mask of all queries against all keys."""
         return self.self_attention_model == "rel_pos_local_attn"
 
-    def check(self, contexts: ContextSettings, sizes: Sequence[Sequence[int]]) -> None:
+    def refuse_contexts(self, contexts: ContextSettings, sizes: Sequence[Sequence[int]]) -> None:
         """Raises ValueError where the attention cannot have one of ``sizes``."""
         if not self.local:
             return
@@ -80,3 +81,18 @@ class AttentionSettings:
         if self.self_attention_model == "abs_pos":
             return MultiHeadAttention(*common, kernel)
         return RelPositionAttention(*common, kernel, biases)
+
+
+def choose_kernel(attention: str, sdpa_backends: tuple[str, ...] | None) -> PlainKernel:
+    """The kernel of ``attention``, or of ``use_pytorch_sdpa`` where ``sdpa_backends`` are given.
+
+    Raises:
+        ValueError: for a name that there is none of, or both settings at once.
+    """
+    if sdpa_backends is not None:
+        if attention not in ("auto", "sdpa"):
+            raise ValueError(f"attention={attention!r} and use_pytorch_sdpa=True: leave one of them out")
+        return KERNELS["sdpa"](sdpa_backends)
+    if attention not in FORMS:
+        raise ValueError(f"attention={attention!r}: expected one of {', '.join(map(repr, FORMS))}")
+    return KERNELS[attention](None)

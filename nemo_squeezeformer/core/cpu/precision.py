@@ -1,0 +1,17 @@
+"""The precision in which autocast has a linear layer compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def low_precision(*tensors: Tensor | None) -> list[Any]:
+    """``tensors`` as autocast would give them to a linear layer."""
+    device = next(x.device.type for x in tensors if x is not None)
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    low = torch.get_autocast_dtype(device)
+    return [None if x is None else x.to(low) for x in tensors]

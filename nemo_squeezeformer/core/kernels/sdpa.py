@@ -1,0 +1,57 @@
+"""PyTorch's fused kernels for attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from ..attention.kernel import Operands, PlainKernel, position_scores
+from ..frames.masks import Frames
+
+MULTIPLES = {"cuda": 8}  # of which the head size must be for the fused kernels of a device; those of s and m are 49, 81
+
+
+class SDPA(PlainKernel):
+    """PyTorch's ``scaled_dot_product_attention``, with the position scores as its additive mask.
+
+    Args:
+        backends: names of ``torch.nn.attention.SDPBackend`` that it may choose from; none for all.
+
+    Raises:
+        ValueError: for a name that there is none of, or FLASH_ATTENTION alone, which takes no mask.
+    """
+
+    def __init__(self, backends: Sequence[str] | None = None):
+        names = list(SDPBackend.__members__)
+        for name in backends or ():
+            if name not in names:
+                raise ValueError(f"use_pytorch_sdpa_backends={list(backends or ())}: {name!r} is none of {names}")
+        if backends and set(backends) == {"FLASH_ATTENTION"}:
+            raise ValueError(
+                f"use_pytorch_sdpa_backends={list(backends)}: it takes no mask, which padding and positions need; "
+                "add EFFICIENT_ATTENTION or MATH"
+            )
+        self.backends = [SDPBackend.__members__[name] for name in backends or ()]
+
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """(B, H, T, d)"""
+        content, k, v, position, p, _ = operands
+        blocked = None if frames.blocked is None else frames.blocked[:, None]  # (B, 1, T, S)
+        bias = None
+        if position is not None and p is not None:
+            bias = position_scores(position, p, k.size(2)) / math.sqrt(content.size(-1))
+        if blocked is not None:
+            bias = content.new_zeros(blocked.shape) if bias is None else bias
+            bias = bias.masked_fill(blocked, -10000.0)
+        rate, d = dropout.p if dropout.training else 0.0, content.size(-1)
+        filling = -d % MULTIPLES.get(content.device.type, 1)
+        if filling:  # with zeros, which add nothing to the products
+            content, k, v = pad(content, (0, filling)), pad(k, (0, filling)), pad(v, (0, filling))
+        with sdpa_kernel(self.backends) if self.backends else nullcontext():
+            attended = scaled_dot_product_attention(content, k, v, bias, rate, scale=1.0 / math.sqrt(d))[..., :d]
+        return attended if blocked is None else attended.masked_fill(blocked.all(dim=-1, keepdim=True), 0.0)
