@@ -15,29 +15,27 @@ def streams(encoder: Any, feature_ms: float, batch: int) -> tuple[list[dict[str,
         return [], f"{type(encoder).__name__} has no streaming interface of NeMo's"
     if getattr(encoder, "self_attention_model", "") == "rel_pos_local_attn":
         return [], "self_attention_model='rel_pos_local_attn' takes whole recordings"
-    found, reason, default = [], "", encoder.att_context_size
+    found, reason = [], ""
     for size in encoder.att_context_size_all:
         if min(size[1:]) < 0:
             reason = f"att_context_size={list(size)} has no limit to the right; recipes named ..._streaming have chunks"
             continue
-        encoder.set_default_att_context_size(list(size))
         try:
-            encoder.setup_streaming_params()
+            found.append(_stream(encoder, feature_ms, batch, list(size)))
         except ValueError as error:
             reason = str(error)
-            continue
-        found.append(_stream(encoder, feature_ms, batch) | {"att_context_size": list(size)})
-    encoder.set_default_att_context_size(default)
     return found, "" if found else reason
 
 
-def _stream(encoder: Any, feature_ms: float, batch: int) -> dict[str, Any]:
-    config = encoder.streaming_cfg
-    chunk, shift = (size[1] if isinstance(size, list) else size for size in (config.chunk_size, config.shift_size))
-    attention, convolution, _ = encoder.get_initial_cache_state(batch_size=batch)
+def _stream(encoder: Any, feature_ms: float, batch: int, size: list[int]) -> dict[str, Any]:
+    from nemo_squeezeformer.integration.latency import Chunks, empty_caches, latency_ms
+
+    chunks = Chunks.of(encoder, size)
+    attention, convolution, _ = empty_caches(encoder, batch, size)
     return {
-        "latency_ms": round(feature_ms * chunk),
-        "every_ms": round(feature_ms * shift),
-        "left_frames": config.last_channel_cache_size,
+        "latency_ms": round(latency_ms(encoder, feature_ms, size)),
+        "every_ms": round(feature_ms * chunks.shift),
+        "left_frames": chunks.left,
         "cache_bytes": {"attention": attention.nbytes, "convolution": convolution.nbytes},
+        "att_context_size": size,
     }

@@ -75,6 +75,8 @@ def measure(preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> list[B
     Raises:
         UserError: the encoder has no ``layers``, or no utterance gave two frames.
     """
+    from nemo_squeezeformer.integration.latency import feature_ms
+
     layers = getattr(encoder, "layers", None)
     if not isinstance(layers, torch.nn.ModuleList) or not len(layers):
         raise UserError(
@@ -101,7 +103,7 @@ def measure(preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> list[B
         raise UserError("no utterance is long enough for two frames after the last block; give longer ones")
     # Odd lengths leave ratios a little less than 2, 4 and so on. NeMo 2.7.3's Squeezeformer does not tell its factor.
     factor = getattr(encoder, "subsampling_factor", 2 ** round(math.log2(heard / blocks[0].frames)))
-    hop = 1000 * preprocessor.featurizer.hop_length / preprocessor._sample_rate
+    hop = feature_ms(preprocessor)
     for block in blocks:
         block.frame_ms = round(hop * factor * 2 ** round(math.log2(blocks[0].frames / block.frames)), 3)
     return blocks

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nemo_squeezeformer import __version__
 from nemo_squeezeformer.commands import inputs
 from nemo_squeezeformer.commands.inputs import check_model, chosen_device, positive, quiet, say
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.files.outputs import all_written_whole, refuse_existing, require_folder
-from nemo_squeezeformer.version import __version__
 
 if TYPE_CHECKING:
     from nemo_squeezeformer.analysis.redundancy_plot import Curves

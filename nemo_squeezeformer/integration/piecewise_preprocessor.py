@@ -33,11 +33,8 @@ class PiecewisePreprocessor(AudioToMelSpectrogramPreprocessor):
 
     def __init__(self, whole: AudioToMelSpectrogramPreprocessor):
         AudioPreprocessor.__init__(self, whole.win_length, whole.hop_length)
-        self._cfg, self._sample_rate, self.featurizer = (
-            getattr(whole, "_cfg", None),
-            whole._sample_rate,
-            whole.featurizer,
-        )
+        self._cfg, self._sample_rate = getattr(whole, "_cfg", None), whole._sample_rate
+        self.featurizer = whole.featurizer
         self.dtype_sentinel_tensor = whole.dtype_sentinel_tensor
         self.train(whole.training)
 
@@ -70,7 +67,7 @@ def _log_mel(featurizer: FilterbankFeatures, x: Tensor, lengths: Tensor, frames:
         start = max(first - MARGIN, 0)
         samples = x[:, start * hop : (stop + MARGIN) * hop]
         valid = (lengths - start * hop).clamp(0, samples.size(1))
-        piece, _ = FilterbankFeatures.forward(unfinished, samples, valid)  # type: ignore[arg-type]
+        piece, _ = FilterbankFeatures.forward(unfinished, samples, valid)
         pieces.append(piece[..., first - start : stop - start])
     return torch.cat(pieces, dim=-1)
 

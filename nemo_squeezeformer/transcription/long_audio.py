@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemo_squeezeformer.core.encoder import SqueezeformerEncoder
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
-from nemo_squeezeformer.integration.encoder import SqueezeformerEncoder
 
 REMEDY = '--att-context-size "[128, 128]"'
 TOGETHER = 3600.0  # seconds of padded audio in a batch: one that has room for an hour is not asked for more

@@ -183,8 +183,8 @@ def test_a_preprocessor_in_pieces_leaves_the_whole_one_and_its_settings_alone(mo
     before = whole(**given)[0]
     with ThreadPool(4) as pool:
         threads = pool.map(lambda _: pieces(**given)[0], range(8))
-    for features in [*threads, whole(**given)[0]]:
-        assert_close(features, before, atol=1e-5, rtol=0)
+    for after in [*threads, whole(**given)[0]]:
+        assert_close(after, before, atol=1e-5, rtol=0)
     whole.featurizer.pad_to = 0  # as NeMo's transcribe() does to the model's featurizer
     assert_close(pieces(**given)[0], whole(**given)[0], atol=1e-5, rtol=0)
 

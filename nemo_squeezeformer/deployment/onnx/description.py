@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nemo_squeezeformer import __version__
 from nemo_squeezeformer.core.original_mel import LEAST_POWER, PREEMPHASIS, OriginalMelSpectrogram
 from nemo_squeezeformer.deployment.onnx.tokens import tokens_of
 from nemo_squeezeformer.deployment.onnx_stream.metadata import ORIGINAL, VERSION
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.version import __version__
 
 CACHES = {
     "cache_last_channel": "cache_last_channel_next",
@@ -64,6 +64,7 @@ def describe_steps(model: Any) -> dict[str, Any]:
         UserError: for an encoder that does not stream.
     """
     from nemo_squeezeformer.core.frames.margins import CENTRED
+    from nemo_squeezeformer.integration.latency import feature_ms, latency_ms
 
     encoder = model.encoder
     if getattr(encoder.pre_encode, "margins", None) == CENTRED:
@@ -74,14 +75,13 @@ def describe_steps(model: Any) -> dict[str, Any]:
         raise UserError(str(error)) from error
     config, factor = encoder.streaming_cfg, encoder.subsampling_factor
     chunk, shift, before = map(_further, (config.chunk_size, config.shift_size, config.pre_encode_cache_size))
-    frames = config.valid_out_len + config.cache_drop_size
     return {
         "window": before + chunk,
         "shift": shift,
         "before_start": factor * config.drop_extra_pre_encoded,
         "frames": config.valid_out_len,
         "subsampling_factor": factor,
-        "latency_ms": 1000 * frames * factor * model.preprocessor.featurizer.hop_length / model.cfg.sample_rate,
+        "latency_ms": latency_ms(encoder, feature_ms(model.preprocessor)),
         "nemo": {
             "chunk_size": config.chunk_size,
             "shift_size": config.shift_size,

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_model
 from torch import Tensor
 
-from nemo_squeezeformer import core
+from nemo_squeezeformer import __version__, core
 from nemo_squeezeformer.core.inference.guard import is_optimized
 from nemo_squeezeformer.deployment.weights.config import ctc_head, ctc_tokens, encoder_settings, features, with_defaults
 from nemo_squeezeformer.deployment.weights.equality import check_equal
@@ -18,7 +18,6 @@ from nemo_squeezeformer.deployment.weights.loading import CONFIG, TOKENIZER, VER
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import require_folder, strangers, written_whole
 from nemo_squeezeformer.integration.register import OLD_MODULE
-from nemo_squeezeformer.version import __version__
 
 FILES = (CONFIG, WEIGHTS, TOKENIZER)
 

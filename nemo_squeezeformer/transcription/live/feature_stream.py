@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from nemo.collections.asr.parts.preprocessing.features import FilterbankFeatures
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -36,6 +35,8 @@ class FeatureStream:
     """
 
     def __init__(self, preprocessor: Any, slots: int):
+        from nemo.collections.asr.parts.preprocessing.features import FilterbankFeatures
+
         featurizer = getattr(preprocessor, "featurizer", None)
         if isinstance(featurizer, OriginalMelSpectrogram):
             raise ValueError(

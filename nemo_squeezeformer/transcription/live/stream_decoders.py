@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from nemo.collections.asr.parts.submodules.ctc_decoding import AbstractCTCDecoding
-from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
-from omegaconf import OmegaConf, open_dict
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
 
 
 class StreamDecoder(Protocol):
@@ -58,6 +58,8 @@ class TransducerStream:
         self.partial[slot] = None
 
     def decode(self, slots: Sequence[int], encoded: Tensor, lengths: Tensor) -> list[list[int]]:
+        from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
+
         (found,) = self.decoding.decoding(
             encoder_output=encoded,
             encoded_lengths=lengths,
@@ -83,9 +85,13 @@ def stream_decoder(model: Any, slots: int) -> StreamDecoder:
     Raises:
         ValueError: for a model that has neither a CTC nor a transducer decoder, or wants a prompt.
     """
+    from nemo.collections.asr.parts.submodules.ctc_decoding import AbstractCTCDecoding
+
     if hasattr(model, "prompt_kernel"):
         raise ValueError(f"a model of class {type(model).__name__} wants a prompt, and none is streamed with")
     if hasattr(model, "joint") and getattr(model, "cur_decoder", "rnnt") == "rnnt":
+        from omegaconf import OmegaConf, open_dict
+
         config = model.cfg.decoding.copy()
         with open_dict(config):
             config.strategy = "greedy_batch" if model.decoder.blank_as_pad else "greedy"

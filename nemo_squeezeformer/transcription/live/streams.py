@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from nemo.collections.asr.parts.mixins.streaming import StreamingEncoder
 from torch import Tensor
 
 from nemo_squeezeformer.transcription.live.feature_stream import FeatureStream
@@ -35,6 +34,8 @@ class Streams:
     """
 
     def __init__(self, model: Any, slots: int):
+        from nemo.collections.asr.parts.mixins.streaming import StreamingEncoder
+
         self.slots, self.encoder = slots, model.encoder
         if not isinstance(self.encoder, StreamingEncoder):
             raise ValueError(f"an encoder of class {type(self.encoder).__name__} does not stream")
@@ -172,26 +173,25 @@ class Streams:
             cache.index_copy_(int(cache.dim() > 1), index, new)
 
 
-def latency(model: Any) -> int:
+def latency(model: Any, size: Sequence[int] | None = None) -> int:
     """Milliseconds of audio that a chunk waits for: its own, and those after it where it has look-ahead.
 
+    Args:
+        size: an ``att_context_size``; None for what the encoder is set to.
+
     Raises:
-        ValueError: if the encoder does not stream as it is set.
+        ValueError: if the encoder does not stream so.
     """
-    if model.encoder.streaming_cfg is None:
-        model.encoder.setup_streaming_params()
-    chunk = model.encoder.streaming_cfg.chunk_size
-    hop = model.preprocessor.featurizer.hop_length / model.preprocessor._sample_rate
-    return round(1000 * hop * (chunk if isinstance(chunk, int) else chunk[1]))
+    from nemo_squeezeformer.integration.latency import feature_ms, latency_ms
+
+    return round(latency_ms(model.encoder, feature_ms(model.preprocessor), size))
 
 
 def latencies(model: Any) -> dict[tuple[int, ...], int]:
     """The ``latency`` of each ``att_context_size`` that the encoder was trained with, and streams with."""
-    default, found = model.encoder.att_context_size, {}
+    found = {}
     for size in model.encoder.att_context_size_all:
         if min(size[1:]) >= 0:
-            model.encoder.set_default_att_context_size(list(size))
             with contextlib.suppress(ValueError):  # settings that do not stream
-                found[tuple(size)] = latency(model)
-    model.encoder.set_default_att_context_size(default)
+                found[tuple(size)] = latency(model, size)
     return found
