@@ -35,7 +35,7 @@ test-nemo-2.7.3: $(VENV)/.installed $(OLD_VENV)/.installed
 
 test-speed: $(OLD_VENV)/.installed
 	MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000 OMP_NUM_THREADS=1 \
-		$(OLD_VENV)/bin/python benchmarks/speed_check.py
+		$(OLD_VENV)/bin/python -m benchmarks.speed.check
 
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -18,7 +18,7 @@ TYPED = [
 ]  # that say what to type
 PAGES = [*TYPED, ROOT / "CHANGELOG.md", *RESULTS]
 
-PROGRAM = re.compile(r"(?:benchmarks|docs/figures|scripts)/\w+\.py")
+PROGRAM = re.compile(r"(?<=python -m )benchmarks(?:\.\w+)+|(?:docs/figures|scripts)/\w+\.py")
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
@@ -33,6 +33,18 @@ class Block(NamedTuple):
         """Its lines without comments; those that end in a backslash are one with the next."""
         lines = re.sub(r"(^|\s)#.*", "", self.text.replace("\\\n", ""), flags=re.MULTILINE).splitlines()
         return [line.strip() for line in lines if line.strip()]
+
+
+def sources(program: str) -> list[Path]:
+    """The files of a program, such as ``benchmarks.speed`` or ``scripts/demo.py``; none where it does not exist."""
+    if program.endswith(".py"):
+        script = ROOT / program
+        return [script] if script.exists() else []
+    module = ROOT.joinpath(*program.split("."))
+    if (module / "__main__.py").exists():
+        return sorted(module.glob("*.py"))
+    script = module.with_suffix(".py")
+    return [script] if script.exists() and '__name__ == "__main__"' in script.read_text(encoding="utf-8") else []
 
 
 def name(page: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,12 @@ from nemo.collections.asr.modules import ConformerEncoder
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.ladder import page as ladder_page
+from benchmarks.ladder.__main__ import main
+from benchmarks.ladder.measure import operations
+from benchmarks.ladder.rungs import PAPER, RUNGS, build, encoder_settings
+from benchmarks.measuring.figures import digest
+from benchmarks.measuring.results import RESULTS as ALL_RESULTS
 from nemo_squeezeformer import SqueezeformerEncoder
 from nemo_squeezeformer.analysis.sizes import PUBLISHED
 from nemo_squeezeformer.errors import UserError
@@ -19,14 +24,7 @@ from nemo_squeezeformer.training.recipes import ABLATION, compose, recipes
 from tests.models import enliven, features
 from tests.speech import write_manifest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import ladder
-import ladder_page
-from ladder_measure import operations
-from ladder_rungs import PAPER, RUNGS, build, encoder_settings
-from speed_plots import digest
-
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "ladder"
+RESULTS = ALL_RESULTS / "ladder"
 TINY = {"d_model": 16, "n_layers": 3, "n_heads": 2, "subsampling_conv_channels": 4, "conv_kernel_size": 7}
 OURS_ALONE = {
     *("_target_", "variant", "block", "adaptive_scale", "time_reduce_idx", "time_recovery_idx"),
@@ -130,7 +128,7 @@ def source(picture: Path) -> str:
 
 
 def test_one_command_counts_times_draws_and_writes_the_page(tmp_path):
-    ladder.main(["--quick", "--patience", "0.01", "--output", str(tmp_path)])
+    main(["--quick", "--patience", "0.01", "--output", str(tmp_path)])
     data = json.loads((tmp_path / "ladder.json").read_text())
     assert list(data["time"][0]["measured"]) == list(RUNGS)
     page = (tmp_path / "README.md").read_text()
@@ -147,7 +145,7 @@ def test_the_command_trains_every_rung_and_goes_on_where_it_stopped(tmp_path):
     output, work = tmp_path / "results", tmp_path / "work"
     command = [str(tmp_path), "--quick", "--steps", "10", "--seeds", "1", "--patience", "0.01"]
     command += ["--output", str(output), "--work", str(work)]
-    ladder.main(command)
+    main(command)
     data = json.loads((output / "ladder.json").read_text())
     (trained,) = data["trained"]
     assert list(trained["measured"]) == list(RUNGS)
@@ -157,7 +155,7 @@ def test_the_command_trains_every_rung_and_goes_on_where_it_stopped(tmp_path):
 
     kept = data["trained"][0]["measured"].pop("Squeezeformer")
     (output / "ladder.json").write_text(json.dumps(data))
-    ladder.main(command)
+    main(command)
     again = json.loads((output / "ladder.json").read_text())
     assert again["time"] == data["time"]
     assert again["trained"][0]["measured"]["Squeezeformer"]["loss"] == kept["loss"]

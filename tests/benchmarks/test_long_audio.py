@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import long_audio
-
+from benchmarks.long_audio import __main__ as long_audio
 from tests.asr_models import asr_model
 from tests.speech import write_manifest
 

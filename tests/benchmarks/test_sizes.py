@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import sizes as benchmark
-import sizes_page
-
+from benchmarks.sizes import __main__ as benchmark
+from benchmarks.sizes import page as sizes_page
 from nemo_squeezeformer.analysis.sizes import PUBLISHED
 
 ROOT = Path(__file__).parents[2]

@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import speed
-import speed_check
-import speed_memory
-import speed_operations
-import speed_page
-import speed_plots
-import speed_readme
-import speed_time
-from speed_encoders import CONFORMER, FORMS, OURS, Encoders, missing, utterances
-from speed_plan import QUICK, Plan
-from speed_results import Results, read
+from benchmarks.measuring.encoders import Encoders, missing
+from benchmarks.measuring.figures import digest
+from benchmarks.measuring.results import RESULTS as ALL_RESULTS
+from benchmarks.measuring.results import Results, read
+from benchmarks.speed import check as speed_check
+from benchmarks.speed import operations as speed_operations
+from benchmarks.speed import page as speed_page
+from benchmarks.speed import readme as speed_readme
+from benchmarks.speed.__main__ import main
+from benchmarks.speed.plan import QUICK, Plan
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "speed"
+RESULTS = ALL_RESULTS / "speed"
 CONDITIONS = {"machine": "one", "size": "quick"}
-
-
-def test_the_encoders_have_equal_parameters():
-    encoders = Encoders("s")
-    count = {
-        form.network: sum(p.numel() for p in encoders.build(name).parameters())
-        for name, form in FORMS.items()
-        if form.target in (OURS, CONFORMER) and form.exact and not form.optimised
-    }
-    assert count["4x"] == 18_540_424  # the published size
-    assert all(abs(one / count["4x"] - 1) < 0.03 for one in count.values()), count
-    assert abs(count["FastConformer"] / count["8x"] - 1) < 0.01
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +29,7 @@ def quick(tmp_path_factory) -> Path:
     """Where a quick run has left its results."""
     threads, folder = torch.get_num_threads(), tmp_path_factory.mktemp("speed")
     names = ["in-tree", "ours", "ours, optimised", "Conformer"]
-    speed.main(["all", "--quick", "--devices", "cpu", "--output", str(folder), "--encoders", *names])
+    main(["all", "--quick", "--devices", "cpu", "--output", str(folder), "--encoders", *names])
     torch.set_num_threads(threads)
     return folder
 
@@ -81,22 +65,14 @@ def test_what_is_measured_is_not_measured_again_unless_told_to(quick, capsys):
     (path,) = quick.glob("*.json")
     before = path.read_text()
     wanted = ["inference", "--quick", "--devices", "cpu", "--output", str(quick), "--seconds", "1", "--batches", "1"]
-    speed.main([*wanted, "--encoders", "ours"])
+    main([*wanted, "--encoders", "ours"])
     assert path.read_text() == before
-    speed.main([*wanted, "--encoders", "ours, local"])
+    main([*wanted, "--encoders", "ours, local"])
     row = next(row for row in json.loads(path.read_text())["inference"] if row["seconds"] == row["batch"] == 1)
     assert {"ours", "ours, local"} <= set(row["measured"])  # all take their turns together
-    speed.main([*wanted, "--encoders", "ours", "--again"])
+    main([*wanted, "--encoders", "ours", "--again"])
     assert path.read_text() != before
     path.write_text(before)
-
-
-def test_figures_of_other_conditions_are_not_mixed(tmp_path):
-    path = tmp_path / "cpu.json"
-    Results(path, CONDITIONS, "a").add("memory", {"seconds": 1}, {"ours": {"MiB": 1.0}}, {})
-    assert Results(path, CONDITIONS, "b").missing("memory", {"seconds": 1}, ["ours", "in-tree"]) == ["in-tree"]
-    with pytest.raises(ValueError, match="machine: 'one', now 'another'.*another --output"):
-        Results(path, CONDITIONS | {"machine": "another"}, "a")
 
 
 def test_what_would_take_too_much_memory_or_time_is_left_out_with_the_reason(tmp_path):
@@ -117,52 +93,12 @@ def test_what_would_take_too_much_memory_or_time_is_left_out_with_the_reason(tmp
     assert plan.too_long(results, key | {"seconds": 300}) == {"in-tree": "would take up to 62 s a call"}
 
 
-def test_calls_take_turns_all_along_and_quick_ones_more_of_them():
-    order, now = [], [0.0]
-
-    def work(name: str, seconds: float) -> None:
-        order.append(name)
-        now[0] += seconds
-
-    calls = {"slow": partial(work, "slow", 0.25), "fast": partial(work, "fast", 0.0625)}
-    took = speed_time.interleaved(calls, patience=0.5, fewest=2, most=12, clock=lambda: now[0])
-    assert took == {"slow": 2 * [0.25], "fast": 8 * [0.0625]}
-    assert order[2:] == ["fast", "fast", "slow", "fast", "fast", "fast", "fast", "slow", "fast", "fast"]
-    more = partial(speed_time.turns, patience=2.0, fewest=5, most=20)
-    assert [more(first) for first in (0.01, 0.2, 0.9, 1.5, 6.0, 30.0)] == [20, 10, 5, 3, 1, 0]  # long first ones count
-    assert speed_time.quartiles([3.0]) == [3.0, 3.0, 3.0]
-
-
-def prepare_ones(mebibytes: int):
-    torch.ones(1000).sum()  # loads what it takes
-    return lambda: torch.ones(mebibytes, 2**18).sum()
-
-
-def prepare_failure():
-    raise ValueError("no such encoder")
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_the_peak_of_memory_is_that_of_the_call():
-    for mebibytes in (32, 96):
-        assert speed_memory.peak_in_a_process(partial(prepare_ones, mebibytes), 1) == pytest.approx(mebibytes, abs=4)
-    with pytest.raises(RuntimeError, match="ValueError: no such encoder"):
-        speed_memory.peak_in_a_process(prepare_failure, 1)
-
-
 def test_operations_of_other_lengths_follow_from_those_of_three():
     encoder = Encoders("quick").build("ours", counted=True)
     three = speed_operations.counts(encoder, QUICK.counted_at, "cpu")
     (five,) = speed_operations.counts(encoder, (5,), "cpu")
     assert speed_operations.gflops_at(5, list(QUICK.counted_at), three) == pytest.approx(five, rel=0.02)
     assert abs(five / three[0] - 5) > 0.5  # attention grows faster than the length
-
-
-def test_utterances_of_a_batch_are_padded():
-    inputs = utterances(3, 8)
-    assert inputs["audio_signal"].shape == (8, 80, 300)
-    assert inputs["length"].tolist()[0] == 150 and inputs["length"].tolist()[-1] == 300
-    assert utterances(3, 1)["length"].tolist() == [300]
 
 
 @pytest.mark.skipif("in-tree" in missing(), reason="NeMo has no Squeezeformer of its own here")
@@ -191,7 +127,7 @@ def test_the_figures_of_speed_are_drawn_from_its_files():
     for path in files:
         for what in ("time", "memory"):
             with Image.open(RESULTS / f"{path.stem}-{what}.png") as picture:
-                assert picture.info["Source"] == speed_plots.digest(path)
+                assert picture.info["Source"] == digest(path)
 
 
 def test_the_readme_quotes_the_speed():

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import torch
 from nemo.core.classes import Serialization
 from omegaconf import OmegaConf
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import streaming_time
-import streaming_wer
-
+from benchmarks.measuring.counts import parameters
+from benchmarks.streaming import time as streaming_time
+from benchmarks.streaming import wer as streaming_wer
 from tests.asr_models import asr_model
 from tests.speech import write_manifest
 
@@ -67,7 +65,7 @@ def test_the_encoders_of_a_comparison_have_equal_parameters_chunks_and_left_cont
     for rate, configs in streaming_time.RATES.items():
         context = [streaming_time.LEFT[rate], streaming_time.CHUNKS[rate][-1] - 1]
         ours, theirs = (streaming_time.build(config, context) for config in configs.values())
-        assert abs(streaming_time.parameters(ours) / streaming_time.parameters(theirs) - 1) < 0.015
+        assert abs(parameters(ours) / parameters(theirs) - 1) < 0.015
         assert ours.streaming_cfg.chunk_size == theirs.streaming_cfg.chunk_size
         assert ours.streaming_cfg.last_channel_cache_size == theirs.streaming_cfg.last_channel_cache_size
         assert ours.streaming_cfg.pre_encode_cache_size == theirs.streaming_cfg.pre_encode_cache_size

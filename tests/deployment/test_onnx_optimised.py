@@ -17,15 +17,12 @@ pytest.importorskip("onnxruntime")
 
 import onnxruntime
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import onnx_speed
-from speed_encoders import Encoders
-
+from benchmarks.measuring.encoders import Encoders
+from benchmarks.onnx import speed as onnx_speed
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.core.attention.kernel import Operands, PlainKernel
 from nemo_squeezeformer.core.frames.masks import Context, Frames
-from nemo_squeezeformer.deployment.onnx import graph_kernel as onnx_attention
-from nemo_squeezeformer.deployment.onnx import model_files as onnx_export
+from nemo_squeezeformer.deployment.onnx import graph_kernel, model_files
 from nemo_squeezeformer.deployment.onnx.graph_kernel import GraphKernel
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY
 from tests.asr_models import asr_model
@@ -73,13 +70,13 @@ def weights_of(path: Path) -> set[int]:
 @pytest.mark.parametrize("name", OFFLINE)
 def test_graphs_equal_the_encoder_as_it_was(name, tmp_path, monkeypatch):
     # So that the lengths below are on both sides: all queries in one block, and a loop over blocks.
-    monkeypatch.setattr(onnx_attention, "LARGEST", 2 * 2 * 20**2)
-    monkeypatch.setattr(onnx_attention, "BLOCK", 7)
+    monkeypatch.setattr(graph_kernel, "LARGEST", 2 * 2 * 20**2)
+    monkeypatch.setattr(graph_kernel, "BLOCK", 7)
     model = asr_model("transducer", encoder=OFFLINE[name])
     cases = [(features(2, t, 80, seed=t), torch.tensor([t, max(t * 2 // 3, 1)])) for t in (1, 2, 7, 60, 101, 160)]
     with torch.no_grad():
         expected = [model.encoder(audio_signal=x, length=lengths) for x, lengths in cases]
-    graph = open_graph(onnx_export.export(model, tmp_path / "out.onnx", streaming=False)[0])
+    graph = open_graph(model_files.export(model, tmp_path / "out.onnx", streaming=False)[0])
     for (x, lengths), (encodings, valid) in zip(cases, expected):
         found = outputs(graph, x, lengths)
         for row, (one, n) in enumerate(zip(encodings, valid)):
@@ -135,7 +132,7 @@ def test_streams_of_int8_have_caches_as_others_and_nearly_their_outputs(tmp_path
     graphs = {}
     for form in ("float32", "int8"):
         model = asr_model("transducer", **STREAMING)
-        paths = onnx_export.export(model, tmp_path / f"{form}.onnx", streaming=True, int8=form == "int8")
+        paths = model_files.export(model, tmp_path / f"{form}.onnx", streaming=True, int8=form == "int8")
         assert weights_of(paths[1]) == {onnx.TensorProto.FLOAT}  # decoder and joint network
         graphs[form] = Encoder(paths[0])
     x = features(1, 200, 80)[0].numpy()

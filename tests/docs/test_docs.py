@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from nemo_squeezeformer.onnx_stream.__main__ import main as onnx_stream
 
 from nemo_squeezeformer.__main__ import build_parser, main
 from nemo_squeezeformer.commands.tokenizer import train_tokenizer
-from nemo_squeezeformer.onnx_stream.__main__ import main as onnx_stream
 from nemo_squeezeformer.training.recipes import compose, recipes
 from tests.asr_models import asr_model
 from tests.model_types import model_class, model_type
-from tests.pages import ROOT, TYPED, Block, blocks, name, prose
+from tests.pages import ROOT, TYPED, Block, blocks, name, prose, sources
 
 QUICK = shlex.split(
     "model.encoder.d_model=16 model.encoder.n_layers=2 model.encoder.time_reduce_idx=0 model.train_ds.num_workers=0 "
@@ -166,11 +166,10 @@ def check_program(command: str) -> None:
     elif words[:1] == ["make"]:
         targets = re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         assert [word for word in words[1:] if "=" not in word][0] in targets, command
-    elif words[:1] == ["python"] and words[1].startswith("benchmarks/"):
-        script = ROOT / words[1]
-        sources = [script, *script.parent.glob(f"{script.stem.split('_')[0]}*.py")]
-        for option in [word for word in words[2:] if word.startswith("--")]:
-            assert any(f'"{option}"' in source.read_text() for source in sources), f"{option}: {command}"
+    elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
+        assert sources(words[2]), f"no such program: {command}"
+        for option in [word for word in words[3:] if word.startswith("--")]:
+            assert any(f'"{option}"' in source.read_text() for source in sources(words[2])), f"{option}: {command}"
     elif words[:1] == ["python"] and words[1].startswith("examples/"):
         page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
         recipe = next(word for word in words if word.startswith("--config-name=")).partition("=")[2]
@@ -190,7 +189,12 @@ def test_a_block_without_a_known_kind_an_indented_one_and_a_wrong_command_are_fo
         page.write_text(wrong)
         with pytest.raises(AssertionError):
             test_every_block_is_run_or_says_why_not(page)
-    for wrong in ("nemo-squeezeformer export --nothing", "make nothing", "python benchmarks/speed.py --nothing", "ls"):
+    wrong_benchmarks = (
+        "python -m benchmarks.speed --nothing",
+        "python -m benchmarks.nothing",
+        "python benchmarks/speed.py",
+    )
+    for wrong in ("nemo-squeezeformer export --nothing", "make nothing", *wrong_benchmarks, "ls"):
         with pytest.raises((AssertionError, SystemExit)):
             check_program(wrong)
 

@@ -15,14 +15,14 @@ import draw_network
 
 from nemo_squeezeformer.core import SqueezeformerEncoder
 from tests import pages
-from tests.pages import DOCS, PAGES, PROGRAM, ROOT, anchors, figures, links, name, prose, sections
+from tests.pages import DOCS, PAGES, PROGRAM, ROOT, anchors, figures, links, name, prose, sections, sources
 
 README, INDEX, BENCHMARKS = ROOT / "README.md", ROOT / "docs" / "README.md", ROOT / "docs" / "benchmarks.md"
 MEASURED = re.compile(r"\b(?:MiB|GiB|MB|kB|WER|CER|GFLOPs)\b|\d ?%|[\d,|] ?m?s\b")
 # A table of measurements stands beside its results or program, or it is others', or a command on the page makes it.
 SOURCE = re.compile(
-    r"benchmarks/results/\S+|`benchmarks/\w+\.py|tests/\w+\.py|get_initial_cache_state|nemo-squeezeformer trans"
-    r"|[Pp]ublished|by its model card|no program under `benchmarks/`"
+    r"benchmarks/results/\S+|`python -m benchmarks\.\w+|tests/[\w/]+\.py|get_initial_cache_state"
+    r"|nemo-squeezeformer trans|[Pp]ublished|by its model card|no program under `benchmarks/`"
 )
 
 
@@ -76,7 +76,7 @@ def test_the_index_has_every_page_and_every_page_leads_on():
 
 def where(page: Path, part: str) -> set[str]:
     """The programs that a part of a page names and that there are."""
-    return {program for program in PROGRAM.findall(part) if (ROOT / program).exists()}
+    return {program for program in PROGRAM.findall(part) if sources(program)}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if figures(page)], ids=name)
@@ -88,11 +88,8 @@ def test_a_figure_says_what_it_shows_and_what_drew_it(page):
         part = next((part for part in sections(page).values() if f"]({file})" in part), prose(page))
         drawn_by = where(page, part) or where(page, prose(page))
         assert drawn_by, f"{file}: nothing on {name(page)} says which program drew it"
-        sources = [
-            source for made in drawn_by for source in (ROOT / made).parent.glob(f"{Path(made).stem.split('_')[0]}*")
-        ]
-        ending = re.compile(rf"{re.escape(path.suffix)}|savefig")
-        assert any(ending.search(source.read_text()) for source in sources if source.suffix == ".py"), file
+        drawing = [source for program in drawn_by for source in sources(program) if path.suffix in source.read_text()]
+        assert drawing, f"{file}: {', '.join(drawn_by)} writes no {path.suffix}"
 
 
 def test_every_figure_is_on_a_page():
@@ -128,8 +125,17 @@ def test_a_page_of_results_says_what_made_it(page):
 
 def test_a_table_without_a_source_is_found():
     table = "| | ms |\n|---|---|\n| ours | 12 |\n"
-    assert unsourced(f"## A\n\n{table}\n## B\n\nBy `benchmarks/speed.py`.\n") == [table]
-    assert unsourced(f"## A\n\n{table}\nBy `benchmarks/speed.py`.\n") == []
+    assert unsourced(f"## A\n\n{table}\n## B\n\nBy `python -m benchmarks.speed`.\n") == [table]
+    assert unsourced(f"## A\n\n{table}\nBy `python -m benchmarks.speed`.\n") == []
+
+
+def test_only_programs_that_can_be_run_count():
+    programs = ["benchmarks.speed", "benchmarks.streaming.time", "docs/figures/draw_network.py"]
+    text = "`python -m benchmarks.speed`, `python -m benchmarks.streaming.time`; docs/figures/draw_network.py"
+    assert PROGRAM.findall(text) == programs and where(README, text) == set(programs)
+    others = ["nothing", "measuring.tables", "streaming"]
+    assert where(README, " ".join(f"`python -m benchmarks.{name}`" for name in others)) == set()
+    assert PROGRAM.findall("benchmarks/speed.py and benchmarks.speed") == []
 
 
 def test_every_page_of_results_is_asked_for():

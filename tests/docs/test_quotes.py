@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.pages import PROGRAM, ROOT, sections
+from tests.pages import PROGRAM, ROOT, sections, sources
 
 README, BENCHMARKS, DOCS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -44,7 +44,7 @@ def test_the_page_of_benchmarks_quotes_the_results(question):
     part = sections(BENCHMARKS)[question]
     results = linked_results(part)
     assert results, "no page of results is linked"
-    assert any((ROOT / program).exists() for program in PROGRAM.findall(part)), "no program is named"
+    assert any(sources(program) for program in PROGRAM.findall(part)), "no program is named"
     assert invented(part, results, rows(README.read_text(encoding="utf-8"))) == set()
 
 

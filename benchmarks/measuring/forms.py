@@ -1,0 +1,88 @@
+"""The encoders that are compared at equal parameters: forms of ours, and NeMo's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+OURS = "nemo_squeezeformer.SqueezeformerEncoder"
+IN_TREE = "nemo.collections.asr.modules.SqueezeformerEncoder"
+CONFORMER = "nemo.collections.asr.modules.ConformerEncoder"
+# What the recipes say, ours and NeMo's: with dropout of 0 training would be compared without a part of its work.
+SHARED = {"feat_in": 80, "dropout": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1}
+RATE_4X = {"subsampling_factor": 4, "conv_kernel_size": 31}
+RATE_8X = {"subsampling_factor": 8, "conv_kernel_size": 9, "subsampling": "dw_striding"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width, depth and so on; Conformer's width is the one with the parameters nearest to Squeezeformer's."""
+
+    squeezeformer: dict[str, int]
+    conformer: dict[str, int]
+    channels_8x: int  # of the convolutions that make a frame of eight, in the recipes of both
+    window: list[int]  # of local attention
+
+
+SIZES = {
+    "s": Size(
+        {"n_layers": 18, "d_model": 196, "n_heads": 4}, {"n_layers": 18, "d_model": 200, "n_heads": 4}, 256, [128, 128]
+    ),
+    "quick": Size(
+        {"n_layers": 3, "d_model": 16, "n_heads": 2}, {"n_layers": 3, "d_model": 16, "n_heads": 2}, 16, [8, 8]
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How an encoder is built and run; those of one ``network`` have equal weights, and equal outputs if ``exact``."""
+
+    target: str
+    settings: Mapping[str, Any]
+    network: str
+    exact: bool = True  # attention to all frames, not to a window
+    optimised: bool = False
+    quadratic: bool = False  # holds matrices of all queries by all keys
+    trained: bool = False  # takes part in the comparison of training
+
+
+PLAIN, LOCAL = {"attention": "plain"}, {"self_attention_model": "rel_pos_local_attn"}
+FULL_CONFORMER = RATE_4X | {"subsampling": "striding"}
+FORMS: dict[str, Form] = {
+    "in-tree": Form(IN_TREE, RATE_4X | {"subsampling": "dw_striding"}, "4x", quadratic=True, trained=True),
+    "ours, plain": Form(OURS, RATE_4X | PLAIN, "4x", quadratic=True, trained=True),
+    "ours": Form(OURS, RATE_4X, "4x", trained=True),
+    "ours, optimised": Form(OURS, RATE_4X, "4x", optimised=True),
+    "ours, local": Form(OURS, RATE_4X | LOCAL, "4x", exact=False),
+    "ours, 8x": Form(OURS, RATE_8X, "8x", trained=True),
+    "ours, 8x, optimised": Form(OURS, RATE_8X, "8x", optimised=True),
+    "ours, 8x, local": Form(OURS, RATE_8X | LOCAL, "8x", exact=False),
+    "Conformer": Form(CONFORMER, FULL_CONFORMER, "Conformer", quadratic=True, trained=True),
+    "Conformer, SDPA": Form(
+        CONFORMER, FULL_CONFORMER | {"use_pytorch_sdpa": True}, "Conformer", quadratic=True, trained=True
+    ),
+    "Conformer, local": Form(CONFORMER, FULL_CONFORMER | LOCAL, "Conformer", exact=False),
+    "FastConformer": Form(CONFORMER, RATE_8X, "FastConformer", quadratic=True, trained=True),
+    "FastConformer, local": Form(CONFORMER, RATE_8X | LOCAL, "FastConformer", exact=False),
+}
+# The operations of a network are those of its plain form; fewer or more in a fast one are its own affair.
+COUNTED = {"4x": {"attention": "plain"}, "8x": {"attention": "plain"}}
+
+
+def config(name: str, size: str, counted: bool = False) -> dict[str, Any]:
+    """What NeMo builds the encoder from; ``counted``: its plain form, whose operations are counted."""
+    form, dimensions = FORMS[name], SIZES[size]
+    width = dimensions.conformer if form.target == CONFORMER else dimensions.squeezeformer
+    settings = {"_target_": form.target, **SHARED, **width, **form.settings}
+    if form.target != CONFORMER:
+        last = width["n_layers"] - 1
+        settings |= {"time_reduce_idx": last // 2, "time_recovery_idx": last}
+    if settings["subsampling_factor"] == 8:
+        settings["subsampling_conv_channels"] = dimensions.channels_8x
+    if not form.exact:
+        settings["att_context_size"] = dimensions.window
+    elif counted:
+        settings |= COUNTED.get(form.network, {}) if form.target == OURS else {}
+    return settings

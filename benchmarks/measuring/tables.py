@@ -1,0 +1,30 @@
+"""Tables of pages, and times in their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def head(names: Sequence[str]) -> str:
+    """The two lines that a table begins with."""
+    return f"{line(names)}\n{line(['---'] * len(names))}"
+
+
+def table(names: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    return "\n".join([head(names), *map(line, rows)])
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}"
+
+
+def timed(ms: Sequence[float] | None) -> str:
+    """A median, with its quartiles in brackets where they differ; ``ms`` has all three, in their order."""
+    if ms is None:
+        return "-"
+    low, middle, high = map(milliseconds, ms)
+    return f"{middle} ({low}-{high})" if ms[0] < ms[2] else middle

@@ -1,0 +1,138 @@
+r"""What deployment costs in accuracy: the same models in torch, and in ONNX Runtime in float32 and in int8.
+
+    python -m benchmarks.onnx.accuracy DIGITS/connected_test_seen.jsonl MODEL.nemo... \
+        > benchmarks/results/onnx_accuracy.md
+
+Each model is exported for whole utterances as `nemo-squeezeformer export` does it. Features and the decoder's search
+are NeMo's in all three cases; what is between is not. Errors are those of what the graph gives: log-probabilities of
+CTC, encodings of a transducer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from benchmarks.measuring import recordings
+from benchmarks.measuring.command_line import command_line
+from benchmarks.measuring.machine import versions
+from benchmarks.measuring.tables import head, line
+from benchmarks.onnx.errors import relative
+
+Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+COLUMNS = ["model", "form", "largest error", "rms error", "texts that differ", "WER, %", "file, MB"]
+
+
+def features(model: Any, audio: Sequence[str]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Of each recording (1, F, T), and T (1,)"""
+    import soundfile
+
+    found = []
+    for path in audio:
+        samples = torch.from_numpy(soundfile.read(path, dtype="float32")[0])[None]
+        with torch.no_grad():
+            x, lengths = model.preprocessor(input_signal=samples, length=torch.tensor([samples.size(1)]))
+        found.append((x[:, :, : lengths.item()], lengths))
+    return found
+
+
+def in_torch(model: Any, transducer: bool) -> Forward:
+    """The encoder, and with CTC its decoder, as they are."""
+
+    def forward(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            encodings, _ = model.encoder(audio_signal=x, length=lengths)
+            decoder = getattr(model, "ctc_decoder", model.decoder)
+            return encodings if transducer else decoder(encoder_output=encodings)
+
+    return forward
+
+
+def in_onnx_runtime(path: Path) -> Forward:
+    """The graph at ``path``."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def forward(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        first, *_ = session.run(None, {"audio_signal": x.numpy(), "length": lengths.numpy()})
+        return torch.from_numpy(first)
+
+    return forward
+
+
+def text(model: Any, transducer: bool, output: torch.Tensor) -> str:
+    """What NeMo's search makes of (1, D, T) encodings or (1, T, V) log-probabilities."""
+    lengths = torch.tensor([output.size(2 if transducer else 1)])
+    with torch.no_grad():
+        if transducer:
+            found = model.decoding.rnnt_decoder_predictions_tensor(encoder_output=output, encoded_lengths=lengths)
+        else:
+            decoding = getattr(model, "ctc_decoding", model.decoding)
+            found = decoding.ctc_decoder_predictions_tensor(decoder_outputs=output, decoder_lengths=lengths)
+    best = found[0] if isinstance(found, tuple) else found
+    return getattr(best[0], "text", best[0])
+
+
+def rows(path: Path, audio: Sequence[str], references: Sequence[str], folder: Path) -> list[list[str]]:
+    """The rows of one model."""
+    from nemo.collections.asr.metrics.wer import word_error_rate
+    from nemo.collections.asr.models import ASRModel
+
+    from nemo_squeezeformer.deployment.onnx import model_files
+
+    files = {}
+    for form in ("float32", "int8"):  # each from the file: an optimised encoder is exported, not saved
+        model = ASRModel.restore_from(str(path), map_location="cpu").eval()
+        name = folder / f"{path.stem}-{form}.onnx"
+        files[form] = model_files.export(model, name, streaming=False, int8=form == "int8")[0]
+    model = ASRModel.restore_from(str(path), map_location="cpu").eval()
+    transducer = hasattr(model, "joint")
+    inputs = features(model, audio)
+    forms = {"torch": in_torch(model, transducer)} | {
+        f"ONNX Runtime, {form}": in_onnx_runtime(file) for form, file in files.items()
+    }
+    outputs = {name: [forward(x, lengths) for x, lengths in inputs] for name, forward in forms.items()}
+    texts = {name: [text(model, transducer, one) for one in found] for name, found in outputs.items()}
+    expected, of = outputs["torch"], texts["torch"]
+    table = []
+    for name, found in outputs.items():
+        wer = 100 * word_error_rate(hypotheses=texts[name], references=list(references))
+        differ = sum(a != b for a, b in zip(texts[name], of))
+        errors = [f"{value:.1e}" for value in relative(found, expected)] if name != "torch" else ["", ""]
+        size = (files[name.split(", ")[1]] if name != "torch" else path).stat().st_size / 1e6
+        table.append([f"{path.stem}, {type(model).__name__}", name, *errors, str(differ), f"{wer:.2f}", f"{size:.1f}"])
+    return table
+
+
+def main() -> None:
+    parser = command_line("benchmarks.onnx.accuracy", __doc__)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL.nemo")
+    args = parser.parse_args()
+
+    import onnxruntime
+    from nemo.utils import logging as nemo_logging
+
+    import nemo_squeezeformer  # noqa: F401  registers with NeMo
+
+    nemo_logging.setLevel(logging.ERROR)
+    spoken = recordings.rows(args.manifest)
+    audio, references = ([row[key] for row in spoken] for key in ("audio_filepath", "text"))
+    print("Made by `python -m benchmarks.onnx.accuracy`.\n")
+    print(f"Whole recordings of `{args.manifest.name}`: {len(spoken)}, {sum(row['duration'] for row in spoken):.0f} s.")
+    print(f"{versions()}, ONNX Runtime {onnxruntime.__version__}.\n")
+    print(head(COLUMNS))
+    for path in args.models:
+        with TemporaryDirectory() as folder:
+            for row in rows(path, audio, references, Path(folder)):
+                print(line(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

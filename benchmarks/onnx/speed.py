@@ -1,0 +1,167 @@
+"""How fast an encoder is where it is deployed: ONNX Runtime in float32 and int8, beside torch, and in-tree in both.
+
+    export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
+    python -m benchmarks.onnx.speed > benchmarks/results/onnx_speed.md
+
+All have equal weights and take turns. Ours is exported as `nemo-squeezeformer export --offline` does it, in-tree by
+NeMo's own export. In an environment without NeMo's own Squeezeformer (after NeMo 2.7.3) that is left out.
+`python -m benchmarks.onnx.accuracy` measures what int8 costs in accuracy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from benchmarks.measuring.command_line import command_line
+from benchmarks.measuring.encoders import Encoders, missing, utterances
+from benchmarks.measuring.machine import commit, conditions
+from benchmarks.measuring.products import peak_gflops
+from benchmarks.measuring.tables import head, line
+from benchmarks.measuring.turns import interleaved, quartiles
+from benchmarks.onnx.errors import relative
+
+IN_TREE = "in-tree"
+NAMES = {
+    "in-tree": "in-tree",
+    "in-tree, ONNX": "in-tree, ONNX Runtime, float32",
+    "ours": "ours",
+    "ours, optimised": "ours, `optimize_for_inference()`",
+    "float32": "ours, ONNX Runtime, float32",
+    "int8": "ours, ONNX Runtime, int8",
+}
+
+
+def export(encoder: Any, path: Path, int8: bool = False) -> Path:
+    """The graph of our ``encoder`` at ``path``, as the command makes it."""
+    from nemo_squeezeformer.deployment.onnx.graphs import for_graphs, quantize, unfuse_norms
+
+    for_graphs(encoder, streaming=False)
+    encoder.export(str(path))
+    unfuse_norms(path)
+    if int8:
+        quantize(path)
+    return path
+
+
+def graphs(encoders: Encoders, folder: Path) -> dict[str, Path]:
+    """The files of all that ONNX Runtime is to run."""
+    found = {}
+    if IN_TREE not in missing():
+        found["in-tree, ONNX"] = folder / "in-tree.onnx"
+        encoder: Any = encoders.build(IN_TREE, training=False)
+        encoder.export(str(found["in-tree, ONNX"]))
+    for form in ("float32", "int8"):
+        found[form] = export(encoders.build("ours", training=False), folder / f"{form}.onnx", form == "int8")
+    return found
+
+
+def session(path: Path, threads: int) -> Any:
+    """The graph at ``path`` on so many threads, which do not spin while it is the turn of others."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run(graph: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.from_numpy(graph.run(None, {name: value.numpy() for name, value in inputs.items()})[0])
+
+
+@torch.inference_mode()
+def infer(encoder: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    return encoder(**inputs)[0]
+
+
+def callables(
+    encoders: Encoders, files: dict[str, Path], threads: int
+) -> dict[str, Callable[[dict[str, Any]], torch.Tensor]]:
+    """What takes turns; each gives the encodings of features and lengths."""
+    torch.set_num_threads(threads)
+    eager = [name for name in (IN_TREE, "ours", "ours, optimised") if name not in missing()]
+    calls = {name: partial(infer, encoders.build(name, training=False)) for name in eager}
+    calls |= {name: partial(run, session(path, threads)) for name, path in files.items()}
+    return {name: calls[name] for name in NAMES if name in calls}
+
+
+def table(encoders: Encoders, files: dict[str, Path], threads: int, lengths: Sequence[int], turns: int) -> list[str]:
+    """The rows of a number of threads: milliseconds, and how many times faster than the first."""
+    calls = callables(encoders, files, threads)
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    times: dict[int, dict[str, list[float]]] = {}
+    for seconds in lengths:
+        inputs = utterances(seconds, 1)
+        prepared = {name: partial(call, inputs) for name, call in calls.items()}
+        for name in prepared:
+            prepared[name]()  # what is loaded or measured once
+        took = interleaved(prepared, patience=10.0, fewest=turns, most=25, clock=clock)
+        times[seconds] = {name: quartiles([1e3 * value for value in values]) for name, values in took.items()}
+    lines = [
+        f"### {threads} thread{'s' * (threads > 1)}\n",
+        head(["encoder", *(f"{seconds} s" for seconds in lengths)]),
+    ]
+    first = next(iter(calls))
+    for name in calls:
+        cells = []
+        for of in times.values():
+            low, median, high = of[name]
+            cells.append(f"{median:.0f} ms ({low:.0f}-{high:.0f}), {of[first][1] / median:.2f}x")
+        lines.append(line([NAMES[name], *cells]))
+    return [*lines, ""]
+
+
+def errors(encoders: Encoders, files: dict[str, Path], seconds: int) -> list[str]:
+    """How far the encodings are from those of ours in torch."""
+    calls, inputs = callables(encoders, files, 1), utterances(seconds, 1)
+    expected = calls["ours"](inputs)
+    lines = head(["encoder", "largest error", "rms error", "file, MB"]).splitlines()
+    for name, call in calls.items():
+        if name != "ours":
+            largest, rms = relative([call(inputs)], [expected])
+            megabytes = f"{files[name].stat().st_size / 1e6:.1f}" if name in files else ""
+            lines.append(line([NAMES[name], f"{largest:.1e}", f"{rms:.1e}", megabytes]))
+    return lines
+
+
+def main() -> None:
+    parser = command_line("benchmarks.onnx.speed", __doc__)
+    parser.add_argument("--size", default="s", choices=("s", "quick"))
+    parser.add_argument("--seconds", nargs="+", type=int, default=[5, 15, 60])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--turns", type=int, default=5, help="at least so many")
+    args = parser.parse_args()
+
+    import onnxruntime
+
+    found = conditions(args.size, "cpu")
+    versions = f"{found['versions']}, ONNX Runtime {onnxruntime.__version__}"
+    print("# Encoders in ONNX Runtime\n\nMade by `python -m benchmarks.onnx.speed`.\n")
+    print(
+        f"{found['machine']}. {versions}. Allocator: {found['allocator']}. {found['size']}, batch 1, commit {commit()}."
+    )
+    torch.set_num_threads(1)
+    peak = ", ".join(f"{name} {value:.0f}" for name, value in peak_gflops().items())
+    print(f"GFLOP/s of one thread in large products of float32: {peak}.\n")
+    print(
+        "Medians (quartiles) of calls that take turns, and how many times faster than the first row; of one thread, its"
+    )
+    print("CPU time.\n")
+    with TemporaryDirectory() as folder:
+        encoders = Encoders(args.size, "cpu")
+        files = graphs(encoders, Path(folder))
+        for threads in args.threads:
+            print("\n".join(table(encoders, files, threads, args.seconds, args.turns)), flush=True)
+        print("### Errors of the encodings, relative\n")
+        print("\n".join(errors(encoders, files, args.seconds[0])))
+
+
+if __name__ == "__main__":
+    main()

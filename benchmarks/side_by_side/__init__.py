@@ -1,0 +1,1 @@
+"""Which encoder learns how well, how fast, at which learning rate?"""

@@ -1,0 +1,74 @@
+"""Squeezeformer, Conformer and FastConformer with equal parameters, data and steps: word error rate, time and FLOPs.
+
+    python -m benchmarks.side_by_side run digits --train train.jsonl --dev dev.jsonl --test test=test.jsonl
+    python -m benchmarks.side_by_side time
+    python -m benchmarks.side_by_side table benchmarks/results/side_by_side > benchmarks/results/side_by_side/README.md
+
+`run` trains every architecture at every peak learning rate, then its best rate (on the dev set) with further seeds, all
+as NeMo's CTC model, on one thread each. A run that has been claimed is not repeated, so that several processes may
+share the work; delete the claims of a stopped one to go on. `time` measures training steps of all in turn, on a
+machine without other work. `table` makes the committed page from what both have left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.measuring.command_line import command_line
+from benchmarks.measuring.results import RESULTS
+from benchmarks.side_by_side.encoders import ARCHITECTURES
+from benchmarks.side_by_side.page import page
+from benchmarks.side_by_side.train import train
+
+OUTPUT = RESULTS / "side_by_side"
+
+
+def measure(args: argparse.Namespace) -> None:
+    from benchmarks.side_by_side import time  # with torch, which reads OMP_NUM_THREADS as it is loaded
+
+    time.measure(args)
+
+
+def show(args: argparse.Namespace) -> None:
+    print(page(args.results), end="")
+
+
+def named(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    return name, Path(path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = command_line("benchmarks.side_by_side", __doc__)
+    commands = parser.add_subparsers(required=True)
+    runs = commands.add_parser("run", help="train and evaluate")
+    runs.add_argument("name", help="of the data, in the table")
+    runs.add_argument("--train", nargs="+", type=Path, required=True)
+    runs.add_argument("--dev", type=Path, required=True)
+    runs.add_argument("--test", nargs="*", type=named, default=[])
+    runs.add_argument("--vocabulary", type=int, default=32)
+    runs.add_argument("--steps", type=int, default=800)
+    runs.add_argument("--batch", type=int, default=16)
+    runs.add_argument("--peaks", nargs="+", type=float, default=[5e-4, 1.5e-3, 4.5e-3])
+    runs.add_argument("--seeds", type=int, default=2)
+    runs.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    runs.add_argument("--output", type=Path, default=OUTPUT)
+    runs.add_argument("--work", type=Path, default=Path("build/side_by_side"))
+    runs.set_defaults(do=train)
+    times = commands.add_parser("time", help="measure training steps")
+    times.add_argument("--repeats", type=int, default=15)
+    times.add_argument("--output", type=Path, default=OUTPUT)
+    times.set_defaults(do=measure)
+    tables = commands.add_parser("table", help="print the page")
+    tables.add_argument("results", type=Path)
+    tables.set_defaults(do=show)
+    args = parser.parse_args(argv)
+    args.do(args)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""The encoders side by side, at equal parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.measuring.training import CONFORMER, SHARED, SQUEEZEFORMER
+
+# Widths are those that bring the encoders nearest to each other in parameters; all have six layers of two heads.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "Squeezeformer": SQUEEZEFORMER
+    | {"d_model": 64, "time_reduce_idx": 2, "subsampling_factor": 4, "conv_kernel_size": 31},
+    "Conformer": CONFORMER
+    | {"d_model": 66, "subsampling": "striding", "subsampling_factor": 4, "conv_kernel_size": 31},
+    "Squeezeformer 8x": SQUEEZEFORMER
+    | {"d_model": 66, "time_reduce_idx": 2, "subsampling_factor": 8, "conv_kernel_size": 9},
+    "FastConformer": CONFORMER
+    | {"d_model": 68, "subsampling": "dw_striding", "subsampling_factor": 8, "conv_kernel_size": 9},
+}
+
+
+def encoder_config(architecture: str) -> dict[str, Any]:
+    return SHARED | ARCHITECTURES[architecture]

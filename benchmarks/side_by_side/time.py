@@ -1,0 +1,48 @@
+"""Training steps of the encoders side by side, their parameters and operations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.measuring.counts import gflops, parameters
+from benchmarks.measuring.encoders import built, utterances
+from benchmarks.measuring.machine import processor, versions
+from benchmarks.measuring.turns import equal_turns, quartiles
+from benchmarks.side_by_side.encoders import ARCHITECTURES, encoder_config
+
+
+def counted(encoder: Any) -> dict[str, Any]:
+    with torch.no_grad():
+        operations = gflops(partial(encoder.eval(), **utterances(30, 1)))
+    return {"parameters": parameters(encoder), "gflops_30_s": round(operations, 2)}
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Training steps of the encoders, interleaved: forward, backward, 16 utterances of 4 s, one thread."""
+    import lightning
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    encoders = {name: built(encoder_config(name)) for name in ARCHITECTURES}
+    page = {name: counted(encoder) for name, encoder in encoders.items()}
+    features, lengths = torch.randn(16, 80, 400), torch.randint(200, 401, (16,))
+
+    def step(encoder: Any) -> None:
+        encoder(audio_signal=features, length=lengths)[0].square().mean().backward()
+
+    steps: dict[str, Callable[[], object]] = {name: partial(step, each.train()) for name, each in encoders.items()}
+    for name, seconds in equal_turns(steps, args.repeats, warm_up=2).items():
+        low, middle, high = (round(1e3 * value) for value in quartiles(seconds))
+        page[name] |= {"step_ms": middle, "step_ms_quartiles": [low, high]}
+    page["conditions"] = {
+        "machine": f"{processor()}, one thread",
+        "versions": f"{versions()}, lightning {lightning.__version__}",
+    }
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "time.json").write_text(json.dumps(page, indent=2) + "\n")

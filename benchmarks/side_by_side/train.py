@@ -1,0 +1,43 @@
+"""Every encoder trained at every peak learning rate, then at its best rate with further seeds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+from benchmarks.measuring import training
+from benchmarks.measuring.recordings import Recordings
+from benchmarks.side_by_side.encoders import encoder_config
+from benchmarks.side_by_side.runs import best_peak, claim, done
+
+
+def train(args: argparse.Namespace) -> None:
+    import torch
+    from nemo.utils import logging
+
+    torch.set_num_threads(1)
+    logging.setLevel(logging.ERROR)
+    args.output.mkdir(parents=True, exist_ok=True)
+    results = args.output / f"{args.name}.jsonl"
+    tokenizer = args.work / f"tokenizer-{args.name}-{args.vocabulary}"
+    task = training.Task(Recordings(args.train, args.dev, dict(args.test)), tokenizer, args.steps, args.batch)
+    training.make_tokenizer(task, args.vocabulary)
+
+    def do(architecture: str, peak: float, seed: int) -> None:
+        if claim(results, architecture, peak, seed):
+            trained = training.train(encoder_config(architecture), task, peak, seed)
+            row = {"data": args.name, "architecture": architecture, "peak_lr": peak, "seed": seed}
+            row |= training.outcome(trained, task.recordings)
+            with results.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+    for peak in args.peaks:
+        for architecture in args.architectures:
+            do(architecture, peak, 0)
+    for architecture in args.architectures:
+        while (peak := best_peak(done(results), architecture, args.peaks)) is None:
+            time.sleep(5)  # another process is at it
+        for seed in range(1, args.seeds):
+            do(architecture, peak, seed)

@@ -1,0 +1,1 @@
+"""What do the six sizes have and take?"""

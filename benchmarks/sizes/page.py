@@ -1,0 +1,78 @@
+"""The table of sizes as a page, and as the README quotes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.measuring.tables import milliseconds, table, timed
+from nemo_squeezeformer.analysis.sizes import PUBLISHED, Published
+
+INTRODUCTION = """# The six sizes
+
+Made by `python -m benchmarks.sizes`, with `sizes.json`, which has every figure. Parameters and operations of the
+encoder are counted: they are equal on every machine, and equal to the published ones (`tests/analysis/test_sizes.py`).
+Times and memory were measured: again, on an idle machine like this one, times come out within 20 % and memory within
+15 MiB. Word error rates are published: **none of them is ours**."""
+HEAD = {
+    "counted": """Of one utterance, 80 features every 10 ms; a multiplication and an addition are two operations. In
+brackets: without the temporal U-Net.""",
+    "ms": """Of one utterance through the encoder, the sizes taking turns: median, with quartiles in brackets where
+there was more than one turn, of the processor's time for the thread that computes.""",
+    "memory": """The most above the model and its input: the median of three processes, each with this one call; the
+weights besides.""",
+    "wer": """LibriSpeech test-clean / test-other, in %, trained on its 960 h: of the authors' release, and of NVIDIA's
+`stt_en_squeezeformer_ctc_<size>_ls`. As published, not ours.""",
+}
+
+
+def page(made: dict[str, Any]) -> str:
+    """The whole page, as Markdown."""
+    rows = made["sizes"]
+    lengths = list(next(iter(rows.values()))["gflops"])
+
+    def each(cell: Callable[[dict[str, Any], str], str]) -> list[list[str]]:
+        return [[name, *(cell(row, seconds) for seconds in lengths)] for name, row in rows.items()]
+
+    operations = each(lambda row, s: f"{row['gflops'][s]:.2f} ({row['gflops_without_unet'][s]:.2f})")
+    for row in operations:
+        row.insert(1, f"{rows[row[0]]['parameters']:,}")
+    memory = each(lambda row, s: f"{row['memory_mib'][s]:,.0f}")
+    for row in memory:
+        row.insert(1, f"{4 * rows[row[0]]['parameters'] / 2**20:,.0f}")
+    times = each(lambda row, s: timed(row["ms"][s]))
+    known = {name: PUBLISHED[name] for name in rows if name in PUBLISHED}
+    wer = [[name, _wer(one.wer, 2), _wer(one.wer_nemo, 1)] for name, one in known.items()]
+    return (
+        "\n\n".join(
+            [
+                INTRODUCTION,
+                f"{made['conditions']}.",
+                f"## Parameters and operations\n\n{HEAD['counted']}",
+                table(["size", "parameters", *(f"GFLOPs, {s} s" for s in lengths)], operations),
+                f"## Time\n\n{HEAD['ms']}",
+                table(["size", *(f"{s} s, ms" for s in lengths)], times),
+                f"## Memory\n\n{HEAD['memory']}",
+                table(["size", "weights, MiB", *(f"{s} s, MiB" for s in lengths)], memory),
+                f"## Word error rates as published\n\n{HEAD['wer']}",
+                table(["size", "authors' WER", "NVIDIA's WER"], wer),
+            ]
+        )
+        + "\n"
+    )
+
+
+def quoted(made: dict[str, Any]) -> str:
+    """The README's table, at 30 s."""
+    head = ["size", "parameters", "GFLOPs", "without the temporal U-Net", "time", "memory", "authors' WER, published"]
+    rows = []
+    for name, row in made["sizes"].items():
+        published: Published = PUBLISHED[name]
+        measured = [f"{milliseconds(row['ms']['30'][1])} ms", f"{row['memory_mib']['30']:,.0f} MiB"]
+        counted = [f"{row['parameters']:,}", f"{row['gflops']['30']:.2f}", f"{row['gflops_without_unet']['30']:.2f}"]
+        rows.append([name, *counted, *measured, _wer(published.wer, 2)])
+    return table(head, rows) + "\n"
+
+
+def _wer(pair: tuple[float, float], digits: int) -> str:
+    return " / ".join(f"{one:.{digits}f}" for one in pair)

@@ -1,0 +1,1 @@
+"""What does an encoder take in time and memory, at each length, beside its peers?"""

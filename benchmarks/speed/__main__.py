@@ -1,0 +1,97 @@
+"""Speed and memory of encoders of equal parameters: ours in its forms, NeMo 2.7.3's Squeezeformer, NeMo's Conformers.
+
+    export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
+    python -m benchmarks.speed all
+    python -m benchmarks.speed inference --seconds 5 15 --threads 1
+    python -m benchmarks.speed table > benchmarks/results/speed/README.md
+
+In the environment of NeMo 2.7.3, which has them all; elsewhere what is missing is left out and named. There is a file
+of results for each device and NeMo. What it holds is not measured again, so that a run may be stopped and go on later,
+or do one part at a time. With these settings glibc keeps the memory that it has, for all encoders alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+from benchmarks.measuring.command_line import command_line
+from benchmarks.measuring.results import RESULTS, Results
+from benchmarks.speed import measure as measurements
+from benchmarks.speed.operations import operations
+from benchmarks.speed.page import page
+from benchmarks.speed.plan import QUICK, Plan
+from benchmarks.speed.plots import draw
+from benchmarks.speed.readme import quoted
+
+OUTPUT = RESULTS / "speed"
+PARTS = ("memory", "inference", "training", "operations")  # memory first: it forks, before there are threads
+
+
+def measure(args: argparse.Namespace) -> None:
+    import nemo
+    import torch
+
+    from benchmarks.measuring.machine import commit, conditions
+
+    devices = args.devices or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    given = {field.name: getattr(args, field.name, None) for field in fields(Plan)}
+    for device in devices:
+        plan = replace(QUICK if args.quick else Plan(), device=device)
+        if device == "cuda":
+            plan = replace(plan, threads=plan.threads[:1])
+        plan = replace(
+            plan, **{name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
+        )
+        path = args.output / f"{device}-nemo-{nemo.__version__}.json"
+        try:
+            results = Results(path, conditions(plan.size, device), commit(), args.again)
+        except ValueError as error:
+            sys.exit(str(error))
+        for part in PARTS if args.command == "all" else [args.command]:
+            run = operations if part == "operations" else getattr(measurements, part)
+            run(plan, results)
+    if args.command == "all":
+        draw(args.output)
+        (args.output / "README.md").write_text(page(args.output))
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = command_line("benchmarks.speed", __doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("all", *PARTS):
+        one = commands.add_parser(name, help="everything, and the page" if name == "all" else f"measure {name}")
+        one.add_argument("--quick", action="store_true", help="tiny encoders, for trying the program")
+        one.add_argument("--again", action="store_true", help="measure what the file holds again")
+        one.add_argument("--output", type=Path, default=OUTPUT)
+        one.add_argument("--devices", nargs="+", choices=["cpu", "cuda"], help="default: all there are")
+        one.add_argument("--encoders", nargs="+", metavar="NAME")
+        one.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"])
+        one.add_argument("--seconds", type=int, nargs="+", help="lengths of the audio")
+        one.add_argument("--batches", type=int, nargs="+")
+        one.add_argument("--threads", type=int, nargs="+")
+        one.add_argument("--patience", type=float, help="seconds for each encoder of a group")
+        one.add_argument("--longest-call", type=float, help="seconds; encoders that would take longer are left out")
+        one.add_argument("--memory-limit", type=float, help="GiB; encoders that would need more are left out")
+    texts = {"table": "print the page", "plots": "draw the figures", "readme": "print the table that the README quotes"}
+    for name, text in texts.items():
+        commands.add_parser(name, help=text).add_argument("results", type=Path, nargs="?", default=OUTPUT)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    if args.command == "table":
+        print(page(args.results), end="")
+    elif args.command == "readme":
+        print(quoted(args.results), end="")
+    elif args.command == "plots":
+        draw(args.results)
+    else:
+        measure(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

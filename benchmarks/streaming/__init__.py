@@ -1,0 +1,1 @@
+"""What does streaming cost in accuracy, time and memory?"""

@@ -1,0 +1,136 @@
+"""Time and memory of a stream: ours beside NeMo's cache-aware Conformer and FastConformer of equal parameters.
+
+    export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
+    python -m benchmarks.streaming.time > benchmarks/results/streaming_time.md
+
+With these settings glibc keeps the memory that it has, for all encoders alike.
+
+Encoders of size s with random weights go through `cache_aware_stream_step` in the middle of a stream, with full caches;
+they take turns, step by step. Equal left context, equal chunks, equal depthwise kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.measuring.command_line import command_line
+from benchmarks.measuring.counts import parameters
+from benchmarks.measuring.encoders import built
+from benchmarks.measuring.machine import allocator, processor, versions
+from benchmarks.measuring.tables import head, line
+from benchmarks.measuring.turns import equal_turns, quartiles
+
+SQUEEZEFORMER = {"_target_": "nemo_squeezeformer.SqueezeformerEncoder", "streaming": True}
+CONFORMER = {
+    "_target_": "nemo.collections.asr.modules.ConformerEncoder",
+    "causal_downsampling": True,
+    "conv_context_size": "causal",
+    "att_context_style": "chunked_limited",
+    "conv_norm_type": "layer_norm",  # as in NeMo's streaming recipes
+}
+SIZE_S = {"n_layers": 18, "d_model": 196, "n_heads": 4}
+# Widths are those that bring the encoders nearest to each other in parameters.
+RATES: dict[int, dict[str, dict[str, Any]]] = {
+    4: {
+        "Squeezeformer": SQUEEZEFORMER | SIZE_S | {"subsampling_factor": 4, "conv_kernel_size": 31},
+        "Conformer": CONFORMER
+        | {"n_layers": 18, "d_model": 200, "n_heads": 4}
+        | {"subsampling": "striding", "subsampling_factor": 4, "conv_kernel_size": 31},
+    },
+    8: {
+        "Squeezeformer, rate=8x": SQUEEZEFORMER
+        | SIZE_S
+        | {"subsampling_factor": 8, "conv_kernel_size": 9, "subsampling_conv_channels": 196},
+        "FastConformer": CONFORMER
+        | {"n_layers": 18, "d_model": 200, "n_heads": 4}
+        | {"subsampling": "dw_striding", "subsampling_factor": 8, "conv_kernel_size": 9},
+    },
+}
+LEFT = {4: 156, 8: 84}
+CHUNKS = {4: (2, 4, 12, 26), 8: (2, 6, 14)}
+HOP = 0.01  # seconds
+
+
+def build(config: dict[str, Any], context: list[int]) -> Any:
+    return built(config | {"feat_in": 80, "att_context_size": context}).eval()
+
+
+def stepper(encoder: Any, batch: int) -> Callable[[], None]:
+    """A function that takes the next step of ``batch`` streams, whose caches are full."""
+    config = encoder.streaming_cfg
+    caches = list(encoder.get_initial_cache_state(batch_size=batch))
+    caches = [torch.randn_like(caches[0]), torch.randn_like(caches[1]), caches[2] + config.last_channel_cache_size]
+    t = config.pre_encode_cache_size[1] + config.chunk_size[1]
+    features, lengths = torch.randn(batch, 80, t), torch.full((batch,), t)
+
+    def step() -> None:
+        caches[:] = encoder.cache_aware_stream_step(
+            processed_signal=features,
+            processed_signal_length=lengths,
+            cache_last_channel=caches[0],
+            cache_last_time=caches[1],
+            cache_last_channel_len=caches[2],
+            keep_all_outputs=False,
+        )[2:]
+
+    return step
+
+
+def milliseconds(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Lower quartile, median and upper quartile of a step of each, taken in turn."""
+    took = equal_turns(steps, repeats, warm_up=3)
+    return {name: [1e3 * value for value in quartiles(seconds)] for name, seconds in took.items()}
+
+
+def cache_bytes(encoder: Any) -> tuple[int, int]:
+    """Bytes of cache a stream needs for attention, and for convolutions."""
+    channel, last, _ = encoder.get_initial_cache_state(batch_size=1)
+    return channel.nbytes, last.nbytes
+
+
+def main() -> None:
+    from nemo.utils import logging
+
+    parser = command_line("benchmarks.streaming.time", __doc__)
+    parser.add_argument("--repeats", type=int, default=60)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    args = parser.parse_args()
+    logging.setLevel(logging.ERROR)
+    torch.manual_seed(0)
+    print("Made by `python -m benchmarks.streaming.time`.\n")
+    print("Milliseconds of an encoder step for each second of audio, median and quartiles of interleaved steps.")
+    print(f"{', '.join([processor(), versions(), f'{args.repeats} steps each', *allocator()])}.")
+    for rate, configs in RATES.items():
+        ours, theirs = configs
+        print(f"\n{head(['latency', 'batch', 'threads', f'{ours}, ms', f'{theirs}, ms', 'ratio'])}")
+        memory = []
+        for chunk in CHUNKS[rate]:
+            encoders = {name: build(config, [LEFT[rate], chunk - 1]) for name, config in configs.items()}
+            seconds = chunk * rate * HOP
+            for batch in args.batches:
+                for threads in args.threads:
+                    torch.set_num_threads(threads)
+                    with torch.inference_mode():
+                        steps = {name: stepper(encoder, batch) for name, encoder in encoders.items()}
+                        took = milliseconds(steps, args.repeats)
+                    cells = [
+                        f"{middle / seconds:.1f} ({low / seconds:.1f} to {high / seconds:.1f})"
+                        for low, middle, high in took.values()
+                    ]
+                    ratio = took[ours][1] / took[theirs][1]
+                    which = [f"{1e3 * seconds:.0f} ms", str(batch), str(threads)]
+                    print(line([*which, *cells, f"{ratio:.2f}"]), flush=True)
+            memory = [(name, parameters(encoder) / 1e6, *cache_bytes(encoder)) for name, encoder in encoders.items()]
+        caches = ["attention caches, kB", "convolution caches, kB", "all, kB a stream"]
+        print(f"\n{head(['encoder', 'parameters, M', *caches])}")
+        for name, millions, attention, convolution in memory:
+            kilobytes = [f"{size / 1e3:.0f}" for size in (attention, convolution, attention + convolution)]
+            print(line([name, f"{millions:.2f}", *kilobytes]))
+
+
+if __name__ == "__main__":
+    main()

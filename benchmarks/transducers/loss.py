@@ -1,0 +1,44 @@
+"""The transducer loss without a loop over the nodes of its lattice, for CPUs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+IMPOSSIBLE = -1e30  # finite, so that the gradient of what is impossible is zero and not NaN
+
+
+class AntiDiagonalTransducerLoss(nn.Module):
+    """The transducer loss (Graves 2012, arXiv 1211.3711), all nodes of an anti-diagonal of the lattice at once."""
+
+    reduction = None  # NeMo reduces
+
+    def __init__(self, blank: int):
+        super().__init__()
+        self.blank = blank
+
+    def forward(self, acts: Tensor, labels: Tensor, act_lens: Tensor, label_lens: Tensor) -> Tensor:
+        """acts: (B, T, U + 1, V), labels: (B, U) -> the loss of each utterance (B,)"""
+        t, u = acts.size(1), acts.size(2)
+        log_probs = acts.log_softmax(dim=-1)
+        blank = skewed(log_probs[..., self.blank])  # (T + U, B, U + 1)
+        emit = skewed(log_probs[:, :, :-1].gather(-1, labels[:, None, :, None].expand(-1, t, -1, 1))[..., 0])
+
+        start = torch.full_like(blank[0], IMPOSSIBLE)
+        start[:, 0] = 0.0
+        alphas = [start]
+        for d in range(1, t + u - 1):
+            stay = alphas[-1] + blank[d - 1]
+            step = nn.functional.pad(alphas[-1][:, :-1] + emit[d - 1], (1, 0), value=IMPOSSIBLE)
+            alphas.append(torch.logaddexp(stay, step))
+        batch = torch.arange(acts.size(0))
+        last = act_lens - 1 + label_lens
+        return -(torch.stack(alphas)[last, batch, label_lens] + blank[last, batch, label_lens])
+
+
+def skewed(x: Tensor) -> Tensor:
+    """(B, T, U) -> (T + U - 1, B, U): row d holds the nodes with t + u = d."""
+    b, t, u = x.shape
+    x = nn.functional.pad(x.transpose(1, 2), (0, u), value=IMPOSSIBLE)  # (B, U, T + U)
+    x = x.flatten(1)[:, : u * (t + u - 1)].view(b, u, t + u - 1)  # each row one step further right than the last
+    return x.permute(2, 0, 1)

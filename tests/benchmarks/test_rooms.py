@@ -1,0 +1,46 @@
+"""Benchmarks are a folder a question: questions share what is in ``measuring`` and import nothing of one another."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOMS = sorted(path.parent.name for path in BENCHMARKS.glob("*/__init__.py"))
+FILES = {path.stem for path in BENCHMARKS.glob("*/*.py")} - set(sys.stdlib_module_names)
+
+
+def imported(source: str) -> set[str]:
+    """What a source imports, wherever in it, with the names taken from modules."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names}
+    return found
+
+
+def strays(source: str, room: str) -> set[str]:
+    """Imports from rooms that ``room`` does not know, and of files of ours by their bare names."""
+    others = {f"benchmarks.{name}" for name in ROOMS} - {f"benchmarks.{room}", "benchmarks.measuring"}
+    parts = {name: name.split(".") for name in imported(source)}
+    return {name for name, path in parts.items() if ".".join(path[:2]) in others or path[0] in {*FILES, ""}}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_question_imports_nothing_of_another(room):
+    for path in (BENCHMARKS / room).glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert strays(source, room) == set(), path.name
+        assert "sys.path" not in source, path.name
+
+
+def test_an_import_of_another_question_is_found():
+    assert strays("from benchmarks.measuring import turns\nfrom benchmarks.speed.plan import Plan", "speed") == set()
+    assert strays("def f():\n    from benchmarks.speed.plan import Plan", "ladder") == {"benchmarks.speed.plan.Plan"}
+    assert strays("from benchmarks.speed import plan", "measuring") == {"benchmarks.speed.plan"}
+    assert strays("from turns import interleaved", "speed") == {"turns.interleaved"}

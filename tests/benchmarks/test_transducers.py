@@ -1,0 +1,54 @@
+"""The transducer loss is NeMo's, timestamps are those of right words, and the README quotes their page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from nemo.collections.asr.losses.rnnt_pytorch import RNNTLossPytorch
+
+from benchmarks.measuring.results import RESULTS
+from benchmarks.transducers import timestamps
+from benchmarks.transducers.loss import AntiDiagonalTransducerLoss
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("frames, tokens", [(1, 1), (7, 3), (4, 6)])
+def test_the_transducer_loss_by_anti_diagonals_is_nemos(frames, tokens):
+    torch.manual_seed(0)
+    acts = torch.randn(3, frames, tokens + 1, 5, requires_grad=True)
+    labels = torch.randint(4, (3, tokens))
+    act_lens, label_lens = torch.tensor([frames, max(1, frames - 2), 1]), torch.tensor([tokens, max(1, tokens - 1), 0])
+    given = {"acts": acts, "labels": labels, "act_lens": act_lens, "label_lens": label_lens}
+    expected = RNNTLossPytorch(blank=4, reduction=None)(**given)
+    ours = AntiDiagonalTransducerLoss(blank=4)(**given)
+    torch.testing.assert_close(ours, expected)
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    (theirs,) = torch.autograd.grad((expected * weights).sum(), acts)
+    (mine,) = torch.autograd.grad((ours * weights).sum(), acts)
+    torch.testing.assert_close(mine, theirs)
+
+
+def word(text: str, start: float, end: float) -> dict[str, object]:
+    return {"word": text, "start": start, "end": end}
+
+
+def test_only_words_that_are_right_and_in_place_are_compared():
+    true = [word("one", 0.0, 1.0), word("two", 1.0, 2.0), word("two", 2.0, 3.0)]
+    found = [word("two", 1.1, 1.9), word("nine", 1.9, 2.0), word("two", 2.2, 2.9)]
+    pairs = list(timestamps.pairs(found, true))
+    assert [(got["start"], want["start"]) for got, want in pairs] == [(1.1, 1.0), (2.2, 2.0)]
+
+
+def test_the_readme_quotes_the_timestamps():
+    page = " ".join((ROOT / "README.md").read_text().split())
+    rows = [[cell.strip() for cell in line.split("|")] for line in (RESULTS / "timestamps.md").read_text().splitlines()]
+    hybrid, transducer, conformer = (row for row in rows if len(row) > 5 and row[2] in ("rnnt", "EncDecRNNTModel"))
+    assert [row[1] for row in (hybrid, transducer, conformer)] == ["hybrid", "transducer", "conformer"]
+    assert hybrid[5] == transducer[5] == "100.0"
+    starts = [row[6].split()[0] for row in (hybrid, transducer, conformer)]
+    assert f"make {hybrid[3]} and {transducer[3]} % of errors" in page
+    assert f"a median error of {starts[0]} and {starts[1]} ms" in page
+    assert f"trained alike: {conformer[3]} % and {starts[2]} ms" in page
