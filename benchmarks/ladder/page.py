@@ -125,11 +125,11 @@ def seeds(number: int) -> str:
 def ends(data: dict[str, Any]) -> str:
     """The ladder's ends as they were published, or computed from the authors' code."""
     counts, published = measured(data, "operations"), PUBLISHED["sm"]
-    rows = [
-        ["Squeezeformer-SM", "Squeezeformer", published.gflops],
-        ["the same without the U-Net", WITHOUT_UNET, published.gflops_without_unet],
-        ["Conformer-CTC-M, 16 layers", "Conformer", None],
-        ["Conformer-CTC-M as NeMo's recipe has it, 18 layers", NEMOS_RECIPE, None],
+    rows: list[tuple[str, str, float | None]] = [
+        ("Squeezeformer-SM", "Squeezeformer", published.gflops),
+        ("the same without the U-Net", WITHOUT_UNET, published.gflops_without_unet),
+        ("Conformer-CTC-M, 16 layers", "Conformer", None),
+        ("Conformer-CTC-M as NeMo's recipe has it, 18 layers", NEMOS_RECIPE, None),
     ]
     cells = []
     for what, name, gflops in rows:

@@ -44,7 +44,8 @@ def utterances(manifests: Sequence[Path]) -> list[tuple[np.ndarray, str]]:
 
 def joined(spoken: list[tuple[np.ndarray, str]], minutes: float, rng: random.Random) -> list[tuple[np.ndarray, str]]:
     """Utterances and, with an empty text, the pauses between them: together as long as ``minutes``."""
-    left, parts = int(minutes * 60 * RATE), []
+    left = int(minutes * 60 * RATE)
+    parts: list[tuple[np.ndarray, str]] = []
     while True:
         order = list(spoken)
         rng.shuffle(order)

@@ -42,7 +42,7 @@ class Encoders:
     def build(self, name: str, training: bool = False, counted: bool = False) -> nn.Module:
         torch.manual_seed(0)
         form = FORMS[name]
-        encoder: nn.Module = built(config(name, self.size, counted))
+        encoder: Any = built(config(name, self.size, counted))
         if form.network not in self.weights:
             self.weights[form.network] = {key: value.clone() for key, value in encoder.state_dict().items()}
         encoder.load_state_dict(self.weights[form.network])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import quantiles
 from typing import Any
 
@@ -29,7 +29,7 @@ def turns(first: float, patience: float, fewest: int, most: int) -> int:
 
 
 def interleaved(
-    calls: dict[str, Callable[[], object]],
+    calls: Mapping[str, Callable[[], object]],
     patience: float,
     fewest: int = 5,
     most: int = 25,
@@ -58,7 +58,7 @@ def interleaved(
     return seconds
 
 
-def equal_turns(calls: dict[str, Callable[[], object]], number: int, warm_up: int) -> dict[str, list[float]]:
+def equal_turns(calls: Mapping[str, Callable[[], object]], number: int, warm_up: int) -> dict[str, list[float]]:
     """Seconds of ``number`` turns of every call; ``warm_up`` turns before them do not count."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warm_up + number):

@@ -89,8 +89,8 @@ def rows(path: Path, audio: Sequence[str], references: Sequence[str], folder: Pa
     files = {}
     for form in ("float32", "int8"):  # each from the file: an optimised encoder is exported, not saved
         model = ASRModel.restore_from(str(path), map_location="cpu").eval()
-        name = folder / f"{path.stem}-{form}.onnx"
-        files[form] = model_files.export(model, name, streaming=False, int8=form == "int8")[0]
+        graph = folder / f"{path.stem}-{form}.onnx"
+        files[form] = model_files.export(model, graph, streaming=False, int8=form == "int8")[0]
     model = ASRModel.restore_from(str(path), map_location="cpu").eval()
     transducer = hasattr(model, "joint")
     inputs = features(model, audio)

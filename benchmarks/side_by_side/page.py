@@ -29,7 +29,8 @@ def times(timed: dict[str, Any]) -> str:
 
 def rates(runs: list[dict[str, Any]]) -> str:
     """A row for each encoder: word error rates at every peak, and all tests at the best."""
-    sets = list(max((run["wer"] for run in runs), key=len))
+    most = max((run["wer"] for run in runs), key=len)
+    sets = list(most)
     peaks = sorted({run["peak_lr"] for run in runs})
     rows = []
     for name in ARCHITECTURES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -36,7 +35,7 @@ def measure(args: argparse.Namespace) -> None:
     def step(encoder: Any) -> None:
         encoder(audio_signal=features, length=lengths)[0].square().mean().backward()
 
-    steps: dict[str, Callable[[], object]] = {name: partial(step, each.train()) for name, each in encoders.items()}
+    steps = {name: partial(step, each.train()) for name, each in encoders.items()}
     for name, seconds in equal_turns(steps, args.repeats, warm_up=2).items():
         low, middle, high = (round(1e3 * value) for value in quartiles(seconds))
         page[name] |= {"step_ms": middle, "step_ms_quartiles": [low, high]}

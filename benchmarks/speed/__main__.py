@@ -16,6 +16,7 @@ import argparse
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.results import RESULTS, Results
@@ -37,14 +38,13 @@ def measure(args: argparse.Namespace) -> None:
     from benchmarks.measuring.machine import commit, conditions
 
     devices = args.devices or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    given = {field.name: getattr(args, field.name, None) for field in fields(Plan)}
+    given: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in fields(Plan)}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
     for device in devices:
         plan = replace(QUICK if args.quick else Plan(), device=device)
         if device == "cuda":
             plan = replace(plan, threads=plan.threads[:1])
-        plan = replace(
-            plan, **{name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
-        )
+        plan = replace(plan, **given)
         path = args.output / f"{device}-nemo-{nemo.__version__}.json"
         try:
             results = Results(path, conditions(plan.size, device), commit(), args.again)
@@ -94,4 +94,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,7 +11,7 @@ they take turns, step by step. Equal left context, equal chunks, equal depthwise
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ def stepper(encoder: Any, batch: int) -> Callable[[], None]:
     return step
 
 
-def milliseconds(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def milliseconds(steps: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Lower quartile, median and upper quartile of a step of each, taken in turn."""
     took = equal_turns(steps, repeats, warm_up=3)
     return {name: [1e3 * value for value in quartiles(seconds)] for name, seconds in took.items()}
