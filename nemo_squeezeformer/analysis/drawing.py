@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nemo_squeezeformer.core.temporal_unet import Span
+from nemo_squeezeformer.core.frames.spans import Span
 
 FORK, JOIN, DOWN, UP, LINE = "┬", "+", "└", "┘", "─"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_squeezeformer.analysis.drawing import layers
-from nemo_squeezeformer.core.temporal_unet import Span, build_spans
+from nemo_squeezeformer.core.frames.spans import Span, build_spans
 
 
 @dataclass(frozen=True)

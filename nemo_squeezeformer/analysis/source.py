@@ -53,7 +53,7 @@ def of_model(name: str, verbose: bool = False) -> Source:
     """
     import torch
 
-    from nemo_squeezeformer.transcription import models as transcription
+    from nemo_squeezeformer.transcription.models import restore
 
     if not Path(name).is_file() and "/" not in name:
         from nemo.collections.asr.models import ASRModel
@@ -64,7 +64,7 @@ def of_model(name: str, verbose: bool = False) -> Source:
                 f"{name} is no recipe, no file, and none of the {len(known)} pretrained models of this NeMo; recipes "
                 f"are {', '.join(recipes.recipes())}"
             )
-    model = transcription.restore(name, torch.device("cpu"), verbose)
+    model = restore(name, torch.device("cpu"), verbose)
     if getattr(model, "encoder", None) is None:
         raise UserError(f"{name} is of class {type(model).__name__}, which has no encoder; give a model that has one")
     return Source(name, model.encoder.eval().to("meta"), model, model.cfg)

@@ -60,10 +60,10 @@ def main(args: argparse.Namespace) -> int:
     with quiet(args.verbose):
         import torch
 
-        from nemo_squeezeformer.transcription import models as transcription
+        from nemo_squeezeformer.transcription import models
 
-        model = transcription.load_model(args.model, torch.device("cpu"), args.verbose)
-        transcription.choose_decoder(model, args.decoder)
+        model = models.load_model(args.model, torch.device("cpu"), args.verbose)
+        models.choose_decoder(model, args.decoder)
         if args.att_context_size is not None:
             try:
                 model.encoder.set_default_att_context_size(args.att_context_size)

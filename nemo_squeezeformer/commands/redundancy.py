@@ -125,10 +125,11 @@ def _measure(
 
     from nemo_squeezeformer.analysis import redundancy
     from nemo_squeezeformer.analysis.redundancy_plot import Curves
-    from nemo_squeezeformer.transcription import models as transcription
+    from nemo_squeezeformer.transcription.models import load_model
+    from nemo_squeezeformer.transcription.speech import Speech
 
-    model = transcription.load_model(name, device, args.verbose)
-    speech: Any = transcription.Speech(utterances, model.preprocessor._sample_rate, "average")
+    model = load_model(name, device, args.verbose)
+    speech: Any = Speech(utterances, model.preprocessor._sample_rate, "average")
     encoders = {False: model.encoder} | ({True: redundancy.untrained(model)} if args.untrained else {})
     curves = []
     for untrained, encoder in encoders.items():

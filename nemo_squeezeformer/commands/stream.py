@@ -84,14 +84,14 @@ def main(args: argparse.Namespace) -> int:
     with quiet(args.verbose):
         import torch
 
-        from nemo_squeezeformer.transcription import models as transcription
+        from nemo_squeezeformer.transcription import models
         from nemo_squeezeformer.transcription.live.feature_stream import FeatureStream
         from nemo_squeezeformer.transcription.live.streams import Streams
 
         if args.threads:
             torch.set_num_threads(args.threads)
-        model = transcription.load_model(args.model, chosen_device(args.device), args.verbose)
-        transcription.choose_decoder(model, args.decoder)
+        model = models.load_model(args.model, chosen_device(args.device), args.verbose)
+        models.choose_decoder(model, args.decoder)
         try:
             FeatureStream(model.preprocessor, 0)  # latencies count its frames
             latency = _choose_context(model, args)

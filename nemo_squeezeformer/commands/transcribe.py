@@ -85,20 +85,21 @@ def main(args: argparse.Namespace) -> int:
     check_channels(utterances, args.channel)
     stdout = sys.stdout
     with quiet(args.verbose):
-        from nemo_squeezeformer.transcription import long_audio
-        from nemo_squeezeformer.transcription import models as transcription
+        from nemo_squeezeformer.transcription import long_audio, models
+        from nemo_squeezeformer.transcription.decoding import decoding_config
 
         long_audio.keep_memory()
-        model = transcription.load_model(args.model, chosen_device(args.device), args.verbose)
+        model = models.load_model(args.model, chosen_device(args.device), args.verbose)
         if args.att_context_size:
             say(long_audio.set_context(model, args.att_context_size))
-        notice = long_audio.check_memory(model, utterances, args.batch_size)
+        notice = long_audio.notice_of_memory(model, utterances, args.batch_size)
         if notice:
             say(notice)
-        transcription.optimize(model)
-        config = transcription.settings(
-            model, utterances, timestamps=args.timestamps, decoder=args.decoder, prompt=dict(args.prompt)
-        )
+        models.optimize(model)
+        models.choose_decoder(model, args.decoder)
+        config = decoding_config(model, utterances, args.timestamps, dict(args.prompt))
+        if args.timestamps:
+            models.enable_timestamps(model)
         return _transcribe(model, config, utterances, args, stdout)
 
 
@@ -116,15 +117,13 @@ def _transcribe(
     from tqdm import tqdm
 
     from nemo_squeezeformer.transcription import long_audio
-    from nemo_squeezeformer.transcription import models as transcription
+    from nemo_squeezeformer.transcription.decoding import decode
 
     # The sort is stable: utterances of one length keep their order.
     order = sorted(range(len(utterances)), key=lambda index: -utterances[index].duration if args.output else 0.0)
     device = next(model.parameters()).device.type
     workers = 4 * (device == "cuda") if args.num_workers is None else args.num_workers
-    batches = transcription.hypotheses(
-        model, config, [utterances[index] for index in order], args.batch_size, workers, args.channel
-    )
+    batches = decode(model, config, [utterances[index] for index in order], args.batch_size, workers, args.channel)
     lines: dict[int, str] = {}
     texts: dict[int, str] = {}
     partial = partial_of(args.output) if args.output else None

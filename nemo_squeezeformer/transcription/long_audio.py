@@ -50,7 +50,7 @@ def set_context(model: Any, size: Sequence[int]) -> str:
     return f"att_context_size {list(size)}: {', '.join(seconds)}"
 
 
-def check_memory(model: Any, utterances: Sequence[Utterance], batch_size: int) -> str | None:
+def notice_of_memory(model: Any, utterances: Sequence[Utterance], batch_size: int) -> str | None:
     """What there is to say about the longest of ``utterances`` before attention to all of it, if anything.
 
     Raises:

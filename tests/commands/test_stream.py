@@ -16,7 +16,7 @@ import soundfile
 
 from nemo_squeezeformer.commands import stream
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.transcription import models as transcription
+from nemo_squeezeformer.transcription.models import load_model
 
 pytest.importorskip("nemo.collections.asr")
 import torch  # noqa: E402
@@ -53,12 +53,12 @@ def manifest(tmp_path) -> Path:
 @pytest.fixture
 def restored_once(monkeypatch, loaded):
     """Restoring a model takes longer than all that these tests do with it."""
-    monkeypatch.setattr(transcription, "load_model", lambda *_: loaded)
+    monkeypatch.setattr("nemo_squeezeformer.transcription.models.load_model", lambda *_: loaded)
 
 
 @pytest.fixture(scope="module")
 def loaded(archive):
-    return transcription.load_model(str(archive), torch.device("cpu"))
+    return load_model(str(archive), torch.device("cpu"))
 
 
 def command(*arguments: object) -> int:

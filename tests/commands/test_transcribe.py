@@ -11,7 +11,7 @@ import soundfile
 
 from nemo_squeezeformer.commands import transcribe
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.transcription import models as transcription
+from nemo_squeezeformer.transcription.models import load_model
 
 pytest.importorskip("nemo.collections.asr")
 
@@ -201,10 +201,8 @@ def test_several_channels_are_averaged_or_one_is_chosen(models, manifest, capsys
 
 
 def test_an_interrupted_run_keeps_what_was_done(models, manifest, monkeypatch, capsys):
-    load = transcription.load_model
-
     def load_with_a_key_press(*arguments):
-        model, calls = load(*arguments), []
+        model, calls = load_model(*arguments), []
 
         def press(*_):
             calls.append(1)
@@ -214,7 +212,7 @@ def test_an_interrupted_run_keeps_what_was_done(models, manifest, monkeypatch, c
         model.encoder.register_forward_pre_hook(press)
         return model
 
-    monkeypatch.setattr(transcription, "load_model", load_with_a_key_press)
+    monkeypatch.setattr("nemo_squeezeformer.transcription.models.load_model", load_with_a_key_press)
     out = manifest.parent / "out.jsonl"
     assert command(models["ctc"], manifest, "--output", out, "--batch-size", 2) == 130
     assert not out.exists()

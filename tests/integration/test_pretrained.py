@@ -23,7 +23,7 @@ from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.analysis.sizes import PUBLISHED
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.integration import pretrained
-from nemo_squeezeformer.transcription import models as transcription
+from nemo_squeezeformer.transcription.models import load_model
 from tests.asr_models import asr_model, write_tokenizer
 from tests.speech import write_manifest
 
@@ -253,4 +253,4 @@ def test_a_file_of_the_hub_that_is_named_like_its_repository_is_restored_from_th
 
 def test_a_model_of_the_hub_that_cannot_be_had_is_named_with_the_remedy(hub):
     with pytest.raises(UserError, match="'someone/squeezeformer' is no file, and could not be fetched .* check the"):
-        transcription.load_model("someone/squeezeformer", torch.device("cpu"))
+        load_model("someone/squeezeformer", torch.device("cpu"))

@@ -202,24 +202,24 @@ def recording(seconds: float) -> Utterance:
 def test_matrices_of_an_hour_are_refused_before_they_are_made():
     plain = asr_model(encoder={"attention": "plain"})
     with pytest.raises(UserError, match=r"hour.wav \(60 min\).* needs about .* GiB, .*--att-context-size \"\[128, 128"):
-        long_audio.check_memory(plain, [recording(3600.0)], 16)
-    assert long_audio.check_memory(plain, [recording(10.0)], 16) is None
+        long_audio.notice_of_memory(plain, [recording(3600.0)], 16)
+    assert long_audio.notice_of_memory(plain, [recording(10.0)], 16) is None
     conformer = asr_model()
     settings = {"feat_in": 80, "n_layers": 1, "d_model": 16, "n_heads": 4, "xscaling": True, "pos_emb_max_len": 5000}
     settings |= {"dropout": 0.0, "dropout_emb": 0.0, "dropout_att": 0.0}  # NeMo reads all of them from there
     conformer.encoder = ConformerEncoder.from_config_dict({"_target_": CONFORMER, **settings})
     with pytest.raises(UserError, match="--att-context-size"):
-        long_audio.check_memory(conformer, [recording(3600.0)], 16)
+        long_audio.notice_of_memory(conformer, [recording(3600.0)], 16)
     long_audio.set_context(conformer, [128, 128])
-    assert long_audio.check_memory(conformer, [recording(3600.0)], 16) is None
+    assert long_audio.notice_of_memory(conformer, [recording(3600.0)], 16) is None
 
 
 def test_full_attention_to_an_hour_is_computed_and_remarked_upon():
     model = asr_model()
-    assert "takes time with the square" in str(long_audio.check_memory(model, [recording(3600.0)], 16))
-    assert long_audio.check_memory(model, [recording(60.0)], 16) is None
+    assert "takes time with the square" in str(long_audio.notice_of_memory(model, [recording(3600.0)], 16))
+    assert long_audio.notice_of_memory(model, [recording(60.0)], 16) is None
     long_audio.set_context(model, [128, 128])
-    assert long_audio.check_memory(model, [recording(3600.0)], 16) is None
+    assert long_audio.notice_of_memory(model, [recording(3600.0)], 16) is None
 
 
 def test_batches_have_an_hour_of_padded_audio_at_most():

@@ -15,7 +15,7 @@ from nemo_squeezeformer.core.encoder import SqueezeformerEncoder
 from nemo_squeezeformer.deployment.onnx.graph_convolution import GraphConvolution
 from nemo_squeezeformer.deployment.onnx.graph_kernel import GraphKernel
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.transcription.models import adapted
+from nemo_squeezeformer.transcription.models import has_enabled_adapters
 
 
 def for_graphs(encoder: Any, streaming: bool) -> None:
@@ -23,7 +23,7 @@ def for_graphs(encoder: Any, streaming: bool) -> None:
 
     The windows of a stream are too short for these to gain anything. Other encoders, and one with adapters on, stay.
     """
-    if not isinstance(encoder, SqueezeformerEncoder) or adapted(encoder):
+    if not isinstance(encoder, SqueezeformerEncoder) or has_enabled_adapters(encoder):
         return
     encoder.optimize_for_inference()
     if streaming:
