@@ -7,7 +7,8 @@ from typing import Any
 from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training import initial_weights, recipes, schedule
-from nemo_squeezeformer.training.schedule import value
+from nemo_squeezeformer.training.data import is_named
+from nemo_squeezeformer.training.settings import value
 
 HELP = "train a model from a recipe"
 EXAMPLE = """\
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="list recipes and sizes")
     parser.add_argument(
-        "--print", action="store_true", help="print the composed recipe and the planned schedule, and stop"
+        "--print", action="store_true", help="print the composed recipe and its peak learning rate, and stop"
     )
     parser.add_argument("--skip-audio-check", action="store_true", help="do not open each audio file before training")
 
@@ -46,7 +47,8 @@ def main(args: argparse.Namespace) -> int:
         from omegaconf import OmegaConf
 
         print(OmegaConf.to_yaml(cfg))
-        print(schedule.plan(cfg))
+        schedule.check(cfg)
+        print(schedule.summary(cfg))
         return 0
     train(cfg, audio_check=not args.skip_audio_check)
     return 0
@@ -74,14 +76,14 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
         audio_check: first hold every row of the manifests against its audio file.
 
     Raises:
-        UserError: see ``recipes.check`` and ``schedule.plan``, which run before a model is built or a GPU taken, and
+        UserError: see ``schedule.check`` and ``recipes.check``, which run before a model is built or a GPU taken, and
             ``initial_weights.check``.
     """
     recipes.target(cfg)
-    if value(cfg, "model.train_ds") is not None:
-        schedule.plan(cfg)
+    schedule.check(cfg)
     on_main_process = all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
     recipes.check(cfg, audio=audio_check and on_main_process)
+    recipes.fill_labels(cfg)
 
     import lightning.pytorch as lightning
     from nemo.utils import logging
@@ -93,9 +95,11 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
     model = recipes.build(cfg, trainer)
     initial_weights.check(cfg, model)
     model.maybe_init_from_pretrained_checkpoint(cfg)
+    schedule.keep_warm_up(model)
+    if is_named(value(cfg, "model.train_ds")):
+        logging.info(schedule.summary(cfg))
     trainer.fit(model)
-    tested = any(value(cfg, f"model.test_ds.{source}") is not None for source in recipes.SOURCES)
-    if tested and model.prepare_test(trainer):
+    if is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
         trainer.test(model)
     logging.info(f"Logs and checkpoints are in {log_dir}")
     return model

@@ -1,1 +1,1 @@
-"""Recipes: composed, checked, scheduled, resumed, and started from other weights."""
+"""Recipes: composed, checked, scheduled, and started from other weights."""

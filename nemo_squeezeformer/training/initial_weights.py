@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training.schedule import value
+from nemo_squeezeformer.training.settings import value
 
 SIZE = ("d_model", "n_layers", "feat_in", "subsampling_factor", "conv_kernel_size")  # what weights' shapes come from
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training import schedule
-from nemo_squeezeformer.training.epoch import accelerator, manifest_files
-from nemo_squeezeformer.training.schedule import value
+from nemo_squeezeformer.training import gone, schedule
+from nemo_squeezeformer.training.data import is_named, manifest_files
+from nemo_squeezeformer.training.devices import accelerator
+from nemo_squeezeformer.training.settings import value
 
 CONF = "nemo_squeezeformer.conf"
 CUDA_LOSSES = ("tdt", "multiblank_rnnt")  # of NeMo's transducers
-SOURCES = ("manifest_filepath", "cuts_path", "shar_path", "input_cfg", "hf_data_cfg")  # of data, in NeMo
 ABLATION = "ablation"  # the folder of the paper's steps from Conformer to Squeezeformer
 
 
@@ -46,6 +46,7 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     schedule.register()
+    gone.refuse_overrides(overrides)
     path, ours = Path(recipe).expanduser(), every_recipe()
     place: Any
     if recipe in ours:
@@ -96,7 +97,7 @@ def check(cfg: Any, audio: bool = True) -> None:
     """Find what training would meet late or never: missing manifests, unreadable audio, no tokenizer, wrong characters,
     a loss that is not there.
 
-    Counts ``model.labels`` from the training manifests where it is null, in place.
+    Changes nothing; ``fill_labels`` sets labels that the recipe leaves null.
 
     Raises:
         UserError: naming the key, its value and the remedy.
@@ -104,8 +105,8 @@ def check(cfg: Any, audio: bool = True) -> None:
     from omegaconf import OmegaConf
 
     for split in ("train_ds", "validation_ds"):
-        named = any(value(cfg, f"model.{split}.{source}") for source in SOURCES)
-        if value(cfg, f"model.{split}") is not None and not named:
+        section = value(cfg, f"model.{split}")
+        if section is not None and not is_named(section):
             raise UserError(f"model.{split}.manifest_filepath is not set; add model.{split}.manifest_filepath=PATH")
     _check_loss(cfg)
     languages = value(cfg, "model.tokenizer.langs", {})
@@ -115,8 +116,8 @@ def check(cfg: Any, audio: bool = True) -> None:
         _check_manifests(cfg, split, audio)
     if OmegaConf.is_missing(cfg.model, "labels"):
         raise UserError("model.labels is not set; add model.labels=[...], one for each output of the model")
-    if "labels" in cfg.model and value(cfg, "model.tokenizer") is None:
-        _check_labels(cfg)
+    if value(cfg, "model.labels") and value(cfg, "model.tokenizer") is None:
+        _warn_of_other_characters(cfg)
 
 
 def _check_loss(cfg: Any) -> None:
@@ -160,27 +161,44 @@ def _check_manifests(cfg: Any, split: str, audio: bool) -> None:
             manifests.check(path)
 
 
-def _check_labels(cfg: Any) -> None:
-    """Count null labels from the training text; warn of characters without a label, which NeMo drops in silence."""
+def fill_labels(cfg: Any) -> None:
+    """Set ``model.labels``, where it is null and there is no tokenizer, to the characters of the training text.
+
+    Raises:
+        UserError: there is no text.
+    """
     from nemo.utils import logging
     from omegaconf import open_dict
 
+    if "labels" not in cfg.model or cfg.model.labels is not None or value(cfg, "model.tokenizer") is not None:
+        return
     named = value(cfg, "model.train_ds.manifest_filepath")
+    characters = sorted(_characters(named))
+    if not characters:
+        raise UserError(f"model.labels=null, and {named} has no text to count characters from; list the labels")
+    with open_dict(cfg):
+        cfg.model.labels = characters
+    logging.info(f"model.labels, counted from the training text: {''.join(characters)!r}")
+
+
+def _warn_of_other_characters(cfg: Any) -> None:
+    """Warn of characters without a label, which NeMo drops in silence."""
+    from nemo.utils import logging
+
+    labels, seen = value(cfg, "model.labels"), _characters(value(cfg, "model.train_ds.manifest_filepath"))
+    if unknown := {letter: number for letter, number in seen.most_common() if letter not in labels}:
+        logging.warning(
+            f"{sum(unknown.values()):,} of {sum(seen.values()):,} characters of the training text are not in "
+            f"model.labels and will be left out: {''.join(unknown)!r}; model.labels=null takes the text's own"
+        )
+
+
+def _characters(named: Any) -> Counter[str]:
+    """The characters of the text in manifests on this machine, and how often each is there."""
     seen: Counter[str] = Counter()
     for path in filter(os.path.isfile, manifest_files(named)):
         with open(path, encoding="utf-8") as lines:
             rows = [json.loads(line) for line in filter(str.strip, lines)]
         texts = (row.get("text") or "" for row in rows if "label" not in row)  # with one, model.labels are classes
         seen.update(letter for text in texts for letter in text)
-    labels = value(cfg, "model.labels")
-    if labels is None and not seen:
-        raise UserError(f"model.labels=null, and {named} has no text to count characters from; list the labels")
-    if labels is None:
-        with open_dict(cfg):
-            cfg.model.labels = sorted(seen)
-        logging.info(f"model.labels, counted from the training text: {''.join(sorted(seen))!r}")
-    elif unknown := {letter: number for letter, number in seen.most_common() if letter not in labels}:
-        logging.warning(
-            f"{sum(unknown.values()):,} of {sum(seen.values()):,} characters of the training text are not in "
-            f"model.labels and will be left out: {''.join(unknown)!r}; model.labels=null takes the text's own"
-        )
+    return seen

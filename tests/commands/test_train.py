@@ -30,7 +30,7 @@ def test_list_names_every_recipe_and_size(capsys):
 def test_print_shows_the_recipe_and_its_schedule_without_training(tmp_path, capsys):
     assert main(["train", "--print", "squeezeformer_ctc_char", *SMALL, *data(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert "d_model: 32" in shown and "4 steps an epoch" in shown
+    assert "d_model: 32" in shown and "for a global batch of 2 (model.train_ds.batch_size=2 x 1 processes" in shown
     assert not (tmp_path / "exp").exists()
 
 
@@ -73,7 +73,7 @@ def test_two_processes_train_together_and_show_the_schedule_once(tmp_path):
     shown = done.stdout + done.stderr
     assert done.returncode == 0, shown[-3000:]
     assert "MEMBER: 2/2" in shown
-    assert "2 x 2 processes" in shown.replace("batch_size=", "") and "2 steps an epoch" in shown
+    assert "2 x 2 processes" in shown.replace("batch_size=", "") and "effective maximum steps = 2)" in shown
     assert shown.count("learning-rate schedule") == 1
     assert len(list((tmp_path / "exp").rglob("*.nemo"))) == 1
 

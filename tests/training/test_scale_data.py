@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from nemo_squeezeformer.commands.train import train
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training import schedule
-from nemo_squeezeformer.training.epoch import bucket_batches, count
-from nemo_squeezeformer.training.recipes import compose
+from nemo_squeezeformer.training.data import SOURCES, manifest_files
+from nemo_squeezeformer.training.global_batch import global_batch
+from nemo_squeezeformer.training.recipes import check, compose
 from tests.model_types import SMALL
 from tests.speech import write_manifest
 
@@ -109,21 +110,17 @@ def recipe(folder: Path, given: list[str]):
     return compose("squeezeformer_ctc_char", given)
 
 
+SLOW = ((buckets, 8), (lhotse_tarred, 5), (lhotse_shar, 5), (weighted_sets, 5))
+
+
 @pytest.mark.parametrize(
-    "data",
-    [
-        tarred,
-        lhotse,
-        *(pytest.param(data, marks=pytest.mark.slow) for data in (buckets, lhotse_tarred, lhotse_shar, weighted_sets)),
-    ],
+    "data, steps", [(tarred, 8), (lhotse, 5), *(pytest.param(*run, marks=pytest.mark.slow) for run in SLOW)]
 )
-def test_a_run_on_large_data_takes_the_planned_steps_and_is_validated_and_saved(tmp_path, data):
-    cfg = recipe(tmp_path, data(tmp_path))
-    plan = schedule.plan(cfg)
-    model = train(cfg)
-    assert model.trainer.global_step == plan.steps
+def test_a_run_on_large_data_takes_the_steps_that_nemo_counts_and_is_validated_and_saved(tmp_path, data, steps):
+    model = train(recipe(tmp_path, data(tmp_path)))
     scheduler = model._scheduler["scheduler"]
-    assert (scheduler.max_steps, scheduler.warmup_steps) == (plan.steps, plan.warmup_steps)
+    assert model.trainer.global_step == scheduler.max_steps == steps
+    assert scheduler.warmup_steps == 1
     assert "val_wer" in model.trainer.callback_metrics
     assert len(list((tmp_path / "exp").rglob("*.nemo"))) == 1 and list((tmp_path / "exp").rglob("*-last.ckpt"))
 
@@ -138,48 +135,73 @@ def test_data_is_switched_by_one_word_which_leaves_the_model_as_it_was():
             assert left == right
 
 
-def test_buckets_have_batches_of_their_own_sizes(tmp_path):
-    buckets(tmp_path)
-    named = [[f"{tmp_path}/{name}/tarred_audio_manifest.json"] for name in "ab"]
-    assert bucket_batches(named, [3, 2], None, None) == 2 + 2
-    assert bucket_batches(named, 2, None, None) == 2 + 2  # 4 and 2
-    assert bucket_batches(named, [1, 1], 0.9, None) == 4
-    assert count([[named[0][0], 0.7], [named[1][0], 0.3]], None, None)[0] == 9  # Lhotse's weights
+def batch_of(folder: Path, given: list[str]) -> float:
+    return global_batch(recipe(folder, given)).utterances
 
 
-def test_a_batch_of_seconds_holds_fewer_utterances_where_attention_is_counted(tmp_path):
-    given = [*lhotse(tmp_path), "model.train_ds.batch_duration=40"]
-    plain = schedule.plan(recipe(tmp_path, [*given, "model.train_ds.quadratic_duration=null"]))
-    quadratic = schedule.plan(recipe(tmp_path, [*given, "model.train_ds.quadratic_duration=4"]))
-    assert (plain.global_batch, quadratic.global_batch) == (40, 32)  # of one second
-    assert schedule.plan(recipe(tmp_path, [*given, "model.train_ds.batch_size=9"])).global_batch == 9
-    assert schedule.plan(recipe(tmp_path, [*given, "+model.train_ds.bucket_batch_size=[8,4]"])).global_batch == 6
+def test_buckets_count_by_the_mean_of_their_batch_sizes(tmp_path):
+    given = buckets(tmp_path)
+    assert batch_of(tmp_path, given) == (3 + 2) / 2
+    assert batch_of(tmp_path, [*given, "model.train_ds.bucketing_batch_size=2"]) == (4 + 2) / 2
+
+
+def test_a_batch_of_seconds_counts_as_utterances_of_the_mean_length_and_fewer_where_attention_is_counted(tmp_path):
+    given = [*lhotse(tmp_path), "model.train_ds.batch_duration=40", "schedule.mean_seconds=1"]
+    plain = [*given, "model.train_ds.quadratic_duration=null"]
+    assert batch_of(tmp_path, plain) == 40
+    assert batch_of(tmp_path, [*plain, "schedule.mean_seconds=2"]) == 20
+    assert batch_of(tmp_path, [*given, "model.train_ds.quadratic_duration=4"]) == 32
+    assert batch_of(tmp_path, [*given, "model.train_ds.batch_size=9"]) == 9
+    assert batch_of(tmp_path, [*given, "+model.train_ds.bucket_batch_size=[8,4]"]) == 6
+
+
+@pytest.mark.parametrize("write", ["{0},{1}", "[{0},{1}]", "[[{0}],[{1}]]", "{folder}/shard__OP_0..1_CL_.json"])
+def test_several_manifests_are_found_however_nemo_lets_them_be_written(tmp_path, write):
+    paths = [str(tmp_path / f"shard_{i}.json") for i in range(2)]
+    for path in paths:
+        Path(path).write_text("")
+    named = write.format(*paths, folder=tmp_path)
+    cfg = recipe(tmp_path, [f"{TRAIN}={named if named.startswith('[') else repr(named)}"])
+    assert list(manifest_files(schedule.value(cfg, TRAIN))) == paths
 
 
 @pytest.mark.parametrize(
     "data, change, message",
     [
-        (lhotse, ["trainer.max_steps=-1"], r"set trainer.max_steps.*one pass over the data makes about \d"),
+        (lhotse, ["trainer.max_steps=-1"], r"set trainer.max_steps"),
         (lhotse, ["trainer.limit_train_batches=1.0"], r"trainer.limit_train_batches=1.0 .*data=lhotse"),
         (
             lhotse,
             ["trainer.devices=2", "trainer.use_distributed_sampler=true"],
             r"2 processes .*use_distributed_sampler",
         ),
-        (buckets, ["model.train_ds.bucketing_batch_size=[3,2,1]"], r"\[3, 2, 1\] has 3 sizes for 2 buckets"),
-        (buckets, ["+model.train_ds.bucketing_weights=[1,2]"], r"bucketing_weights=\[1, 2\].*schedule.steps_per_epoch"),
     ],
 )
 def test_what_a_run_on_large_data_lacks_is_named_with_a_remedy(tmp_path, data, change, message):
-    schedule.plan(recipe(tmp_path, data(tmp_path)))
+    schedule.check(recipe(tmp_path, data(tmp_path)))
     (tmp_path / "again").mkdir()
     with pytest.raises(UserError, match=message):
-        schedule.plan(recipe(tmp_path, [*data(tmp_path / "again"), *change]))
+        schedule.check(recipe(tmp_path, [*data(tmp_path / "again"), *change]))
 
 
 def test_lhotse_chosen_without_its_group_is_told_what_else_it_needs(tmp_path):
     given = [f"{TRAIN}={write_manifest(tmp_path)}", "+model.train_ds.use_lhotse=true"]
     with pytest.raises(UserError, match="set trainer.max_steps"):
-        schedule.plan(recipe(tmp_path, given))
+        schedule.check(recipe(tmp_path, given))
     with pytest.raises(UserError, match="limit_train_batches=None .*data=lhotse"):
-        schedule.plan(recipe(tmp_path, [*given, "trainer.max_steps=9"]))
+        schedule.check(recipe(tmp_path, [*given, "trainer.max_steps=9"]))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_run_with_lhotse_is_refused_whatever_setting_names_its_data(tmp_path, source):
+    given = ["data=lhotse", f"{TRAIN}=null", f"++model.train_ds.{source}=[x]"]
+    with pytest.raises(UserError, match="set trainer.max_steps"):
+        schedule.check(recipe(tmp_path, given))
+
+
+@pytest.mark.parametrize("source", SOURCES[1:])
+def test_data_may_be_named_by_other_settings_than_a_manifest(source):
+    given = [*SMALL, "model.validation_ds=null", f"{TRAIN}=null"]
+    check(compose("squeezeformer_ctc_char", [*given, f"++model.train_ds.{source}=[x]"]))
+    with pytest.raises(UserError, match="model.train_ds.manifest_filepath is not set"):
+        check(compose("squeezeformer_ctc_char", given))

@@ -1,118 +1,154 @@
-"""The learning-rate schedule in steps: the paper's figures, NeMo's own arithmetic, and mistakes that must not pass."""
+"""The learning rate that a real optimiser has in a run of a recipe, and mistakes that must not pass."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
-
+import lightning.pytorch as lightning
 import pytest
 import torch
-from nemo.core.optim.lr_scheduler import NoamHoldAnnealing, compute_max_steps
+from nemo.core import ModelPT
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+from torch.utils.data import DataLoader, TensorDataset
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training import schedule
-from nemo_squeezeformer.training.epoch import count, manifest_files, optimiser_steps, processes
+from nemo_squeezeformer.training.devices import processes
+from nemo_squeezeformer.training.global_batch import global_batch
 from nemo_squeezeformer.training.recipes import compose
+
+TRAIN = "model.train_ds.manifest_filepath=train.json"
 
 
 def recipe(*overrides: str):
     return compose("squeezeformer_ctc_char", ["trainer.accelerator=cpu", "trainer.devices=1", *overrides])
 
 
-def write_durations(path, durations):
-    path.write_text(
-        "".join(json.dumps({"audio_filepath": "a.wav", "duration": d, "text": "a"}) + "\n" for d in durations)
+class OneWeight(ModelPT):
+    """NeMo's way from a configuration to an optimiser, around a single weight and a recipe's data loader."""
+
+    def __init__(self, cfg, trainer, utterances: int):
+        self.utterances, self.rates = utterances, []
+        super().__init__(cfg, trainer)
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def setup_training_data(self, config):
+        data = TensorDataset(torch.ones(self.utterances, 1))
+        self._train_dl = DataLoader(data, config.batch_size, drop_last=config.get("drop_last", False))
+
+    def setup_validation_data(self, config):
+        pass
+
+    @classmethod
+    def list_available_models(cls):
+        return []
+
+    def training_step(self, batch, _):
+        return (self.weight * batch[0]).mean()
+
+    def on_before_optimizer_step(self, optimizer):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def rates(utterances: int, *overrides: str, short: bool = False) -> list[float]:
+    """The learning rate at each step of a recipe's run on so many utterances; ``short`` as the command does it."""
+    cfg = recipe(TRAIN, *overrides)
+    OmegaConf.set_struct(cfg, False)
+    for section in set(cfg.model) - {"train_ds", "optim"}:
+        cfg.model[section] = None
+    run = ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_batches")
+    given = {name: cfg.trainer[name] for name in run if name in cfg.trainer}
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = lightning.Trainer(accelerator="cpu", devices=1, **dict.fromkeys(quiet, False), **given)
+    model = OneWeight(cfg.model, trainer, utterances)
+    if short:
+        schedule.keep_warm_up(model)
+    trainer.fit(model)
+    return model.rates
+
+
+RUNS = {  # 100 steps each
+    "epochs": (160, ["trainer.max_epochs=10"]),
+    "steps": (160, ["trainer.max_epochs=-1", "trainer.max_steps=100"]),
+    "steps before the epochs end": (160, ["trainer.max_epochs=500", "trainer.max_steps=100"]),
+    "a last batch that is not full": (150, ["trainer.max_epochs=10"]),
+    "a last batch that is dropped": (170, ["trainer.max_epochs=10", "+model.train_ds.drop_last=true"]),
+    "accumulated batches": (310, ["trainer.max_epochs=10", "trainer.accumulate_grad_batches=2"]),
+    "so many batches": (999, ["trainer.max_epochs=10", "+trainer.limit_train_batches=10"]),
+    "a share of the batches": (640, ["trainer.max_epochs=10", "+trainer.limit_train_batches=0.25"]),
+}
+
+
+@pytest.mark.parametrize("utterances, overrides", RUNS.values(), ids=RUNS)
+def test_the_run_warms_up_for_4_percent_holds_for_32_and_decays(utterances, overrides):
+    taken = rates(utterances, "model.optim.lr=1.0", *overrides)
+    assert len(taken) == 100
+    assert taken[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert taken[4:37] == pytest.approx([1.0] * 33)
+    assert taken[37] == pytest.approx(4 / 5)
+    assert taken[99] == pytest.approx(4 / (99 - 32))
+    assert sorted(taken[36:], reverse=True) == taken[36:]
+
+
+def test_a_run_whose_epochs_end_before_max_steps_is_planned_by_max_steps_as_nemo_does():
+    taken = rates(160, "model.optim.lr=1.0", "trainer.max_epochs=10", "trainer.max_steps=200")
+    assert len(taken) == 100
+    assert taken[7:100] == pytest.approx([8 / 9, *[1.0] * 65, *(8 / (step - 64) for step in range(73, 100))])
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10, 24])
+@pytest.mark.parametrize("run", ["trainer.max_epochs={}", "trainer.max_steps={}"])
+def test_a_run_of_few_steps_still_has_one_step_of_warm_up(steps, run):
+    taken = rates(16, "model.optim.lr=1.0", run.format(steps), short=True)
+    assert len(taken) == steps
+    assert taken[:2] == pytest.approx([0.5, 1.0][:steps])
+
+
+def test_without_it_nemo_ends_such_a_run_in_an_error():
+    with pytest.raises(ValueError, match="without warmup steps"):
+        rates(16, "trainer.max_epochs=10")
+
+
+def test_a_longer_run_keeps_its_share_of_warm_up():
+    assert rates(160, "model.optim.lr=1.0", "trainer.max_epochs=10", short=True)[:5] == pytest.approx(
+        [0.2, 0.4, 0.6, 0.8, 1.0]
     )
-    return path
 
 
-@pytest.fixture
-def hundred(tmp_path):
-    """A manifest of 100 utterances of 36 s: one hour, within max_duration=40."""
-    return write_durations(tmp_path / "hundred.json", [36.0] * 100)
+def test_steps_written_by_the_user_take_the_place_of_the_ratio():
+    given = ["model.optim.lr=1.0", "trainer.max_epochs=10"]
+    taken = rates(160, *given, "model.optim.sched.warmup_steps=9", "model.optim.sched.hold_steps=20", short=True)
+    assert taken[:10] == pytest.approx([step / 10 for step in range(1, 11)])
+    assert taken[9:30] == pytest.approx([1.0] * 21)
+    assert taken[30] < 1.0
 
 
-def planned(manifest, *overrides: str) -> schedule.Plan:
-    return schedule.plan(
-        recipe(f"model.train_ds.manifest_filepath={manifest}", "model.train_ds.max_duration=40", *overrides)
-    )
+def test_a_ratio_written_by_the_user_is_taken():
+    taken = rates(160, "model.optim.lr=1.0", "trainer.max_epochs=10", "model.optim.sched.warmup_ratio=0.1")
+    assert taken[9:11] == pytest.approx([10 / 11, 1.0])
 
 
-def test_librispeech_at_the_published_batch_gives_the_papers_epochs_and_learning_rate():
-    made = schedule.plan(recipe("schedule.hours=960.9", "model.train_ds.batch_size=64", "trainer.devices=16"))
-    assert (made.global_batch, made.steps_per_epoch, made.steps) == (1024, 275, 137_500)
-    assert (made.warmup_steps, made.hold_steps) == (20 * 275, 160 * 275)
-    assert made.peak_lr == 2e-3
+def test_a_smaller_batch_takes_the_square_root_and_a_larger_one_no_more_than_published():
+    def peak(*overrides: str) -> float:
+        return recipe(TRAIN, *overrides).model.optim.lr
+
+    assert peak("model.train_ds.batch_size=64") == 2e-3 / 4
+    assert peak("model.train_ds.batch_size=64", "trainer.devices=16") == 2e-3
+    assert peak("model.train_ds.batch_size=4096") == 2e-3
+    assert peak("model.train_ds.batch_size=16", "trainer.accumulate_grad_batches=4") == 2e-3 / 4
+    assert peak("size=l", "model.train_ds.batch_size=512") == 5e-4 / 2
+    assert peak("model.optim.lr=0.01") == 0.01
+    assert max(rates(160, "trainer.max_epochs=10")) == 2.5e-4  # 16 of 1,024
 
 
-def test_an_epoch_has_as_many_steps_as_nemo_counts():
-    grid = itertools.product([1, 97, 1000], [1, 16], [1, 3], [1, 4], [False, True], [1.0, 0.3, 5])
-    for utterances, batch, number, accumulate, drop_last, limit in grid:
-        nemos = compute_max_steps(
-            max_epochs=1,
-            accumulate_grad_batches=accumulate,
-            limit_train_batches=limit,
-            num_workers=number,
-            num_samples=utterances,
-            batch_size=batch,
-            drop_last=drop_last,
-        )
-        assert optimiser_steps(utterances, batch, number, accumulate, drop_last, limit) == nemos
-
-
-def test_nemos_scheduler_reaches_the_peak_holds_and_decays_where_planned(hundred):
-    made = planned(hundred, "model.train_ds.batch_size=10", "trainer.max_epochs=50")
-    assert (made.steps, made.warmup_steps, made.hold_steps) == (500, 20, 160)
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=made.peak_lr)
-    noam = NoamHoldAnnealing(
-        optimiser, max_steps=made.steps, warmup_steps=made.warmup_steps, hold_steps=made.hold_steps, decay_rate=1.0
-    )
-    rates = []
-    for _ in range(made.steps + 1):
-        rates.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
-        noam.step()
-    assert rates[10] < rates[19] < made.peak_lr
-    assert rates[20:181] == pytest.approx([made.peak_lr] * 161)
-    assert rates[181] < 0.99 * made.peak_lr
-    assert rates[500] == pytest.approx(made.peak_lr * 20 / 340)
-
-
-def test_a_smaller_batch_takes_the_square_root_and_a_larger_one_no_more_than_published(hundred):
-    assert planned(hundred, "model.train_ds.batch_size=64").peak_lr == pytest.approx(2e-3 / 4)
-    assert planned(hundred, "model.train_ds.batch_size=4096").peak_lr == 2e-3
-    assert planned(hundred, "model.train_ds.batch_size=16", "trainer.accumulate_grad_batches=4").peak_lr == 2e-3 / 4
-    assert planned(hundred, "size=l", "model.train_ds.batch_size=512").peak_lr == 5e-4 / 2
-
-
-def test_phases_given_in_epochs_are_taken_as_given(hundred):
-    made = planned(hundred, "schedule.warmup_epochs=2", "schedule.hold_epochs=0.5", "model.train_ds.batch_size=10")
-    assert (made.warmup_steps, made.hold_steps) == (20, 5)
-
-
-def test_a_run_of_max_steps_needs_no_data_and_ends_at_the_nearer_end(hundred):
-    assert planned("/not/there.json", "trainer.max_steps=1000").warmup_steps == 40
-    assert planned(hundred, "trainer.max_steps=1000", "trainer.max_epochs=2").steps == 14
-    assert planned(hundred, "trainer.max_steps=10", "trainer.max_epochs=2").steps == 10
-
-
-def test_even_one_step_has_a_warm_up_because_noam_needs_one(hundred):
-    made = planned(hundred, "trainer.max_steps=1")
-    assert (made.warmup_steps, made.hold_steps) == (1, 0)
-
-
-def test_numbers_written_by_the_user_win(hundred):
-    made = planned(hundred, "model.optim.lr=0.01", "model.optim.sched.warmup_steps=7", "model.optim.sched.hold_steps=9")
-    assert (made.peak_lr, made.warmup_steps, made.hold_steps) == (0.01, 7, 9)
-    cfg = recipe("schedule.hours=1", "model.train_ds.manifest_filepath=x.json", "model.optim.sched.warmup_ratio=0.1")
-    assert cfg.model.optim.sched.warmup_steps is None  # NeMo refuses steps beside a ratio
-
-
-def test_a_recipe_without_data_resolves_and_has_no_steps_yet():
+def test_a_recipe_without_data_resolves():
     resolved = OmegaConf.to_container(recipe(), resolve=True)
-    assert resolved["model"]["optim"]["sched"]["warmup_steps"] is None
+    sched = resolved["model"]["optim"]["sched"]
+    assert (sched["warmup_steps"], sched["warmup_ratio"], sched["hold_steps"], sched["hold_ratio"]) == (
+        None,
+        0.04,
+        None,
+        0.32,
+    )
     assert resolved["model"]["optim"]["lr"] == 2.5e-4
     assert resolved["trainer"]["sync_batchnorm"] is False
     assert OmegaConf.to_container(recipe("model.train_ds=null"), resolve=True)["model"]["optim"]["lr"] is None
@@ -121,31 +157,18 @@ def test_a_recipe_without_data_resolves_and_has_no_steps_yet():
 def test_registering_twice_changes_nothing():
     schedule.register()
     schedule.register()
-    assert recipe("trainer.max_steps=100").model.optim.sched.hold_steps == 32
+    assert recipe().model.optim.sched.hold_ratio == 0.32
 
 
-def test_utterances_outside_nemos_limits_of_duration_are_not_counted(tmp_path):
-    manifest = write_durations(tmp_path / "m.json", [0.05, 0.1, 5.0, 16.7, 16.8])
-    assert count(str(manifest), 0.1, 16.7) == (3, pytest.approx(21.8))
-    assert count(str(manifest), None, None)[0] == 5
-    assert planned(manifest, "+model.train_ds.max_utts=2").utterances == 2
+def test_the_summary_says_where_the_global_batch_comes_from():
+    shown = schedule.summary(recipe(TRAIN, "model.train_ds.batch_size=8", "trainer.devices=2"))
+    assert "peak 0.00025 for a global batch of 16 (model.train_ds.batch_size=8 x 2 processes x trainer." in shown
 
 
-@pytest.mark.parametrize("write", ["{0},{1}", "[{0},{1}]", "[[{0}],[{1}]]", "{folder}/shard__OP_0..1_CL_.json"])
-def test_several_manifests_are_counted_however_nemo_lets_them_be_written(tmp_path, write):
-    paths = [write_durations(tmp_path / f"shard_{i}.json", [1.0] * (i + 1)) for i in range(2)]
-    named = write.format(*paths, folder=tmp_path)
-    named = named if named.startswith("[") else f"'{named}'"
-    cfg = recipe(f"model.train_ds.manifest_filepath={named}")
-    assert schedule.plan(cfg).utterances == 3
-    assert list(manifest_files(schedule.value(cfg, "model.train_ds.manifest_filepath"))) == [
-        str(path) for path in paths
-    ]
-
-
-@pytest.mark.parametrize("devices, number", [(2, 2), ("'3'", 3), ("auto", 1)])
-def test_cpu_processes_are_counted_as_lightning_starts_them(hundred, devices, number):
-    assert planned(hundred, f"trainer.devices={devices}", "trainer.num_nodes=2").global_batch == 16 * 2 * number
+@pytest.mark.parametrize("devices, number", [("2", 2), ("'3'", 3), ("auto", 1)])
+def test_cpu_processes_are_counted_as_lightning_starts_them(devices, number):
+    given = recipe(TRAIN, f"trainer.devices={devices}", "trainer.num_nodes=2")
+    assert global_batch(given).utterances == 16 * 2 * number
 
 
 def test_devices_that_lightning_refuses_are_named():
@@ -156,32 +179,48 @@ def test_devices_that_lightning_refuses_are_named():
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (
-            ["schedule.warmup_epochs=9", "schedule.hold_epochs=9", "trainer.max_epochs=10"],
-            r"63 steps.*exceed.*70 steps",
-        ),
         (["trainer.accumulate_grad_batches=0"], r"global batch is 0.*accumulate_grad_batches=0"),
         (["model.train_ds.batch_size=0"], r"global batch is 0.*batch_size=0"),
-        (["model.train_ds.manifest_filepath=/not/there.json"], r"/not/there.json.*schedule.hours"),
-        (["model.train_ds.manifest_filepath=null"], r"manifest_filepath=None.*schedule.hours"),
-        (["schedule.hours=-1"], r"schedule.hours=-1"),
-        (["trainer.max_epochs=-1"], r"never end"),
-        (["model.train_ds.max_duration=1"], r"0 utterances.*max_duration"),
         (["schedule.peak_lr=0"], r"schedule.peak_lr=0.*size=s"),
     ],
 )
-def test_values_that_contradict_each_other_are_named_with_a_remedy(hundred, overrides, message):
+def test_a_peak_that_cannot_be_planned_is_refused_with_a_remedy(overrides, message):
     with pytest.raises(UserError, match=message):
-        planned(hundred, *overrides)
+        schedule.peak_lr(recipe(TRAIN, *overrides))
 
 
-def test_lhotses_batches_of_seconds_count_as_utterances_of_the_mean_length():
-    made = schedule.plan(
-        recipe(
-            "schedule.hours=123",
-            "schedule.mean_seconds=10",
-            "+model.train_ds.batch_duration=200",
-            "model.train_ds.batch_size=null",
-        )
-    )
-    assert (made.global_batch, made.steps_per_epoch) == (20, math.ceil(44280 / 20))
+def test_a_run_without_an_end_is_refused_in_nemos_own_scripts_too():
+    cfg = recipe(TRAIN, "trainer.max_epochs=-1")
+    with pytest.raises(UserError, match="never end"):
+        schedule.check(cfg)
+    with pytest.raises(InterpolationResolutionError, match="never end"):
+        OmegaConf.to_container(cfg.model.optim, resolve=True)
+    schedule.check(recipe("trainer.max_epochs=-1"))  # no data is named yet
+
+
+@pytest.mark.parametrize(
+    "setting, replacement",
+    [
+        ("schedule.warmup_epochs=20", "model.optim.sched.warmup_ratio"),
+        ("schedule.hold_epochs=160", "model.optim.sched.hold_ratio"),
+        ("schedule.hours=960", "trainer.max_steps"),
+        ("+schedule.steps_per_epoch=100", "trainer.max_steps"),
+    ],
+)
+def test_a_setting_that_is_gone_is_refused_with_its_replacement(setting, replacement, tmp_path):
+    key, _, number = setting.lstrip("+").partition("=")
+    with pytest.raises(UserError, match=rf"{key} is gone: .*{replacement}"):
+        recipe(setting)
+    name = key.partition(".")[2]
+    (tmp_path / "mine.yaml").write_text(f"defaults: [squeezeformer_ctc_char, _self_]\nschedule: {{{name}: {number}}}\n")
+    with pytest.raises(UserError, match=rf"{key} is gone: .*{replacement}"):
+        schedule.check(compose(str(tmp_path / "mine.yaml")))
+
+
+@pytest.mark.parametrize("phase", ["warmup", "hold"])
+def test_a_recipe_that_still_asks_for_steps_is_told_to_give_the_ratio(phase):
+    cfg = recipe(TRAIN, f"model.optim.sched.{phase}_steps=${{squeezeformer.{phase}_steps:}}")
+    with pytest.raises(UserError, match=f"is gone: write {phase}_steps: null and {phase}_ratio: 0"):
+        schedule.check(cfg)
+    with pytest.raises(InterpolationResolutionError, match=f"{phase}_ratio: 0"):
+        OmegaConf.to_container(cfg.model.optim, resolve=True)

@@ -9,8 +9,6 @@ import pytest
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files import manifests
-from nemo_squeezeformer.training import schedule
-from nemo_squeezeformer.training.recipes import compose
 
 DIGITS = Path(__file__).parents[3] / "shared" / "data" / "digits"
 pytestmark = pytest.mark.skipif(not DIGITS.is_dir(), reason=f"no recordings in {DIGITS}")
@@ -20,12 +18,6 @@ def test_every_manifest_agrees_with_its_recordings():
     found = {path.stem: manifests.check(path) for path in sorted(DIGITS.glob("*.jsonl"))}
     assert len(found["connected_train"]) == 510 and len(found["single_train"]) == 1800
     assert all(0 < utterance.duration < 10 for utterances in found.values() for utterance in utterances)
-
-
-def test_the_schedule_is_counted_from_two_manifests():
-    named = ",".join(str(DIGITS / f"{name}_train.jsonl") for name in ("connected", "single"))
-    plan = schedule.plan(compose("squeezeformer_ctc_char_small", [f"model.train_ds.manifest_filepath='{named}'"]))
-    assert (plan.utterances, plan.steps_per_epoch, plan.steps) == (2310, 145, 17 * 145)
 
 
 def test_a_recording_cut_short_is_found(tmp_path):

@@ -1,0 +1,52 @@
+"""The global batch: how many utterances one optimiser step sees, over all processes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.training.devices import processes
+from nemo_squeezeformer.training.settings import value
+
+LIBRISPEECH_MEAN_SECONDS = 12.3
+
+
+@dataclass(frozen=True)
+class GlobalBatch:
+    """``utterances`` of one optimiser step, about so many where batches differ; ``words`` say how they come about."""
+
+    utterances: float
+    words: str
+
+
+def global_batch(cfg: Any) -> GlobalBatch:
+    """The global batch of a composed recipe.
+
+    Raises:
+        UserError: it is 0, or Lightning refuses the devices.
+    """
+    key, size = _batch(value(cfg, "model.train_ds", {}), value(cfg, "schedule.mean_seconds", LIBRISPEECH_MEAN_SECONDS))
+    devices, nodes = value(cfg, "trainer.devices", "auto"), value(cfg, "trainer.num_nodes", 1)
+    number = processes(value(cfg, "trainer.accelerator", "auto"), devices) * nodes
+    accumulate = value(cfg, "trainer.accumulate_grad_batches", 1)
+    given = value(cfg, f"model.train_ds.{key}")
+    words = f"model.train_ds.{key}={given} x {number} processes x trainer.accumulate_grad_batches={accumulate}"
+    if not size or size * number * accumulate <= 0:
+        where = f"trainer.devices={devices}, trainer.num_nodes={nodes}"
+        raise UserError(f"the global batch is 0: {words} ({where}); make each of them 1 at least")
+    return GlobalBatch(size * number * accumulate, words)
+
+
+def _batch(train: dict[str, Any], mean_seconds: float) -> tuple[str, float | None]:
+    """The setting that makes the batch of one process, and its utterances; None where nothing bounds it."""
+    if train.get("is_tarred") and train.get("bucketing_batch_size"):
+        sizes, buckets = train["bucketing_batch_size"], train.get("manifest_filepath")
+        if isinstance(sizes, int):  # NeMo: that many of the longest utterances, and more of the shorter ones
+            sizes = [sizes * (i + 1) for i in range(len(buckets) if isinstance(buckets, list) else 1)]
+        return "bucketing_batch_size", sum(sizes) / len(sizes)
+    if sizes := train.get("bucket_batch_size"):
+        return "bucket_batch_size", sum(sizes) / len(sizes)
+    size, seconds, quadratic = map(train.get, ("batch_size", "batch_duration", "quadratic_duration"))
+    if not seconds:
+        return "batch_size", size
+    each = mean_seconds + (mean_seconds**2 / quadratic if quadratic else 0.0)  # as Lhotse's TimeConstraint counts
+    return "batch_duration", min(size or float("inf"), max(1.0, seconds / each))

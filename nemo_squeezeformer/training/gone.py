@@ -1,0 +1,41 @@
+"""What earlier recipes could say about the schedule: refused, with what takes its place."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.training.settings import value
+
+COUNTED = "leave it out, for NeMo counts the run; where it cannot, set trainer.max_steps"
+SETTINGS = {
+    "schedule.warmup_epochs": "set model.optim.sched.warmup_ratio, a share of the run (20 of 500 epochs: 0.04)",
+    "schedule.hold_epochs": "set model.optim.sched.hold_ratio, a share of the run (160 of 500 epochs: 0.32)",
+    "schedule.hours": COUNTED,
+    "schedule.steps_per_epoch": COUNTED,
+}
+RESOLVERS = {
+    "squeezeformer.warmup_steps": "write warmup_steps: null and warmup_ratio: 0.04, a share of the run",
+    "squeezeformer.hold_steps": "write hold_steps: null and hold_ratio: 0.32, a share of the run",
+}
+
+
+def refuse_overrides(overrides: Iterable[str]) -> None:
+    """Refuse a setting among Hydra's overrides; Hydra itself would say that there is none, and to add it."""
+    for name in (override.lstrip("+").partition("=")[0] for override in overrides):
+        if name in SETTINGS:
+            raise UserError(f"{name} is gone: {SETTINGS[name]}")
+
+
+def refuse_settings(cfg: Any) -> None:
+    """Refuse a composed recipe that has one of the settings, or calls one of the resolvers."""
+    from omegaconf import OmegaConf
+
+    refuse_overrides(name for name in SETTINGS if value(cfg, name) is not None)
+    written = OmegaConf.to_yaml(cfg)  # interpolations as they stand
+    for name in RESOLVERS:
+        if f"${{{name}:" in written:
+            refuse_resolver(name)
+
+
+def refuse_resolver(name: str) -> None:
+    raise UserError(f"${{{name}:}} is gone: {RESOLVERS[name]}")
