@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback
 
 from nemo_squeezeformer.commands import train as command
+from nemo_squeezeformer.integration.exact_resume import ExactResume
 from nemo_squeezeformer.training.recipes import compose
-from nemo_squeezeformer.training.resume import ExactResume
 from tests.model_types import SMALL
 from tests.speech import write_manifest
 
@@ -126,7 +126,7 @@ def test_random_numbers_hang_on_seed_process_epoch_and_batch_alone():
 
 KILLED = """
 import os, signal
-from nemo_squeezeformer.training.resume import ExactResume
+from nemo_squeezeformer.integration.exact_resume import ExactResume
 from nemo_squeezeformer.__main__ import main
 import sys, torch
 torch.manual_seed(0)
