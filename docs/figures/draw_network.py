@@ -18,7 +18,7 @@ from torch import nn
 from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.core import SqueezeformerEncoder
 from nemo_squeezeformer.core.conformer import ConformerLayer
-from nemo_squeezeformer.core.temporal_unet import Span
+from nemo_squeezeformer.core.frames.spans import Span
 
 # On white paper of their own, so that dark pages show them too. Colours of Okabe and Ito, lightened under dark text.
 RATES = ("#ffffff", "#cfe3f2", "#fbdcc4", "#cdeadf", "#f3dcea")

@@ -22,7 +22,7 @@ from nemo_squeezeformer.analysis.latency import streams
 from nemo_squeezeformer.analysis.parts import parts
 from nemo_squeezeformer.analysis.sizes import PUBLISHED
 from nemo_squeezeformer.analysis.source import of_recipe
-from nemo_squeezeformer.core.temporal_unet import build_spans
+from nemo_squeezeformer.core.frames.spans import build_spans
 from nemo_squeezeformer.training.recipes import recipes
 from tests.asr_models import asr_model
 from tests.pages import blocks

@@ -1,0 +1,249 @@
+"""A layer that is more than its weights is called, whatever implementation would compute with its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
+from torch.testing import assert_close
+
+from nemo_squeezeformer.core import SqueezeformerEncoder
+from nemo_squeezeformer.core.dispatch import PLAIN, implementations, is_plain, only_equations
+from tests.models import features, small_encoder
+
+ROUNDING = 2e-5  # sums in float32 in another order, through four layers
+
+LAYERS = {  # the linear and convolution layers that some implementation computes with
+    "layers.1.feed_forward1.linear1": "linear",
+    "layers.1.feed_forward1.linear2": "linear",
+    "layers.1.conv.pointwise_conv1": "conv",
+    "layers.1.conv.depthwise_conv": "conv",
+    "layers.1.conv.pointwise_conv2": "conv",
+    "layers.1.conv.batch_norm": "norm",
+    "layers.1.self_attn.linear_q": "linear",
+    "layers.1.self_attn.linear_k": "linear",
+    "layers.1.self_attn.linear_v": "linear",
+    "layers.1.self_attn.linear_pos": "linear",
+    "layers.1.self_attn_scale": "scale",
+    "time_reduce_layer.dw_conv": "conv",
+    "time_reduce_layer.pw_conv": "conv",
+    "time_recovery_layer": "linear",
+    "pre_encode.conv.0": "strided",
+    "pre_encode.conv.3": "conv",
+    "pre_encode.out": "linear",
+}
+
+
+class Beside(nn.Module):
+    """A layer with another beside it, as LoRA has it, and what else is asked of it."""
+
+    def __init__(self, layer: Any):
+        super().__init__()
+        self.layer, self.beside = layer, copy.deepcopy(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + bent(self.beside(x))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("stride", "weight", "in_features", "in_channels"):
+            return getattr(self.layer, name)
+        return super().__getattr__(name)
+
+
+class Coded(Tensor):
+    """A weight that stands for other values than its own, as quantised ones do."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def decoded(x: Any) -> Any:
+            return bent(x.as_subclass(Tensor)) if isinstance(x, Coded) else x
+
+        if func in (torch.nn.functional.linear, torch.conv1d, torch.conv2d, torch.batch_norm):
+            return func(*map(decoded, args), **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+class Bent(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return bent(weight)
+
+
+def bent(x: Tensor) -> Tensor:
+    """Something that no norm after it takes back."""
+    return torch.where(x > 0.0, 0.5 * x, x)
+
+
+def with_hook(layer: nn.Module) -> nn.Module:
+    layer.register_forward_hook(lambda module, args, output: bent(output))
+    return layer
+
+
+def with_pre_hook(layer: nn.Module) -> nn.Module:
+    layer.register_forward_pre_hook(lambda module, args: (bent(args[0]),))
+    return layer
+
+
+def parametrised(layer: nn.Module) -> nn.Module:
+    name = "scale" if hasattr(layer, "scale") else "weight"
+    parametrize.register_parametrization(layer, name, Bent())
+    return layer
+
+
+def pruned(layer: nn.Module) -> nn.Module:
+    name = "scale" if hasattr(layer, "scale") else "weight"
+    return prune.random_unstructured(layer, name, amount=0.5)
+
+
+def with_coded_weight(layer: Any) -> nn.Module:
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Coded), requires_grad=layer.weight.requires_grad)
+    assert type(layer.weight) is Coded
+    return layer
+
+
+def of_a_subclass(layer: Any) -> nn.Module:
+    kind = type(layer)
+    twice = type("Twice", (kind,), {"forward": lambda self, x: bent(kind.forward(self, x))})
+    other = copy.deepcopy(layer)
+    other.__class__ = twice
+    return other
+
+
+def with_its_own_forward(layer: Any) -> nn.Module:
+    forward = layer.forward
+    layer.forward = lambda x: bent(forward(x))
+    return layer
+
+
+WRAPPERS: dict[str, Callable[[Any], nn.Module]] = {
+    "hook": with_hook,
+    "pre-hook": with_pre_hook,
+    "parametrisation": parametrised,
+    "pruning": pruned,
+    "LoRA": Beside,
+    "weight of a subclass": with_coded_weight,
+    "subclass": of_a_subclass,
+    "forward of its own": with_its_own_forward,
+}
+
+
+def wrapped(encoder: SqueezeformerEncoder, path: str, wrapper: str) -> SqueezeformerEncoder:
+    parent, _, name = path.rpartition(".")
+    owner: Any = encoder.get_submodule(parent)
+    layer = WRAPPERS[wrapper](getattr(owner, name))
+    if isinstance(owner, (nn.ModuleList, nn.Sequential)):
+        owner[int(name)] = layer
+    else:
+        setattr(owner, name, layer)
+    return encoder
+
+
+def evaluated(encoder: SqueezeformerEncoder) -> list[Tensor]:
+    with torch.no_grad():
+        return [encoder.eval()(features(2, 61), torch.tensor([61, 44]))[0]]
+
+
+def trained(encoder: SqueezeformerEncoder) -> list[Tensor]:
+    x = features(2, 61).requires_grad_()
+    y, _ = encoder.train()(x, torch.tensor([61, 44]))
+    (y * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
+    assert x.grad is not None
+    return [y.detach(), x.grad]
+
+
+def streamed(encoder: SqueezeformerEncoder) -> list[Tensor]:
+    state = encoder.eval().init_state(2)
+    with torch.no_grad():
+        return [encoder(chunk, None, state)[0] for chunk in features(2, 48).split(16, dim=2)]
+
+
+STREAM = {"streaming": True, "att_context_size": [32, 3]}
+MODES: dict[str, tuple[Callable[[SqueezeformerEncoder], list[Tensor]], dict[str, Any]]] = {
+    "evaluated": (evaluated, {}),
+    "trained": (trained, {}),
+    "streamed": (streamed, STREAM),
+}
+
+
+def small(settings: dict[str, Any]) -> SqueezeformerEncoder:
+    return small_encoder(n_heads=2, d_model=64, time_reduce_idx=1, conv_norm_type="batch_norm", **settings)
+
+
+def cases() -> list[Any]:
+    without = {(wrapper, kind) for wrapper in ("LoRA", "weight of a subclass") for kind in ("scale", "norm")}
+    without.add(("LoRA", "strided"))  # the subsampling knows its convolutions by their strides
+    return [(path, wrapper) for path, kind in LAYERS.items() for wrapper in WRAPPERS if (wrapper, kind) not in without]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("path, wrapper", cases())
+def test_a_wrapped_layer_computes_itself(path, wrapper, mode):
+    run, settings = MODES[mode]
+    encoder = wrapped(small(settings), path, wrapper)
+    with only_equations():
+        expected = run(wrapped(small(settings), path, wrapper))
+    for made, wanted in zip(run(encoder), expected, strict=True):
+        assert_close(made, wanted, atol=ROUNDING * float(wanted.abs().max()), rtol=0)
+    unwrapped = run(small(settings))
+    assert (unwrapped[0] - expected[0]).abs().max() > 5 * ROUNDING * expected[
+        0
+    ].abs().max()  # it does make a difference
+
+
+@pytest.mark.parametrize("settings", [{}, STREAM], ids=["whole", "stream"])
+@pytest.mark.parametrize("path, wrapper", cases())
+def test_an_optimised_encoder_has_its_wrapped_layers_still(path, wrapper, settings):
+    expected = evaluated(wrapped(small(settings), path, wrapper))
+    optimised = wrapped(small(settings), path, wrapper).optimize_for_inference()
+    assert_close(evaluated(optimised), expected, atol=ROUNDING, rtol=1e-4)
+
+
+def test_quantised_layers_compute_themselves():
+    linears = {name for name, module in small({}).named_modules() if isinstance(module, nn.Linear)}
+    for settings, run in (({}, evaluated), (STREAM, streamed)):
+        quantised = torch.ao.quantization.quantize_dynamic(small(settings).eval(), linears)
+        assert not any(is_plain(quantised.get_submodule(name)) for name in linears)
+        with only_equations():
+            expected = run(quantised)
+        for made, wanted in zip(run(quantised), expected, strict=True):
+            assert_close(made, wanted, atol=0.1, rtol=0)  # the scales are those of the frames at hand
+
+
+@pytest.mark.parametrize(
+    "mode, settings, expected",
+    [
+        ("evaluated", {}, {"depthwise_by_frames", "subsample_in_pieces"}),
+        ("trained", {}, {"train_feed_forward", "train_convolution", "depthwise_by_frames", "subsample_in_pieces"}),
+        (
+            "trained",
+            {"block": "conformer", "dropout": 0.1},
+            {"train_feed_forward", "train_depthwise", "train_dropout", "depthwise_by_frames", "subsample_in_pieces"},
+        ),
+        ("streamed", {}, {"depthwise_by_frames", "absorbed_attention"}),
+    ],
+)
+def test_where_nothing_is_wrapped_every_implementation_is_used(mode, settings, expected, monkeypatch):
+    """Else the tests above would show nothing."""
+    used = set()
+    for implementation in implementations():
+
+        def counted(*args: Any, compute: Any = implementation.compute, **named: Any) -> Any:
+            used.add(compute.__name__)
+            return compute(*args, **named)
+
+        monkeypatch.setattr(implementation, "compute", counted)
+    run, common = MODES[mode]
+    run(small(common | settings))
+    assert used == expected | {"pointwise_as_product", "norm_of_contiguous"}
+
+
+def test_plain_modules_are_plain_and_wrapped_ones_are_not():
+    for layer in (nn.Linear(4, 4), nn.Conv1d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.BatchNorm1d(4)):
+        assert type(layer) in PLAIN and is_plain(layer)
+        for wrap in WRAPPERS.values():
+            assert not is_plain(wrap(copy.deepcopy(layer)))
+    assert not is_plain(None) and not is_plain(nn.ReLU())
