@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nemo_squeezeformer.checkpoints.keras_file import read_arrays
 from nemo_squeezeformer.checkpoints.original_layout import Row, rows
-from nemo_squeezeformer.core.temporal_unet import build_spans
+from nemo_squeezeformer.core.frames.spans import build_spans
 from nemo_squeezeformer.errors import UserError
 
 BLANK_OUT_OF_REACH = -1e4  # a bias that even half precision holds, and no frame outweighs

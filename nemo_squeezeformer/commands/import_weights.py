@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.commands.inputs import quiet
-from nemo_squeezeformer.commands.tokenizer import read_model, write_folder
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.files.outputs import require_folder, written_whole
-from nemo_squeezeformer.training import recipes
+from nemo_squeezeformer.files.outputs import require_folder
+from nemo_squeezeformer.files.sentencepiece_model import read_model
 
 if TYPE_CHECKING:
     from nemo_squeezeformer.checkpoints.tensorflow import Original
@@ -24,8 +21,6 @@ Reads weights of the authors' release (github.com/kssteven418/Squeezeformer), or
 TensorFlow, and writes a model that NeMo loads, transcribes with, exports and trains on: exactly theirs, features too.
 Dimensions come from the file, everything else from the recipe squeezeformer_ctc_bpe_original.
 needs h5py: pip install 'nemo-squeezeformer[tensorflow]'"""
-RECIPE = "squeezeformer_ctc_bpe_original"
-FINE_TUNING_LR = 1e-4  # for whoever trains the model as it is; a recipe's own settings win over it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +63,7 @@ def main(args: argparse.Namespace) -> int:
     _check_output(output, args.force)
     tokenizer, pieces = _read_tokenizer(args.tokenizer)
     with quiet(args.verbose):
+        from nemo_squeezeformer.checkpoints.nemo_model import write_model
         from nemo_squeezeformer.checkpoints.tensorflow import read
 
         original = read(args.weights, args.time_reduce_idx, args.time_recovery_idx)
@@ -76,77 +72,21 @@ def main(args: argparse.Namespace) -> int:
                 f"--tokenizer {args.tokenizer} has {pieces} pieces, but {args.weights} has {original.vocabulary_size} "
                 "outputs; give the tokenizer it was trained with"
             )
-        with tempfile.TemporaryDirectory() as folder, written_whole(output) as new:
-            build_model(original, tokenizer, Path(folder)).save_to(str(new))
+        write_model(original, tokenizer, output)
     print(description(original, output, args.tokenizer))
     return 0
 
 
-def build_model(original: Original, tokenizer: bytes, folder: Path) -> Any:
-    """NeMo's EncDecCTCModelBPE of these weights and this SentencePiece model, in evaluation mode.
-
-    Args:
-        folder: an empty one, for the tokenizer's files until the model is saved.
-    """
-    from omegaconf import open_dict
-
-    write_folder(tokenizer, folder)
-    size = published_size(original)
-    cfg = recipes.compose(RECIPE, [f"size={size}"] if size else [])
-    with open_dict(cfg.model):
-        cfg.model.encoder.update(original.settings)
-        cfg.model.preprocessor.features = original.settings["feat_in"]
-        cfg.model.tokenizer.dir = str(folder)
-        for split in ("train_ds", "validation_ds", "test_ds"):
-            cfg.model[split].manifest_filepath = None
-        # A schedule belongs to a run, of which there is none yet.
-        cfg.model.optim.lr = FINE_TUNING_LR
-        del cfg.model.optim.sched
-    model = recipes.build(cfg)
-    model.encoder.load_state_dict(original.encoder)
-    weight, bias = original.nemo_decoder()
-    model.decoder.decoder_layers.load_state_dict({"0.weight": weight, "0.bias": bias})
-    model.cfg.tokenizer.dir = None  # the saved model has the files, and this folder goes away
-    return model.eval()
-
-
-def published_size(original: Original) -> str | None:
-    """The name of the published size that has these settings: ``xs`` to ``l``."""
-    settings = original.settings
-    width = settings["d_model"]
-    common = {"feat_in": 80, "ff_expansion_factor": 4, "conv_kernel_size": 31, "subsampling_conv_channels": width}
-    for name, size in sizes().items():
-        if size.published and size.encoder.items() | common.items() <= settings.items():
-            return name
-    return None
-
-
 def description(original: Original, output: Path, tokenizer: Path) -> str:
     """What was imported, and what to do with it."""
-    settings, size = original.settings, published_size(original)
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    encoder = sum(weight.numel() for name, weight in original.encoder.items() if not name.endswith(statistics))
-    logits = original.logits_weight.numel() + original.logits_bias.numel()
-    reduce, recover = settings["time_reduce_idx"], settings["time_recovery_idx"]
-    inside = list(range(reduce, recover)) if reduce is not None else []
-    unet = f"layers {inside[0]} to {inside[-1]} at half the frame rate" if inside else "all at one frame rate"
-    path = shlex.quote(str(output))
-    if size is None:
-        names = ["n_layers", "d_model", "n_heads", "conv_kernel_size", "ff_expansion_factor"]
-        names += ["subsampling", "subsampling_conv_channels", "time_reduce_idx", "time_recovery_idx"]
-        chosen = [f"model.encoder.{name}={'null' if settings[name] is None else settings[name]}" for name in names]
-        chosen.append(f"model.preprocessor.features={settings['feat_in']}")
-    else:
-        chosen = [f"size={size}"]
+    from nemo_squeezeformer.checkpoints.nemo_model import RECIPE, published_size
+
+    size, path = published_size(original), shlex.quote(str(output))
+    chosen = [f"size={size}"] if size else _overrides(original)
     return "\n".join(
         [
             f"{output}: Squeezeformer{f'-{size.upper()}' if size else ', none of the published sizes'}",
-            f"  encoder      {encoder:,} parameters: {settings['n_layers']} layers of width {settings['d_model']}, "
-            f"{settings['n_heads']} heads, kernel {settings['conv_kernel_size']}, "
-            f"feed-forward x {settings['ff_expansion_factor']}; {unet}",
-            f"  subsampling  {settings['subsampling']}, {settings['subsampling_conv_channels']} channels, "
-            f"of {settings['feat_in']} mel bands",
-            f"  CTC          {logits:,} parameters: {original.vocabulary_size} outputs, of which 0 is the blank",
+            *_network(original),
             "next:",
             f"  nemo-squeezeformer transcribe {path} AUDIO",
             f"  nemo-squeezeformer tokenizer {shlex.quote(str(tokenizer))} --output tokenizer",
@@ -155,6 +95,33 @@ def description(original: Original, output: Path, tokenizer: Path) -> str:
             "      model.train_ds.manifest_filepath=TRAIN.json model.validation_ds.manifest_filepath=DEV.json",
         ]
     )
+
+
+def _network(original: Original) -> list[str]:
+    """A line for each part."""
+    settings, statistics = original.settings, ("running_mean", "running_var", "num_batches_tracked")
+    encoder = sum(weight.numel() for name, weight in original.encoder.items() if not name.endswith(statistics))
+    logits = original.logits_weight.numel() + original.logits_bias.numel()
+    reduce, recover = settings["time_reduce_idx"], settings["time_recovery_idx"]
+    inside = list(range(reduce, recover)) if reduce is not None else []
+    unet = f"layers {inside[0]} to {inside[-1]} at half the frame rate" if inside else "all at one frame rate"
+    return [
+        f"  encoder      {encoder:,} parameters: {settings['n_layers']} layers of width {settings['d_model']}, "
+        f"{settings['n_heads']} heads, kernel {settings['conv_kernel_size']}, "
+        f"feed-forward x {settings['ff_expansion_factor']}; {unet}",
+        f"  subsampling  {settings['subsampling']}, {settings['subsampling_conv_channels']} channels, "
+        f"of {settings['feat_in']} mel bands",
+        f"  CTC          {logits:,} parameters: {original.vocabulary_size} outputs, of which 0 is the blank",
+    ]
+
+
+def _overrides(original: Original) -> list[str]:
+    """Of a recipe, for a network that is none of the published sizes."""
+    settings = original.settings
+    names = ["n_layers", "d_model", "n_heads", "conv_kernel_size", "ff_expansion_factor"]
+    names += ["subsampling", "subsampling_conv_channels", "time_reduce_idx", "time_recovery_idx"]
+    chosen = [f"model.encoder.{name}={'null' if settings[name] is None else settings[name]}" for name in names]
+    return [*chosen, f"model.preprocessor.features={settings['feat_in']}"]
 
 
 def _check_output(output: Path, force: bool) -> None:
