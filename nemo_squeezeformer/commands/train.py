@@ -81,6 +81,7 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
     """
     recipes.target(cfg)
     schedule.check(cfg)
+    shown = schedule.summary(cfg) if is_named(value(cfg, "model.train_ds")) else "no data to train on"
     on_main_process = all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
     recipes.check(cfg, audio=audio_check and on_main_process)
     recipes.fill_labels(cfg)
@@ -96,8 +97,7 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
     initial_weights.check(cfg, model)
     model.maybe_init_from_pretrained_checkpoint(cfg)
     schedule.keep_warm_up(model)
-    if is_named(value(cfg, "model.train_ds")):
-        logging.info(schedule.summary(cfg))
+    logging.info(shown)
     trainer.fit(model)
     if is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
         trainer.test(model)

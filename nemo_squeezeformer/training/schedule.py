@@ -66,11 +66,19 @@ def peak_lr(cfg: Any) -> float:
 
 
 def summary(cfg: Any) -> str:
-    """The global batch and the peak learning rate in a line; NeMo shows the steps itself when training starts."""
+    """The global batch and the peak learning rate in a line; NeMo shows the steps itself when training starts.
+
+    Raises:
+        UserError: as ``global_batch`` and ``peak_lr`` do.
+    """
+    from omegaconf import OmegaConf
+
     batch = global_batch(cfg)
+    asked = "${squeezeformer.peak_lr:" in OmegaConf.to_yaml(cfg)
+    rate = peak_lr(cfg) if asked else value(cfg, "model.optim.lr")
     return (
-        f"Squeezeformer's learning-rate schedule: peak {value(cfg, 'model.optim.lr')} "
-        f"for a global batch of {batch.utterances:,.4g} ({batch.words})"
+        f"Squeezeformer's learning-rate schedule: peak {rate} for a global batch of {batch.utterances:,.4g} "
+        f"({batch.words})"
     )
 
 

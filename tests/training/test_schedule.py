@@ -161,6 +161,7 @@ def test_registering_twice_changes_nothing():
 
 
 def test_the_summary_says_where_the_global_batch_comes_from():
+    assert "peak 0.01 for" in schedule.summary(recipe(TRAIN, "model.optim.lr=0.01"))
     shown = schedule.summary(recipe(TRAIN, "model.train_ds.batch_size=8", "trainer.devices=2"))
     assert "peak 0.00025 for a global batch of 16 (model.train_ds.batch_size=8 x 2 processes x trainer." in shown
 
@@ -182,11 +183,12 @@ def test_devices_that_lightning_refuses_are_named():
         (["trainer.accumulate_grad_batches=0"], r"global batch is 0.*accumulate_grad_batches=0"),
         (["model.train_ds.batch_size=0"], r"global batch is 0.*batch_size=0"),
         (["schedule.peak_lr=0"], r"schedule.peak_lr=0.*size=s"),
+        (["trainer.devices=-1"], r"trainer.devices=-1 .*trainer.devices=auto"),
     ],
 )
 def test_a_peak_that_cannot_be_planned_is_refused_with_a_remedy(overrides, message):
     with pytest.raises(UserError, match=message):
-        schedule.peak_lr(recipe(TRAIN, *overrides))
+        schedule.summary(recipe(TRAIN, *overrides))
 
 
 def test_a_run_without_an_end_is_refused_in_nemos_own_scripts_too():
