@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -21,7 +20,7 @@ from nemo_squeezeformer.commands.inputs import (
     quiet,
     say,
 )
-from nemo_squeezeformer.commands.transcripts import add_output, check_output, finish, partial_of, report_errors
+from nemo_squeezeformer.commands.transcripts import add_output, check_output, discard, finish, partial_of, report_errors
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 
@@ -136,32 +135,14 @@ def _stream(model: Any, streams: Any, utterances: Sequence[Utterance], args: arg
 
     player = Player(streams, blocks, len(utterances), rate, args.real_time and pcm is None)
     player.warm_up()
-    start, status, texts = time.perf_counter(), 0, dict[int, str]()
+    start, texts = time.perf_counter(), dict[int, str]()
     partial = partial_of(args.output) if args.output else None
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(partial.open("w", encoding="utf-8")) if partial else None
-        screen = _Screen(stdout, [utterance.row["audio_filepath"] for utterance in utterances])
-
-        def show() -> None:
-            for step in player.play():
-                for heard in step:
-                    if heard.final:
-                        texts[heard.index] = heard.text
-                        if file:
-                            print(_line(utterances[heard.index], heard.text), file=file, flush=True)
-                    screen.show(heard)
-                if args.verbose and player.timing.compute:
-                    say(f"chunk {len(player.timing.compute)}: {1000 * player.timing.compute[-1]:.1f} ms")
-
         try:
-            show()
-        except KeyboardInterrupt:
-            say("interrupted: no more audio is taken")
-            status = 130
-            player.stop()
-            show()
-        except BrokenPipeError:  # `| head` has seen enough; Python's flush at exit must not fail too
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+            status = _play(player, utterances, texts, file, stdout, args.verbose)
+        except BrokenPipeError:
+            discard(stdout)
             return 1
     if pcm and not pcm.bytes and status == 0:
         if partial:
@@ -180,6 +161,38 @@ def _stream(model: Any, streams: Any, utterances: Sequence[Utterance], args: arg
             "it is raw 16-bit PCM without a header (the text above is that of the whole samples)"
         )
     return status
+
+
+def _play(
+    player: Any,
+    utterances: Sequence[Utterance],
+    texts: dict[int, str],
+    file: TextIO | None,
+    stdout: TextIO,
+    verbose: bool,
+) -> int:
+    """Shows what is heard, and puts final texts into ``texts`` and ``file``; 0, or 130 where Ctrl-C ended the audio."""
+    screen = _Screen(stdout, [utterance.row["audio_filepath"] for utterance in utterances])
+
+    def show() -> None:
+        for step in player.play():
+            for heard in step:
+                if heard.final:
+                    texts[heard.index] = heard.text
+                    if file:
+                        print(_line(utterances[heard.index], heard.text), file=file, flush=True)
+                screen.show(heard)
+            if verbose and player.timing.compute:
+                say(f"chunk {len(player.timing.compute)}: {1000 * player.timing.compute[-1]:.1f} ms")
+
+    try:
+        show()
+    except KeyboardInterrupt:
+        say("interrupted: no more audio is taken")
+        player.stop()
+        show()
+        return 130
+    return 0
 
 
 def _line(utterance: Utterance, text: str) -> str:

@@ -3,10 +3,9 @@
 import argparse
 import contextlib
 import json
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from nemo_squeezeformer.commands import inputs
@@ -20,7 +19,7 @@ from nemo_squeezeformer.commands.inputs import (
     quiet,
     say,
 )
-from nemo_squeezeformer.commands.transcripts import add_output, check_output, finish, partial_of, report_errors
+from nemo_squeezeformer.commands.transcripts import add_output, check_output, discard, finish, partial_of, report_errors
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 
@@ -86,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
     stdout = sys.stdout
     with quiet(args.verbose):
         from nemo_squeezeformer.transcription import long_audio, models
-        from nemo_squeezeformer.transcription.decoding import decoding_config
+        from nemo_squeezeformer.transcription.hypotheses import decoding_config
 
         long_audio.keep_memory()
         model = models.load_model(args.model, chosen_device(args.device), args.verbose)
@@ -114,57 +113,74 @@ def _transcribe(
     model: Any, config: Any, utterances: Sequence[Utterance], args: argparse.Namespace, stdout: TextIO
 ) -> int:
     import torch
-    from tqdm import tqdm
 
-    from nemo_squeezeformer.transcription import long_audio
-    from nemo_squeezeformer.transcription.decoding import decode
+    from nemo_squeezeformer.transcription.hypotheses import decode
 
     # The sort is stable: utterances of one length keep their order.
     order = sorted(range(len(utterances)), key=lambda index: -utterances[index].duration if args.output else 0.0)
     device = next(model.parameters()).device.type
     workers = 4 * (device == "cuda") if args.num_workers is None else args.num_workers
     batches = decode(model, config, [utterances[index] for index in order], args.batch_size, workers, args.channel)
-    lines: dict[int, str] = {}
-    texts: dict[int, str] = {}
+    done: dict[int, tuple[str, str]] = {}  # by number of the utterance, its text and its line
     partial = partial_of(args.output) if args.output else None
     start = time.perf_counter()
     try:
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(partial.open("w", encoding="utf-8")) if partial else stdout
-            bar = stack.enter_context(tqdm(total=len(order), unit=" utterances", desc="transcribing", disable=None))
             if args.amp:
                 stack.enter_context(torch.autocast(device, torch.bfloat16 if args.amp == "bf16" else torch.float16))
-            for batch in batches:
-                for index, best in zip(order[len(texts) :], batch):
-                    texts[index] = best if isinstance(best, str) else best.text
-                    lines[index] = _line(utterances[index], texts[index], best, args)
-                    bar.write(lines[index], file=file)
-                file.flush()
-                bar.update(len(batch))
-        if len(texts) != len(order):
-            raise RuntimeError(f"{type(model).__name__} gave {len(texts)} transcripts for {len(order)} utterances")
+            _decode_all(batches, order, utterances, done, file, args)
+        if len(done) != len(order):
+            raise RuntimeError(f"{type(model).__name__} gave {len(done)} transcripts for {len(order)} utterances")
         if partial:
-            finish(args.output, [lines[index] for index in range(len(lines))])
+            finish(args.output, [done[index][1] for index in range(len(done))])
     except torch.cuda.OutOfMemoryError:
-        longest = max(utterance.duration for utterance in utterances)
-        raise UserError(
-            f"out of memory with --batch-size {args.batch_size} (the longest utterance has {longest:.0f} s): take a "
-            f"smaller --batch-size, --amp bf16, or {long_audio.REMEDY}"
-        ) from None
+        raise _out_of_memory(utterances, args) from None
     except KeyboardInterrupt:
         say("interrupted")
         return 130
-    except BrokenPipeError:  # `| head` has seen enough; Python's flush at exit must not fail too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+    except BrokenPipeError:
+        discard(stdout)
         return 1
     finally:
         if partial and partial.exists():
-            if texts:
-                say(f"{len(texts)} of {len(order)} utterances are done: {partial} keeps them")
+            if done:
+                say(f"{len(done)} of {len(order)} utterances are done: {partial} keeps them")
             else:
                 partial.unlink()
-    _report(utterances, texts, time.perf_counter() - start, device, args)
+    _report(utterances, [done[index][0] for index in range(len(done))], time.perf_counter() - start, device, args)
     return 0
+
+
+def _decode_all(
+    batches: Iterator[list[Any]],
+    order: Sequence[int],
+    utterances: Sequence[Utterance],
+    done: dict[int, tuple[str, str]],
+    file: TextIO,
+    args: argparse.Namespace,
+) -> None:
+    """Writes the lines of each batch to ``file`` and puts them into ``done``, which an interruption leaves as it is."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(order), unit=" utterances", desc="transcribing", disable=None) as bar:
+        for batch in batches:
+            for index, best in zip(order[len(done) :], batch):
+                text = best if isinstance(best, str) else best.text
+                done[index] = text, _line(utterances[index], text, best, args)
+                bar.write(done[index][1], file=file)
+            file.flush()
+            bar.update(len(batch))
+
+
+def _out_of_memory(utterances: Sequence[Utterance], args: argparse.Namespace) -> UserError:
+    from nemo_squeezeformer.transcription.long_audio import REMEDY
+
+    longest = max(utterance.duration for utterance in utterances)
+    return UserError(
+        f"out of memory with --batch-size {args.batch_size} (the longest utterance has {longest:.0f} s): take a "
+        f"smaller --batch-size, --amp bf16, or {REMEDY}"
+    )
 
 
 def _line(utterance: Utterance, text: str, best: Any, args: argparse.Namespace) -> str:
@@ -184,13 +200,13 @@ def _line(utterance: Utterance, text: str, best: Any, args: argparse.Namespace) 
 
 
 def _report(
-    utterances: Sequence[Utterance], texts: dict[int, str], seconds: float, device: str, args: argparse.Namespace
+    utterances: Sequence[Utterance], texts: Sequence[str], seconds: float, device: str, args: argparse.Namespace
 ) -> None:
     audio = sum(utterance.duration for utterance in utterances)
     say(
         f"{len(utterances)} utterances, {audio / 3600:.3f} h of audio in {seconds:.1f} s on {device}, batch size "
         f"{args.batch_size}: RTFx {audio / seconds:.1f} (audio / time), RTF {seconds / audio:.4f} (time / audio)"
     )
-    report_errors(utterances, [texts[index] for index in range(len(utterances))])
+    report_errors(utterances, texts)
     if args.output:
         say(f"transcripts: {args.output}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from nemo_squeezeformer.commands.inputs import say
 from nemo_squeezeformer.errors import UserError
@@ -40,6 +42,14 @@ def finish(output: Path, lines: Sequence[str]) -> None:
     with written_whole(output) as ordered:
         ordered.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     partial_of(output).unlink()
+
+
+def discard(stdout: TextIO) -> None:
+    """What goes to ``stdout`` from now on is lost: its reader (``| head``) has seen enough.
+
+    Python's flush at exit must not fail too.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
 
 
 def report_errors(utterances: Sequence[Utterance], texts: Sequence[str]) -> None:

@@ -92,13 +92,13 @@ def _make_it_babble(model, utterance):
 
 def test_the_frames_in_the_figure_spell_the_transcript(ran, model):
     from nemo_squeezeformer.files import manifests
-    from nemo_squeezeformer.transcription import decoding, models
+    from nemo_squeezeformer.transcription import hypotheses, models
 
     utterance = manifests.check(ran[0] / "speech" / "test.jsonl", required=("text",))[0]
     _make_it_babble(model, utterance)
-    config = decoding.decoding_config(model, [utterance], timestamps=True)
+    config = hypotheses.decoding_config(model, [utterance], timestamps=True)
     models.enable_timestamps(model)
-    [[hypothesis]] = decoding.decode(model, config, [utterance], 1, 0, "average")
+    [[hypothesis]] = hypotheses.decode(model, config, [utterance], 1, 0, "average")
     aligned = demo.align(model, utterance, hypothesis)
     best = [token for token, _ in groupby(aligned.probabilities.argmax(axis=1))]
     spelled = "".join(aligned.tokens[token] for token in best if token < len(aligned.tokens))
