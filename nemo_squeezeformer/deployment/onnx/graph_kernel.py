@@ -25,7 +25,7 @@ class GraphKernel(PlainKernel):
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """(B, H, T, d)"""
-        content, k, v, position, p = operands
+        content, k, v, position, p, _ = operands
         if position is None or p is None:
             return super().__call__(operands, frames, dropout)
         scale = math.sqrt(content.size(-1))

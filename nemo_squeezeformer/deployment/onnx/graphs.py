@@ -28,12 +28,13 @@ def for_graphs(encoder: Any, streaming: bool) -> None:
     encoder.optimize_for_inference()
     if streaming:
         return
-    for layer in encoder.layers:
-        attention, conv = layer.self_attn, layer.conv
+    layers: Any = encoder.layers
+    for layer in layers:
+        attention, conv, depthwise = layer.self_attn, layer.conv, layer.conv.depthwise_conv
         if isinstance(attention, RelPositionAttention) and not isinstance(attention, LocalAttention):
             attention.kernel = GraphKernel()
-        if type(conv) is ConvolutionModule and type(conv.depthwise_conv) is nn.Conv1d and is_plain(conv.depthwise_conv):
-            conv.depthwise_conv = GraphConvolution(conv.depthwise_conv)
+        if type(conv) is ConvolutionModule and type(depthwise) is nn.Conv1d and is_plain(depthwise):
+            conv.depthwise_conv = GraphConvolution(depthwise)
 
 
 def unfuse_norms(path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What does each fast implementation gain where it is used, and how many lines does it take?"""

@@ -1,0 +1,124 @@
+"""What each implementation of the core gains where it is used: the program with all of them, and without one.
+
+    export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
+    python -m benchmarks.implementations > benchmarks/results/implementations.md
+
+One thread, float32, size s; the calls with and without take turns. It needs no NeMo, and about fifteen minutes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.implementations.cases import CASES, NOTHING, SIZES, WORK, Case, Without, Work
+from benchmarks.measuring.command_line import command_line
+from benchmarks.measuring.machine import ROOT, allocator, commit, processor
+from benchmarks.measuring.tables import table
+from benchmarks.measuring.turns import interleaved
+from nemo_squeezeformer.analysis.counting import Alive
+from nemo_squeezeformer.core import SqueezeformerEncoder
+
+CORE = ROOT / "nemo_squeezeformer" / "core"
+
+
+class Gain(NamedTuple):
+    """How many times the program takes without an implementation."""
+
+    case: Case
+    work: str
+    time: float
+    memory: float
+
+
+def build(work: Work, size: str, without: Without) -> SqueezeformerEncoder:
+    torch.manual_seed(0)
+    with without():
+        encoder = SqueezeformerEncoder(80, **SIZES[size] | work.settings).train(work.trains)
+        return encoder.optimize_for_inference() if work.optimised else encoder
+
+
+def prepared(case: Case | None, work: Work, size: str) -> Callable[[], object]:
+    """The work of an encoder without the implementation of ``case``; None: with all."""
+    without = NOTHING if case is None else case.without
+    encoder = build(work, size, without if case is not None and case.when_built else NOTHING)
+    call = work.run(encoder, work.seconds)
+    return call if case is None or case.when_built else partial(run_without, without, call)
+
+
+def run_without(without: Without, call: Callable[[], object]) -> None:
+    with without():
+        call()
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """The most bytes of tensors that are alive at once while ``call`` runs."""
+    with Alive() as alive:
+        call()
+    return alive.most
+
+
+def measure(work: Work, size: str, patience: float) -> list[Gain]:
+    """The gains of all implementations that this work is for."""
+    cases = [case for case in CASES if work.name in case.work]
+    calls = {"": prepared(None, work, size)} | {case.name: prepared(case, work, size) for case in cases}
+    for call in calls.values():  # what is loaded or packed once
+        call()
+    memory = {name: peak_bytes(call) for name, call in calls.items()}
+    took = {name: median(t) for name, t in interleaved(calls, patience, clock=time.thread_time).items()}
+    return [Gain(case, work.name, took[case.name] / took[""], memory[case.name] / memory[""]) for case in cases]
+
+
+def lines(files: Sequence[str], folder: Path = CORE) -> int:
+    """Lines of code, docstrings and comments, without empty ones."""
+    return sum(
+        bool(line.strip()) for file in files for line in (folder / file).read_text(encoding="utf-8").splitlines()
+    )
+
+
+def page(gains: Sequence[Gain], conditions: str) -> str:
+    names = ["implementation", "lines", "work", "time without it", "memory without it"]
+    rows = []
+    for case in CASES:
+        for gain in (gain for gain in gains if gain.case is case):
+            first = gain.work == case.work[0]
+            files = ", ".join(f"`{file}`" for file in case.files)
+            name = f"{case.name} ({files})" if first else ""
+            count = str(lines(case.files)) if first else ""
+            rows.append([name, count, gain.work, f"x {gain.time:.2f}", f"x {gain.memory:.2f}"])
+    return "\n".join(
+        [
+            "# What each implementation gains",
+            "",
+            "Made by `python -m benchmarks.implementations`. Each row takes one implementation away. The equation or",
+            "the next implementation computes in its place. Time and memory of the whole encoder grow by these factors.",
+            "Memory is the largest sum of tensors alive at once, above weights and input.",
+            "",
+            conditions,
+            "",
+            table(names, rows),
+            "",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = command_line("benchmarks.implementations", __doc__)
+    parser.add_argument("--size", choices=list(SIZES), default="s")
+    parser.add_argument("--work", nargs="+", choices=list(WORK), default=list(WORK), metavar="WORK")
+    parser.add_argument("--patience", type=float, default=8.0, help="seconds for each call")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    gains = [gain for name in args.work for gain in measure(WORK[name], args.size, args.patience)]
+    made_with = [processor(), "one thread", f"torch {torch.__version__}", "float32", f"size {args.size}", *allocator()]
+    print(page(gains, f"{', '.join(made_with)}; commit {commit()}."), end="")
+
+
+if __name__ == "__main__":
+    main()

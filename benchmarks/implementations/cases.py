@@ -1,0 +1,212 @@
+"""Each implementation of the core, how to do without it, and the work that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from nemo_squeezeformer.core import SqueezeformerEncoder
+from nemo_squeezeformer.core.attention.kernel import PlainKernel
+from nemo_squeezeformer.core.cpu import convolution, depthwise, dropout, feed_forward
+from nemo_squeezeformer.core.cpu.linear import FastLinear
+from nemo_squeezeformer.core.dispatch import only_equations
+from nemo_squeezeformer.core.inference import optimize
+from nemo_squeezeformer.core.inference.kept_positions import EncodingTable
+from nemo_squeezeformer.core.kernels import absorbed, norms, pointwise, subsampling_pieces
+
+SIZES: dict[str, dict[str, Any]] = {
+    "s": {"n_layers": 18, "d_model": 196, "n_heads": 4, "time_reduce_idx": 8, "time_recovery_idx": 17},
+    "quick": {"n_layers": 3, "d_model": 16, "n_heads": 2, "time_reduce_idx": 1, "time_recovery_idx": 2},
+}
+TRAINING: dict[str, Any] = {"dropout": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1}
+STREAMING: dict[str, Any] = {"streaming": True, "att_context_size": [156, 11]}  # 480 ms
+Without = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of work: an encoder of ``settings`` does ``run``; ``optimised`` for inference first."""
+
+    name: str
+    run: Callable[[SqueezeformerEncoder, float], Callable[[], object]]
+    seconds: float
+    settings: dict[str, Any]
+    optimised: bool = False
+    trains: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """An implementation; ``files`` below ``nemo_squeezeformer/core`` would go with it."""
+
+    name: str
+    files: tuple[str, ...]
+    work: tuple[str, ...]
+    without: Without
+    when_built: bool = False  # ``without`` is for the building of the encoder, else for its work
+
+
+def features(batch: int, seconds: float) -> tuple[Tensor, Tensor]:
+    frames = round(100 * seconds)
+    lengths = torch.linspace(frames / 2, frames, batch).round().long() if batch > 1 else torch.tensor([frames])
+    return torch.randn(batch, 80, frames, generator=torch.Generator().manual_seed(0)), lengths
+
+
+def inference(encoder: SqueezeformerEncoder, seconds: float) -> Callable[[], object]:
+    x, lengths = features(1, seconds)
+
+    @torch.inference_mode()
+    def call() -> None:
+        encoder(x, lengths)
+
+    return call
+
+
+def training(encoder: SqueezeformerEncoder, seconds: float) -> Callable[[], object]:
+    x, lengths = features(4, seconds)
+
+    def call() -> None:
+        encoder.zero_grad(set_to_none=True)
+        encoder(x, lengths)[0].square().mean().backward()
+
+    return call
+
+
+def stream(encoder: SqueezeformerEncoder, seconds: float) -> Callable[[], object]:
+    x, _ = features(1, 0.48)
+    state = encoder.init_state(1)
+
+    @torch.inference_mode()
+    def call() -> None:
+        for _ in range(round(seconds / 0.48)):
+            encoder(x, None, state)
+
+    return call
+
+
+WORK = {
+    work.name: work
+    for work in (
+        Work("training, 4 x 12 s", training, 12.0, TRAINING, trains=True),
+        Work(
+            "training of Conformer's blocks, 4 x 12 s", training, 12.0, TRAINING | {"block": "conformer"}, trains=True
+        ),
+        Work("15 s", inference, 15.0, {}),
+        Work("60 s", inference, 60.0, {}),
+        Work(
+            "60 s in a window",
+            inference,
+            60.0,
+            {"self_attention_model": "rel_pos_local_attn", "att_context_size": [128, 128]},
+        ),
+        Work("a stream at 480 ms", stream, 4.8, STREAMING),
+        Work("15 s, optimised", inference, 15.0, {}, optimised=True),
+        Work("60 s, optimised", inference, 60.0, {}, optimised=True),
+        Work("a stream at 480 ms, optimised", stream, 4.8, STREAMING, optimised=True),
+    )
+}
+
+
+def unregistered(*functions: Callable[..., object]) -> Without:
+    """Without the implementations that compute by ``functions``."""
+    return lambda: only_equations(but=lambda found: found.compute not in functions)
+
+
+def patched(owner: object, name: str, value: object) -> Without:
+    return lambda: patch.object(owner, name, value)
+
+
+@contextmanager
+def every_kernel_written_out() -> Iterator[None]:
+    with patch("nemo_squeezeformer.core.kernels.choice.AUTO", PlainKernel()):
+        yield
+
+
+@contextmanager
+def windows_at_once() -> Iterator[None]:
+    from nemo_squeezeformer.core.kernels import choice
+
+    with patch.object(choice, "WINDOWS", choice.WINDOWS.gradients):
+        yield
+
+
+TRAIN, CONFORMER, STREAM = "training, 4 x 12 s", "training of Conformer's blocks, 4 x 12 s", "a stream at 480 ms"
+CASES = (
+    Case("feed-forward module", ("cpu/feed_forward.py",), (TRAIN,), unregistered(feed_forward.train_feed_forward)),
+    Case("convolution module", ("cpu/convolution.py",), (TRAIN,), unregistered(convolution.train_convolution)),
+    Case("dropout", ("cpu/dropout.py", "cpu/random_masks.py"), (TRAIN,), unregistered(dropout.train_dropout)),
+    Case(
+        "depthwise convolution",
+        ("cpu/depthwise.py",),
+        (CONFORMER, "15 s"),
+        unregistered(depthwise.train_depthwise, depthwise.depthwise_by_frames),
+    ),
+    Case(
+        "pointwise convolution",
+        ("kernels/pointwise.py",),
+        (TRAIN, "15 s"),
+        unregistered(pointwise.pointwise_as_product),
+    ),
+    Case("batch norm", ("kernels/norms.py",), (TRAIN, "15 s"), unregistered(norms.norm_of_contiguous)),
+    Case(
+        "subsampling in pieces",
+        ("kernels/subsampling_pieces.py",),
+        (TRAIN, "15 s", "60 s"),
+        unregistered(subsampling_pieces.subsample_in_pieces),
+    ),
+    Case(
+        "attention in blocks, recomputed in training",
+        ("kernels/query_blocks.py", "kernels/recomputed.py"),
+        (TRAIN, "15 s", "60 s"),
+        every_kernel_written_out,
+        when_built=True,
+    ),
+    Case(
+        "windows one after another",
+        ("kernels/window_blocks.py",),
+        ("60 s in a window",),
+        windows_at_once,
+        when_built=True,
+    ),
+    Case("absorbed attention", ("kernels/absorbed.py",), (STREAM,), unregistered(absorbed.absorbed_attention)),
+    Case(
+        "scales and norms folded",
+        ("inference/folding.py",),
+        ("15 s, optimised", "a stream at 480 ms, optimised"),
+        lambda: patch.multiple(optimize, _fold_scale=lambda *given: None, _fold_norm=lambda conv: None),
+        when_built=True,
+    ),
+    Case(
+        "queries, keys and values at once",
+        ("inference/fused_projections.py",),
+        ("15 s, optimised", "60 s, optimised"),
+        patched(optimize, "fuse_projections", lambda attention: None),
+        when_built=True,
+    ),
+    Case(
+        "products by oneDNN with packed weights",
+        ("cpu/linear.py", "cpu/projections.py"),
+        ("15 s, optimised", "60 s, optimised"),
+        patched(FastLinear, "is_for_onednn", lambda self, x: False),
+    ),
+    Case(
+        "attention head by head",
+        ("inference/head_blocks.py",),
+        ("60 s, optimised",),
+        patched(optimize, "by_heads", lambda kernel: kernel),
+        when_built=True,
+    ),
+    Case(
+        "positions kept",
+        ("inference/kept_positions.py",),
+        ("15 s, optimised", "a stream at 480 ms, optimised"),
+        patched(EncodingTable, "has_rows", lambda self, x: False),
+    ),
+)
+NOTHING: Without = nullcontext

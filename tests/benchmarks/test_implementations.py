@@ -1,0 +1,43 @@
+"""What each implementation gains: one command measures it, and the page quotes what it measured."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.implementations import __main__ as benchmark
+from benchmarks.implementations.cases import CASES, NOTHING, SIZES, WORK
+from nemo_squeezeformer.core.dispatch import implementations
+
+
+def test_one_command_measures_every_case_and_prints_the_page(capsys):
+    threads = torch.get_num_threads()
+    work = ["a stream at 480 ms", "15 s, optimised"]
+    benchmark.main(["--size", "quick", "--patience", "0", "--work", *work])
+    torch.set_num_threads(threads)
+    page = capsys.readouterr().out
+    for case in CASES:
+        assert (case.name in page) == bool({*case.work} & {*work})
+    assert "| time without it |" in page and "x 1." in page
+
+
+def test_every_implementation_and_every_file_of_them_is_a_case():
+    files = {file for case in CASES for file in case.files}
+    registered = {found.compute.__module__.split(".core.")[1].replace(".", "/") + ".py" for found in implementations()}
+    assert registered - {"inference/optimize.py", "cpu/dropout.py"} <= files
+    assert all((benchmark.CORE / file).is_file() for file in files)
+
+
+def test_to_do_without_an_implementation_makes_a_difference_and_gives_the_same():
+    """Another set of operations computes it, to the same values."""
+    for case in CASES:
+        work = WORK[case.work[0]]
+        if work.trains:  # dropout draws other numbers
+            continue
+        x, lengths = torch.randn(1, 80, 400), torch.tensor([400])
+        outputs = []
+        for without in (NOTHING, case.without):
+            encoder = benchmark.build(work, "quick", without if case.when_built else NOTHING)
+            with torch.inference_mode(), NOTHING() if case.when_built else without():
+                outputs.append(encoder(x, lengths)[0])
+        torch.testing.assert_close(outputs[0], outputs[1], atol=1e-4, rtol=0)
+    assert set(SIZES) == {"s", "quick"}
