@@ -38,7 +38,7 @@ WIDTHS = {
 def config(name: str, args: argparse.Namespace) -> Any:
     from omegaconf import OmegaConf
 
-    from nemo_squeezeformer.training.recipes import check, compose
+    from nemo_squeezeformer.training.recipes import check, compose, fill_labels
 
     cfg = compose(
         RECIPES[name],
@@ -65,6 +65,7 @@ def config(name: str, args: argparse.Namespace) -> Any:
         ],
     )
     check(cfg)
+    fill_labels(cfg)
     model = OmegaConf.create(OmegaConf.to_container(cfg.model, resolve=True))
     model.optim.lr = args.peak
     model.optim.sched = schedule(args.steps, args.peak)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 import torch
 from nemo.collections.asr.losses.rnnt_pytorch import RNNTLossPytorch
 
+from benchmarks.measuring.recordings import digits
 from benchmarks.measuring.results import RESULTS
 from benchmarks.transducers import timestamps
+from benchmarks.transducers.__main__ import RECIPES, config
 from benchmarks.transducers.loss import AntiDiagonalTransducerLoss
+from tests.speech import write_manifest
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +33,17 @@ def test_the_transducer_loss_by_anti_diagonals_is_nemos(frames, tokens):
     (theirs,) = torch.autograd.grad((expected * weights).sum(), acts)
     (mine,) = torch.autograd.grad((ours * weights).sum(), acts)
     torch.testing.assert_close(mine, theirs)
+
+
+def test_all_models_get_the_same_data_schedule_and_characters(tmp_path):
+    for name in ("connected_train", "single_train", "connected_dev"):
+        write_manifest(tmp_path, 2, name=name).rename(tmp_path / f"{name}.jsonl")
+    args = argparse.Namespace(digits=tmp_path, steps=50, peak=1e-3)
+    models = [config(name, args)[1] for name in RECIPES]
+    for model in models:
+        assert model.train_ds.manifest_filepath == [str(path) for path in digits(tmp_path).train]
+        assert model.labels and model.optim == models[0].optim and model.train_ds == models[0].train_ds
+    assert len({model.encoder["_target_"] for model in models}) == 2
 
 
 def word(text: str, start: float, end: float) -> dict[str, object]:
