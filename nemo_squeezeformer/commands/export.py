@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nemo_squeezeformer.commands.inputs import check_model, context_size, quiet, say
+from nemo_squeezeformer.commands.inputs import check_model, quiet, say
+from nemo_squeezeformer.commands.options import add_model, add_verbose, context_size, describe
 from nemo_squeezeformer.deployment.onnx_stream.metadata import transducer_files
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import refuse_existing, require_folder
@@ -22,10 +23,9 @@ one. In Python, without NeMo:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = DESCRIPTION
+    describe(parser, DESCRIPTION)
+    add_model(parser)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a .nemo file, or the name of a pretrained model to be fetched")
     add("--output", "-o", metavar="OUT", type=Path, required=True, help="OUT.onnx, or a folder for safetensors")
     add("--format", choices=("onnx", "safetensors"), default="onnx", help="default: onnx")
     add("--force", action="store_true", help="overwrite files that exist")
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LEFT,RIGHT",
         help="frames that attention sees, as 156,11 or [156, 11] (default: the model's)",
     )
-    add("--verbose", action="store_true", help="show NeMo's log and all warnings")
+    add_verbose(parser)
     onnx = parser.add_argument_group("ONNX alone").add_argument
     onnx("--decoder", choices=("ctc", "rnnt"), help="which decoder of a hybrid model (default: its own choice)")
     onnx("--offline", action="store_true", help="for whole utterances, without caches (default: for streams)")

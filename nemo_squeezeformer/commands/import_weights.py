@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_squeezeformer.commands.inputs import quiet
+from nemo_squeezeformer.commands.options import add_verbose, describe
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import require_folder
 from nemo_squeezeformer.files.sentencepiece_model import read_model
@@ -24,8 +25,7 @@ needs h5py: pip install 'nemo-squeezeformer[tensorflow]'"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = DESCRIPTION
+    describe(parser, DESCRIPTION)
     add = parser.add_argument
     add("weights", metavar="WEIGHTS.h5", type=Path, help="what Keras' save_weights wrote, as squeezeformer-S.h5")
     add(
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LAYER",
         help="first layer at the full rate again (default: the last, as published)",
     )
-    add("--verbose", action="store_true", help="show NeMo's log and all warnings")
+    add_verbose(parser)
 
 
 def main(args: argparse.Namespace) -> int:

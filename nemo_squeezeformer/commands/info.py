@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 
-from nemo_squeezeformer.commands.inputs import check_model, positive, quiet
+from nemo_squeezeformer.commands.inputs import check_model, quiet
+from nemo_squeezeformer.commands.options import add_verbose, describe, positive
 from nemo_squeezeformer.errors import UserError
 
 HELP = "say what a recipe or a model has and takes: parameters, operations, frame rates, latency, memory"
@@ -21,8 +22,7 @@ NeMo's own encoders it says what they tell.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = DESCRIPTION
+    describe(parser, DESCRIPTION)
     add = parser.add_argument
     add(
         "model", metavar="CONFIG|MODEL", help="a recipe of ours, a YAML file, a .nemo file or a pretrained model's name"
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=_seconds, default=30.0, metavar="S", help="of audio in an utterance (default: 30)")
     add("--batch", type=positive, default=1, metavar="N", help="utterances, or streams, at once (default: 1)")
     add("--json", action="store_true", help="print one JSON object: bytes, milliseconds, 10^9 operations")
-    add("--verbose", action="store_true", help="show NeMo's log and all warnings")
+    add_verbose(parser)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -1,11 +1,9 @@
-"""What commands are given to transcribe (a model, audio files, folders, manifests), and the options that go with it."""
+"""What commands are given to transcribe: a model, audio files, folders, manifests."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
-import json
 import logging
 import os
 import sys
@@ -20,46 +18,6 @@ from nemo_squeezeformer.files import manifests
 from nemo_squeezeformer.files.manifests import Utterance
 
 MANIFEST_EXTENSIONS = {".json", ".jsonl"}
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--device``, ``--decoder``, ``--channel`` and ``--verbose``."""
-    add = parser.add_argument
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is one")
-    add("--decoder", choices=("ctc", "rnnt"), help="which decoder of a hybrid model (default: its own choice)")
-    add(
-        "--channel",
-        type=_channel,
-        default="average",
-        metavar="average|N",
-        help="of several: the average, or one, from 0",
-    )
-    add("--verbose", action="store_true", help="show NeMo's log and warnings, and tracebacks of failed downloads")
-
-
-def positive(text: str) -> int:
-    """The type of an option that counts."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
-
-
-def context_size(text: str) -> list[int]:
-    """The type of ``--att-context-size``."""
-    try:
-        size = json.loads(text if text.startswith("[") else f"[{text}]")
-    except ValueError:
-        size = None
-    if not isinstance(size, list) or len(size) < 2 or not all(type(frames) is int for frames in size):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a list of frames to the left and right, as "[156, 11]"')
-    return size
-
-
-def _channel(text: str) -> str | int:
-    if text != "average" and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither 'average' nor a channel number from 0")
-    return text if text == "average" else int(text)
 
 
 def check_model(name: str) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer import __version__
 from nemo_squeezeformer.commands import inputs
-from nemo_squeezeformer.commands.inputs import check_model, chosen_device, positive, quiet, say
+from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
+from nemo_squeezeformer.commands.options import add_device, add_verbose, describe, positive
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.files.outputs import all_written_whole, refuse_existing, require_folder
@@ -35,8 +36,7 @@ COLUMNS = [
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = DESCRIPTION
+    describe(parser, DESCRIPTION)
     add = parser.add_argument
     add("models", metavar="MODEL", nargs="+", help=".nemo files or names of pretrained models; file names are labels")
     add("--data", metavar="INPUT", nargs="+", required=True, help="manifests, audio files or folders")
@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--untrained", action="store_true", help="measure each encoder with new random weights too, drawn dashed")
     add("--force", action="store_true", help="overwrite files that exist")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is one")
-    add("--verbose", action="store_true", help="show NeMo's log and all warnings")
+    add_device(parser)
+    add_verbose(parser)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -10,16 +10,8 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from nemo_squeezeformer.commands import inputs
-from nemo_squeezeformer.commands.inputs import (
-    add_options,
-    check_channels,
-    check_model,
-    chosen_device,
-    context_size,
-    positive,
-    quiet,
-    say,
-)
+from nemo_squeezeformer.commands.inputs import check_channels, check_model, chosen_device, quiet, say
+from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
 from nemo_squeezeformer.commands.transcripts import add_output, check_output, discard, finish, partial_of, report_errors
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
@@ -35,10 +27,9 @@ SHOWN = 200  # characters of a text that is not final
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = DESCRIPTION
+    describe(parser, DESCRIPTION)
+    add_model(parser)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a .nemo file, or the name of a pretrained model to be fetched")
     add(
         "inputs",
         metavar="AUDIO",
@@ -58,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=positive, default=16, metavar="N", help="streams at once (default: %(default)s)")
     add("--threads", type=positive, metavar="N", help="that compute on the cpu (default: PyTorch's choice)")
     add_output(parser, " too, each stream as it ends, in the order of the input when all have")
-    add_options(parser)
+    add_transcribing(parser)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -9,16 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from nemo_squeezeformer.commands import inputs
-from nemo_squeezeformer.commands.inputs import (
-    add_options,
-    check_channels,
-    check_model,
-    chosen_device,
-    context_size,
-    positive,
-    quiet,
-    say,
-)
+from nemo_squeezeformer.commands.inputs import check_channels, check_model, chosen_device, quiet, say
+from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
 from nemo_squeezeformer.commands.transcripts import add_output, check_output, discard, finish, partial_of, report_errors
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
@@ -32,10 +24,9 @@ input, when all is done. At the end, on stderr: hours of audio, time, and the wo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = DESCRIPTION
+    describe(parser, DESCRIPTION)
+    add_model(parser)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a .nemo file, or the name of a pretrained model to be fetched")
     add("inputs", metavar="INPUT", nargs="+", help="audio files, folders (searched through), manifests (.json, .jsonl)")
     add_output(parser, " instead of transcripts to stdout")
     add(
@@ -67,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a slot of an AED model's prompt",
     )
-    add_options(parser)
+    add_transcribing(parser)
 
 
 def main(args: argparse.Namespace) -> int:
