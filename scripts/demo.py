@@ -182,7 +182,7 @@ def train(
     from demo_progress import Progress
     from nemo.collections.asr.models import EncDecCTCModel
 
-    from nemo_squeezeformer.training import recipes
+    from nemo_squeezeformer.training import recipes, schedule
 
     cfg = recipes.compose(
         "squeezeformer_ctc_char",
@@ -197,10 +197,12 @@ def train(
     cfg.model.train_ds.manifest_filepath = str(manifests["train"])
     cfg.model.validation_ds.manifest_filepath = str(manifests["dev"])
     recipes.check(cfg)
+    recipes.fill_labels(cfg)
     lightning.seed_everything(args.seed, workers=True)
     progress = Progress(args.steps, screen)
     trainer = lightning.Trainer(**cfg.trainer, max_time=timedelta(minutes=args.minutes), callbacks=[progress])
     model = EncDecCTCModel(cfg.model, trainer=trainer)
+    schedule.keep_warm_up(model)
     trainer.fit(model)
     steps, parameters = trainer.global_step, sum(p.numel() for p in model.parameters())
     early = f" (--minutes {args.minutes:g} ended it before --steps {args.steps})" if steps < args.steps else ""
