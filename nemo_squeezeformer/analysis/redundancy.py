@@ -84,10 +84,22 @@ def measure(preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> list[B
             "model with an encoder like Conformer, FastConformer or Squeezeformer"
         )
     blocks = [Block(number) for number in range(len(layers) + 1)]
-    device = next(encoder.parameters()).device
-    heard = 0
+    heard = _add_utterances(blocks, preprocessor, encoder, speech)
+    if not blocks[-1].any_two.pairs:
+        raise UserError("no utterance is long enough for two frames after the last block; give longer ones")
+    # Odd lengths leave ratios a little less than 2, 4 and so on. NeMo 2.7.3's Squeezeformer does not tell its factor.
+    factor = getattr(encoder, "subsampling_factor", 2 ** round(math.log2(heard / blocks[0].frames)))
+    hop = feature_ms(preprocessor)
+    for block in blocks:
+        block.frame_ms = round(hop * factor * 2 ** round(math.log2(blocks[0].frames / block.frames)), 3)
+    return blocks
+
+
+def _add_utterances(blocks: list[Block], preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> int:
+    """Adds the frames of all utterances to ``blocks``; how many feature frames they have."""
+    device, heard = next(encoder.parameters()).device, 0
     # A compiled layer would run without the hooks.
-    with torch.inference_mode(), torch.compiler.set_stance("force_eager"), _recorded(layers) as outputs:
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"), _recorded(encoder.layers) as outputs:
         for samples in speech:
             outputs.clear()
             length = torch.tensor([len(samples)], device=device)
@@ -99,14 +111,7 @@ def measure(preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> list[B
             _, encoded, *_ = encoder(audio_signal=features, length=lengths)
             for block, x in zip(blocks, _valid(outputs, int(encoded[0]))):
                 block.add(x)
-    if not blocks[-1].any_two.pairs:
-        raise UserError("no utterance is long enough for two frames after the last block; give longer ones")
-    # Odd lengths leave ratios a little less than 2, 4 and so on. NeMo 2.7.3's Squeezeformer does not tell its factor.
-    factor = getattr(encoder, "subsampling_factor", 2 ** round(math.log2(heard / blocks[0].frames)))
-    hop = feature_ms(preprocessor)
-    for block in blocks:
-        block.frame_ms = round(hop * factor * 2 ** round(math.log2(blocks[0].frames / block.frames)), 3)
-    return blocks
+    return heard
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nemo_squeezeformer.analysis.redundancy import DISTANCES, Block
 
@@ -62,7 +63,6 @@ def rates(blocks: Sequence[Block]) -> str:
 def figure(curves: Sequence[Curves], heading: str, kind: str = "png") -> bytes:
     """The picture as a file of that ``kind``: png, pdf or svg."""
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
     drawn = panels(curves)
     columns = math.ceil((len(drawn) + 1) / 2)  # one place is the legend's
@@ -90,6 +90,16 @@ def figure(curves: Sequence[Curves], heading: str, kind: str = "png") -> bytes:
         axis.set_ylabel("mean cosine similarity")
     for axis in axes[len(drawn) :]:
         axis.set_axis_off()
+    _draw_legend(axes[len(drawn)], curves, looks)
+    drawing.suptitle(heading, fontsize=12)
+    file = io.BytesIO()
+    drawing.savefig(file, dpi=110, format=kind)
+    return file.getvalue()
+
+
+def _draw_legend(axis: Any, curves: Sequence[Curves], looks: dict[str, tuple[str, str]]) -> None:
+    from matplotlib.lines import Line2D
+
     trained = [curve for curve in curves if not curve.untrained]
     handles = [
         Line2D([], [], color=looks[curve.label][0], marker=looks[curve.label][1], ms=6, lw=1.5) for curve in trained
@@ -98,8 +108,4 @@ def figure(curves: Sequence[Curves], heading: str, kind: str = "png") -> bytes:
     if len(trained) < len(curves):
         handles.append(Line2D([], [], color="0.4", ls="--", lw=1.5))
         texts.append("new random weights")
-    axes[len(drawn)].legend(handles, texts, loc="center", frameon=False, fontsize=9.5, labelspacing=0.9)
-    drawing.suptitle(heading, fontsize=12)
-    file = io.BytesIO()
-    drawing.savefig(file, dpi=110, format=kind)
-    return file.getvalue()
+    axis.legend(handles, texts, loc="center", frameon=False, fontsize=9.5, labelspacing=0.9)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from nemo_squeezeformer.analysis.counting import gflops, parameters, peak_bytes
 from nemo_squeezeformer.analysis.drawing import drawing
 from nemo_squeezeformer.analysis.latency import streams
-from nemo_squeezeformer.analysis.parts import parts, span_of
+from nemo_squeezeformer.analysis.parts import Part, parts, span_of
 from nemo_squeezeformer.analysis.source import Source
 from nemo_squeezeformer.training.schedule import value
 
@@ -33,15 +33,6 @@ def report(source: Source, seconds: float, batch: int) -> dict[str, Any]:
     counted = _attempt("Operations", partial(gflops, encoder, features, frames, there), notes)
     memory = _attempt("Memory", partial(_memory, source, features, frames, batch), notes)
     each: Sequence[float | None] = counted[1] if counted else [None] * len(there)
-    rows = [
-        {
-            "name": part.name,
-            "frame_ms": None if span is None or frame_ms is None else frame_ms * 2**part.halved,
-            "parameters": sum(parameters(encoder.get_submodule(name)) for name in part.modules),
-            "gflops": count,
-        }
-        for part, count in zip(there, each)
-    ]
     if span is None:
         notes.append(_undrawn(encoder))
     streaming, reason = streams(encoder, feature_ms, batch)
@@ -58,7 +49,7 @@ def report(source: Source, seconds: float, batch: int) -> dict[str, Any]:
         "feature_ms": feature_ms,
         "frame_ms": frame_ms,
         "drawing": None if span is None or frame_ms is None else drawing(span, feature_ms, frame_ms),
-        "parts": rows,
+        "parts": [_row(encoder, part, None if span is None else frame_ms, n) for part, n in zip(there, each)],
         "around_the_encoder": _around(source),
         "parameters": {
             "encoder": parameters(encoder),
@@ -69,6 +60,16 @@ def report(source: Source, seconds: float, batch: int) -> dict[str, Any]:
         "does_not_stream": reason or None,
         "memory": memory,
         "notes": notes,
+    }
+
+
+def _row(encoder: Any, part: Part, frame_ms: float | None, gflops: float | None) -> dict[str, Any]:
+    """One part; ``frame_ms``: of the encoder, None where the part's rate is not known."""
+    return {
+        "name": part.name,
+        "frame_ms": None if frame_ms is None else frame_ms * 2**part.halved,
+        "parameters": sum(parameters(encoder.get_submodule(name)) for name in part.modules),
+        "gflops": gflops,
     }
 
 

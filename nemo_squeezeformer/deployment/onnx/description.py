@@ -99,27 +99,36 @@ def describe_features(preprocessor: Any) -> dict[str, Any]:
     Raises:
         UserError: for a preprocessor that is another, or has a setting that the metadata has no words for.
     """
-    import torch
-
-    f: Any = getattr(preprocessor, "featurizer", None)
-    if isinstance(f, OriginalMelSpectrogram):
-        return {
-            "sample_rate": f.sample_rate,
-            "hop": f.hop_length,
-            "n_fft": f.n_fft,
-            "window": f.window.tolist(),
-            "preemphasis": PREEMPHASIS,
-            "magnitude_power": 2.0,
-            "filterbank": [_nonzero(row.tolist()) for row in f.filterbank],
-            "log": "clamp",
-            "log_guard": LEAST_POWER,
-            "normalize": ORIGINAL,
-        }
-    if type(f).__name__ != "FilterbankFeatures":
+    featurizer: Any = getattr(preprocessor, "featurizer", None)
+    if isinstance(featurizer, OriginalMelSpectrogram):
+        return _original_features(featurizer)
+    if type(featurizer).__name__ != "FilterbankFeatures":
         raise UserError(f"{type(preprocessor).__name__} is not NeMo's AudioToMelSpectrogramPreprocessor")
     for name, off in (("exact_pad", False), ("frame_splicing", 1)):
-        if getattr(f, name) != off:
-            raise UserError(f"preprocessor.{name}={getattr(f, name)} has no place in the metadata; set it to {off}")
+        if getattr(featurizer, name) != off:
+            setting = f"preprocessor.{name}={getattr(featurizer, name)}"
+            raise UserError(f"{setting} has no place in the metadata; set it to {off}")
+    return _nemo_features(featurizer)
+
+
+def _original_features(f: OriginalMelSpectrogram) -> dict[str, Any]:
+    return {
+        "sample_rate": f.sample_rate,
+        "hop": f.hop_length,
+        "n_fft": f.n_fft,
+        "window": f.window.tolist(),
+        "preemphasis": PREEMPHASIS,
+        "magnitude_power": 2.0,
+        "filterbank": [_nonzero(row.tolist()) for row in f.filterbank],
+        "log": "clamp",
+        "log_guard": LEAST_POWER,
+        "normalize": ORIGINAL,
+    }
+
+
+def _nemo_features(f: Any) -> dict[str, Any]:
+    import torch
+
     window = torch.ones(f.win_length) if f.window is None else f.window
     normalized = f.normalize in ("per_feature", "all_features") or hasattr(f.normalize, "keys")
     return {

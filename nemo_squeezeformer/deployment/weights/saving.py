@@ -45,15 +45,8 @@ def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = No
     if is_optimized(encoder):
         raise UserError("the encoder is optimised for inference, so its weights are folded: restore the model again")
     head = None if encoder is model else ctc_head(model)
-    weights, contexts = _weights(encoder, head), getattr(encoder, "contexts", None)
-    config: dict[str, Any] = {
-        "version": VERSION,
-        "nemo_squeezeformer": __version__,
-        "encoder": encoder_settings(encoder) if settings is None else with_defaults(encoder, settings),
-        "default_att_context_size": list(contexts.default if contexts else encoder.att_context_size),
-        "ctc": None if head is None else ctc_tokens(model, head),
-        "features": None if encoder is model else features(getattr(model, "preprocessor", None)),
-    }
+    weights = _weights(encoder, head)
+    config = _config(model, encoder, head, settings)
     plain = build(config, type(model).__name__).to(next(encoder.parameters()).device)
     try:
         adopt_types(plain, weights)
@@ -87,6 +80,19 @@ def refuse_folder(folder: Path, force: bool) -> None:
 def _ours(encoder: Any) -> bool:
     """Whether it is a Squeezeformer: this package's, or NeMo 2.7.3's own, whose weights have the same names."""
     return isinstance(encoder, core.SqueezeformerEncoder) or type(encoder).__module__ == OLD_MODULE
+
+
+def _config(model: Any, encoder: Any, head: Any, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """All fields of the config; see this package's docstring."""
+    contexts = getattr(encoder, "contexts", None)
+    return {
+        "version": VERSION,
+        "nemo_squeezeformer": __version__,
+        "encoder": encoder_settings(encoder) if settings is None else with_defaults(encoder, settings),
+        "default_att_context_size": list(contexts.default if contexts else encoder.att_context_size),
+        "ctc": None if head is None else ctc_tokens(model, head),
+        "features": None if encoder is model else features(getattr(model, "preprocessor", None)),
+    }
 
 
 def _weights(encoder: Any, head: Any) -> dict[str, Tensor]:
