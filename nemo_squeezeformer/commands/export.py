@@ -83,8 +83,7 @@ def _check_onnx(args: argparse.Namespace) -> None:
     if output.suffix != ".onnx":
         raise UserError(f"--output {output}: give a name that ends in .onnx, or --format safetensors")
     require_folder(output, f"--output {output}")
-    if not args.force:
-        refuse_existing((output, *transducer_files(output)))
+    refuse_existing((output, *transducer_files(output)), args.force)
 
 
 def _write_onnx(args: argparse.Namespace, model: Any) -> list[Path]:

@@ -95,8 +95,7 @@ def _check_output(output: Path, force: bool) -> list[Path]:
         raise UserError(f"--output {output}: give a name that ends in {', '.join(KINDS)}; the .csv goes beside it")
     require_folder(output, f"--output {output}")
     paths = [output, output.with_suffix(".csv")]
-    if not force:
-        refuse_existing(paths)
+    refuse_existing(paths, force)
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("the figure is drawn by matplotlib, which is not installed; run `pip install matplotlib`")
     return paths

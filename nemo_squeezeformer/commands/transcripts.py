@@ -33,8 +33,7 @@ def check_output(output: Path | None, force: bool, read: Sequence[str]) -> None:
     require_folder(output, f"--output {output}")
     if any(output.resolve() == Path(name).resolve() for name in read):
         raise UserError(f"--output {output} is also read; choose another name")
-    if not force:
-        refuse_existing((output, partial_of(output)))
+    refuse_existing((output, partial_of(output)), force)
 
 
 def finish(output: Path, lines: Sequence[str]) -> None:

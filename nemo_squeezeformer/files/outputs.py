@@ -17,11 +17,13 @@ def require_folder(output: Path, called: str) -> None:
         raise UserError(f"{called}: there is no folder {output.parent}; make it first")
 
 
-def refuse_existing(paths: Iterable[Path]) -> None:
-    """Raises UserError for the first of a command's ``paths`` that exists; with ``--force``, do not call it."""
+def refuse_existing(paths: Iterable[Path], force: bool) -> None:
+    """Raises UserError for the first of a command's ``paths`` that exists or, with ``force``, is a folder."""
     for path in paths:
-        if path.exists():
+        if path.exists() and not force:
             raise UserError(f"{path} exists; choose another --output, or pass --force to overwrite it")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, and a file is to be written; choose another --output")
 
 
 def strangers(folder: Path, known: Iterable[str]) -> list[str]:
@@ -55,8 +57,12 @@ def all_written_whole(folder: Path) -> Iterator[Path]:
 
 
 def _put(new: Path, path: Path, old: Path) -> None:
-    """Renames ``new`` to ``path``; a folder that was there becomes ``old``, for no rename replaces a folder."""
-    if path.is_dir() and not path.is_symlink():
+    """Renames ``new`` to ``path``: a file to that of a file, a folder to that of a folder, which becomes ``old``.
+
+    Raises:
+        OSError: where one of them is a file and the other a folder.
+    """
+    if new.is_dir() and path.is_dir():  # no rename replaces a folder
         os.rename(path, old)
     try:
         os.replace(new, path)

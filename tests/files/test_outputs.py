@@ -68,6 +68,16 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_one_that_was_there(tmp_
     assert names(tmp_path) == ["out"] and names(folder) == ["old.txt"]
 
 
+@pytest.mark.parametrize("make, there", [(Path.mkdir, Path.touch), (Path.touch, Path.mkdir)])
+def test_a_folder_and_a_file_never_take_the_place_of_one_another(tmp_path, make, there):
+    path = tmp_path / "out"
+    there(path)
+    kind = path.is_dir()
+    with pytest.raises(OSError), written_whole(path) as new:
+        make(new)
+    assert names(tmp_path) == ["out"] and path.is_dir() == kind
+
+
 def test_several_files_come_together(tmp_path):
     with pytest.raises(OSError), all_written_whole(tmp_path) as new:
         (new / "one").touch()
@@ -91,8 +101,11 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(tmp_path):
     require_folder(tmp_path / "out", "--output out")
     with pytest.raises(UserError, match=r"^--output out: there is no folder .*/none; make it first$"):
         require_folder(tmp_path / "none" / "out", "--output out")
-    refuse_existing([tmp_path / "out"])
+    refuse_existing([tmp_path / "out"], force=False)
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match="/out exists; choose another --output, or pass --force"):
-        refuse_existing([tmp_path / "free", tmp_path / "out"])
+        refuse_existing([tmp_path / "free", tmp_path / "out"], force=False)
+    refuse_existing([tmp_path / "free", tmp_path / "out"], force=True)
+    with pytest.raises(UserError, match="is a folder, and a file is to be written"):
+        refuse_existing([tmp_path], force=True)
     assert strangers(tmp_path, ["out"]) == [] and strangers(tmp_path, ["other"]) == ["out"]
