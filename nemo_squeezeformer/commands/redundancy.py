@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
-import io
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -30,9 +28,6 @@ frames of the utterances: the measurement that led to Squeezeformer's temporal U
 like Conformer, FastConformer or Squeezeformer; several in one figure.
 OUT.png is the figure, and OUT.csv beside it has its numbers, and what they were measured on and with."""
 KINDS = (".png", ".pdf", ".svg")
-COLUMNS = [
-    "model", "weights", "block", "frame_ms", "distance_frames", "distance_ms", "similarity", "spread", "pairs",
-]  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +66,7 @@ def main(args: argparse.Namespace) -> int:
     say(drawn)
     with quiet(args.verbose):
         from nemo_squeezeformer.analysis.redundancy_plot import figure
+        from nemo_squeezeformer.analysis.redundancy_table import table
 
         device = chosen_device(args.device)
         curves: list[Curves] = []
@@ -140,21 +136,3 @@ def _measure(
     kind = f"{type(model).__name__}, {type(model.encoder).__name__}"
     weights = sum(parameter.numel() for parameter in model.encoder.parameters())
     return curves, f"{label}: {name}, {kind} of {len(model.encoder.layers)} blocks and {weights:,} parameters"
-
-
-def table(curves: Sequence[Curves], conditions: Sequence[str]) -> str:
-    """CSV, after lines of conditions that begin with ``#``: ``pandas.read_csv(file, comment="#")``."""
-    file = io.StringIO()
-    file.writelines(f"# {condition}\n" for condition in conditions)
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for curve in curves:
-        for block in curve.blocks:
-            means: list[tuple[Any, Any, Any]] = [
-                (distance, f"{distance * block.frame_ms:g}", mean) for distance, mean in block.neighbours.items()
-            ]
-            for distance, milliseconds, mean in [*means, ("any", "any", block.any_two)]:
-                weights = "untrained" if curve.untrained else "trained"
-                where = [curve.label, weights, block.number, f"{block.frame_ms:g}", distance, milliseconds]
-                writer.writerow([*where, f"{mean.value:.5f}", f"{mean.spread:.5f}", mean.pairs])
-    return file.getvalue()

@@ -75,10 +75,10 @@ def main(args: argparse.Namespace) -> int:
     check_channels(utterances, args.channel)
     stdout = sys.stdout
     with quiet(args.verbose):
-        from nemo_squeezeformer.transcription import long_audio, models
+        from nemo_squeezeformer.transcription import long_audio, memory, models
         from nemo_squeezeformer.transcription.hypotheses import decoding_config
 
-        long_audio.keep_memory()
+        memory.keep_memory()
         model = models.load_model(args.model, chosen_device(args.device), args.verbose)
         if args.att_context_size:
             say(long_audio.set_context(model, args.att_context_size))

@@ -34,7 +34,7 @@ class Chunks(NamedTuple):
         if isinstance(encoder, Streaming) and size is not None:
             steps, factor = Steps.of(encoder, unlimited=MAX_CONTEXT, size=size), encoder.subsampling_factor
             return cls(factor * (steps.shift + steps.ahead), factor * steps.shift, steps.left)
-        config = encoder.streams()[0] if isinstance(encoder, Streaming) else nemo_config(encoder, size)
+        config = encoder.streams()[0] if isinstance(encoder, Streaming) else _nemo_config(encoder, size)
         return cls(_further(config.chunk_size), _further(config.shift_size), config.last_channel_cache_size)
 
 
@@ -49,7 +49,7 @@ def empty_caches(encoder: Any, batch: int, size: Sequence[int]) -> tuple[Tensor,
         device = next(encoder.parameters()).device
         return Caches(encoder, Chunks.of(encoder, size).left).zeros(batch, torch.float32, device)
     apart = copy.copy(encoder)
-    apart.streaming_cfg = nemo_config(encoder, size)
+    apart.streaming_cfg = _nemo_config(encoder, size)
     return apart.get_initial_cache_state(batch_size=batch)
 
 
@@ -58,7 +58,7 @@ def feature_ms(preprocessor: Any) -> float:
     return 1000 * preprocessor.featurizer.hop_length / preprocessor._sample_rate
 
 
-def nemo_config(encoder: Any, size: Sequence[int] | None) -> Any:
+def _nemo_config(encoder: Any, size: Sequence[int] | None) -> Any:
     """The ``streaming_cfg`` of one of NeMo's own encoders: as it is set, or as it would be under ``size``."""
     if size is None and encoder.streaming_cfg is not None:
         return encoder.streaming_cfg

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.core.encoder import SqueezeformerEncoder
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
+from nemo_squeezeformer.transcription.memory import available_memory
 
 REMEDY = '--att-context-size "[128, 128]"'
 TOGETHER = 3600.0  # seconds of padded audio in a batch: one that has room for an hour is not asked for more
 LONG = 600.0  # seconds from which on full attention is most of the time that an encoder takes
 SCORES = 7  # matrices of all queries with all keys that are there at once, where attention makes them: measured
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def set_context(model: Any, size: Sequence[int]) -> str:
@@ -78,18 +74,6 @@ def notice_of_memory(model: Any, utterances: Sequence[Utterance], batch_size: in
     return None
 
 
-def keep_memory() -> bool:
-    """Has this process keep memory that it frees, where the C library is glibc; whether it is.
-
-    Else tensors of tens of megabytes go back to the system at once, and to get them anew, page by page, takes a third
-    of the time of long audio, and the more, the longer it is.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt, largest = ctypes.CDLL(None).mallopt, 2**31 - 1
-    return all([mallopt(option, largest) for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD)])
-
-
 def batches(durations: Sequence[float], batch_size: int) -> Iterator[list[int]]:
     """Indices in their order, ``batch_size`` together, or fewer where padded they would be longer than ``TOGETHER``."""
     batch: list[int] = []
@@ -126,19 +110,6 @@ def heads_of(encoder: Any) -> int:
 
 def frame_seconds(model: Any) -> float:
     """How long a frame of the encoder is, before any U-Net."""
-    hop = model.preprocessor.featurizer.hop_length / model.preprocessor._sample_rate
-    return hop * model.encoder.subsampling_factor
+    from nemo_squeezeformer.integration.latency import feature_ms
 
-
-def available_memory(device: Any) -> int | None:
-    """Bytes that a program can have on ``device``, or None where that is not to be known."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kib = dict(line.split(":") for line in lines).get("MemAvailable")
-    return None if kib is None else int(kib.split()[0]) * 1024
+    return feature_ms(model.preprocessor) * model.encoder.subsampling_factor / 1000
