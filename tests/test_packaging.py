@@ -6,9 +6,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.samples.paths import ROOT
 
 
 def test_the_wheel_holds_package_recipes_and_hydra_plugin_and_nothing_else(tmp_path):

@@ -26,12 +26,11 @@ from nemo_squeezeformer.analysis.redundancy import Block, measure
 from nemo_squeezeformer.analysis.redundancy import untrained as untrained_encoder
 from nemo_squeezeformer.analysis.redundancy_plot import Curves, common_milliseconds, panels, rates
 from nemo_squeezeformer.commands.redundancy import labels
-from tests.asr_models import CLASSES, asr_model
-from tests.integration.test_feature_extractor import on_record
-from tests.sounds import RATE, noise
-from tests.speech import write_manifest
+from tests.samples.asr_models import CLASSES, asr_model
+from tests.samples.encoders import on_record
+from tests.samples.paths import ROOT
+from tests.samples.speech import RATE, noise, write_manifest
 
-ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "redundancy"
 SECONDS = [1.3, 0.4, 0.83]
 LAYERS = 4

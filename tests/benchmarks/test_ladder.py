@@ -21,8 +21,8 @@ from nemo_squeezeformer import SqueezeformerEncoder
 from nemo_squeezeformer.analysis.sizes import PUBLISHED
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.recipes import ABLATION, compose, recipes
-from tests.models import enliven, features
-from tests.speech import write_manifest
+from tests.samples.encoders import enliven, features
+from tests.samples.speech import write_manifest
 
 RESULTS = ALL_RESULTS / "ladder"
 TINY = {"d_model": 16, "n_layers": 3, "n_heads": 2, "subsampling_conv_channels": 4, "conv_kernel_size": 7}

@@ -7,8 +7,7 @@ import random
 import numpy as np
 
 from benchmarks.long_audio import __main__ as long_audio
-from tests.asr_models import asr_model
-from tests.speech import write_manifest
+from tests.samples.speech import write_manifest
 
 
 def test_recordings_are_joined_to_the_length_and_in_changing_order():
@@ -21,11 +20,10 @@ def test_recordings_are_joined_to_the_length_and_in_changing_order():
     assert texts != [text for _, text in long_audio.joined(spoken, 0.2, random.Random(1)) if text]
 
 
-def test_the_table_has_a_row_for_each_way(tmp_path, capsys):
-    asr_model().save_to(str(tmp_path / "model.nemo"))
+def test_the_table_has_a_row_for_each_way(ctc_file, tmp_path, capsys):
     manifest = write_manifest(tmp_path, utterances=3)
     given = ["--minutes", "0.1", "0.2", "--windows", "16"]
-    long_audio.main([str(tmp_path / "model.nemo"), str(manifest), *given])
+    long_audio.main([str(ctc_file), str(manifest), *given])
     rows = [
         line.split(" | ")[0].strip("| ")
         for line in capsys.readouterr().out.splitlines()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from tests.samples.paths import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
 ROOMS = sorted(path.parent.name for path in BENCHMARKS.glob("*/__init__.py"))
 FILES = {path.stem for path in BENCHMARKS.glob("*/*.py")} - set(sys.stdlib_module_names)
 

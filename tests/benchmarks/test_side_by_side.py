@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from benchmarks.measuring.results import RESULTS
 from benchmarks.side_by_side.__main__ import main
 from benchmarks.side_by_side.runs import best_peak, done
-
-ROOT = Path(__file__).parents[2]
+from tests.samples.paths import ROOT
 
 
 def test_the_page_of_the_comparison_is_what_its_runs_make(capsys):

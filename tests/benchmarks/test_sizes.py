@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +11,8 @@ import torch
 from benchmarks.sizes import __main__ as benchmark
 from benchmarks.sizes import page as sizes_page
 from nemo_squeezeformer.analysis.sizes import PUBLISHED
+from tests.samples.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "sizes.json"
 
 

@@ -18,8 +18,8 @@ from benchmarks.speed import page as speed_page
 from benchmarks.speed import readme as speed_readme
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.plan import QUICK, Plan
+from tests.samples.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 RESULTS = ALL_RESULTS / "speed"
 CONDITIONS = {"machine": "one", "size": "quick"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import torch
 from nemo.core.classes import Serialization
@@ -12,10 +11,9 @@ from omegaconf import OmegaConf
 from benchmarks.measuring.counts import parameters
 from benchmarks.streaming import time as streaming_time
 from benchmarks.streaming import wer as streaming_wer
-from tests.asr_models import asr_model
-from tests.speech import write_manifest
-
-ROOT = Path(__file__).parents[2]
+from tests.samples.asr_models import asr_model
+from tests.samples.paths import ROOT
+from tests.samples.speech import write_manifest
 
 
 def rows_of(page: str) -> list[list[str]]:

@@ -14,7 +14,7 @@ from benchmarks.measuring.results import RESULTS
 from benchmarks.transducers import timestamps
 from benchmarks.transducers.__main__ import RECIPES, config
 from benchmarks.transducers.loss import AntiDiagonalTransducerLoss
-from tests.speech import write_manifest
+from tests.samples.speech import write_manifest
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,15 +16,13 @@ from torch.testing import assert_close
 from nemo_squeezeformer.core import SqueezeformerEncoder
 from nemo_squeezeformer.errors import UserError
 
-h5py = pytest.importorskip("h5py", reason="h5py, which reads the authors' files, is not installed")
-np = pytest.importorskip("numpy")
+pytest.importorskip("h5py", reason="h5py, which reads the authors' files, is not installed")
+import h5py
 
-from nemo_squeezeformer.checkpoints.tensorflow import Original, arrange, read  # noqa: E402
-from tests import original_weights  # noqa: E402
-from tests.models import features, valid  # noqa: E402
+from nemo_squeezeformer.checkpoints.tensorflow import Original, arrange, read
+from tests.samples import original_weights
+from tests.samples.encoders import features, valid
 
-GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "tensorflow_tiny"
-golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no outputs of the authors' code in {GOLDEN}")
 SMALL = {"d_model": 8, "n_layers": 3, "n_heads": 2, "conv_kernel_size": 5, "subsampling_conv_channels": 3}
 ATTENTION = "block_1/conformer_encoder_block_1_layer1/conformer_encoder_block_1_layer1_mhsa/"
 ATTENTION = f"conformer/conformer_encoder/conformer_encoder_{ATTENTION}conformer_encoder_block_1_layer1_mhsa_mhsa"
@@ -38,10 +36,9 @@ def built(original: Original, **changes) -> SqueezeformerEncoder:
     return encoder.eval()
 
 
-@golden
 @pytest.mark.parametrize("case", ["padded", "mod8", "short"])
-def test_encoder_and_logits_are_those_of_the_authors_code_in_a_batch_and_alone(case):
-    original, found = read(GOLDEN / "squeezeformer-tiny.h5"), np.load(GOLDEN / f"{case}.npz")
+def test_encoder_and_logits_are_those_of_the_authors_code_in_a_batch_and_alone(authors_run, case):
+    original, found = read(authors_run / "squeezeformer-tiny.h5"), np.load(authors_run / f"{case}.npz")
     x, lengths = torch.from_numpy(found["features"]).transpose(1, 2), torch.from_numpy(found["length"]).long()
     expected = [torch.from_numpy(found[name]).transpose(1, 2) for name in ("encoder", "logits")]
     weight, bias = original.nemo_decoder()

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import conv1d, ctc_loss
 
-h5py = pytest.importorskip("h5py", reason="h5py, which reads the authors' files, is not installed")
+pytest.importorskip("h5py", reason="h5py, which reads the authors' files, is not installed")
+import h5py
 
-from nemo_squeezeformer.checkpoints.tensorflow import Original, read  # noqa: E402
-from nemo_squeezeformer.core import SqueezeformerEncoder  # noqa: E402
-from tests.original_network import OriginalNetwork  # noqa: E402
-from tests.original_weights import save, write  # noqa: E402
+from nemo_squeezeformer.checkpoints.tensorflow import Original, read
+from nemo_squeezeformer.core import SqueezeformerEncoder
+from tests.samples.original_network import OriginalNetwork
+from tests.samples.original_weights import save, write
 
-RUN = Path(__file__).parents[3] / "shared" / "reference" / "tensorflow_tiny"  # what their own program made
 TOLERANCE = 2e-5  # values are near 1, and float32 is summed in another order
 APART = 0.3  # at least so far off is what another network makes of the same weights
 
@@ -166,18 +166,18 @@ def test_training_learns_from_valid_frames_alone(networks):
 
 
 @pytest.mark.parametrize("case", ["padded", "mod8", "short"])
-def test_this_reference_is_what_the_authors_program_computes(case):
-    features, lengths, run = recorded(case)
-    encoded, logits, valid = OriginalNetwork(read_all(), 2, 5)(features, lengths)
+def test_this_reference_is_what_the_authors_program_computes(authors_run, case):
+    features, lengths, run = recorded(authors_run, case)
+    encoded, logits, valid = OriginalNetwork(read_all(authors_run), 2, 5)(features, lengths)
     assert valid.tolist() == run["logits_length"].tolist()
     assert_valid_equal(encoded, torch.from_numpy(run["encoder"]), valid)
     assert_valid_equal(logits, torch.from_numpy(run["logits"]), valid)
 
 
 @pytest.mark.parametrize("case", ["padded", "mod8", "short"])
-def test_the_encoder_is_what_the_authors_program_computes(case):
-    features, lengths, run = recorded(case)
-    checkpoint = read(RUN / "squeezeformer-tiny.h5")
+def test_the_encoder_is_what_the_authors_program_computes(authors_run, case):
+    features, lengths, run = recorded(authors_run, case)
+    checkpoint = read(authors_run / "squeezeformer-tiny.h5")
     cut = features[:, : int(lengths.max())]
     expected = torch.from_numpy(run["encoder"])
     for given in (features, cut):
@@ -230,18 +230,16 @@ def random_features(lengths: list[int]) -> torch.Tensor:
     return features
 
 
-def recorded(case: str) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
+def recorded(folder: Path, case: str) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
     """Features (B, T, 80), lengths (B,), and what the authors' program made of them."""
-    if not RUN.exists():
-        pytest.skip(f"{RUN} is not here: what the authors' program computed for weights of a tiny size")
-    run = dict(np.load(RUN / f"{case}.npz"))
+    run = dict(np.load(folder / f"{case}.npz"))
     return torch.from_numpy(run["features"]), torch.from_numpy(run["length"]).long(), run
 
 
-def read_all() -> dict[str, np.ndarray]:
+def read_all(folder: Path) -> dict[str, np.ndarray]:
     """The arrays of the recorded file by name, by other means than the import's."""
     arrays: dict[str, np.ndarray] = {}
-    with h5py.File(RUN / "squeezeformer-tiny.h5") as file:
+    with h5py.File(folder / "squeezeformer-tiny.h5") as file:
         for group in file.values():
             group.visititems(
                 lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None

@@ -14,8 +14,8 @@ from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.deployment.onnx import model_files
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY
 from nemo_squeezeformer.errors import UserError
-from tests.asr_models import asr_model
-from tests.models import features
+from tests.samples.asr_models import asr_model
+from tests.samples.encoders import features
 
 STREAMING = {
     "encoder": {"streaming": True, "att_context_size": [[16, 7], [16, 3]]},

@@ -24,12 +24,12 @@ from nemo_squeezeformer.training.recipes import compose
 
 pytest.importorskip("h5py", reason="h5py, which reads the authors' files, is not installed")
 
-from nemo_squeezeformer.checkpoints.tensorflow import read  # noqa: E402
-from nemo_squeezeformer.commands.import_weights import description  # noqa: E402
-from tests import original_weights  # noqa: E402
-from tests.asr_models import write_tokenizer  # noqa: E402
-from tests.models import features  # noqa: E402
-from tests.speech import WORDS, write_manifest  # noqa: E402
+from nemo_squeezeformer.checkpoints.tensorflow import read
+from nemo_squeezeformer.commands.import_weights import description
+from tests.samples import original_weights
+from tests.samples.asr_models import write_tokenizer
+from tests.samples.encoders import features
+from tests.samples.speech import WORDS, write_manifest
 
 PIECES = 23
 SMALL = {"d_model": 16, "n_layers": 3, "n_heads": 2, "conv_kernel_size": 7, "vocabulary_size": PIECES}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shlex
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,8 +23,9 @@ from nemo_squeezeformer.analysis.sizes import PUBLISHED
 from nemo_squeezeformer.analysis.source import of_recipe
 from nemo_squeezeformer.core.frames.spans import build_spans
 from nemo_squeezeformer.training.recipes import recipes
-from tests.asr_models import asr_model
-from tests.pages import blocks
+from tests.samples.asr_models import asr_model
+from tests.samples.pages import blocks
+from tests.samples.paths import ROOT
 
 ENCODER = {"d_model": 16, "n_layers": 4, "time_reduce_idx": 1}
 TINY = ["squeezeformer_ctc_char", "size=tiny", *(f"model.encoder.{name}={value}" for name, value in ENCODER.items())]
@@ -187,7 +187,7 @@ def test_text_is_plain_when_piped_and_rich_in_a_terminal(capsys):
 
 
 def test_the_page_on_the_network_shows_what_is_printed(capsys):
-    page = Path(__file__).parents[2] / "docs" / "architecture.md"
+    page = ROOT / "docs" / "architecture.md"
     command, shown = [block for block in blocks(page) if "info" in block.text or "Frame rates" in block.text]
     assert main(shlex.split(command.text)[1:]) == 0
     assert shown.kind == "text" and shown.text in capsys.readouterr().out

@@ -19,15 +19,16 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.transcription.models import load_model
 
 pytest.importorskip("nemo.collections.asr")
-import torch  # noqa: E402
+import torch
 
-from tests.asr_models import asr_model  # noqa: E402
-from tests.sounds import RATE, SECONDS, noise, streaming_hybrid, whole  # noqa: E402
+from tests.samples.asr_models import asr_model
+from tests.samples.speech import RATE, SECONDS, noise
+from tests.samples.streams import whole_texts
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return streaming_hybrid(tmp_path_factory.mktemp("sounds"))
+def model(streaming_hybrid):
+    return streaming_hybrid
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_a_manifest_gives_texts_in_its_order_and_its_word_errors(model, archive,
     sounds.append(sounds[1][RATE // 2 : RATE * 3 // 2])
     assert command(archive, manifest, "--latency", 160, "--decoder", "ctc", "--batch-size", 2, "--output", out) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [row["pred_text"] for row in rows] == whole(model, sounds, "ctc", [24, 3])
+    assert [row["pred_text"] for row in rows] == whole_texts(model, sounds, "ctc", [24, 3])
     written = [{key: value for key, value in row.items() if key != "pred_text"} for row in rows]
     assert written == [json.loads(line) for line in manifest.read_text().splitlines()]
     assert list(manifest.parent.glob("out.jsonl*")) == [out]
@@ -93,7 +94,7 @@ def test_partial_text_comes_before_the_final_one_and_grows(model, archive, tmp_p
     soundfile.write(tmp_path / "a.wav", noise(2.0, 1), RATE)
     assert command(archive, tmp_path / "a.wav", "--att-context-size", "[24, 1]", "--decoder", "ctc") == 0
     *partial, final = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert final == ["final", whole(model, [noise(2.0, 1)], "ctc", [24, 1])[0]]
+    assert final == ["final", whole_texts(model, [noise(2.0, 1)], "ctc", [24, 1])[0]]
     assert len(partial) > 5
     times, texts = zip(*((float(at), text) for at, text in partial))
     assert list(times) == sorted(times) and 0 < times[0] < 1.0 and times[-1] <= 2.0
@@ -186,7 +187,7 @@ def test_ctrl_c_ends_with_the_text_so_far(model, loaded, archive, manifest, caps
     hook.remove()
     printed, err = capsys.readouterr()
     [(name, text)] = finals(printed).items()
-    expected = whole(model, [noise(0.9, 0)], "ctc", [24, 3])[0]
+    expected = whole_texts(model, [noise(0.9, 0)], "ctc", [24, 3])[0]
     assert name == "0.wav" and "interrupted" in err
     assert text and expected.startswith(text[:-1]) and len(text) < len(expected)
     assert not out.exists()

@@ -12,8 +12,9 @@ from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.commands.tokenizer import train_tokenizer
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.recipes import build, compose
-from tests.model_types import SMALL
-from tests.speech import write_manifest
+from tests.samples.model_types.model_type import SMALL
+from tests.samples.paths import ROOT
+from tests.samples.speech import write_manifest
 
 
 def data(folder) -> list[str]:
@@ -79,7 +80,7 @@ def test_two_processes_train_together_and_show_the_schedule_once(tmp_path):
 
 
 def run_script(name: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess:
-    file = Path(__file__).parents[2] / "scripts" / name
+    file = ROOT / "scripts" / name
     command = [sys.executable, str(file), *SMALL, *data(folder), *overrides]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 

@@ -13,7 +13,7 @@ from nemo_squeezeformer.core.convolution import ChunkedConvolutionModule, Convol
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
 from nemo_squeezeformer.core.operations import depthwise, normalized, pointwise
-from tests.models import enliven, small_encoder
+from tests.samples.encoders import enliven, small_encoder
 
 
 def frames_of(t: int, chunk: int = 0) -> Frames:

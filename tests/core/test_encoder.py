@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core import SqueezeformerEncoder
-from tests.models import SMALL, features, small_encoder, valid
+from tests.samples.encoders import SMALL, features, small_encoder, valid
 
 SUBSAMPLINGS = [
     pytest.param({"subsampling": kind, "subsampling_factor": factor}, id=f"{kind}-{factor}")

@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core import SqueezeformerEncoder, layer_call
-from tests.models import features, small_encoder
+from tests.samples.encoders import features, small_encoder
 
 NESTED = {"time_reduce_idx": [1, 2], "time_recovery_idx": [3, 3]}
 CHECKPOINTED = [
@@ -97,16 +97,6 @@ def test_checkpointing_works_under_autocast_and_leaves_evaluation_alone():
     assert_same(checkpointed, plain)
     x = features(2, 60)
     assert_close(checkpointed.eval()(x)[0], plain.eval()(x)[0], atol=0, rtol=0)
-
-
-@pytest.fixture
-def quick_compiler(monkeypatch):
-    """Graphs as the real compiler gets them, run without it: it takes minutes on a busy CPU."""
-    monkeypatch.setattr(layer_call, "BACKEND", "aot_eager")
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
 
 
 def test_one_graph_serves_all_layers_at_every_rate_and_length(quick_compiler):

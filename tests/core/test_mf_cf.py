@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from tests.models import small_encoder
+from tests.samples.encoders import small_encoder
 
 ENTRANCES = {"self_attn_scale", "feed_forward1_scale", "conv_scale", "feed_forward2_scale"}
 

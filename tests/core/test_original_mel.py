@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,6 @@ from torch.testing import assert_close
 
 from nemo_squeezeformer.core import original_mel as original_features
 from nemo_squeezeformer.core.original_mel import OriginalMelSpectrogram
-
-TINY = Path(__file__).parents[3] / "shared" / "reference" / "tensorflow_tiny"
 
 
 def by_numpy(samples: np.ndarray, rate: int = 16000, bands: int = 80, edges: str = "reflect") -> np.ndarray:
@@ -84,9 +81,8 @@ def test_the_authors_own_program_gave_these_numbers():
         assert abs(found[0, band, frame].item() - value) < 2e-5
 
 
-@pytest.mark.skipif(not TINY.is_dir(), reason=f"no golden set in {TINY}")
-def test_features_equal_the_golden_set():
-    golden = np.load(TINY / "features.npz")
+def test_features_equal_the_golden_set(authors_run):
+    golden = np.load(authors_run / "features.npz")
     found, frames = OriginalMelSpectrogram()(*batch([golden["audio"]]))
     check(found, frames, [golden["features"]])
 

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core.stochastic_depth import drop_layer, drop_probabilities
-from tests.models import features, small_encoder
+from tests.samples.encoders import features, small_encoder
 
 ALWAYS = 1.0 - 1e-9  # torch.rand is below it
 

@@ -13,7 +13,7 @@ from nemo_squeezeformer.core.frames.margins import CAUSAL, CENTRED, ENDLESS, STR
 from nemo_squeezeformer.core.kernels import subsampling_pieces
 from nemo_squeezeformer.core.kernels.subsampling_pieces import in_steps, projection
 from nemo_squeezeformer.core.subsampling import build_subsampling
-from tests.models import enliven, features, small_encoder, valid
+from tests.samples.encoders import enliven, features, small_encoder, valid
 
 
 @pytest.mark.parametrize("parts", [-1, 1, 2, 8])

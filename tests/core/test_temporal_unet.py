@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from nemo_squeezeformer.core import SqueezeformerEncoder
 from nemo_squeezeformer.core.frames.spans import build_spans
-from tests.models import SMALL, features, small_encoder
+from tests.samples.encoders import SMALL, features, small_encoder
 
 # time_reduce_idx, time_recovery_idx, and how many times the rate is halved at each of 6 layers
 LEVELS = [

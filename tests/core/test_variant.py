@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core import SqueezeformerEncoder
-from tests.models import SMALL, features, small_encoder
+from tests.samples.encoders import SMALL, features, small_encoder
 
 
 def original(**settings) -> SqueezeformerEncoder:

@@ -25,8 +25,8 @@ from nemo_squeezeformer.core.frames.masks import Context, Frames
 from nemo_squeezeformer.deployment.onnx import graph_kernel, model_files
 from nemo_squeezeformer.deployment.onnx.graph_kernel import GraphKernel
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY
-from tests.asr_models import asr_model
-from tests.models import features
+from tests.samples.asr_models import asr_model
+from tests.samples.encoders import features
 
 STREAMING: dict[str, Any] = {
     "encoder": {"streaming": True, "att_context_size": [16, 7]},

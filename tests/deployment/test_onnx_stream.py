@@ -23,10 +23,9 @@ from nemo_squeezeformer.deployment.onnx_stream import decoding
 from nemo_squeezeformer.deployment.onnx_stream.__main__ import main
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY
 from nemo_squeezeformer.deployment.token_text import text
-from tests.asr_models import asr_model, write_tokenizer
-from tests.nemo_streams import streamed_texts
-from tests.speech import WORDS
-from tests.spelling import spelling_model, write_noises
+from tests.samples.asr_models import spelling_model
+from tests.samples.speech import WORDS
+from tests.samples.streams import streamed_texts
 
 STREAMING = {
     "encoder": {"streaming": True, "att_context_size": [[16, 7], [16, 3]]},
@@ -54,11 +53,6 @@ runpy.run_module(sys.argv[0], run_name="__main__")
 
 
 @pytest.fixture(scope="module")
-def noises(tmp_path_factory) -> list[str]:
-    return write_noises(tmp_path_factory.mktemp("noises"))
-
-
-@pytest.fixture(scope="module")
 def exported(noises, tmp_path_factory) -> Path:
     """A transducer that spells, by the name that export was given."""
     folder = tmp_path_factory.mktemp("exported")
@@ -68,8 +62,7 @@ def exported(noises, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("kind, units, decoder", KINDS)
-def test_text_equals_that_of_nemos_streaming(kind, units, decoder, noises, tmp_path, capsys):
-    tokenizer = write_tokenizer(tmp_path / "tokenizer") if units == "bpe" else None
+def test_text_equals_that_of_nemos_streaming(kind, units, decoder, noises, tokenizer, tmp_path, capsys):
     model = spelling_model(kind, noises, units, tokenizer=tokenizer, **STREAMING)
     model.save_to(str(tmp_path / "model.nemo"))
     chosen = ["--decoder", decoder] if decoder else []
@@ -185,9 +178,8 @@ def test_ctc_keeps_its_last_token_from_chunk_to_chunk():
     assert [ctc.step(chunk) for chunk in best] == [[0, 1], [1]]
 
 
-def test_an_offline_export_describes_its_features_and_tokens(tmp_path, capsys):
-    asr_model("ctc").save_to(str(tmp_path / "model.nemo"))
-    given = ["export", str(tmp_path / "model.nemo"), "--output", str(tmp_path / "model.onnx")]
+def test_an_offline_export_describes_its_features_and_tokens(ctc_file, tmp_path, capsys):
+    given = ["export", str(ctc_file), "--output", str(tmp_path / "model.onnx")]
     assert commands(given) == 2
     assert "with streaming=True" in capsys.readouterr().err and not (tmp_path / "model.onnx").exists()
     assert commands([*given, "--offline"]) == 0

@@ -18,16 +18,16 @@ from nemo_squeezeformer import core
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.core.original_mel import OriginalMelSpectrogram
 from nemo_squeezeformer.deployment import weights as plain
-from tests.asr_models import asr_model, write_tokenizer
-from tests.models import SMALL, features, small_encoder
+from tests.samples import original_weights
+from tests.samples.asr_models import asr_model
+from tests.samples.encoders import SMALL, features, small_encoder
 
 LENGTHS = torch.tensor([200, 133])
 ORIGINAL = {"_target_": "nemo_squeezeformer.OriginalMelSpectrogramPreprocessor", "normalize": "utterance"}
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    tokenizer = write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+def models(tokenizer):
     return {
         "characters": asr_model("ctc"),
         "word pieces": asr_model("ctc", "bpe", tokenizer=tokenizer),
@@ -216,12 +216,12 @@ def test_a_model_that_could_take_adapters_but_has_none_is_plain(models, tmp_path
     assert torch.equal(found, outputs(model)[2])
 
 
-def test_the_authors_weights_go_all_the_way_to_plain_torch(tmp_path, capsys):
-    original_weights = pytest.importorskip("tests.original_weights", reason="h5py is not installed")
-    tokenizer = write_tokenizer(tmp_path / "tokenizer") / "tokenizer.model"
-    arrays = original_weights.write(tmp_path / "weights.h5", d_model=16, n_layers=3, vocabulary_size=23)
+def test_the_authors_weights_go_all_the_way_to_plain_torch(tokenizer, tmp_path, capsys):
+    pytest.importorskip("h5py", reason="h5py, which writes the authors' files, is not installed")
+    weights, pieces = tmp_path / "weights.h5", tokenizer / "tokenizer.model"
+    arrays = original_weights.write(weights, d_model=16, n_layers=3, vocabulary_size=23)
     archive, folder = str(tmp_path / "model.nemo"), tmp_path / "plain"
-    assert main(["import", f"{tmp_path / 'weights.h5'}", "--tokenizer", str(tokenizer), "--output", archive]) == 0
+    assert main(["import", str(weights), "--tokenizer", str(pieces), "--output", archive]) == 0
     assert main(["export", archive, "--format", "safetensors", "--output", str(folder)]) == 0
     model, loaded, config = (
         ASRModel.restore_from(archive, map_location="cpu").eval(),

@@ -14,13 +14,12 @@ from safetensors.torch import load_file, save_file
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.deployment import weights as plain
 from nemo_squeezeformer.errors import UserError
-from tests.asr_models import LETTERS, asr_model, write_tokenizer
-from tests.models import SMALL, features, small_encoder
+from tests.samples.asr_models import LETTERS, asr_model
+from tests.samples.encoders import SMALL, features, small_encoder
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    tokenizer = write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+def models(tokenizer):
     return {
         "characters": asr_model("ctc"),
         "word pieces": asr_model("ctc", "bpe", tokenizer=tokenizer),

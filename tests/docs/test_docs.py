@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
 from pathlib import Path
 
 import nemo
-import numpy as np
 import pytest
-import soundfile
 import yaml
 from nemo_squeezeformer.onnx_stream.__main__ import main as onnx_stream
 
 from nemo_squeezeformer.__main__ import build_parser, main
-from nemo_squeezeformer.commands.tokenizer import train_tokenizer
 from nemo_squeezeformer.training.recipes import compose, recipes
-from tests.asr_models import asr_model
-from tests.model_types import model_class, model_type
-from tests.pages import ROOT, TYPED, Block, blocks, name, prose, sources
+from tests.samples.model_types import model_class, model_type
+from tests.samples.pages import TYPED, Block, blocks, name, prose, sources
+from tests.samples.paths import ROOT
 
 QUICK = shlex.split(
     "model.encoder.d_model=16 model.encoder.n_layers=2 model.encoder.time_reduce_idx=0 model.train_ds.num_workers=0 "
@@ -43,55 +39,6 @@ EXTRAS = {
 
 def runs(block: Block) -> bool:
     return block.kind in ("bash", "python")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    """A folder with what the pages take as given: recordings, manifests, tokenizers, models and weights."""
-    folder, rng = tmp_path_factory.mktemp("world"), np.random.default_rng(0)
-    (folder / "recordings").mkdir()
-    for split, utterances in {"train": 80, "dev": 2}.items():
-        rows = []
-        for i in range(utterances):
-            audio = folder / "recordings" / f"{split}{i}.wav"
-            soundfile.write(audio, rng.normal(0, 0.1, 16000), 16000)
-            text = " ".join("".join(rng.choice(list("abcdefghijklmno"), 5)) for _ in range(2))
-            rows.append(json.dumps({"audio_filepath": f"recordings/{audio.name}", "duration": 1.0, "text": text}))
-        (folder / f"{split}.json").write_text("\n".join(rows))
-    for recording in ("recording.wav", "hour.wav"):
-        soundfile.write(folder / recording, rng.normal(0, 0.1, 24000), 16000)
-    digits = folder / "digits"
-    digits.mkdir()
-    (digits / "recordings").symlink_to(folder / "recordings")
-    for manifest in ("connected_train", "single_train", "connected_dev", "connected_test"):
-        shutil.copy(folder / ("train.json" if "train" in manifest else "dev.json"), digits / f"{manifest}.jsonl")
-
-    train_tokenizer([str(folder / "train.json")], 128, str(folder / "tokenizer"))
-    shutil.copy(folder / "tokenizer" / "tokenizer.model", folder / "sp.model")
-    shape = {"n_layers": 2, "time_reduce_idx": 0}
-    asr_model(encoder=shape).save_to(str(folder / "model.nemo"))
-    asr_model(encoder={**shape, "_target_": "nemo.collections.asr.modules.SqueezeformerEncoder"}).save_to(
-        str(folder / "old.nemo")
-    )
-    contexts = {"streaming": True, "att_context_size": [[156, 25], [156, 11], [156, 3], [156, 1], [-1, -1]]}
-    asr_model(encoder=shape | contexts, preprocessor={"normalize": "NA", "pad_to": 0}).save_to(
-        str(folder / "streaming.nemo")
-    )
-    try:
-        from tests import original_weights
-    except ModuleNotFoundError:  # h5py
-        return folder
-    original_weights.write(folder / "squeezeformer-S.h5", d_model=16, n_layers=2, n_heads=4, vocabulary_size=128)
-    return folder
-
-
-@pytest.fixture
-def folder(world, tmp_path, monkeypatch) -> Path:
-    """A copy of it, to work in."""
-    made = tmp_path / "folder"
-    shutil.copytree(world, made, symlinks=True)
-    monkeypatch.chdir(made)
-    return made
 
 
 @pytest.mark.parametrize(

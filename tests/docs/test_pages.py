@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import draw_network
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "figures"))
-import draw_network
-
 from nemo_squeezeformer.core import SqueezeformerEncoder
-from tests import pages
-from tests.pages import DOCS, PAGES, PROGRAM, ROOT, anchors, figures, links, name, prose, sections, sources
+from tests.samples import pages
+from tests.samples.pages import DOCS, PAGES, PROGRAM, anchors, figures, links, name, prose, sections, sources
+from tests.samples.paths import ROOT
 
 README, INDEX, BENCHMARKS = ROOT / "README.md", ROOT / "docs" / "README.md", ROOT / "docs" / "benchmarks.md"
 MEASURED = re.compile(r"\b(?:MiB|GiB|MB|kB|WER|CER|GFLOPs)\b|\d ?%|[\d,|] ?m?s\b")

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from tests.pages import PROGRAM, ROOT, sections, sources
+from tests.samples.pages import PROGRAM, sections, sources
+from tests.samples.paths import ROOT
 
 README, BENCHMARKS, DOCS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs"
 RESULTS = ROOT / "benchmarks" / "results"

@@ -8,7 +8,7 @@ from nemo.collections.asr.modules import ConformerEncoder
 from torch.testing import assert_close
 
 from nemo_squeezeformer import SqueezeformerEncoder
-from tests.models import SMALL, enliven, features, valid
+from tests.samples.encoders import SMALL, enliven, features, valid
 
 CONFORMER = SMALL | {
     "block": "conformer",

@@ -11,8 +11,9 @@ import torch
 from nemo.collections.asr.parts.utils import streaming_utils
 from omegaconf import OmegaConf
 
-from tests.asr_models import write_tokenizer
-from tests.spelling import spelling_model, write_noises
+from tests.samples.asr_models import spelling_model
+from tests.samples.pipelines import pipeline_of
+from tests.samples.speech import write_noises
 
 SECONDS = (5.3, 8.1, 6.31)
 CHUNK, WINDOW, STRIDE = 1.6, 4.0, 0.04
@@ -21,12 +22,12 @@ DELAY = math.ceil((CHUNK + (WINDOW - CHUNK) / 2) / STRIDE)
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> tuple[list[str], dict[str, Any]]:
+def files(tokenizer, tmp_path_factory) -> tuple[list[str], dict[str, Any]]:
     """Paths of audio files, and a model of each kind that spells on them, in a file and not."""
     folder = tmp_path_factory.mktemp("buffered")
     paths, models = write_noises(folder, SECONDS), {}
     for kind in ("ctc", "transducer", "hybrid"):
-        model = spelling_model(kind, paths, "bpe", tokenizer=write_tokenizer(folder / "tokenizer"))
+        model = spelling_model(kind, paths, "bpe", tokenizer=tokenizer)
         model.save_to(str(folder / f"{kind}.nemo"))
         models[kind] = model, folder / f"{kind}.nemo"
     return paths, models
@@ -111,8 +112,6 @@ PIPELINES = [
 @pytest.mark.parametrize("kind, decoder, request_type", PIPELINES)
 def test_pipelines_decode_windows(files, kind, decoder, request_type):
     pytest.importorskip("nemo.collections.asr.inference", reason="this NeMo has no inference pipelines")
-    from tests.pipelines import pipeline_of
-
     paths, models = files
     model, nemo_file = models[kind]
     if kind == "hybrid":

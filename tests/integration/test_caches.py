@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from nemo_squeezeformer.core.frames.state import EncoderState
 from nemo_squeezeformer.integration.caches import Caches
-from tests.models import features, small_encoder
+from tests.samples.encoders import features, small_encoder
 
 UNETS: dict[str, dict[str, Any]] = {
     "no U-Net": {},

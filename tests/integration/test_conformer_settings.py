@@ -16,8 +16,8 @@ from torch.testing import assert_close
 
 import nemo_squeezeformer.integration.encoder
 from nemo_squeezeformer import SqueezeformerEncoder
-from tests.asr_models import asr_model
-from tests.models import SMALL, enliven, features, valid
+from tests.samples.asr_models import asr_model
+from tests.samples.encoders import SMALL, enliven, features, valid
 
 
 def encoder(**settings: Any) -> SqueezeformerEncoder:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nemo_squeezeformer.training.recipes import build, compose
-from tests.model_types import MODEL_TYPES
+from tests.samples.model_types import MODEL_TYPES
 
 
 @pytest.fixture(scope="module")

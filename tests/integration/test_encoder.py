@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from nemo_squeezeformer import SqueezeformerEncoder
-from tests.models import SMALL, enliven, features, valid
+from tests.samples.encoders import SMALL, enliven, features, valid
 
 LETTERS = list("abc '")
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch.testing import assert_close
 
 pytest.importorskip("onnxruntime")
+import onnxruntime
 
 from nemo_squeezeformer.deployment.onnx import model_files as onnx_export
 from nemo_squeezeformer.deployment.onnx_stream.session import Encoder
-from tests.asr_models import asr_model
-from tests.nemo_streams import noise, offline, streamed
-from tests.onnx_graphs import shapes_met, static_shapes
+from tests.samples.asr_models import asr_model
+from tests.samples.streams import noise_features, offline, streamed
 
 RC = {"att_context_style": "chunked_limited_with_rc"}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -45,6 +48,32 @@ def exported(request, tmp_path_factory):
     return model, Encoder(paths[0])
 
 
+def static_shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
+    """Names and known dimensions of initializers, constants, and of all that ONNX's shape inference finds."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path)), data_prop=True).graph
+    for tensor in graph.initializer:
+        yield tensor.name, list(tensor.dims)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield node.name, list(attribute.t.dims)
+    for value in [*graph.input, *graph.value_info, *graph.output]:
+        yield value.name, [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
+
+
+def shapes_met(path: Path, inputs: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The shapes of what every node gives in a run with ``inputs``, none fused or folded away."""
+    model = onnx.load(str(path))
+    outputs = {output.name for output in model.graph.output}
+    names = [name for node in model.graph.node for name in node.output if name and name not in outputs]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    for name, value in zip([output.name for output in session.get_outputs()], session.run(None, inputs)):
+        yield name, np.shape(value)
+
+
 def in_windows(
     encoder: Encoder, utterances: list[np.ndarray], before: float = 0.0, forget: bool = False
 ) -> list[np.ndarray]:
@@ -69,7 +98,7 @@ def in_windows(
 def test_windows_in_onnx_runtime_equal_the_whole_and_nemos_chunks_in_torch(exported):
     model, encoder = exported
     for seed, frames in enumerate([(1,), (57, 101, 8), (3, 160, 159, 96)]):
-        utterances = noise(frames, 80, seed)
+        utterances = noise_features(frames, 80, seed)
         outputs = [torch.from_numpy(x) for x in in_windows(encoder, [x.numpy() for x in utterances])]
         expected = offline(model.encoder, utterances)
         assert [x.shape for x in outputs] == [x.shape for x in expected]
@@ -97,28 +126,28 @@ class InTorch(Encoder):
 
 def test_torch_takes_the_same_windows(exported):
     model, encoder = exported
-    utterances = noise((3, 160, 101), 80)
+    utterances = noise_features((3, 160, 101), 80)
     outputs = in_windows(InTorch(model, encoder), [x.numpy() for x in utterances], before=np.nan)
     assert_close([torch.from_numpy(x) for x in outputs], offline(model.encoder, utterances), atol=1e-5, rtol=0)
 
 
 def test_what_lies_before_a_streams_start_has_no_influence(exported):
     _, encoder = exported
-    utterances = [x.numpy() for x in noise((61, 160), 80)]
+    utterances = [x.numpy() for x in noise_features((61, 160), 80)]
     outputs = in_windows(encoder, utterances, before=np.nan)
     assert_close(outputs, in_windows(encoder, utterances, before=0.0), atol=0, rtol=0)
 
 
 def test_without_its_caches_a_stream_is_another(exported):
     model, encoder = exported
-    utterances = noise((160,), 80)
+    utterances = noise_features((160,), 80)
     (output,) = in_windows(encoder, [x.numpy() for x in utterances], forget=True)
     assert np.abs(output - offline(model.encoder, utterances)[0].numpy()).max() > 1e-2
 
 
 def test_a_stream_may_begin_beside_one_that_runs(exported):
     model, encoder = exported
-    late, early = noise((100, 100), 80)
+    late, early = noise_features((100, 100), 80)
     steps = encoder.shift * 2  # features of the one before the other begins
     _, beside = in_windows(encoder, [early.numpy(), early.numpy()])
     caches, outputs = encoder.caches(2), []

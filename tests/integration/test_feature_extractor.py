@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 from nemo.core.classes.mixins import AccessMixin, access_mixins
-from nemo.core.classes.mixins.access_mixins import set_access_cfg
-from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from nemo_squeezeformer import SqueezeformerEncoder
-from tests.models import SMALL, enliven, features
+from tests.samples.encoders import SMALL, enliven, features, on_record
 
 LENGTHS = [101, 60]  # feature frames: 26 and 15 of the encoder, 13 and 8 inside its U-Net
 
@@ -40,16 +36,6 @@ def extract(made: SqueezeformerEncoder, layers: list[int], aggregator=None, extr
     if "include_final_output" in extractor.__init__.__code__.co_varnames:
         settings["include_final_output"] = False
     return extractor(made, **settings)(features(2, 101), torch.tensor(LENGTHS))
-
-
-@contextmanager
-def on_record(**access):
-    """NeMo's switch for intermediate tensors, and back."""
-    set_access_cfg(OmegaConf.create(access))
-    AccessMixin.set_access_enabled(True)
-    yield
-    AccessMixin.set_access_enabled(False)
-    set_access_cfg(OmegaConf.create({"detach": False, "convert_to_cpu": False}))
 
 
 def own_outputs(made: SqueezeformerEncoder) -> dict[int, torch.Tensor]:

@@ -9,8 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from nemo_squeezeformer import SqueezeformerEncoder
-from tests.asr_models import asr_model
-from tests.models import SMALL, features
+from tests.samples.asr_models import asr_model
+from tests.samples.encoders import SMALL, features
 
 
 @pytest.fixture(scope="module")

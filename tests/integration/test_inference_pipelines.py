@@ -12,11 +12,11 @@ pytest.importorskip("nemo.collections.asr.inference", reason="this NeMo has no i
 from nemo.collections.asr.inference.utils.context_manager import CacheAwareContext, CacheAwareContextManager
 
 from nemo_squeezeformer import SqueezeformerEncoder
-from tests.asr_models import write_tokenizer
-from tests.models import SMALL, enliven
-from tests.nemo_streams import noise
-from tests.pipelines import buffers_seen, pipeline_of, text_of
-from tests.spelling import spelling_model, write_noises
+from tests.samples.asr_models import spelling_model
+from tests.samples.encoders import SMALL, enliven
+from tests.samples.pipelines import buffers_seen, pipeline_of, text_of
+from tests.samples.speech import write_noises
+from tests.samples.streams import noise_features
 
 SIZES = [[24, 11], [24, 1]]
 SECONDS = (2.3, 1.1, 0.31, 1.77, 0.9)
@@ -24,7 +24,7 @@ DECODERS = [("ctc", "ctc"), ("transducer", "rnnt"), ("hybrid", "ctc"), ("hybrid"
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> tuple[list[str], dict[str, Path]]:
+def files(tokenizer, tmp_path_factory) -> tuple[list[str], dict[str, Path]]:
     """Paths of audio files, and of a model of each kind that spells on them."""
     folder = tmp_path_factory.mktemp("pipelines")
     paths, nemo_files = write_noises(folder, SECONDS), {}
@@ -33,7 +33,7 @@ def files(tmp_path_factory) -> tuple[list[str], dict[str, Path]]:
             kind,
             paths,
             "bpe",
-            tokenizer=write_tokenizer(folder / "tokenizer"),
+            tokenizer=tokenizer,
             preprocessor={"normalize": "NA"},
             encoder={"streaming": True, "att_context_size": SIZES, "conv_kernel_size": 5},
         )
@@ -117,7 +117,7 @@ def test_streams_begin_and_end_beside_others():
     enliven(encoder)
     config = encoder.streaming_cfg
     before, chunk = config.pre_encode_cache_size[1], config.chunk_size[1]
-    utterances = noise([6 * chunk, 2 * chunk, 3 * chunk], 16)
+    utterances = noise_features([6 * chunk, 2 * chunk, 3 * chunk], 16)
     begins = {0: 0, 1: 1, 2: 3}  # stream 2 gets the slot of stream 1
     manager = CacheAwareContextManager(encoder, num_slots=2)
     outputs: dict[int, list[torch.Tensor]] = {0: [], 1: [], 2: []}

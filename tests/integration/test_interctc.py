@@ -7,7 +7,7 @@ import torch
 from nemo.core.classes.mixins import AccessMixin
 from torch.testing import assert_close
 
-from tests.asr_models import asr_model
+from tests.samples.asr_models import asr_model
 
 LAYERS = [0, 1, 2, 3]  # 1 and 2 are inside the U-Net
 BATCH = (

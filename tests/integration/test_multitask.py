@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nemo_squeezeformer.commands.train import train
 from nemo_squeezeformer.training.recipes import compose
-from tests.model_types import MODEL_TYPES
-from tests.model_types_other import decoded, prompted
+from tests.samples.model_types import MODEL_TYPES
+from tests.samples.model_types.other_models import decoded, prompted
 
 SLOTS = {"decodercontext": "", "emotion": "<|emo:undefined|>", "itn": "no", "timestamp": "no", "diarize": "no"}
 TOKENS = ["startofcontext", "emo:undefined", "itn", "noitn", "timestamp", "notimestamp", "diarize", "nodiarize", "en"]

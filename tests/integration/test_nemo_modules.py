@@ -24,7 +24,7 @@ from nemo_squeezeformer.core.frames.masks import Frames
 from nemo_squeezeformer.core.kernels.query_blocks import QueryBlocks
 from nemo_squeezeformer.core.kernels.sdpa import SDPA
 from nemo_squeezeformer.core.subsampling import build_subsampling
-from tests.models import enliven, features
+from tests.samples.encoders import enliven, features
 
 LENGTHS = torch.tensor([37, 20, 1])
 

@@ -14,13 +14,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from nemo_squeezeformer import SqueezeformerEncoder
-from tests.asr_models import asr_model
-from tests.integration.test_drop_in import recipe
-from tests.models import SMALL, enliven
-from tests.nemo_streams import noise, offline, steps, streamed
-
-UNETS = {"no unet": (None, None), "one": (1, 2), "nested": ([1, 2], [4, 3])}
-STYLES = ("chunked_limited", "dcc", "dcc, look-ahead", "regular", "regular, look-ahead", "stacking")
+from tests.samples.asr_models import asr_model
+from tests.samples.conformer_recipes import recipe
+from tests.samples.encoders import SMALL, enliven
+from tests.samples.streams import STYLES, UNETS, noise_features, offline, steps, streamed, streaming_encoder
 
 
 @pytest.fixture(scope="module")
@@ -29,44 +26,13 @@ def model():
     return asr_model(preprocessor={"normalize": "NA"})
 
 
-def encoder_of(style: str, unet: str = "one", seed: int = 0, chunk: int | None = None, **changes: Any) -> Any:
-    """A random encoder of a ``style``, with chunks of 2 to 32 frames."""
-    rng = random.Random(f"{style}, {unet}, {seed}")
-    halves = {"no unet": 1, "one": 2, "nested": 4}[unet]
-    chunk = chunk or halves * rng.randint(max(1, 2 // halves), 32 // halves)
-    kernel = rng.choice([1, 5, 7])
-    left = rng.choice([0, 1, 2])
-    contexts: dict[str, dict[str, Any]] = {
-        "chunked_limited": {"att_context_size": [left * chunk, chunk - 1]},
-        "stacking": {"att_context_size": [left * chunk, chunk - 1], "subsampling": "stacking"},
-        "dcc": {"att_context_size": [rng.randint(0, 12), chunk, 0]},
-        "dcc, look-ahead": {"att_context_size": [rng.randint(0, 12), chunk, halves * rng.randint(1, 2)]},
-        "regular": {"att_context_size": [rng.randint(0, 12), 0], "att_context_style": "regular"},
-        "regular, look-ahead": {
-            "att_context_size": [rng.randint(0, 12), rng.randint(1, 3)],
-            "att_context_style": "regular",
-            "conv_context_size": rng.choice([None, "causal"]) and [kernel // 2, kernel // 2],
-        },
-    }
-    settings = contexts[style]
-    if style.startswith("dcc"):
-        settings |= {"att_context_style": "chunked_limited_with_rc", "conv_context_style": "dcc"}
-    settings |= {"time_reduce_idx": UNETS[unet][0], "time_recovery_idx": UNETS[unet][1]}
-    settings |= {"n_layers": 5, "feat_in": 16, "conv_kernel_size": kernel, "streaming": True}
-    settings |= {"subsampling_factor": rng.choice([4, 8]), "block": rng.choice(["squeezeformer", "conformer"])}
-    torch.manual_seed(seed)
-    encoder = SqueezeformerEncoder(**(SMALL | {"subsampling_conv_channels": 8} | settings | changes)).eval()
-    enliven(encoder, seed)
-    return encoder
-
-
 def some(encoder: Any, seed: int = 0) -> list[Tensor]:
     """Features of three streams of unequal length: one of three steps, one that may be shorter than a step."""
     rng = random.Random(seed)
     config = encoder.streaming_cfg
     chunk, shift = (size if isinstance(size, int) else size[1] for size in (config.chunk_size, config.shift_size))
     most = chunk + 2 * shift + rng.randint(-3, 3)
-    return noise([most, rng.randint(1, most), rng.randint(1, 20)], encoder.feat_in, seed)
+    return noise_features([most, rng.randint(1, most), rng.randint(1, 20)], encoder.feat_in, seed)
 
 
 def assert_same(outputs: list[Tensor], expected: list[Tensor], atol: float = 1e-5) -> None:
@@ -79,7 +45,7 @@ def assert_same(outputs: list[Tensor], expected: list[Tensor], atol: float = 1e-
 @pytest.mark.parametrize("style", STYLES)
 def test_chunks_of_nemos_buffer_equal_the_whole(model, style, unet):
     for seed in range(3):
-        model.encoder = encoder = encoder_of(style, unet, seed)
+        model.encoder = encoder = streaming_encoder(style, unet, seed)
         utterances = some(encoder, seed)
         whole = offline(encoder, utterances)
         assert_same(streamed(model, utterances), whole)
@@ -89,17 +55,17 @@ def test_chunks_of_nemos_buffer_equal_the_whole(model, style, unet):
 
 
 def test_any_number_of_frames_streams(model):
-    model.encoder = encoder = encoder_of("chunked_limited", chunk=2, subsampling_factor=4)
+    model.encoder = encoder = streaming_encoder("chunked_limited", chunk=2, subsampling_factor=4)
     for total in range(1, 41):
-        utterances = noise([total, max(total - 3, 1)], encoder.feat_in)
+        utterances = noise_features([total, max(total - 3, 1)], encoder.feat_in)
         assert_same(streamed(model, utterances), offline(encoder, utterances))
 
 
 def test_caches_keep_their_shapes_and_types(model):
-    model.encoder = encoder = encoder_of("chunked_limited", chunk=4)
+    model.encoder = encoder = streaming_encoder("chunked_limited", chunk=4)
     initial = encoder.get_initial_cache_state(2)
     last = None
-    for _, _, caches in steps(model, noise([2000, 1900], encoder.feat_in)):
+    for _, _, caches in steps(model, noise_features([2000, 1900], encoder.feat_in)):
         assert [(c.shape, c.dtype) for c in caches] == [(c.shape, c.dtype) for c in initial]
         last = caches
     assert last is not None and last[2].tolist() == [max(encoder.streaming_cfg.last_channel_cache_size, 2)] * 2
@@ -107,8 +73,8 @@ def test_caches_keep_their_shapes_and_types(model):
 
 @pytest.mark.parametrize("style", STYLES)
 def test_subsampled_features_stream_with_bypass_pre_encode(style):
-    encoder = encoder_of(style)
-    x = noise([200], encoder.feat_in)[0][None]
+    encoder = streaming_encoder(style)
+    x = noise_features([200], encoder.feat_in)[0][None]
     config = encoder.streaming_cfg
     chunk, caches, outputs = config.valid_out_len + config.cache_drop_size, encoder.get_initial_cache_state(1), []
     with torch.no_grad():
@@ -128,7 +94,7 @@ def test_subsampled_features_stream_with_bypass_pre_encode(style):
 
 
 def test_caches_of_another_size_are_refused(model):
-    model.encoder = encoder = encoder_of("chunked_limited", att_context_size=[[8, 3], [16, 7]])
+    model.encoder = encoder = streaming_encoder("chunked_limited", att_context_size=[[8, 3], [16, 7]])
     caches = encoder.get_initial_cache_state(2)
     x, lengths = torch.randn(2, 16, 40), torch.tensor([40, 40])
 
@@ -152,7 +118,7 @@ def test_caches_of_another_size_are_refused(model):
 
 def test_each_of_several_look_aheads_streams_and_gives_chunks_of_its_size(model):
     sizes = [[24, 11], [24, 3], [24, 1], [-1, -1]]
-    model.encoder = encoder = encoder_of("chunked_limited", att_context_size=sizes)
+    model.encoder = encoder = streaming_encoder("chunked_limited", att_context_size=sizes)
     utterances = some(encoder)
     outputs = []
     for size in sizes[:3]:
@@ -168,14 +134,14 @@ def test_each_of_several_look_aheads_streams_and_gives_chunks_of_its_size(model)
 
 
 def test_setup_streaming_params_overrides_chunks(model):
-    model.encoder = encoder = encoder_of("chunked_limited", att_context_size=[-1, 3], subsampling_factor=4)
+    model.encoder = encoder = streaming_encoder("chunked_limited", att_context_size=[-1, 3], subsampling_factor=4)
     encoder.setup_streaming_params(chunk_size=8, shift_size=4, left_chunks=3)
     config = encoder.streaming_cfg
     assert (config.chunk_size, config.shift_size) == ([29, 32], [13, 16])
     assert (config.valid_out_len, config.cache_drop_size, config.last_channel_cache_size) == (4, 4, 24)
     encoder.setup_streaming_params(max_context=40)
     assert encoder.streaming_cfg.last_channel_cache_size == 40
-    utterances = noise([160, 77], encoder.feat_in)
+    utterances = noise_features([160, 77], encoder.feat_in)
     assert_same(streamed(model, utterances), offline(encoder, utterances))  # 40 frames are all there are
     for chunk in ({"chunk_size": 7}, {"chunk_size": 8, "shift_size": 7}):
         with pytest.raises(ValueError, match="=7 frames must be a multiple of 2.*nearest are 6 or 8"):
@@ -188,7 +154,7 @@ def test_an_offline_model_streams_in_chunks_that_overlap(model):
     settings = SMALL | {"feat_in": 16, "subsampling_conv_channels": 8, "time_reduce_idx": 1}
     model.encoder = encoder = SqueezeformerEncoder(**settings).eval()
     enliven(encoder)
-    utterances = noise([400, 300], 16)
+    utterances = noise_features([400, 300], 16)
     whole = offline(encoder, utterances)
     encoder.setup_streaming_params(chunk_size=40, shift_size=20, left_chunks=3)
     outputs = streamed(model, utterances)
@@ -208,7 +174,7 @@ def test_nemos_streaming_recipes_stream_with_the_target_changed(model, name):
     model.encoder = encoder = SqueezeformerEncoder(feat_in=20, **recipe(name, **WITHOUT_DROPOUT)).eval()
     enliven(encoder)
     assert (encoder.time_reduce_layer is not None) == (name != "fastconformer streaming, odd chunks")
-    utterances = noise([401, 265], 20)  # NeMo's causal subsampling gives padding for other ends than 1 + 8 n
+    utterances = noise_features([401, 265], 20)  # NeMo's causal subsampling gives padding for other ends than 1 + 8 n
     for size in encoder.att_context_size_all:
         encoder.set_default_att_context_size(size)
         assert_same(streamed(model, utterances), offline(encoder, utterances))
@@ -223,7 +189,7 @@ def test_streams_as_nemos_conformer_with_its_weights(model, name):
     enliven(theirs)
     ours = SqueezeformerEncoder(feat_in=20, block="conformer", time_reduce_idx=None, **settings).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
-    utterances = noise([400, 265], 20)
+    utterances = noise_features([400, 265], 20)
     several = isinstance(settings["att_context_size"][0], list)
     for size in [[70, 13], [70, 6], [70, 1]] if several else [[28, 13]]:
         results, initial = [], []
@@ -248,9 +214,9 @@ def test_streams_as_nemos_conformer_with_its_weights(model, name):
 
 RESUME = """
 import sys, torch
-from tests.integration.test_nemo_streaming import encoder_of
+from tests.samples.streams import streaming_encoder
 frames, caches, size = torch.load(sys.argv[1])
-encoder = encoder_of("chunked_limited", chunk=4, subsampling_factor=4)
+encoder = streaming_encoder("chunked_limited", chunk=4, subsampling_factor=4)
 outputs = []
 for chunk in frames.split(size, dim=1):
     with torch.no_grad():
@@ -262,8 +228,8 @@ torch.save(torch.cat(outputs, dim=2), sys.argv[1] + ".out")
 
 @pytest.mark.slow
 def test_a_stream_resumes_from_saved_caches_in_another_process(tmp_path):
-    encoder = encoder_of("chunked_limited", chunk=4, subsampling_factor=4)
-    x = noise([200], encoder.feat_in)[0][None]
+    encoder = streaming_encoder("chunked_limited", chunk=4, subsampling_factor=4)
+    x = noise_features([200], encoder.feat_in)[0][None]
     with torch.no_grad():
         whole, _ = encoder(audio_signal=x)
         frames, _ = encoder.subsample(x, None)
@@ -276,7 +242,7 @@ def test_a_stream_resumes_from_saved_caches_in_another_process(tmp_path):
 
 
 def test_a_context_that_does_not_stream_leaves_no_settings_of_the_one_before(model):
-    model.encoder = encoder = encoder_of("chunked_limited", att_context_size=[[24, 11], [-1, -1]])
+    model.encoder = encoder = streaming_encoder("chunked_limited", att_context_size=[[24, 11], [-1, -1]])
     assert encoder.streaming_cfg is not None
     with pytest.raises(ValueError, match="limit to the right"):
         encoder.setup_streaming_params(att_context_size=[-1, -1])

@@ -12,9 +12,9 @@ from nemo.collections.asr.parts.submodules.adapters import multi_head_attention_
 from nemo.collections.common.parts.adapter_modules import LinearAdapterConfig
 from torch.testing import assert_close
 
-from tests.asr_models import asr_model
-from tests.models import enliven, features
-from tests.speech import write_manifest
+from tests.samples.asr_models import asr_model
+from tests.samples.encoders import enliven, features
+from tests.samples.speech import write_manifest
 
 ROUNDING = 1e-5  # float32 products of other weights, through four layers
 

@@ -17,7 +17,7 @@ from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.core.original_mel import OriginalMelSpectrogram
 from nemo_squeezeformer.deployment.onnx.description import describe_features
 from nemo_squeezeformer.deployment.onnx_stream import original_features
-from tests.asr_models import asr_model
+from tests.samples.asr_models import asr_model
 
 ORIGINAL = {"_target_": "nemo_squeezeformer.OriginalMelSpectrogramPreprocessor", "normalize": "utterance"}
 

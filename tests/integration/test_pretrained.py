@@ -24,8 +24,9 @@ from nemo_squeezeformer.analysis.sizes import PUBLISHED
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.integration import pretrained
 from nemo_squeezeformer.transcription.models import load_model
-from tests.asr_models import asr_model, write_tokenizer
-from tests.speech import write_manifest
+from tests.samples.asr_models import asr_model
+from tests.samples.paths import ROOT
+from tests.samples.speech import write_manifest
 
 LISTS_THEM_ITSELF = nemo.__version__.startswith("2.")
 ours_only = pytest.mark.skipif(LISTS_THEM_ITSELF, reason="this NeMo lists and fetches the six itself")
@@ -33,11 +34,11 @@ NAME = "stt_en_squeezeformer_ctc_small_medium_ls"
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory) -> tuple[Any, bytes]:
+def saved(tokenizer, tmp_path_factory) -> tuple[Any, bytes]:
     """A tiny model with NeMo's old name for the encoder, where that leads to ours; and its .nemo file."""
     folder = tmp_path_factory.mktemp("pretrained")
     encoder = {} if LISTS_THEM_ITSELF else {"_target_": "nemo.collections.asr.modules.SqueezeformerEncoder"}
-    model = asr_model("ctc", "bpe", tokenizer=write_tokenizer(folder / "tokenizer"), encoder=encoder)
+    model = asr_model("ctc", "bpe", tokenizer=tokenizer, encoder=encoder)
     model.save_to(str(folder / "tiny.nemo"))
     return model, (folder / "tiny.nemo").read_bytes()
 
@@ -117,7 +118,7 @@ def test_nemo_lists_the_six_once_with_their_released_addresses(model):
 
 
 def test_the_page_has_the_six_and_their_published_error_rates():
-    page = (Path(__file__).parents[2] / "docs" / "released-checkpoints.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "released-checkpoints.md").read_text(encoding="utf-8")
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
     written = {row[0]: tuple(map(float, row[3:])) for row in rows if row and row[0].startswith("stt_en_")}
     assert written == dict(zip(pretrained.NAMES, (published.wer_nemo for published in PUBLISHED.values())))

@@ -10,7 +10,7 @@ import torch
 
 from nemo_squeezeformer.commands.train import train
 from nemo_squeezeformer.training.recipes import build, compose
-from tests.model_types import MODEL_TYPES
+from tests.samples.model_types import MODEL_TYPES
 
 TYPES = {"ssl": "SpeechEncDecSelfSupervisedModel", "nest": "EncDecDenoiseMaskedTokenPredModel"}
 STARTED = {"ctc": "EncDecCTCModel", "transducer": "EncDecRNNTModel"}

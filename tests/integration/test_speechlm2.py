@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from nemo_squeezeformer.training.recipes import build, compose
-from tests.model_types import MODEL_TYPES
+from tests.samples.model_types import MODEL_TYPES
 
 pytest.importorskip("peft", reason="NeMo's SpeechLM2 needs nemo_toolkit[speechlm2]")
 pytest.importorskip("accelerate", reason="NeMo's SpeechLM2 needs nemo_toolkit[speechlm2]")

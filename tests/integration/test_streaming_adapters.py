@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from torch.testing import assert_close
 
-from tests.integration.test_adapters import adapted_model, move
-from tests.nemo_streams import noise, offline, streamed
+from tests.samples.adapters import adapted_model, move
+from tests.samples.streams import noise_features, offline, streamed
 
 
 def streaming_model(names: list[str], left: int, **encoder: Any) -> Any:
@@ -19,7 +19,7 @@ def streaming_model(names: list[str], left: int, **encoder: Any) -> Any:
 
 
 def assert_streams(model: Any) -> None:
-    utterances = noise([150, 61], 80)
+    utterances = noise_features([150, 61], 80)
     whole = offline(model.encoder, utterances)
     for output, expected in zip(streamed(model, utterances), whole):
         assert_close(output, expected, atol=1e-5, rtol=0)
@@ -42,6 +42,6 @@ def test_attention_adapters_stream_exactly_without_a_left_context(block):
 def test_attention_adapters_are_refused_where_frames_are_remembered(block):
     model = streaming_model(["houlsby", "attention"], left=8, block=block)
     with pytest.raises(ValueError, match="attention adapter 'attention' does not stream"):
-        streamed(model, noise([150], 80))
+        streamed(model, noise_features([150], 80))
     model.set_enabled_adapters("attention", enabled=False)
-    assert streamed(model, noise([150], 80))[0].size(1) == 38
+    assert streamed(model, noise_features([150], 80))[0].size(1) == 38

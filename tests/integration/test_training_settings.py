@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 from nemo.collections.asr.models import ASRModel
 from nemo.collections.common.parts.adapter_modules import LinearAdapterConfig
 from nemo.core.classes.mixins import AccessMixin
-from nemo.core.classes.mixins.access_mixins import set_access_cfg
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from nemo_squeezeformer import SqueezeformerEncoder, SqueezeformerEncoderAdapter
 from nemo_squeezeformer.core import layer_call
-from tests.asr_models import asr_model
-from tests.models import SMALL, enliven, features, valid
+from tests.samples.asr_models import asr_model
+from tests.samples.encoders import SMALL, enliven, features, on_record, valid
 
 NESTED = {"time_reduce_idx": [1, 2], "time_recovery_idx": [3, 3]}
 BATCH = {"audio_signal": features(2, 101), "length": torch.tensor([101, 60])}
@@ -28,16 +25,6 @@ def encoder(kind: type[SqueezeformerEncoder] = SqueezeformerEncoder, **settings)
     made = kind(**(SMALL | NESTED | {"dropout": 0.2} | settings))
     enliven(made)
     return made
-
-
-@contextmanager
-def on_record(**access):
-    """NeMo's switch for intermediate tensors, and back."""
-    set_access_cfg(OmegaConf.create(access))
-    AccessMixin.set_access_enabled(True)
-    yield
-    AccessMixin.set_access_enabled(False)
-    set_access_cfg(OmegaConf.create({"detach": False, "convert_to_cpu": False}))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -87,16 +74,6 @@ def test_adapters_of_a_frozen_checkpointed_encoder_get_the_same_gradients():
     assert all("adapter" in name and gradient.abs().max() > 0 for name, gradient in gradients[0].items())
     for name, gradient in gradients[0].items():
         assert_close(gradients[1][name], gradient, atol=0, rtol=0)
-
-
-@pytest.fixture
-def quick_compiler(monkeypatch):
-    """Graphs as the real compiler gets them, run without it: it takes minutes on a busy CPU."""
-    monkeypatch.setattr(layer_call, "BACKEND", "aot_eager")
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    yield torch._dynamo.utils.counters["stats"]
-    torch._dynamo.reset()
 
 
 def test_a_compiled_model_is_exported_as_it_is(tmp_path, quick_compiler):

@@ -9,7 +9,8 @@ from nemo.collections.asr.losses.rnnt import RNNTLoss
 from nemo_squeezeformer.commands.train import train
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.recipes import build, check, compose
-from tests.model_types import MODEL_TYPES, signals
+from tests.samples.model_types import MODEL_TYPES
+from tests.samples.model_types.model_type import signals
 
 STILL = [  # no chance, so that two runs can be compared
     "model.encoder.dropout=0",

@@ -16,7 +16,6 @@ from nemo.collections.asr.models import ASRModel, EncDecCTCModel
 from omegaconf import OmegaConf
 
 import nemo_squeezeformer
-from tests.asr_models import asr_model
 
 SHELL = {"args": "touch MARKER", "shell": True}
 PAYLOADS = {
@@ -40,13 +39,6 @@ def payload(target: str, marker: Path) -> dict[str, Any]:
 
     arguments = (PAYLOADS | OUR_COMMAND)[target]
     return {"_target_": target} | {key: value if value is True else marked(value) for key, value in arguments.items()}
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("safe") / "safe.nemo"
-    asr_model("ctc", "char").save_to(str(path))
-    return path
 
 
 @pytest.fixture
@@ -82,11 +74,11 @@ def with_config(saved: Path, folder: Path, **changes: Any) -> str:
 
 @pytest.mark.parametrize("target", [*PAYLOADS, *OUR_COMMAND])
 @pytest.mark.parametrize("where", ["as the encoder", "inside our encoder"])
-def test_what_is_outside_nemos_list_is_refused_before_it_runs(target, where, saved, marker, tmp_path):
+def test_what_is_outside_nemos_list_is_refused_before_it_runs(target, where, ctc_file, marker, tmp_path):
     section = payload(target, marker)
     if where == "inside our encoder":
-        section = {**ASRModel.restore_from(str(saved), return_config=True).encoder, "adapter": section}
-    path = with_config(saved, tmp_path, encoder=section)
+        section = {**ASRModel.restore_from(str(ctc_file), return_config=True).encoder, "adapter": section}
+    path = with_config(ctc_file, tmp_path, encoder=section)
     with pytest.raises(ValueError, match=f"Instantiation of unsafe target '{target}' is blocked"):
         EncDecCTCModel.restore_from(path, map_location="cpu")
     assert not marker.exists()
@@ -102,17 +94,17 @@ def test_without_nemos_list_the_mark_would_be_left(target, marker):
 
 @pytest.mark.skipif(nemo.__version__.startswith("2."), reason="this NeMo imports whatever `target` names")
 @pytest.mark.parametrize("target", ["evil.Encoder", "nemo_squeezeformer_evil.Encoder", "subprocess.Popen"])
-def test_a_class_of_model_outside_nemos_list_is_refused_before_it_is_imported(target, saved, marker, tmp_path):
-    path = with_config(saved, tmp_path, target=target)
+def test_a_class_of_model_outside_nemos_list_is_refused_before_it_is_imported(target, ctc_file, marker, tmp_path):
+    path = with_config(ctc_file, tmp_path, target=target)
     for kind in (ASRModel, EncDecCTCModel):
         with pytest.raises(ValueError, match=f"Instantiation of unsafe target '{target}' is blocked"):
             kind.restore_from(path, map_location="cpu")
     assert not marker.exists()
 
 
-def test_a_change_that_names_our_encoder_is_restored(saved, tmp_path):
-    config = ASRModel.restore_from(str(saved), return_config=True)
+def test_a_change_that_names_our_encoder_is_restored(ctc_file, tmp_path):
+    config = ASRModel.restore_from(str(ctc_file), return_config=True)
     ours = "nemo_squeezeformer.SqueezeformerEncoder"
-    path = with_config(saved, tmp_path, encoder={**config.encoder, "_target_": ours, "dropout": 0.25})
+    path = with_config(ctc_file, tmp_path, encoder={**config.encoder, "_target_": ours, "dropout": 0.25})
     model = ASRModel.restore_from(path, map_location="cpu")
     assert isinstance(model.encoder, nemo_squeezeformer.SqueezeformerEncoder) and model.cfg.encoder.dropout == 0.25

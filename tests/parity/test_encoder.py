@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.models import SMALL, enliven, features, valid
+from tests.samples.encoders import SMALL, enliven, features, valid
 
 pytest.importorskip(
     "nemo.collections.asr.parts.submodules.squeezeformer_modules",

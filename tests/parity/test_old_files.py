@@ -13,6 +13,7 @@ from nemo.collections.asr.models import ASRModel
 
 import nemo_squeezeformer
 from tests.parity.outputs import outputs
+from tests.samples.paths import ROOT
 
 PYTHON = os.environ.get("NEMO_2_7_3_PYTHON")
 pytestmark = pytest.mark.skipif(
@@ -113,7 +114,7 @@ def test_without_us_nemo_says_what_our_docs_say(folder):
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     said = [line.removeprefix("said: ") for line in process.stdout.splitlines() if line.startswith("said: ")]
-    docs = Path(__file__).parents[2] / "docs"
+    docs = ROOT / "docs"
     assert len(said) == 3 and said[0].startswith("TypeError: Can't instantiate abstract class ASRModel")
     assert all(error in (docs / "released-checkpoints.md").read_text(encoding="utf-8") for error in said), said
     assert said[0] in (docs / "coming-from-nemo.md").read_text(encoding="utf-8")

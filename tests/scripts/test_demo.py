@@ -1,14 +1,12 @@
 """The demo, end to end in a tiny form: speech, training, transcripts, model file, figure."""
 
 import argparse
-import importlib
 import io
 import json
 import os
 import subprocess
 import sys
 from itertools import groupby
-from pathlib import Path
 
 import pytest
 
@@ -16,10 +14,10 @@ pytest.importorskip("nemo", reason="the demo trains through NeMo")
 pytest.importorskip("espeakng_loader", reason="the demo needs espeakng-loader")
 pytest.importorskip("matplotlib", reason="the demo needs matplotlib")
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-demo = importlib.import_module("demo")
-UserError = importlib.import_module("nemo_squeezeformer.errors").UserError
+import demo
+
+from nemo_squeezeformer.errors import UserError
+from tests.samples.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,7 @@ def ran(tmp_path_factory):
     """The folder that a demo of 6 steps leaves, and what it showed."""
     output = tmp_path_factory.mktemp("demo") / "out"
     options = ["--train", "24", "--test", "6", "--voices", "9", "--steps", "6"]
-    command = [sys.executable, str(SCRIPTS / "demo.py"), "--output", str(output), *options]
+    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), "--output", str(output), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert done.returncode == 0, done.stderr

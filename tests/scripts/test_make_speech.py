@@ -1,22 +1,21 @@
 """The synthetic data set: the same from the same seed, voices held out, manifests that fit the audio."""
 
-import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("espeakng_loader", reason="synthetic speech needs espeakng-loader")
-soundfile = pytest.importorskip("soundfile", reason="synthetic speech needs soundfile")
+pytest.importorskip("soundfile", reason="synthetic speech needs soundfile")
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-espeak = importlib.import_module("espeak")
-make_speech = importlib.import_module("make_speech")
-UserError = importlib.import_module("nemo_squeezeformer.errors").UserError
+import espeak
+import make_speech
+import soundfile
+
+from nemo_squeezeformer.errors import UserError
+from tests.samples.paths import ROOT
 
 SIZES = {"train": 40, "dev": 6, "test": 9}
 VOICES = 18
@@ -132,7 +131,8 @@ def test_a_missing_espeak_is_named_with_what_to_install(monkeypatch):
 
 
 def test_the_program_reports_what_it_wrote_and_mistakes_without_a_traceback(tmp_path):
-    program = [sys.executable, str(SCRIPTS / "make_speech.py"), "--output", str(tmp_path / "speech"), "--voices", "3"]
+    script = ROOT / "scripts" / "make_speech.py"
+    program = [sys.executable, str(script), "--output", str(tmp_path / "speech"), "--voices", "3"]
     done = subprocess.run(
         [*program, "--train", "2", "--dev", "1", "--test", "1"], capture_output=True, text=True, check=False
     )

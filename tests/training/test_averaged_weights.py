@@ -12,8 +12,8 @@ from nemo.utils.exp_manager import exp_manager
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
-from tests.asr_models import asr_model
-from tests.speech import write_manifest
+from tests.samples.asr_models import asr_model
+from tests.samples.speech import write_manifest
 
 DECAY = 0.5
 

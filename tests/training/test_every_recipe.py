@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.training import settings
 from nemo_squeezeformer.training.recipes import CONF, build, compose, recipes
-from tests.model_types import model_class, model_type
+from tests.samples.model_types import model_class, model_type
+from tests.samples.paths import ROOT
 
 
 def target_of(recipe: str) -> str:
@@ -91,8 +92,9 @@ def restored(request, tried, tmp_path_factory):
         jobs.append({"recipe": recipe, "target": TARGETS[recipe], **paths})
     folder = tmp_path_factory.mktemp("restored")
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    command = [sys.executable, "-m", "tests.restored", str(folder / "jobs.json"), str(folder / "outputs.pt")]
-    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True)
+    arguments = [str(folder / name) for name in ("jobs.json", "outputs.pt")]
+    command = [sys.executable, "-m", "tests.training.restore_models", *arguments]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return torch.load(folder / "outputs.pt", weights_only=True)
 
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.initial_weights import check
-from tests.asr_models import LETTERS, asr_model
+from tests.samples.asr_models import LETTERS, asr_model
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training import schedule
 from nemo_squeezeformer.training.recipes import check, compose, fill_labels
-from tests.model_types import MODEL_TYPES
+from tests.samples.model_types import MODEL_TYPES
 
 BPE, CHARACTERS = MODEL_TYPES["EncDecCTCModelBPE"], MODEL_TYPES["EncDecCTCModel"]
 

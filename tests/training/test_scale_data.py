@@ -15,8 +15,8 @@ from nemo_squeezeformer.training import schedule
 from nemo_squeezeformer.training.data import SOURCES, manifest_files
 from nemo_squeezeformer.training.global_batch import global_batch
 from nemo_squeezeformer.training.recipes import check, compose
-from tests.model_types import SMALL
-from tests.speech import write_manifest
+from tests.samples.model_types.model_type import SMALL
+from tests.samples.speech import write_manifest
 
 FEW = ["batch_duration=8", "num_buckets=2", "bucket_buffer_size=16", "shuffle_buffer_size=16"]  # utterances, not 10,000
 FEW = [f"model.train_ds.{setting}" for setting in FEW] + ["trainer.val_check_interval=2"]

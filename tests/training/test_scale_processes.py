@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nemo_squeezeformer import core
 from nemo_squeezeformer.training.recipes import compose
-from tests.models import SMALL, features
+from tests.samples.encoders import SMALL, features
 
 LAYER_NORM = SMALL | {"conv_norm_type": "layer_norm"}  # batch norm takes the statistics of each process's own part
 VARIANTS = [

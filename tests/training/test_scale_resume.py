@@ -13,8 +13,8 @@ from lightning.pytorch import Callback
 from nemo_squeezeformer.commands import train as command
 from nemo_squeezeformer.integration.exact_resume import ExactResume
 from nemo_squeezeformer.training.recipes import compose
-from tests.model_types import SMALL
-from tests.speech import write_manifest
+from tests.samples.model_types.model_type import SMALL
+from tests.samples.speech import write_manifest
 
 EVERY_STEP = [
     f"exp_manager.checkpoint_callback_params.{setting}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,9 @@ from nemo.core.classes import Serialization
 from omegaconf import OmegaConf
 
 from nemo_squeezeformer.training.recipes import compose, recipes
+from tests.samples.paths import ROOT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "streaming.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "streaming.md").read_text(encoding="utf-8")
 STREAMING = [name for name in recipes() if name.endswith("_streaming")]
 
 

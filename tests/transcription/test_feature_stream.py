@@ -9,12 +9,12 @@ import pytest
 import soundfile
 
 pytest.importorskip("nemo.collections.asr")
-import torch  # noqa: E402
+import torch
 
-from nemo_squeezeformer.files import manifests  # noqa: E402
-from nemo_squeezeformer.transcription.live.audio_blocks import FileBlocks  # noqa: E402
-from nemo_squeezeformer.transcription.live.feature_stream import FeatureStream  # noqa: E402
-from tests.sounds import RATE, noise  # noqa: E402
+from nemo_squeezeformer.files import manifests
+from nemo_squeezeformer.transcription.live.audio_blocks import FileBlocks
+from nemo_squeezeformer.transcription.live.feature_stream import FeatureStream
+from tests.samples.speech import RATE, noise
 
 
 @pytest.mark.parametrize(("window", "stride"), [(0.02, 0.01), (0.025, 0.01), (0.032, 0.0125), (0.01, 0.01)])

@@ -13,7 +13,7 @@ from nemo.collections.asr.modules import ConformerEncoder
 
 from nemo_squeezeformer.integration.latency import Chunks, empty_caches
 from nemo_squeezeformer.transcription.live.streams import latencies, latency
-from tests.asr_models import asr_model
+from tests.samples.asr_models import asr_model
 
 SIZES = [[16, 7], [16, 3], [16, -1]]
 CONFORMER = {"feat_in": 80, "n_layers": 2, "d_model": 16, "n_heads": 4, "subsampling_factor": 4}

@@ -28,19 +28,11 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.integration import piecewise_preprocessor
 from nemo_squeezeformer.transcription import long_audio
-from tests.asr_models import asr_model
-from tests.models import features
+from tests.samples.asr_models import asr_model
+from tests.samples.encoders import features
 
 RATE = 16_000
 CONFORMER = "nemo.collections.asr.modules.ConformerEncoder"
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory) -> Path:
-    """A CTC model with full attention, as a .nemo file."""
-    path = tmp_path_factory.mktemp("model") / "full.nemo"
-    asr_model().save_to(str(path))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +57,8 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_a_restored_model_goes_to_local_attention_and_back_with_its_weights(saved, tmp_path):
-    model = restored(saved)
+def test_a_restored_model_goes_to_local_attention_and_back_with_its_weights(ctc_file, tmp_path):
+    model = restored(ctc_file)
     before, kept = log_probabilities(model), weights(model)
     model.change_attention_model("rel_pos", [6, 6])
     banded = log_probabilities(model)
@@ -122,15 +114,15 @@ def transcripts(model: Path, sound: Path, tmp_path: Path, *options: str) -> str:
     return json.loads(output.read_text())["pred_text"]
 
 
-def test_the_command_attends_to_a_window_as_nemo_does_when_told(saved, sound, tmp_path, capsys):
-    model, expected = restored(saved), {}
+def test_the_command_attends_to_a_window_as_nemo_does_when_told(ctc_file, sound, tmp_path, capsys):
+    model, expected = restored(ctc_file), {}
     for size in ([-1, -1], [3, 3]):
         model.change_attention_model("rel_pos" if size[0] < 0 else "rel_pos_local_attn", size)
         with torch.inference_mode():
             expected[size[0]] = model.transcribe([str(sound)], batch_size=1, verbose=False)[0].text
-    assert transcripts(saved, sound, tmp_path) == expected[-1]
+    assert transcripts(ctc_file, sound, tmp_path) == expected[-1]
     assert "att_context_size" not in capsys.readouterr().err
-    assert transcripts(saved, sound, tmp_path, "--att-context-size", "[3, 3]") == expected[3] != expected[-1]
+    assert transcripts(ctc_file, sound, tmp_path, "--att-context-size", "[3, 3]") == expected[3] != expected[-1]
     assert "att_context_size [3, 3]: 0.12 s, 0.12 s" in capsys.readouterr().err
 
 

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files import manifests
 
-DIGITS = Path(__file__).parents[3] / "shared" / "data" / "digits"
-pytestmark = pytest.mark.skipif(not DIGITS.is_dir(), reason=f"no recordings in {DIGITS}")
 
-
-def test_every_manifest_agrees_with_its_recordings():
-    found = {path.stem: manifests.check(path) for path in sorted(DIGITS.glob("*.jsonl"))}
+def test_every_manifest_agrees_with_its_recordings(digits):
+    found = {path.stem: manifests.check(path) for path in sorted(digits.glob("*.jsonl"))}
     assert len(found["connected_train"]) == 510 and len(found["single_train"]) == 1800
     assert all(0 < utterance.duration < 10 for utterances in found.values() for utterance in utterances)
 
 
-def test_a_recording_cut_short_is_found(tmp_path):
+def test_a_recording_cut_short_is_found(digits, tmp_path):
     (tmp_path / "audio").mkdir()
-    row = (DIGITS / "connected_dev.jsonl").read_text().splitlines()[0]
+    row = (digits / "connected_dev.jsonl").read_text().splitlines()[0]
     name = row.split('"')[3]
     (tmp_path / name).parent.mkdir(parents=True)
-    shutil.copyfile(DIGITS / name, tmp_path / name)
+    shutil.copyfile(digits / name, tmp_path / name)
     (tmp_path / "dev.jsonl").write_text(row)
     assert len(manifests.check(tmp_path / "dev.jsonl")) == 1
-    (tmp_path / name).write_bytes((DIGITS / name).read_bytes()[:20])
+    (tmp_path / name).write_bytes((digits / name).read_bytes()[:20])
     with pytest.raises(UserError, match="line 1: .*"):
         manifests.check(tmp_path / "dev.jsonl")

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 
 pytest.importorskip("nemo.collections.asr")
-import torch  # noqa: E402
+import torch
 
-from nemo_squeezeformer.transcription.live.streamed_text import KEPT, StreamedText  # noqa: E402
-from nemo_squeezeformer.transcription.live.streams import Streams  # noqa: E402
-from tests.asr_models import asr_model  # noqa: E402
-from tests.sounds import LATENCIES, RATE, SECONDS, noise, streaming_hybrid, whole  # noqa: E402
+from nemo_squeezeformer.transcription.live.streamed_text import KEPT, StreamedText
+from nemo_squeezeformer.transcription.live.streams import Streams
+from tests.samples.asr_models import asr_model
+from tests.samples.speech import RATE, SECONDS, noise
+from tests.samples.streams import LATENCIES, whole_texts
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return streaming_hybrid(tmp_path_factory.mktemp("model"))
+def model(streaming_hybrid):
+    return streaming_hybrid
 
 
 def streamed(model, sounds, slots: int, seed: int = 0, forget: int | None = None) -> list[str]:
@@ -52,7 +53,7 @@ def streamed(model, sounds, slots: int, seed: int = 0, forget: int | None = None
 @pytest.mark.parametrize("size", LATENCIES.values(), ids=[f"{ms}ms" for ms in LATENCIES])
 def test_streams_that_begin_and_end_at_different_times_have_the_text_of_the_whole(model, decoder, size):
     sounds = [noise(seconds, number) for number, seconds in enumerate(SECONDS)]
-    expected = whole(model, sounds, decoder, size)
+    expected = whole_texts(model, sounds, decoder, size)
     assert len(set(expected)) == len(expected) and expected[2] == ""
     assert streamed(model, sounds, slots=2) == expected
     assert streamed(model, sounds, slots=5) == expected

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
 import torch
 from torch.testing import assert_close
 
-from tests.asr_models import asr_model, write_tokenizer
+from tests.samples.asr_models import asr_model
 
 SECONDS = [2.0, 1.3]
 FACTORS = [4, 8]
@@ -24,11 +22,6 @@ def files(tmp_path_factory) -> list[str]:
     for path, seconds in zip(paths, SECONDS):
         soundfile.write(path, 0.1 * rng.standard_normal(int(16000 * seconds)), 16000)
     return [str(path) for path in paths]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory) -> Path:
-    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def transcribe(model, files: list[str]) -> list:

@@ -18,7 +18,7 @@ from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
 from nemo_squeezeformer.core.kernels.window_blocks import WindowsInTurn
 from nemo_squeezeformer.core.kernels.windows import AllWindows
-from tests.models import enliven, features, small_encoder, valid
+from tests.samples.encoders import enliven, features, small_encoder, valid
 
 LOCAL = {"self_attention_model": "rel_pos_local_attn"}
 

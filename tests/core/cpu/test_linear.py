@@ -11,7 +11,6 @@ from torch.nn.functional import linear
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core.attention.positions import relative_encodings
-from nemo_squeezeformer.core.cpu import linear as fast_linear
 from nemo_squeezeformer.core.cpu.linear import FEW, FastLinear, Rows, is_onednn_faster
 from nemo_squeezeformer.core.cpu.projections import FastPointwise, TurnedProjection
 from nemo_squeezeformer.core.inference.kept_positions import MOST, EncodingTable, KeptLinear
@@ -22,10 +21,7 @@ needs_onednn = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def _packs(monkeypatch: pytest.MonkeyPatch) -> None:
-    packs = hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    monkeypatch.setattr(fast_linear, "is_onednn_faster", lambda: packs)
+pytestmark = pytest.mark.usefixtures("onednn")
 
 
 def random(*size: int) -> Tensor:

@@ -23,7 +23,7 @@ from nemo_squeezeformer.core.kernels import recomputed as recomputed_attention
 from nemo_squeezeformer.core.kernels import sdpa
 from nemo_squeezeformer.core.kernels.recomputed import RecomputedAttention
 from nemo_squeezeformer.core.kernels.sdpa import SDPA
-from tests.models import features, small_encoder
+from tests.samples.encoders import features, small_encoder
 
 ROUNDING = 1e-9  # of the largest entry, in float64
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from nemo_squeezeformer.core import SqueezeformerEncoder
 from nemo_squeezeformer.core.dispatch import PLAIN, implementations, is_plain, only_equations
-from tests.models import features, small_encoder
+from tests.samples.encoders import features, small_encoder
 
 ROUNDING = 2e-5  # sums in float32 in another order, through four layers
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from nemo_squeezeformer.core.frames.context import Context, ContextSettings
 from nemo_squeezeformer.core.frames.masks import Frames
-from tests.models import features, small_encoder
+from tests.samples.encoders import features, small_encoder
 
 CHUNKED = {"att_context_style": "chunked_limited", "att_context_size": [8, 3]}
 WITH_RIGHT = {"att_context_style": "chunked_limited_with_rc"}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nemo_squeezeformer.core import SqueezeformerEncoder
 from nemo_squeezeformer.core.frames.steps import Steps
-from tests.models import small_encoder
+from tests.samples.encoders import small_encoder
 
 RC = "chunked_limited_with_rc"
 UNCHANGED = 1e-12  # float64: what comes by a detour of many layers is above 1e-11, rounding below 1e-14

@@ -18,7 +18,7 @@ from nemo_squeezeformer.core import SqueezeformerEncoder
 from nemo_squeezeformer.core.frames.initial_state import empty_state
 from nemo_squeezeformer.core.frames.state import EncoderState
 from nemo_squeezeformer.core.frames.steps import Steps
-from tests.models import features, small_encoder
+from tests.samples.encoders import features, small_encoder
 
 ROUNDING = 1e-5  # float32 sums over other numbers of terms, through four layers
 RC = "chunked_limited_with_rc"

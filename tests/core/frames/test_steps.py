@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nemo_squeezeformer.core.frames.steps import Steps
-from tests.models import small_encoder
+from tests.samples.encoders import small_encoder
 
 RC = "chunked_limited_with_rc"
 NESTED = {"time_reduce_idx": [0, 1], "time_recovery_idx": [3, 2]}

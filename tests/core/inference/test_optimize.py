@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from nemo_squeezeformer.core import SqueezeformerEncoder, layer_call
 from nemo_squeezeformer.core.cpu import linear as fast_linear
 from nemo_squeezeformer.core.cpu.linear import FastLinear
-from tests.models import features, small_encoder
+from tests.samples.encoders import features, small_encoder
 
 ROUNDING = 1e-5  # float32 products of other weights, through four layers
 PACKS = hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -52,10 +52,7 @@ VARIANTS["global tokens"] = TOKENS | {"global_tokens_spacing": 5}
 VARIANTS["global tokens of their own"] = TOKENS | {"global_attn_separate": True}
 
 
-@pytest.fixture(autouse=True)
-def _packs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products go through oneDNN where there is one, even if it is not the faster here."""
-    monkeypatch.setattr(fast_linear, "is_onednn_faster", lambda: PACKS)
+pytestmark = pytest.mark.usefixtures("onednn")
 
 
 def batches() -> Iterator[tuple[Tensor, Tensor]]:

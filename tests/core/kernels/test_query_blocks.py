@@ -17,7 +17,7 @@ from nemo_squeezeformer.core.inference.head_blocks import HeadBlocks
 from nemo_squeezeformer.core.kernels import query_blocks
 from nemo_squeezeformer.core.kernels.query_blocks import QueryBlocks
 from nemo_squeezeformer.core.kernels.sdpa import SDPA
-from tests.models import enliven, features, small_encoder
+from tests.samples.encoders import enliven, features, small_encoder
 
 CONTEXTS = [Context(), Context(9, 4), Context(-1, 3), Context(5, -1), Context(8, 0, 4), Context(6, 2, 6), Context(1, 0)]
 KEEP = nn.Dropout(0.0)

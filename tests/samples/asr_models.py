@@ -1,17 +1,24 @@
-"""NeMo's ASR models, tiny, over our encoder: CTC, transducer and hybrid, with letters or word pieces."""
+"""NeMo's ASR models, tiny, over our encoder: CTC, transducer and hybrid, with letters or word pieces.
+
+Their weights are random. ``asr_model`` spells something; ``spelling_model`` spells something else in nearly each frame
+of given audio, so that texts differ.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
+import soundfile
 import torch
 from nemo.collections.asr import models
 from omegaconf import OmegaConf
+from torch import Tensor
 
-from tests.models import SMALL, enliven, features
-from tests.speech import WORDS
+from tests.samples.encoders import SMALL, enliven, features
+from tests.samples.speech import WORDS
 
 LETTERS = sorted({letter for word in WORDS for letter in word} | {" "})
 CLASSES = {
@@ -75,6 +82,19 @@ def asr_model(kind: str = "ctc", units: str = "char", *, tokenizer: Path | None 
     return model
 
 
+def spelling_model(kind: str, paths: Sequence[str], units: str = "char", **changes: Any) -> Any:
+    """A ``kind`` of model (``asr_model``) whose decoders find all tokens alike likely over the audio of ``paths``."""
+    model = asr_model(kind, units, **changes)
+    with torch.no_grad():
+        encodings = _encodings(model, paths)  # (N, D)
+        if kind != "transducer":
+            _spread((model.ctc_decoder if kind == "hybrid" else model.decoder).decoder_layers[0], encodings, 4.0)
+        if kind != "ctc":
+            _spread(model.joint.enc, encodings, 1.0)
+            _spread_joint(model, encodings)
+    return model
+
+
 def _balance(encoder: Any, decoder: torch.nn.Conv1d) -> None:
     """Make no token likelier than another on average, so that a random model spells something, other in each frame."""
     with torch.no_grad():
@@ -103,3 +123,40 @@ def _transducer(hidden: int) -> dict[str, Any]:
         "decoding": {"strategy": "greedy_batch", "greedy": {"max_symbols": 2}},
         "loss": {"loss_name": "default", "warprnnt_numba_kwargs": {"fastemit_lambda": 0.0}},
     }
+
+
+def _encodings(model: Any, paths: Sequence[str]) -> Tensor:
+    frames = []
+    for path in paths:
+        audio = torch.from_numpy(soundfile.read(path, dtype="float32")[0])[None]
+        features, lengths = model.preprocessor(input_signal=audio, length=torch.tensor([audio.size(1)]))
+        encoded, lengths = model.encoder(audio_signal=features, length=lengths)
+        frames.append(encoded[0, :, : lengths[0]].T)
+    return torch.cat(frames)
+
+
+def _spread(layer: torch.nn.Module, x: Tensor, scale: float) -> None:
+    """Makes what ``layer`` gives for rows (N, D) zero on average, with a deviation of ``scale``."""
+    weight = layer.weight.view(layer.weight.size(0), -1)
+    y = x @ weight.T
+    factor = scale / y.std(dim=0)
+    weight.mul_(factor[:, None])
+    layer.bias.copy_(-y.mean(dim=0) * factor)
+
+
+def _spread_joint(model: Any, encodings: Tensor) -> None:
+    """Makes all tokens alike likely whatever came before, and the blank as likely as all others together."""
+    joint, tokens = model.joint, torch.arange(len(model.joint.vocabulary))[:, None]
+    states, _ = model.decoder.predict(tokens, add_sos=False)  # (V, 1, H)
+    last = joint.joint_net[-1]
+
+    def logits() -> Tensor:
+        hidden = joint.joint_net[:-1](joint.enc(encodings)[:, None] + joint.pred(states[:, 0])[None])
+        return last(hidden).flatten(0, 1)
+
+    last.weight.mul_(4.0 / logits().std(dim=0)[:, None])
+    last.bias.sub_(logits().mean(dim=0))
+    y = logits()
+    leads = (y[:, :-1].max(dim=1).values - y[:, -1]).sort().values
+    middle = len(leads) // 2
+    last.bias[-1] += leads[middle - 1 : middle + 1].mean()  # between two: the median itself would make a tie

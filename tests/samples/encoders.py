@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -49,3 +53,17 @@ def features(batch: int, frames: int, channels: int = 20, seed: int = 0) -> Tens
 def valid(x: Tensor, lengths: Tensor) -> Tensor:
     """(B, D, T) -> (sum of lengths, D): the frames that are not padding."""
     return torch.cat([row[:, :length].T for row, length in zip(x, lengths.tolist())])
+
+
+@contextmanager
+def on_record(**access: Any) -> Iterator[None]:
+    """NeMo's switch for intermediate tensors, and back."""
+    from nemo.core.classes.mixins import AccessMixin
+    from nemo.core.classes.mixins.access_mixins import set_access_cfg
+    from omegaconf import OmegaConf
+
+    set_access_cfg(OmegaConf.create(access))
+    AccessMixin.set_access_enabled(True)
+    yield
+    AccessMixin.set_access_enabled(False)
+    set_access_cfg(OmegaConf.create({"detach": False, "convert_to_cpu": False}))

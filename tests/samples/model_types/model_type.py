@@ -1,13 +1,4 @@
-"""What it takes to try each kind of NeMo model: its data, its size, and what it gives out.
-
-``test_every_recipe.py`` takes every recipe in conf/ through this table: composed in every size, trained for two steps,
-saved, restored in another process. A recipe that is not here is tried as plain speech recognition. For other kinds:
-
-- write a ``ModelType`` and enter it in ``MODEL_TYPES`` under its class, the last word of ``model_target``;
-- a recipe that differs from others of its class goes in under its own name, which wins.
-
-Kinds with much to say may have a module of their own: ``MODEL_TYPES |= other.MODEL_TYPES`` at the end of this one.
-"""
+"""What a kind of model needs to be trained for two steps and to say what it gives: ``ModelType``, and data for it."""
 
 from __future__ import annotations
 
@@ -18,11 +9,10 @@ from typing import Any
 
 import soundfile
 import torch
-from hydra.utils import get_class
 
 from nemo_squeezeformer.commands.tokenizer import train_tokenizer
 from nemo_squeezeformer.commands.train import train
-from tests.speech import write_manifest
+from tests.samples.speech import write_manifest
 
 COMMON_KEYS = """
     name model_target model.optim.name model.optim.lr model.optim.sched.name model.optim.sched.warmup_steps
@@ -37,19 +27,6 @@ SPEECH_KEYS = """
     model.validation_ds.manifest_filepath model.test_ds.manifest_filepath
     model.encoder.d_model model.encoder.subsampling_factor model.encoder.att_context_size
 """
-PLAIN_KEYS = """
-    model.skip_nan_grad model.train_ds.is_tarred model.train_ds.tarred_audio_filepaths
-    model.train_ds.bucketing_batch_size
-"""
-CTC_KEYS = "model.log_prediction model.interctc.loss_weights model.interctc.apply_at_layers"
-TRANSDUCER_KEYS = """
-    model.log_prediction model.compute_eval_loss model.rnnt_reduction model.model_defaults.pred_hidden
-    model.model_defaults.joint_hidden model.decoder.prednet.pred_rnn_layers model.joint.fuse_loss_wer
-    model.joint.fused_batch_size model.decoding.strategy model.decoding.greedy.max_symbols
-    model.decoding.beam.beam_size model.loss.loss_name model.loss.warprnnt_numba_kwargs.fastemit_lambda
-    model.variational_noise.std
-"""
-
 SMALL = [
     "size=tiny",
     "model.encoder.d_model=32",
@@ -129,44 +106,3 @@ class ModelType:
         small = [setting.replace("model.encoder.", f"{self.encoder}.") for setting in SMALL]
         run = ["trainer.max_epochs=1", "trainer.max_steps=2", f"exp_manager.exp_dir={folder / 'exp'}"]
         return [*small, *run, *self.small, *self.data(folder)]
-
-
-NARROW = ("transducer.hidden=16", "model.decoding.greedy.max_symbols=2")
-TDT = "NeMo has the TDT loss for CUDA only"
-CTC = COMMON_KEYS + SPEECH_KEYS + CTC_KEYS + " model.ctc_reduction model.decoder.vocabulary"
-TRANSDUCER = COMMON_KEYS + SPEECH_KEYS + TRANSDUCER_KEYS
-HYBRID = TRANSDUCER + CTC_KEYS + " model.aux_ctc.ctc_loss_weight model.aux_ctc.decoder.vocabulary"
-TDT_KEYS = " model.model_defaults.tdt_durations model.loss.tdt_kwargs.omega model.loss.tdt_kwargs.sigma"
-MODEL_TYPES: dict[str, ModelType] = {
-    "EncDecCTCModel": ModelType(spoken, keys=CTC + PLAIN_KEYS + " model.labels"),
-    "EncDecCTCModelBPE": ModelType(tokenized, keys=CTC + PLAIN_KEYS + " model.tokenizer.dir"),
-    "EncDecRNNTModel": ModelType(spoken, small=NARROW, keys=TRANSDUCER + PLAIN_KEYS + " model.labels"),
-    "EncDecRNNTBPEModel": ModelType(tokenized, small=NARROW, keys=TRANSDUCER + PLAIN_KEYS + " model.tokenizer.dir"),
-    "EncDecHybridRNNTCTCModel": ModelType(spoken, small=NARROW, keys=HYBRID + PLAIN_KEYS + " model.labels"),
-    "EncDecHybridRNNTCTCBPEModel": ModelType(
-        tokenized, small=NARROW, keys=HYBRID + PLAIN_KEYS + " model.tokenizer.dir"
-    ),
-    "squeezeformer_tdt_bpe": ModelType(tokenized, small=NARROW, keys=TRANSDUCER + PLAIN_KEYS + TDT_KEYS, gpu_only=TDT),
-    "squeezeformer_hybrid_tdt_ctc_bpe": ModelType(
-        tokenized, small=NARROW, keys=HYBRID + PLAIN_KEYS + TDT_KEYS, gpu_only=TDT
-    ),
-}
-
-
-def model_type(recipe: str, target: str) -> ModelType:
-    """How to try ``recipe``, whose ``model_target`` is ``target``."""
-    name = recipe if recipe in MODEL_TYPES else target.rpartition(".")[2]
-    return MODEL_TYPES.get(name) or ModelType(tokenized)
-
-
-def model_class(target: str) -> Any:
-    """NeMo's class of that name, or None where this NeMo has none."""
-    try:
-        return get_class(target)
-    except Exception:  # Hydra's own kinds, or whatever importing the module raises
-        return None
-
-
-from tests import model_types_other  # noqa: E402  it builds on this module
-
-MODEL_TYPES |= model_types_other.MODEL_TYPES

@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import soundfile
 import torch
 from nemo.collections.asr.parts.utils.streaming_utils import CacheAwareStreamingAudioBuffer
 from torch import Tensor
 
+from nemo_squeezeformer import SqueezeformerEncoder
+from tests.samples.encoders import SMALL, enliven
+
 Caches = tuple[Tensor, Tensor, Tensor]
+LATENCIES = {480: [24, 11], 160: [24, 3], 80: [24, 1]}  # milliseconds: attention context
+UNETS = {"no unet": (None, None), "one": (1, 2), "nested": ([1, 2], [4, 3])}
+STYLES = ("chunked_limited", "dcc", "dcc, look-ahead", "regular", "regular, look-ahead", "stacking")
+
+
+def streaming_encoder(style: str, unet: str = "one", seed: int = 0, chunk: int | None = None, **changes: Any) -> Any:
+    """A random encoder of a ``style``, with chunks of 2 to 32 frames."""
+    rng = random.Random(f"{style}, {unet}, {seed}")
+    halves = {"no unet": 1, "one": 2, "nested": 4}[unet]
+    chunk = chunk or halves * rng.randint(max(1, 2 // halves), 32 // halves)
+    kernel = rng.choice([1, 5, 7])
+    left = rng.choice([0, 1, 2])
+    contexts: dict[str, dict[str, Any]] = {
+        "chunked_limited": {"att_context_size": [left * chunk, chunk - 1]},
+        "stacking": {"att_context_size": [left * chunk, chunk - 1], "subsampling": "stacking"},
+        "dcc": {"att_context_size": [rng.randint(0, 12), chunk, 0]},
+        "dcc, look-ahead": {"att_context_size": [rng.randint(0, 12), chunk, halves * rng.randint(1, 2)]},
+        "regular": {"att_context_size": [rng.randint(0, 12), 0], "att_context_style": "regular"},
+        "regular, look-ahead": {
+            "att_context_size": [rng.randint(0, 12), rng.randint(1, 3)],
+            "att_context_style": "regular",
+            "conv_context_size": rng.choice([None, "causal"]) and [kernel // 2, kernel // 2],
+        },
+    }
+    settings = contexts[style]
+    if style.startswith("dcc"):
+        settings |= {"att_context_style": "chunked_limited_with_rc", "conv_context_style": "dcc"}
+    settings |= {"time_reduce_idx": UNETS[unet][0], "time_recovery_idx": UNETS[unet][1]}
+    settings |= {"n_layers": 5, "feat_in": 16, "conv_kernel_size": kernel, "streaming": True}
+    settings |= {"subsampling_factor": rng.choice([4, 8]), "block": rng.choice(["squeezeformer", "conformer"])}
+    torch.manual_seed(seed)
+    encoder = SqueezeformerEncoder(**(SMALL | {"subsampling_conv_channels": 8} | settings | changes)).eval()
+    enliven(encoder, seed)
+    return encoder
 
 
 def buffer_of(model: Any, utterances: Sequence[Tensor], **settings: Any) -> CacheAwareStreamingAudioBuffer:
@@ -60,7 +99,7 @@ def offline(encoder: Any, utterances: Sequence[Tensor]) -> list[Tensor]:
     return [x[:, :n] for x, n in zip(encoded, encoded_lengths)]
 
 
-def noise(frames: Sequence[int], channels: int, seed: int = 0) -> list[Tensor]:
+def noise_features(frames: Sequence[int], channels: int, seed: int = 0) -> list[Tensor]:
     """(F, T) of unit variance for each number of ``frames``."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(channels, t, generator=generator) for t in frames]
@@ -95,3 +134,24 @@ def streamed_texts(model: Any, paths: list[str], forget: bool = False) -> list[s
             )
     assert decoded is not None
     return texts(decoded)
+
+
+def whole_texts(model: Any, sounds: Sequence[np.ndarray], decoder: str, size: Sequence[int]) -> list[str]:
+    """NeMo's text of whole recordings, under the mask of ``size``."""
+    model.change_decoding_strategy(decoder_type=decoder, verbose=False)
+    model.encoder.set_default_att_context_size(list(size))
+    texts = []
+    with torch.inference_mode():
+        for sound in sounds:
+            samples, length = torch.as_tensor(sound)[None], torch.tensor([len(sound)])
+            if len(sound) < 160:  # no feature: nothing to decode
+                texts.append("")
+                continue
+            encoded, lengths = model(input_signal=samples, input_signal_length=length)[:2]
+            if decoder == "rnnt":
+                found = model.decoding.rnnt_decoder_predictions_tensor(encoded, lengths, return_hypotheses=True)
+            else:
+                scores = model.ctc_decoder(encoder_output=encoded)
+                found = model.ctc_decoding.ctc_decoder_predictions_tensor(scores, lengths, return_hypotheses=True)
+            texts.append(found[0].text)
+    return texts

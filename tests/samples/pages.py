@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+from tests.samples.paths import ROOT
+
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 RESULTS = sorted((ROOT / "benchmarks" / "results").rglob("*.md"))
 TYPED = [

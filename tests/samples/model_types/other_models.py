@@ -1,4 +1,4 @@
-"""What it takes to try models that do more, or other, than transcribe; ``model_types`` takes them into its table."""
+"""What it takes to try models that do more, or other, than transcribe."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from nemo_squeezeformer.commands.tokenizer import train_tokenizer
-from tests.model_types import COMMON_KEYS, HYBRID, NARROW, SPEECH_KEYS, TRANSDUCER, ModelType, signals, spoken
-from tests.speech import WORDS
+from tests.samples.model_types.model_type import COMMON_KEYS, SPEECH_KEYS, ModelType, signals, spoken
+from tests.samples.model_types.recognition import HYBRID, NARROW, TRANSDUCER
+from tests.samples.speech import WORDS
 
 Rows = Callable[[int], dict[str, Any]]
 FEATURES = "model.preprocessor.features model.encoder.d_model model.encoder.subsampling_factor"

@@ -1,4 +1,7 @@
-"""A process that restores saved models and says what they give: `python -m tests.restored JOBS.json OUTPUTS.pt`."""
+"""A process that restores saved models and says what they give.
+
+It is run as ``python -m tests.training.restore_models JOBS.json OUTPUTS.pt``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import torch
 from nemo.core import ModelPT
 
 import nemo_squeezeformer  # noqa: F401  before any model: restoring asks NeMo for our encoder
-from tests.model_types import model_type
+from tests.samples.model_types import model_type
 
 
 def restored(job: dict[str, str]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nemo.collections.asr.inference.factory.pipeline_builder import PipelineBuilder
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -65,6 +64,8 @@ BUFFERED = {
 
 def pipeline_of(nemo_file: Path, decoder: str, buffered: bool = False, **streaming: Any) -> Any:
     """The pipeline for a ``decoder`` (ctc, rnnt) of the model in ``nemo_file``."""
+    from nemo.collections.asr.inference.factory.pipeline_builder import PipelineBuilder  # not every NeMo has it
+
     changes = {
         "pipeline_type": "buffered" if buffered else "cache_aware",
         "asr_decoding_type": decoder,

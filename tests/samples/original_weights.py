@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
@@ -86,6 +85,8 @@ def save(path: str | Path, arrays: Arrays, split: bool = False) -> None:
     Args:
         split: the list of names in several attributes, as Keras does when one would be too long for HDF5.
     """
+    import h5py  # the import of the authors' files alone needs it
+
     groups: dict[str, Arrays] = {}
     for key, array in arrays.items():
         group = next((part for part in key.split("/") if part.endswith(("_encoder", "_logits"))), None)
