@@ -97,7 +97,7 @@ def page(gains: Sequence[Gain], conditions: str) -> str:
             "# What each implementation gains",
             "",
             "Made by `python -m benchmarks.implementations`. Each row takes one implementation away. The equation or",
-            "the next implementation computes in its place. Time and memory of the whole encoder grow by these factors.",
+            "the next implementation computes in its place. Time and memory of the encoder grow by these factors.",
             "Memory is the largest sum of tensors alive at once, above weights and input.",
             "",
             conditions,

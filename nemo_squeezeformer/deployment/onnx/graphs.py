@@ -30,11 +30,16 @@ def for_graphs(encoder: Any, streaming: bool) -> None:
         return
     layers: Any = encoder.layers
     for layer in layers:
-        attention, conv, depthwise = layer.self_attn, layer.conv, layer.conv.depthwise_conv
+        attention, conv = layer.self_attn, layer.conv
         if isinstance(attention, RelPositionAttention) and not isinstance(attention, LocalAttention):
             attention.kernel = GraphKernel()
-        if type(conv) is ConvolutionModule and type(depthwise) is nn.Conv1d and is_plain(depthwise):
-            conv.depthwise_conv = GraphConvolution(depthwise)
+        if type(conv) is ConvolutionModule and is_depthwise(conv.depthwise_conv):
+            layer.conv.depthwise_conv = GraphConvolution(conv.depthwise_conv)
+
+
+def is_depthwise(conv: nn.Module) -> bool:
+    """Whether ``conv`` is a convolution over time and no more than its weights."""
+    return type(conv) is nn.Conv1d and is_plain(conv)
 
 
 def unfuse_norms(path: Path) -> None:
