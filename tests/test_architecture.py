@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pickle
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -290,3 +291,18 @@ def test_the_runner_of_exported_models_has_kept_its_command():
     run = [sys.executable, "-m", "nemo_squeezeformer.onnx_stream", "--help"]
     help_text = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert help_text.startswith("usage: python -m nemo_squeezeformer.onnx_stream")
+
+
+def test_the_page_lists_the_rooms_in_their_order_and_names_files_that_are_there():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `([a-z_/]+)/` \|", page, flags=re.MULTILINE)
+    listed = [room.replace("/", ".") for room in rooms]
+    ordered = [room for room in reversed(ROOMS) if room in set(listed)]
+    outer = [room for room in ordered if "." not in room]
+    assert listed == [*outer, *(room for room in ordered if room.split(".")[0] == "core")]
+    assert set(ROOMS) - set(listed) == {"errors", "core.__init__", "__init__", "__main__"}
+    table = page.split("| module | shape | file in")[1].split("\n\n")[0]
+    named = re.findall(r"`([a-z_/]+\.py)`", table)
+    assert len(named) > 8
+    for file in named:
+        assert (PACKAGE / "core" / file).is_file(), file
