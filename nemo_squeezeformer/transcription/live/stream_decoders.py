@@ -79,8 +79,22 @@ class TransducerStream:
         return added
 
 
+def decode_greedily(model: Any) -> None:
+    """Has a transducer decode so that it goes on from chunk to chunk: no search over several hypotheses does."""
+    from omegaconf import OmegaConf, open_dict
+
+    if not _is_transducer(model) or hasattr(model, "prompt_kernel"):
+        return
+    config = model.cfg.decoding.copy()
+    with open_dict(config):
+        config.strategy = "greedy_batch" if model.decoder.blank_as_pad else "greedy"
+        # NeMo's other loop over a batch does not go on from a partial hypothesis.
+        OmegaConf.update(config, "greedy.loop_labels", True, force_add=True)
+    model.change_decoding_strategy(config, verbose=False)
+
+
 def stream_decoder(model: Any, slots: int) -> StreamDecoder:
-    """The decoder that ``model`` decodes with; a search over several hypotheses is changed to the greedy one.
+    """The decoder that ``model`` decodes with, a transducer's after ``decode_greedily``.
 
     Raises:
         ValueError: for a model that has neither a CTC nor a transducer decoder, or wants a prompt.
@@ -89,18 +103,15 @@ def stream_decoder(model: Any, slots: int) -> StreamDecoder:
 
     if hasattr(model, "prompt_kernel"):
         raise ValueError(f"a model of class {type(model).__name__} wants a prompt, and none is streamed with")
-    if hasattr(model, "joint") and getattr(model, "cur_decoder", "rnnt") == "rnnt":
-        from omegaconf import OmegaConf, open_dict
-
-        config = model.cfg.decoding.copy()
-        with open_dict(config):
-            config.strategy = "greedy_batch" if model.decoder.blank_as_pad else "greedy"
-            # NeMo's other loop over a batch does not go on from a partial hypothesis.
-            OmegaConf.update(config, "greedy.loop_labels", True, force_add=True)
-        model.change_decoding_strategy(config, verbose=False)
+    if _is_transducer(model):
         return TransducerStream(model.decoding, slots)
     if hasattr(model, "ctc_decoder"):
         return CTCStream(model.ctc_decoder, model.ctc_decoding, slots)
     if isinstance(getattr(model, "decoding", None), AbstractCTCDecoding):
         return CTCStream(model.decoder, model.decoding, slots)
     raise ValueError(f"a model of class {type(model).__name__} has neither a CTC nor a transducer decoder")
+
+
+def _is_transducer(model: Any) -> bool:
+    """Whether ``model`` decodes with a transducer, or one of several decoders that is one."""
+    return hasattr(model, "joint") and getattr(model, "cur_decoder", "rnnt") == "rnnt"

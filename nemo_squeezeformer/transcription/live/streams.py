@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nemo_squeezeformer.transcription.live.feature_stream import FeatureStream
-from nemo_squeezeformer.transcription.live.stream_decoders import stream_decoder
+from nemo_squeezeformer.transcription.live.stream_decoders import decode_greedily, stream_decoder
 from nemo_squeezeformer.transcription.live.streamed_text import StreamedText
 
 
@@ -51,6 +51,7 @@ class Streams:
         self.later = _Sizes(chunk[1], shift[1], before[1], config.drop_extra_pre_encoded)
         self.shift, self.ahead = config.valid_out_len, config.cache_drop_size
         self.features = FeatureStream(model.preprocessor, slots)
+        decode_greedily(model)
         self.decoder = stream_decoder(model, slots)
         weight = next(self.encoder.parameters())
         with torch.inference_mode():
