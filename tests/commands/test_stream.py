@@ -39,16 +39,10 @@ def archive(model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def manifest(tmp_path) -> Path:
+def manifest(write_rows) -> Path:
     """Utterances of mixed lengths, and the middle of one of them."""
-    rows = []
-    for number, seconds in enumerate(SECONDS):
-        soundfile.write(tmp_path / f"{number}.wav", noise(seconds, number), RATE)
-        rows.append({"audio_filepath": f"{number}.wav", "duration": seconds, "text": f"zero {number}"})
-    rows.append({"audio_filepath": "1.wav", "offset": 0.5, "duration": 1.0})
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    whole = [{"duration": seconds, "text": f"zero {number}"} for number, seconds in enumerate(SECONDS)]
+    return write_rows(whole, {"audio_filepath": "1.wav", "offset": 0.5, "duration": 1.0})
 
 
 @pytest.fixture

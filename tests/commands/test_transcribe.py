@@ -12,20 +12,12 @@ import soundfile
 from nemo_squeezeformer.commands import transcribe
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.transcription.models import load_model
+from tests.samples.speech import RATE, WORDS, noise
 
 pytest.importorskip("nemo.collections.asr")
 
-RATE = 16_000
 SECONDS = [0.9, 2.0, 0.5, 1.4, 1.1]
-WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 WIDTH = 32
-
-
-def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    """Sound that changes four times a second, so that the transcripts differ along the utterance."""
-    random = np.random.default_rng(seed)
-    tones = np.repeat(random.uniform(100, 4000, 1 + int(4 * seconds)), RATE // 4)[: int(seconds * RATE)]
-    return 0.3 * np.sin(2 * np.pi * np.cumsum(tones) / RATE) + 0.03 * random.standard_normal(len(tones))
 
 
 @pytest.fixture(scope="module")
@@ -92,16 +84,10 @@ def models(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def manifest(tmp_path) -> Path:
+def manifest(write_rows) -> Path:
     """Five utterances of mixed lengths, the longest not first; two of them share a file."""
-    rows = []
-    for number, seconds in enumerate(SECONDS):
-        soundfile.write(tmp_path / f"{number}.wav", noise(seconds, number), RATE)
-        rows.append({"audio_filepath": f"{number}.wav", "duration": seconds, "text": WORDS[number], "speaker": number})
-    rows.append({"audio_filepath": "1.wav", "offset": 0.5, "duration": 1.0, "text": "part"})
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    whole = [{"duration": d, "text": WORDS[number], "speaker": number} for number, d in enumerate(SECONDS)]
+    return write_rows(whole, {"audio_filepath": "1.wav", "offset": 0.5, "duration": 1.0, "text": "part"})
 
 
 def command(*arguments: object) -> int:

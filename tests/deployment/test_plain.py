@@ -14,10 +14,9 @@ import torch
 from nemo.collections.asr.models import ASRModel
 from omegaconf import open_dict
 
-from nemo_squeezeformer import core
+from nemo_squeezeformer import core, plain
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.core.original_mel import OriginalMelSpectrogram
-from nemo_squeezeformer.deployment import weights as plain
 from tests.samples import original_weights
 from tests.samples.asr_models import asr_model
 from tests.samples.encoders import SMALL, features, small_encoder
@@ -125,7 +124,7 @@ class Absent:
         if name.partition(".")[0] in {"nemo", "lightning", "hydra", "omegaconf", "onnxruntime", "sentencepiece"}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
-from nemo_squeezeformer.deployment import weights as plain
+from nemo_squeezeformer import plain
 model = plain.load(sys.argv[1])
 new = {name.partition(".")[0] for name in set(sys.modules) - known} - set(sys.stdlib_module_names)
 assert new <= {"nemo_squeezeformer", "safetensors", "packaging", "numpy"}, new

@@ -11,8 +11,8 @@ from nemo.collections.asr.modules import ConformerEncoder
 from nemo.collections.common.parts.adapter_modules import LinearAdapterConfig
 from safetensors.torch import load_file, save_file
 
+from nemo_squeezeformer import plain
 from nemo_squeezeformer.__main__ import main
-from nemo_squeezeformer.deployment import weights as plain
 from nemo_squeezeformer.errors import UserError
 from tests.samples.asr_models import LETTERS, asr_model
 from tests.samples.encoders import SMALL, features, small_encoder
