@@ -217,12 +217,13 @@ def transcribe(path: Path, data: dict[str, Path], screen: TextIO) -> Alignment:
     from tqdm import tqdm
 
     from nemo_squeezeformer.files import manifests
-    from nemo_squeezeformer.transcription import models as transcription
+    from nemo_squeezeformer.transcription import hypotheses, models
 
-    utterances = manifests.check(data["test"], required=("audio_filepath", "duration", "text"))
-    model = transcription.load_model(str(path), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    config = transcription.settings(model, utterances, timestamps=True)
-    batches = transcription.hypotheses(model, config, utterances, batch_size=16, num_workers=0, channel="average")
+    utterances = manifests.read_utterances(data["test"], required=("audio_filepath", "duration", "text"))
+    model = models.load_model(str(path), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    config = hypotheses.decoding_config(model, utterances, timestamps=True)
+    models.enable_timestamps(model)
+    batches = hypotheses.decode(model, config, utterances, batch_size=16, num_workers=0, channel="average")
     found: list[Any] = []
     start = time.perf_counter()
     with tqdm(total=len(utterances), desc="transcribing", unit="utterance", file=screen, dynamic_ncols=True) as bar:

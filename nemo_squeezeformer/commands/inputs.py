@@ -35,9 +35,9 @@ def utterances(inputs: Sequence[str]) -> list[Utterance]:
     for is_manifest, names in itertools.groupby(inputs, lambda name: Path(name).suffix.lower() in MANIFEST_EXTENSIONS):
         if is_manifest:
             for name in names:
-                found += manifests.check(name, required=("audio_filepath",))
+                found += manifests.read_utterances(name, required=("audio_filepath",))
         else:  # together, so that one error tells of all
-            found += manifests.check_files([file for name in names for file in _files(Path(name))])
+            found += manifests.read_files([file for name in names for file in _files(Path(name))])
     if not all(utterance.channels for utterance in found) or not found:
         raise UserError(
             "audio or manifests in an object store are not read from there; copy them to this machine first"

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from typing import Any
@@ -52,7 +52,7 @@ def audio_path(audio_filepath: str, manifest: str | os.PathLike[str]) -> str:
     return os.path.expanduser(audio_filepath)
 
 
-def check(
+def read_utterances(
     manifest: str | os.PathLike[str], required: Sequence[str] = ("audio_filepath", "duration")
 ) -> list[Utterance]:
     """Read a manifest and hold every row against the header of its audio file.
@@ -69,33 +69,25 @@ def check(
     """
     if "://" in os.fspath(manifest):
         return []
-    lines = _lines(manifest)
-    rows: list[tuple[int, dict[str, Any], list[str]]] = []
-    problems: dict[int, str] = {}
-    for number, line in lines:
-        row = _row(line, required)
-        if isinstance(row, str):
-            problems[number] = row
-        else:
-            audio = row["audio_filepath"]
-            names = audio if isinstance(audio, list) else [audio]
-            rows.append((number, row, [audio_path(name, manifest) for name in names]))
-    headers = _headers(path for _, _, paths in rows for path in paths)
+    lines, problems = _lines(manifest), dict[int, str]()
+    rows = list(_rows(lines, required, problems))
+    paths = [[audio_path(name, manifest) for name in _names(row)] for _, row in rows]
+    headers = _headers(path for each in paths for path in each)
     utterances = []
-    for number, row, paths in rows:
-        found = [headers[path] for path in paths]
+    for (number, row), each in zip(rows, paths):
+        found = [headers[path] for path in each]
         problem = next((header.problem for header in found if header.problem), "") or _stretch_problem(row, found[0])
         if problem:
             problems[number] = problem
         else:
-            utterances.append(_utterance(row, paths, found))
+            utterances.append(_utterance(row, each, found))
     if problems:
         shown = [f"line {number}: {problems[number]}" for number in sorted(problems)]
         raise UserError(_summary(f"{manifest}: {len(problems)} of {len(lines)} rows cannot be used", shown))
     return utterances
 
 
-def check_files(paths: Sequence[str | os.PathLike[str]]) -> list[Utterance]:
+def read_files(paths: Sequence[str | os.PathLike[str]]) -> list[Utterance]:
     """The same for plain audio files, each one utterance from its start to its end."""
     names = [os.fspath(path) for path in paths]
     headers = _headers(names)
@@ -118,6 +110,23 @@ def _lines(manifest: str | os.PathLike[str]) -> list[tuple[int, str]]:
     return lines
 
 
+def _rows(
+    lines: Iterable[tuple[int, str]], required: Sequence[str], problems: dict[int, str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The numbers and the fields of the lines that are rows; what is wrong with the others goes to ``problems``."""
+    for number, line in lines:
+        row = _row(line, required)
+        if isinstance(row, str):
+            problems[number] = row
+        else:
+            yield number, row
+
+
+def _names(row: dict[str, Any]) -> list[str]:
+    audio = row["audio_filepath"]
+    return audio if isinstance(audio, list) else [audio]
+
+
 def _row(line: str, required: Sequence[str]) -> dict[str, Any] | str:
     """The line's fields, or what is wrong with it."""
     try:
@@ -132,7 +141,7 @@ def _row(line: str, required: Sequence[str]) -> dict[str, Any] | str:
         if row.get(field) in (None, "", []):
             return f"has no {field}; add it (the fields here are: {', '.join(row)})"
     audio = row["audio_filepath"]
-    if not all(isinstance(name, str) for name in (audio if isinstance(audio, list) else [audio])):
+    if not all(isinstance(name, str) for name in _names(row)):
         return f"audio_filepath {audio!r} is not a path; write it as a string"
     for field in ("duration", "offset"):
         value = row.get(field)

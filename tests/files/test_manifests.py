@@ -39,7 +39,7 @@ def test_rows_give_their_stretch_of_audio_relative_to_the_manifest(folder):
         {"audio_filepath": "wavs/one.wav", "duration": 1.0, "text": "whole", "speaker": "a"},
         {"audio_filepath": "wavs/one.wav", "duration": 0.25, "offset": 0.5, "text": "part"},
     ]
-    whole, part = manifests.check(written(folder, rows[0], "", rows[1]))
+    whole, part = manifests.read_utterances(written(folder, rows[0], "", rows[1]))
     assert (whole.row, part.row) == tuple(rows)
     assert whole.audio == str(folder / "wavs/one.wav")
     assert (whole.offset, whole.duration, whole.channels) == (0.0, 1.0, 1)
@@ -90,7 +90,7 @@ def test_a_bad_row_is_named_with_its_line_and_remedy(folder, row, named):
     (folder / "broken.flac").write_bytes(b"fLaC" + bytes(60))
     manifest = written(folder, {"audio_filepath": "wavs/one.wav", "duration": 1}, row)
     with pytest.raises(UserError) as error:
-        manifests.check(manifest)
+        manifests.read_utterances(manifest)
     message = str(error.value)
     assert f"{manifest}: 1 of 2 rows" in message
     assert "line 2: " in message
@@ -102,7 +102,7 @@ def test_one_error_counts_all_bad_rows_and_shows_the_first_few(folder):
     good = {"audio_filepath": "wavs/one.wav", "duration": 1}
     bad = [{"audio_filepath": f"gone{number}.wav", "duration": 1} for number in range(9)]
     with pytest.raises(UserError, match="10 of 11 rows") as error:
-        manifests.check(written(folder, *bad[:3], good, "no JSON", *bad[3:]))
+        manifests.read_utterances(written(folder, *bad[:3], good, "no JSON", *bad[3:]))
     lines = str(error.value).splitlines()
     assert [line.split(":")[0].strip() for line in lines[1:-1]] == [f"line {number}" for number in (1, 2, 3, 5, 6)]
     assert lines[-1].strip() == "... and 5 more"
@@ -110,11 +110,11 @@ def test_one_error_counts_all_bad_rows_and_shows_the_first_few(folder):
 
 def test_small_differences_of_duration_are_no_mistake(folder):
     rows = [{"audio_filepath": "wavs/one.wav", "duration": seconds} for seconds in (0.99, 1.01)]
-    assert [utterance.duration for utterance in manifests.check(written(folder, *rows))] == [0.99, 1.0]
+    assert [utterance.duration for utterance in manifests.read_utterances(written(folder, *rows))] == [0.99, 1.0]
 
 
 def test_duration_comes_from_the_file_where_it_is_not_required(folder):
-    (utterance,) = manifests.check(
+    (utterance,) = manifests.read_utterances(
         written(folder, {"audio_filepath": "wavs/one.wav", "offset": 0.25}), ["audio_filepath"]
     )
     assert utterance.duration == 0.75
@@ -126,7 +126,7 @@ def test_a_manifest_that_is_missing_empty_or_binary_is_named(folder, content):
     if content is not None:
         manifest.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match="rows.jsonl: (no such manifest|the manifest is empty|cannot be read)"):
-        manifests.check(manifest)
+        manifests.read_utterances(manifest)
 
 
 def test_every_kind_of_audio_that_is_searched_for_has_a_readable_header(folder):
@@ -134,14 +134,14 @@ def test_every_kind_of_audio_that_is_searched_for_has_a_readable_header(folder):
         soundfile.write(folder / f"a.{name}", np.zeros((RATE, 2)), RATE, format=kind, subtype=subtype)
     soundfile.write(folder / "a.opus", np.zeros((RATE, 2)), RATE, format="OGG", subtype="OPUS")
     soundfile.write(folder / "a.wav", np.zeros((RATE, 2)), RATE)
-    found = manifests.check_files([folder / f"a{kind}" for kind in sorted(manifests.AUDIO_EXTENSIONS)])
+    found = manifests.read_files([folder / f"a{kind}" for kind in sorted(manifests.AUDIO_EXTENSIONS)])
     assert [utterance.channels for utterance in found] == [2] * 5
     assert [utterance.duration for utterance in found] == pytest.approx([1.0] * 5, abs=0.1)
 
 
 def test_files_that_cannot_be_used_are_reported_together(folder):
     with pytest.raises(UserError, match="2 of 3 audio files") as error:
-        manifests.check_files([folder / "a.wav", folder / "wavs/one.wav", folder / "b.wav"])
+        manifests.read_files([folder / "a.wav", folder / "wavs/one.wav", folder / "b.wav"])
     assert "a.wav" in str(error.value) and "b.wav" in str(error.value)
 
 
@@ -149,7 +149,7 @@ def test_checking_needs_neither_nemo_nor_torch(folder):
     manifest = written(folder, {"audio_filepath": "wavs/one.wav", "duration": 1})
     code = (
         "import sys; from nemo_squeezeformer.files import manifests; "
-        f"assert len(manifests.check({str(manifest)!r})) == 1; "
+        f"assert len(manifests.read_utterances({str(manifest)!r})) == 1; "
         "assert not {'nemo', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 pytest.importorskip("onnxruntime")
 import onnxruntime
 
-from nemo_squeezeformer.deployment.onnx import model_files as onnx_export
+from nemo_squeezeformer.deployment.onnx import model_files
 from nemo_squeezeformer.deployment.onnx_stream.session import Encoder
 from tests.samples.asr_models import asr_model
 from tests.samples.streams import noise_features, offline, streamed
@@ -41,7 +41,7 @@ def exported(request, tmp_path_factory):
     """A transducer, whose first graph is the encoder, and that graph."""
     settings = {"streaming": True, **SETTINGS[request.param]}
     model = asr_model("transducer", encoder=settings, preprocessor={"normalize": "NA"})
-    paths = onnx_export.export(model, tmp_path_factory.mktemp("onnx") / "model.onnx", streaming=True)
+    paths = model_files.export(model, tmp_path_factory.mktemp("onnx") / "model.onnx", streaming=True)
     for module in model.modules():  # NeMo leaves its modules as the graph had them
         if hasattr(module, "_rnnt_export"):
             module._rnnt_export = False

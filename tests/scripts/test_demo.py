@@ -92,7 +92,7 @@ def test_the_frames_in_the_figure_spell_the_transcript(ran, model):
     from nemo_squeezeformer.files import manifests
     from nemo_squeezeformer.transcription import hypotheses, models
 
-    utterance = manifests.check(ran[0] / "speech" / "test.jsonl", required=("text",))[0]
+    utterance = manifests.read_utterances(ran[0] / "speech" / "test.jsonl", required=("text",))[0]
     _make_it_babble(model, utterance)
     config = hypotheses.decoding_config(model, [utterance], timestamps=True)
     models.enable_timestamps(model)

@@ -61,7 +61,7 @@ def test_another_sample_rate_is_resampled_as_nemo_does(tmp_path):
     for rate in (8000, 22050, 48000):
         sound = noise(0.5, rate)
         soundfile.write(tmp_path / "a.wav", sound, rate, subtype="FLOAT")
-        blocks, found = FileBlocks(*manifests.check_files([tmp_path / "a.wav"]), RATE, "average"), []
+        blocks, found = FileBlocks(*manifests.read_files([tmp_path / "a.wav"]), RATE, "average"), []
         while not found or len(found[-1]) == 777:
             found.append(blocks.read(777))
         expected = AudioSegment(sound, rate, target_sr=RATE).samples

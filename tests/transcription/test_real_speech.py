@@ -11,7 +11,7 @@ from nemo_squeezeformer.files import manifests
 
 
 def test_every_manifest_agrees_with_its_recordings(digits):
-    found = {path.stem: manifests.check(path) for path in sorted(digits.glob("*.jsonl"))}
+    found = {path.stem: manifests.read_utterances(path) for path in sorted(digits.glob("*.jsonl"))}
     assert len(found["connected_train"]) == 510 and len(found["single_train"]) == 1800
     assert all(0 < utterance.duration < 10 for utterances in found.values() for utterance in utterances)
 
@@ -23,7 +23,7 @@ def test_a_recording_cut_short_is_found(digits, tmp_path):
     (tmp_path / name).parent.mkdir(parents=True)
     shutil.copyfile(digits / name, tmp_path / name)
     (tmp_path / "dev.jsonl").write_text(row)
-    assert len(manifests.check(tmp_path / "dev.jsonl")) == 1
+    assert len(manifests.read_utterances(tmp_path / "dev.jsonl")) == 1
     (tmp_path / name).write_bytes((digits / name).read_bytes()[:20])
     with pytest.raises(UserError, match="line 1: .*"):
-        manifests.check(tmp_path / "dev.jsonl")
+        manifests.read_utterances(tmp_path / "dev.jsonl")
