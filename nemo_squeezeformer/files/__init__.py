@@ -1,1 +1,1 @@
-"""Manifests, the audio they name, and files that are written whole or not at all."""
+"""What is read and written: manifests and their audio, tokenizers, outputs that are whole or not there."""
