@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,15 @@ import pytest
 from tests.samples.paths import ROOT
 
 # NeMo is imported inside the fixtures: the tests of the core run without it.
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nemos_log_level() -> None:
+    """NeMo's log says what it says at NeMo's start. Programs that measure silence it for good, at their import even."""
+    if "nemo.utils" in sys.modules:
+        from nemo.utils import logging
+
+        logging.setLevel(logging.INFO)
 
 
 @pytest.fixture(scope="session")

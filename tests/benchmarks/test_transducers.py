@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +13,8 @@ from benchmarks.measuring.results import RESULTS
 from benchmarks.transducers import timestamps
 from benchmarks.transducers.__main__ import RECIPES, config
 from benchmarks.transducers.loss import AntiDiagonalTransducerLoss
+from tests.samples.paths import ROOT
 from tests.samples.speech import write_manifest
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("frames, tokens", [(1, 1), (7, 3), (4, 6)])

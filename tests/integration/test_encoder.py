@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from nemo_squeezeformer import SqueezeformerEncoder
+from tests.samples.asr_models import log_probabilities, small_nemo_encoder
 from tests.samples.encoders import SMALL, enliven, features, valid
 
 LETTERS = list("abc '")
@@ -47,20 +48,6 @@ def ctc_model(**encoder) -> EncDecCTCModel:
     return model
 
 
-def encoder(**settings) -> SqueezeformerEncoder:
-    torch.manual_seed(0)
-    made = SqueezeformerEncoder(**(SMALL | {"time_reduce_idx": 1} | settings)).eval()
-    enliven(made)
-    return made
-
-
-def log_probabilities(model: EncDecCTCModel) -> torch.Tensor:
-    """(2, T, V) of two utterances of noise, one padded."""
-    audio = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        return model(input_signal=audio, input_signal_length=torch.tensor([16000, 11000]))[0]
-
-
 def test_a_saved_model_restores_and_equals_itself(tmp_path):
     model = ctc_model()
     model.save_to(str(tmp_path / "model.nemo"))
@@ -70,13 +57,13 @@ def test_a_saved_model_restores_and_equals_itself(tmp_path):
 
 
 def test_nemo_finds_the_frame_rate_and_the_widths():
-    assert encoder().subsampling_factor == 4 and encoder(subsampling=None).subsampling_factor == 1
-    assert (encoder().d_model, encoder()._feat_in, encoder()._feat_out) == (16, 20, 16)
-    assert encoder(feat_out=7)._feat_out == 7
+    assert small_nemo_encoder().subsampling_factor == 4 and small_nemo_encoder(subsampling=None).subsampling_factor == 1
+    assert (small_nemo_encoder().d_model, small_nemo_encoder()._feat_in, small_nemo_encoder()._feat_out) == (16, 20, 16)
+    assert small_nemo_encoder(feat_out=7)._feat_out == 7
 
 
 def test_lengths_may_be_left_out():
-    made, x = encoder(), features(2, 61)
+    made, x = small_nemo_encoder(), features(2, 61)
     assert_close(made(audio_signal=x)[0], made(audio_signal=x, length=torch.tensor([61, 61]))[0], atol=0, rtol=0)
 
 
@@ -84,7 +71,7 @@ def test_a_forward_waits_for_no_other_process_and_keeps_no_position_tables(monke
     def refuse(*args, **kwargs):
         raise AssertionError("a collective in forward")
 
-    made = encoder(pos_emb_max_len=5000)
+    made = small_nemo_encoder(pos_emb_max_len=5000)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", refuse)
     made(audio_signal=features(1, 61), length=torch.tensor([61]))
@@ -92,7 +79,7 @@ def test_a_forward_waits_for_no_other_process_and_keeps_no_position_tables(monke
 
 
 def test_without_a_padding_mask_unpadded_batches_are_as_before():
-    made, batch = encoder(), {"audio_signal": features(2, 61), "length": torch.tensor([61, 61])}
+    made, batch = small_nemo_encoder(), {"audio_signal": features(2, 61), "length": torch.tensor([61, 61])}
     expected, _ = made(**batch)
     assert made.enable_pad_mask(False) is True
     assert_close(made(**batch)[0], expected, atol=0, rtol=0)
@@ -100,7 +87,7 @@ def test_without_a_padding_mask_unpadded_batches_are_as_before():
 
 
 def test_subsampled_input_bypasses_the_subsampling():
-    made, x, lengths = encoder(), features(2, 61), torch.tensor([61, 40])
+    made, x, lengths = small_nemo_encoder(), features(2, 61), torch.tensor([61, 40])
     expected, expected_lengths = made(audio_signal=x, length=lengths)
     subsampled, shorter = made.pre_encode(x=x.transpose(1, 2), lengths=lengths)
     output, output_lengths = made(audio_signal=subsampled, length=shorter, bypass_pre_encode=True)
@@ -109,7 +96,7 @@ def test_subsampled_input_bypasses_the_subsampling():
 
 
 def test_nemo_may_wrap_the_subsampling():
-    made, x, lengths = encoder(), features(2, 61), torch.tensor([61, 40])
+    made, x, lengths = small_nemo_encoder(), features(2, 61), torch.tensor([61, 40])
     expected, _ = made(audio_signal=x, length=lengths)
 
     class Wrapper(torch.nn.Module):
@@ -126,7 +113,7 @@ def test_nemo_may_wrap_the_subsampling():
 
 def test_caches_without_the_others_are_refused():
     with pytest.raises(ValueError, match="go together"):
-        encoder()(audio_signal=features(1, 8), cache_last_channel=torch.zeros(4, 1, 2, 16))
+        small_nemo_encoder()(audio_signal=features(1, 8), cache_last_channel=torch.zeros(4, 1, 2, 16))
 
 
 def test_attention_changes_on_a_loaded_model_with_its_weights_kept():
@@ -184,7 +171,7 @@ def test_onnx_runtime_equals_torch_for_odd_even_and_padded_input(tmp_path, setti
 
 
 def test_compiles_to_one_graph():
-    made, x, lengths = encoder(), features(2, 61), torch.tensor([61, 40])
+    made, x, lengths = small_nemo_encoder(), features(2, 61), torch.tensor([61, 40])
     compiled = torch.compile(made, fullgraph=True, backend="aot_eager", dynamic=False)
     expected, _ = made(audio_signal=x, length=lengths)
     assert_close(compiled(audio_signal=x, length=lengths)[0], expected, atol=1e-5, rtol=0)
@@ -193,12 +180,12 @@ def test_compiles_to_one_graph():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_runs(dtype):
     with torch.autocast("cpu", dtype=dtype):
-        output, _ = encoder()(audio_signal=features(2, 61), length=torch.tensor([61, 40]))
+        output, _ = small_nemo_encoder()(audio_signal=features(2, 61), length=torch.tensor([61, 40]))
     assert output.isfinite().all()
 
 
 def test_bfloat16_weights_run():
-    output, _ = encoder().bfloat16()(audio_signal=features(2, 61).bfloat16(), length=torch.tensor([61, 40]))
+    output, _ = small_nemo_encoder().bfloat16()(audio_signal=features(2, 61).bfloat16(), length=torch.tensor([61, 40]))
     assert output.dtype == torch.bfloat16 and output.isfinite().all()
 
 
@@ -208,4 +195,4 @@ def _width(pickled: bytes) -> int:
 
 def test_an_encoder_can_be_unpickled_in_a_spawned_process():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_width, (pickle.dumps(encoder()),)) == 16
+        assert pool.apply(_width, (pickle.dumps(small_nemo_encoder()),)) == 16

@@ -8,16 +8,10 @@ from nemo.core.classes.mixins import AccessMixin, access_mixins
 from torch.testing import assert_close
 
 from nemo_squeezeformer import SqueezeformerEncoder
-from tests.samples.encoders import SMALL, enliven, features, on_record
+from tests.samples.asr_models import small_nemo_encoder
+from tests.samples.encoders import features, on_record
 
 LENGTHS = [101, 60]  # feature frames: 26 and 15 of the encoder, 13 and 8 inside its U-Net
-
-
-def encoder(**settings) -> SqueezeformerEncoder:
-    torch.manual_seed(0)
-    made = SqueezeformerEncoder(**(SMALL | {"time_reduce_idx": 1} | settings)).eval()
-    enliven(made)
-    return made
 
 
 def extractors() -> list[type]:
@@ -53,7 +47,7 @@ def own_outputs(made: SqueezeformerEncoder) -> dict[int, torch.Tensor]:
 
 @pytest.mark.parametrize("extractor", extractors(), ids=lambda extractor: extractor.__module__.rsplit(".", 1)[-1])
 def test_every_layers_features_come_at_the_encoders_frame_rate(extractor):
-    made = encoder()
+    made = small_nemo_encoder()
     own = own_outputs(made)
     outputs, lengths = extract(made, [0, 1, 2, 3], extractor=extractor)
     assert [tuple(x.shape) for x in outputs] == [(2, 16, 26)] * 4
@@ -65,7 +59,7 @@ def test_every_layers_features_come_at_the_encoders_frame_rate(extractor):
 
 
 def test_the_frame_past_the_end_that_the_original_sees_is_no_feature():
-    made, x, lengths = encoder(variant="original"), features(2, 8), torch.tensor([8, 5])
+    made, x, lengths = small_nemo_encoder(variant="original"), features(2, 8), torch.tensor([8, 5])
     with on_record(interctc={"capture_layers": [0, 1, 2, 3]}):
         made(audio_signal=x, length=lengths)
     own = [made._registry[f"interctc/layer_output_{i}"][0] for i in range(4)]
@@ -87,7 +81,7 @@ def test_the_frame_past_the_end_that_the_original_sees_is_no_feature():
 def test_nemos_aggregators_join_layers_of_both_rates(mode):
     from nemo.collections.asr.modules.ssl_modules.multi_layer_feat import Aggregator
 
-    made, layers = encoder(), [0, 2, 3]
+    made, layers = small_nemo_encoder(), [0, 2, 3]
     joined, lengths = extract(made, layers, Aggregator(mode, None, layers))
     alone, _ = extract(made, layers)
     expected = {"cat": torch.cat(alone, dim=1), "sum": sum(alone)}.get(mode, sum(alone) / 3)
@@ -100,7 +94,7 @@ def test_the_encoders_own_output_joins_them():
 
     if "include_final_output" not in Extractor.__init__.__code__.co_varnames:
         pytest.skip("this NeMo's extractor has no include_final_output")
-    made = encoder(feat_out=8)
+    made = small_nemo_encoder(feat_out=8)
     outputs, lengths = Extractor(made, layer_idx_list=[2])(features(2, 101), torch.tensor(LENGTHS))
     assert [tuple(x.shape) for x in outputs] == [(2, 8, 26), (2, 8, 26)]
     assert [length.tolist() for length in lengths] == [[26, 15], [26, 15]]
@@ -109,7 +103,7 @@ def test_the_encoders_own_output_joins_them():
 
 
 def test_extracting_leaves_no_trace():
-    made = encoder()
+    made = small_nemo_encoder()
     extract(made, [0, 2])
     assert not AccessMixin.is_access_enabled() and not AccessMixin.get_module_registry(made)
     made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
@@ -119,14 +113,14 @@ def test_extracting_leaves_no_trace():
 
 
 def test_gradients_reach_inner_layers_and_none_behind():
-    made = encoder()
+    made = small_nemo_encoder()
     extract(made, [2])[0][0].square().sum().backward()
     reached = [layer.conv.depthwise_conv.weight.grad is not None for layer in made.layers]
     assert reached == [True, True, True, False]
 
 
 def test_interctc_keeps_each_layers_own_rate_and_lengths():
-    made = encoder(feat_out=8)
+    made = small_nemo_encoder(feat_out=8)
     with on_record(interctc={"capture_layers": [0, 1, 2, 3]}):  # InterCTC's request names layers and nothing else
         made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
     record = made._registry
@@ -137,7 +131,7 @@ def test_interctc_keeps_each_layers_own_rate_and_lengths():
 
 
 def test_self_supervised_losses_see_every_layer_at_the_encoders_frame_rate():
-    made = encoder()
+    made = small_nemo_encoder()
     own = own_outputs(made)
     with on_record(save_encoder_tensors=True):
         made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
@@ -151,14 +145,14 @@ def test_self_supervised_losses_see_every_layer_at_the_encoders_frame_rate():
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 8, 97])
 def test_repeated_frames_are_as_many_as_the_encoders_whatever_the_length(frames):
-    made = encoder(subsampling=None)
+    made = small_nemo_encoder(subsampling=None)
     extractor = extractors()[0](made, layer_idx_list=[1, 3])
     outputs, lengths = extractor(features(1, frames), torch.tensor([frames]))
     assert {x.size(2) for x in outputs} == {frames} and {length.item() for length in lengths} == {frames}
 
 
 def test_a_unet_in_a_unet_records_quarter_rates_at_the_encoders_too():
-    made = encoder(n_layers=6, time_reduce_idx=[1, 2], time_recovery_idx=[5, 4])
+    made = small_nemo_encoder(n_layers=6, time_reduce_idx=[1, 2], time_recovery_idx=[5, 4])
     own = own_outputs(made)
     assert [own[i].size(2) for i in range(6)] == [26, 13, 7, 7, 13, 26]
     outputs, lengths = extract(made, list(range(6)))
@@ -168,7 +162,7 @@ def test_a_unet_in_a_unet_records_quarter_rates_at_the_encoders_too():
 
 
 def test_layers_that_are_computed_twice_are_recorded_once():
-    made = encoder(gradient_checkpointing=True).train()
+    made = small_nemo_encoder(gradient_checkpointing=True).train()
     with on_record(interctc={"capture_layers": [0, 2]}, save_encoder_tensors=True):
         output, _ = made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
         output.square().sum().backward()

@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from nemo_squeezeformer import SqueezeformerEncoder
-from tests.samples.asr_models import asr_model
+from tests.samples.asr_models import asr_model, log_probabilities
 from tests.samples.encoders import SMALL, features
 
 
@@ -18,12 +18,6 @@ def file(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("speech") / "a.wav"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(16000), 16000)
     return str(path)
-
-
-def log_probabilities(model) -> torch.Tensor:
-    audio = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        return model(input_signal=audio, input_signal_length=torch.tensor([16000, 11000]))[0]
 
 
 def test_a_model_that_has_transcribed_is_as_it_was(file):

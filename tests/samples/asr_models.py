@@ -17,6 +17,7 @@ from nemo.collections.asr import models
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from nemo_squeezeformer import SqueezeformerEncoder
 from tests.samples.encoders import SMALL, enliven, features
 from tests.samples.speech import WORDS
 
@@ -29,6 +30,14 @@ CLASSES = {
     ("hybrid", "char"): models.EncDecHybridRNNTCTCModel,
     ("hybrid", "bpe"): models.EncDecHybridRNNTCTCBPEModel,
 }
+
+
+def small_nemo_encoder(**settings: Any) -> SqueezeformerEncoder:
+    """NeMo's encoder of 4 layers of 16, the middle two inside a U-Net, in eval mode."""
+    torch.manual_seed(0)
+    made = SqueezeformerEncoder(**(SMALL | {"time_reduce_idx": 1} | settings)).eval()
+    enliven(made)
+    return made
 
 
 def write_tokenizer(folder: Path, size: int = 23) -> Path:
@@ -93,6 +102,13 @@ def spelling_model(kind: str, paths: Sequence[str], units: str = "char", **chang
             _spread(model.joint.enc, encodings, 1.0)
             _spread_joint(model, encodings)
     return model
+
+
+def log_probabilities(model: Any) -> torch.Tensor:
+    """(2, T, V) of two utterances of noise, one padded."""
+    audio = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model(input_signal=audio, input_signal_length=torch.tensor([16000, 11000]))[0]
 
 
 def _balance(encoder: Any, decoder: torch.nn.Conv1d) -> None:
