@@ -86,12 +86,11 @@ def page(gains: Sequence[Gain], conditions: str) -> str:
     names = ["implementation", "lines", "work", "time without it", "memory without it"]
     rows = []
     for case in CASES:
+        files = ", ".join(f"`{file}`" for file in case.files)
+        named = [f"{case.name} ({files})", str(lines(case.files))]
         for gain in (gain for gain in gains if gain.case is case):
-            first = gain.work == case.work[0]
-            files = ", ".join(f"`{file}`" for file in case.files)
-            name = f"{case.name} ({files})" if first else ""
-            count = str(lines(case.files)) if first else ""
-            rows.append([name, count, gain.work, f"x {gain.time:.2f}", f"x {gain.memory:.2f}"])
+            rows.append([*named, gain.work, f"x {gain.time:.2f}", f"x {gain.memory:.2f}"])
+            named = ["", ""]
     return "\n".join(
         [
             "# What each implementation gains",

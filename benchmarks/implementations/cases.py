@@ -18,7 +18,7 @@ from nemo_squeezeformer.core.cpu.linear import FastLinear
 from nemo_squeezeformer.core.dispatch import only_equations
 from nemo_squeezeformer.core.inference import optimize
 from nemo_squeezeformer.core.inference.kept_positions import EncodingTable
-from nemo_squeezeformer.core.kernels import absorbed, norms, pointwise, subsampling_pieces
+from nemo_squeezeformer.core.kernels import absorbed, pointwise, subsampling_pieces
 
 SIZES: dict[str, dict[str, Any]] = {
     "s": {"n_layers": 18, "d_model": 196, "n_heads": 4, "time_reduce_idx": 8, "time_recovery_idx": 17},
@@ -94,9 +94,6 @@ WORK = {
     work.name: work
     for work in (
         Work("training, 4 x 12 s", training, 12.0, TRAINING, trains=True),
-        Work(
-            "training of Conformer's blocks, 4 x 12 s", training, 12.0, TRAINING | {"block": "conformer"}, trains=True
-        ),
         Work("15 s", inference, 15.0, {}),
         Work("60 s", inference, 60.0, {}),
         Work(
@@ -136,7 +133,7 @@ def windows_at_once() -> Iterator[None]:
         yield
 
 
-TRAIN, CONFORMER, STREAM = "training, 4 x 12 s", "training of Conformer's blocks, 4 x 12 s", "a stream at 480 ms"
+TRAIN, STREAM = "training, 4 x 12 s", "a stream at 480 ms"
 CASES = (
     Case("feed-forward module", ("cpu/feed_forward.py",), (TRAIN,), unregistered(feed_forward.train_feed_forward)),
     Case("convolution module", ("cpu/convolution.py",), (TRAIN,), unregistered(convolution.train_convolution)),
@@ -144,8 +141,8 @@ CASES = (
     Case(
         "depthwise convolution",
         ("cpu/depthwise.py",),
-        (CONFORMER, "15 s"),
-        unregistered(depthwise.train_depthwise, depthwise.depthwise_by_frames),
+        ("15 s", STREAM),
+        unregistered(depthwise.depthwise_by_frames),
     ),
     Case(
         "pointwise convolution",
@@ -153,7 +150,6 @@ CASES = (
         (TRAIN, "15 s"),
         unregistered(pointwise.pointwise_as_product),
     ),
-    Case("batch norm", ("kernels/norms.py",), (TRAIN, "15 s"), unregistered(norms.norm_of_contiguous)),
     Case(
         "subsampling in pieces",
         ("kernels/subsampling_pieces.py",),
@@ -180,13 +176,6 @@ CASES = (
         ("inference/folding.py",),
         ("15 s, optimised", "a stream at 480 ms, optimised"),
         lambda: patch.multiple(optimize, _fold_scale=lambda *given: None, _fold_norm=lambda conv: None),
-        when_built=True,
-    ),
-    Case(
-        "queries, keys and values at once",
-        ("inference/fused_projections.py",),
-        ("15 s, optimised", "60 s, optimised"),
-        patched(optimize, "fuse_projections", lambda attention: None),
         when_built=True,
     ),
     Case(

@@ -356,11 +356,11 @@ class SqueezeformerEncoder(nn.Module):
     def optimize_for_inference(self: Self) -> Self:
         """This encoder itself, from now on for inference alone: faster, equal within rounding, and no checkpoint's.
 
-        It goes to evaluation mode. Scales and batch norms are folded into the products beside them, queries, keys and
-        values are one product, products on a CPU go through the faster of PyTorch's libraries, which takes a copy of
-        the weights, and position encodings are kept. What is not plain (quantised layers, adapters) stays what it is.
-        To copy, move, trace, export and stream works as ever; of another memory, so begin streams anew. It trains no
-        more, and ``state_dict`` and ``load_state_dict`` raise RuntimeError: restore the model again for what it was.
+        It goes to evaluation mode. Scales and batch norms are folded into the products beside them, products on a CPU
+        go through the faster of PyTorch's libraries, which takes a copy of the weights, and position encodings are
+        kept. What is not plain (quantised layers, adapters) stays what it is. To copy, move, trace, export and stream
+        works as ever; of another memory, so begin streams anew. It trains no more, and ``state_dict`` and
+        ``load_state_dict`` raise RuntimeError: restore the model again for what it was.
         """
         return self.eval().requires_grad_(False)
 

@@ -23,7 +23,6 @@ def depthwise(conv: nn.Module, x: Tensor, left: int, right: int) -> Tensor:
     return conv(pad(x.transpose(1, 2), (left, right))).transpose(1, 2)
 
 
-@dispatched
 def normalized(norm: nn.Module, x: Tensor) -> Tensor:
     """(B, T, C) by a norm over (B, C, T)"""
     return norm(x.transpose(1, 2)).transpose(1, 2)

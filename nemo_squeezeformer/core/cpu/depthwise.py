@@ -5,40 +5,23 @@ On a CPU, PyTorch's over (B, C, T) copies them to and fro, and its gradients tak
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv1d, conv2d, pad
 
 from ..dispatch import implements
 from ..operations import depthwise
-from .precision import low_precision
 
 BLOCK = 16  # frames of one product in the gradient of the weights
 NARROW = 16  # channels of which, in bfloat16 and channels last, oneDNN never finishes a kernel of 15 frames or more
 
 
-def _is_conv1d(conv: nn.Module, *args: object) -> bool:
-    return type(conv) is nn.Conv1d
-
-
 @implements(
     depthwise,
     device="cpu",
-    gradients=True,
+    gradients=False,
     plain=lambda conv, *args: (conv,),
-    when=lambda conv, *args: _is_conv1d(conv) and conv.stride == (1,),
+    when=lambda conv, *args: type(conv) is nn.Conv1d,
 )
-def train_depthwise(conv: nn.Conv1d, x: Tensor, left: int, right: int) -> Tensor:
-    """(B, T, C) -> (B, left + T + right - K + 1, C)"""
-    x, weight, bias = low_precision(x, conv.weight, conv.bias)
-    return _depthwise(x, weight, bias, left, right)
-
-
-@implements(depthwise, device="cpu", plain=lambda conv, *args: (conv,), when=_is_conv1d)
 def depthwise_by_frames(conv: nn.Conv1d, x: Tensor, left: int, right: int) -> Tensor:
     """(B, T, C) -> (B, left + T + right - K + 1, C); fewer at a stride"""
     return by_frames(x, conv.weight, conv.bias, left, right, *conv.stride)
@@ -54,31 +37,6 @@ def by_frames(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, right: 
     x = x.transpose(1, 2)[:, :, None]  # (B, C, 1, T), channels last
     y = conv2d(x, weight[:, :, None], bias, (1, stride), (0, left), groups=x.size(1))
     return y[:, :, 0].transpose(1, 2)
-
-
-class _Depthwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, left: int, right: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.margins = left, right
-        return by_frames(x, weight, bias, left, right)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), (left, right) = ctx.saved_tensors, ctx.margins  # once: a checkpoint gives them but once
-        last = weight.size(2) - 1
-        of_x = of_weight = of_bias = None
-        if ctx.needs_input_grad[0]:
-            of_x = by_frames(grad, weight.flip(2), None, last - left, last - right)
-        if ctx.needs_input_grad[1]:
-            of_weight = gradient_of_weight(x, grad, weight.size(2), left)
-        if ctx.needs_input_grad[2]:
-            of_bias = grad.sum((0, 1))
-        return of_x, of_weight, of_bias, None, None
-
-
-_depthwise: Callable[..., Tensor] = _Depthwise.apply
 
 
 def gradient_of_weight(x: Tensor, grad: Tensor, kernel: int, left: int) -> Tensor:

@@ -217,11 +217,11 @@ def test_quantised_layers_compute_themselves():
     "mode, settings, expected",
     [
         ("evaluated", {}, {"depthwise_by_frames", "subsample_in_pieces"}),
-        ("trained", {}, {"train_feed_forward", "train_convolution", "depthwise_by_frames", "subsample_in_pieces"}),
+        ("trained", {}, {"train_feed_forward", "train_convolution", "subsample_in_pieces"}),
         (
             "trained",
             {"block": "conformer", "dropout": 0.1},
-            {"train_feed_forward", "train_depthwise", "train_dropout", "depthwise_by_frames", "subsample_in_pieces"},
+            {"train_feed_forward", "train_dropout", "subsample_in_pieces"},
         ),
         ("streamed", {}, {"depthwise_by_frames", "absorbed_attention"}),
     ],
@@ -238,7 +238,7 @@ def test_where_nothing_is_wrapped_every_implementation_is_used(mode, settings, e
         monkeypatch.setattr(implementation, "compute", counted)
     run, common = MODES[mode]
     run(small(common | settings))
-    assert used == expected | {"pointwise_as_product", "norm_of_contiguous"}
+    assert used == expected | {"pointwise_as_product"}
 
 
 def test_plain_modules_are_plain_and_wrapped_ones_are_not():
