@@ -306,3 +306,12 @@ def test_the_page_lists_the_rooms_in_their_order_and_names_files_that_are_there(
     assert len(named) > 8
     for file in named:
         assert (PACKAGE / "core" / file).is_file(), file
+
+
+def test_importing_the_package_loads_next_to_nothing():
+    program = "import sys; before = set(sys.modules); import nemo_squeezeformer; print(*set(sys.modules) - before)"
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    names = set(loaded.stdout.split())
+    assert {"nemo_squeezeformer", "nemo_squeezeformer.integration.register"} <= names
+    assert sum(name.startswith("nemo_squeezeformer") for name in names) <= 4
+    assert not {name.partition(".")[0] for name in names} & {"torch", "nemo", "omegaconf", "hydra", "yaml", "tempfile"}

@@ -7,7 +7,7 @@ A finder in front of ``sys.meta_path`` runs a function after one of a few NeMo m
   has none, from 3.0.0 on, the name leads to ours, as do the names in ``...modules.squeezeformer_encoder``.
 - ``nemo.collections.asr.models.ctc_bpe_models`` lists pretrained models. NVIDIA's Squeezeformers join them where NeMo
   dropped them.
-- ``omegaconf`` learns the functions that our recipes call to turn epochs into steps.
+- ``omegaconf`` learns the functions that our recipes call, as for the peak learning rate.
 
 The finder also serves modules that are no longer there:
 
@@ -21,10 +21,9 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import CodeType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer.integration.old_names import (
     ASR_MODULES,
@@ -35,6 +34,11 @@ from nemo_squeezeformer.integration.old_names import (
     PACKAGE,
     PACKAGES,
 )
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:
+    Loader = MetaPathFinder = object  # importing importlib.abc takes longer than all else here
 
 PREFIX = f"{PACKAGE}."
 CTC_BPE_MODELS = "nemo.collections.asr.models.ctc_bpe_models"
