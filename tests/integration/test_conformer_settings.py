@@ -6,8 +6,6 @@ NeMo's.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from nemo.core.classes.common import Serialization
@@ -16,15 +14,8 @@ from torch.testing import assert_close
 
 import nemo_squeezeformer.integration.encoder
 from nemo_squeezeformer import SqueezeformerEncoder
-from tests.samples.asr_models import asr_model
-from tests.samples.encoders import SMALL, enliven, features, valid
-
-
-def encoder(**settings: Any) -> SqueezeformerEncoder:
-    torch.manual_seed(0)
-    made = SqueezeformerEncoder(**(SMALL | {"time_reduce_idx": 1} | settings)).eval()
-    enliven(made)
-    return made
+from tests.samples.asr_models import asr_model, small_nemo_encoder
+from tests.samples.encoders import features, valid
 
 
 @pytest.mark.parametrize("layers, reduce", [(16, 7), (18, 8), (20, 9), (22, 10), (17, 8), (1, 0)])
@@ -62,9 +53,9 @@ def test_the_old_name_keeps_its_default_so_that_old_files_fit():
 def test_the_reduction_of_conformer_is_refused_with_what_serves_instead(given):
     words = "reduction='pooling', reduction_position=2, reduction_factor=2: .*time_reduce_idx.*subsampling_factor"
     with pytest.raises(ValueError, match=words):
-        encoder(**given)
+        small_nemo_encoder(**given)
     for off in ({"reduction": "pooling", "reduction_factor": 1}, {"reduction": None, "reduction_position": -1}):
-        assert set(encoder(**off).state_dict()) == set(encoder().state_dict())
+        assert set(small_nemo_encoder(**off).state_dict()) == set(small_nemo_encoder().state_dict())
 
 
 @pytest.mark.parametrize(
@@ -83,9 +74,9 @@ def test_the_reduction_of_conformer_is_refused_with_what_serves_instead(given):
 )
 def test_chunks_that_the_unet_would_cut_are_refused_and_work_without_it(settings, sizes):
     with pytest.raises(ValueError, match=sizes) as refused:
-        encoder(**settings)
+        small_nemo_encoder(**settings)
     assert "time_reduce_idx=None" in str(refused.value)
-    encoder(**settings, time_reduce_idx=None)
+    small_nemo_encoder(**settings, time_reduce_idx=None)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +84,7 @@ def test_chunks_that_the_unet_would_cut_are_refused_and_work_without_it(settings
     [{}, {"self_attention_model": "rel_pos_local_attn", "att_context_size": [4, 4], "global_attn_separate": True}],
 )
 def test_without_bias_no_linear_and_no_convolution_of_the_layers_has_one(settings):
-    with_bias, without = (set(encoder(use_bias=use, **settings).state_dict()) for use in (True, False))
+    with_bias, without = (set(small_nemo_encoder(use_bias=use, **settings).state_dict()) for use in (True, False))
     gone = {
         name
         for name in with_bias
@@ -107,13 +98,16 @@ def test_without_bias_no_linear_and_no_convolution_of_the_layers_has_one(setting
 
 def test_dropout_pre_encoder_is_of_the_subsampled_features_and_is_dropout_if_left_out():
     def varies(**settings: float) -> bool:
-        made = encoder(dropout_att=0.0, conv_norm_type="layer_norm", **settings).train()
+        made = small_nemo_encoder(dropout_att=0.0, conv_norm_type="layer_norm", **settings).train()
         x = features(1, 61)
         return bool((made(audio_signal=x)[0] - made(audio_signal=x)[0]).abs().max() > 1e-3)
 
     assert not varies(dropout=0.0) and varies(dropout=0.0, dropout_pre_encoder=0.5)
-    assert encoder(dropout=0.3).dropout.p == 0.3 and encoder(dropout=0.3, dropout_pre_encoder=0.0).dropout.p == 0.0
-    made = encoder(dropout=0.3, dropout_pre_encoder=0.0)
+    assert (
+        small_nemo_encoder(dropout=0.3).dropout.p == 0.3
+        and small_nemo_encoder(dropout=0.3, dropout_pre_encoder=0.0).dropout.p == 0.0
+    )
+    made = small_nemo_encoder(dropout=0.3, dropout_pre_encoder=0.0)
     assert {layer.dropout.p for layer in made.layers} == {0.3}
 
 
@@ -121,7 +115,10 @@ def test_dropout_pre_encoder_is_of_the_subsampled_features_and_is_dropout_if_lef
 @pytest.mark.parametrize("context", [[-1, -1], [5, 2]])
 def test_pytorchs_attention_gives_the_same(model, context):
     settings = {"self_attention_model": model, "att_context_size": context}
-    plain, fused = encoder(**settings), encoder(**settings, use_pytorch_sdpa=True, use_pytorch_sdpa_backends=["MATH"])
+    plain, fused = (
+        small_nemo_encoder(**settings),
+        small_nemo_encoder(**settings, use_pytorch_sdpa=True, use_pytorch_sdpa_backends=["MATH"]),
+    )
     fused.load_state_dict(plain.state_dict())
     batch = {"audio_signal": features(3, 101), "length": torch.tensor([101, 40, 0])}
     (output, lengths), (expected, _) = fused(**batch), plain(**batch)
@@ -136,26 +133,28 @@ def test_pytorchs_attention_gives_the_same(model, context):
 )
 def test_backends_that_cannot_serve_are_refused(backends, words):
     with pytest.raises(ValueError, match=words):
-        encoder(use_pytorch_sdpa=True, use_pytorch_sdpa_backends=backends)
+        small_nemo_encoder(use_pytorch_sdpa=True, use_pytorch_sdpa_backends=backends)
 
 
 def test_a_loaded_model_goes_over_to_local_attention_with_its_weights():
     x, lengths = features(2, 201), torch.tensor([201, 150])
-    made, masked = encoder(), encoder(att_context_size=[6, 4])
+    made, masked = small_nemo_encoder(), small_nemo_encoder(att_context_size=[6, 4])
     masked.load_state_dict(made.state_dict())
     made.change_attention_model("rel_pos_local_attn", [6, 4])
     (output, lengths_out), (expected, _) = made(audio_signal=x, length=lengths), masked(audio_signal=x, length=lengths)
     assert_close(valid(output, lengths_out), valid(expected, lengths_out), atol=1e-5, rtol=0)
     assert made.layers[0].self_attention_model == "rel_pos_local_attn"
     made.change_attention_model("rel_pos", [-1, -1])
-    assert_close(made(audio_signal=x, length=lengths), encoder()(audio_signal=x, length=lengths), atol=0, rtol=0)
+    assert_close(
+        made(audio_signal=x, length=lengths), small_nemo_encoder()(audio_signal=x, length=lengths), atol=0, rtol=0
+    )
     with pytest.raises(ValueError, match="needs a window"):
         made.change_attention_model("rel_pos_local_attn")
     assert made.layers[0].self_attention_model == "rel_pos"
 
 
 def test_tied_biases_stay_tied_when_attention_changes():
-    made = encoder(untie_biases=False)
+    made = small_nemo_encoder(untie_biases=False)
     made.change_attention_model("rel_pos_local_attn", [6, 4])
     assert len({id(layer.self_attn.pos_bias_u) for layer in made.layers}) == 1
 
@@ -163,7 +162,7 @@ def test_tied_biases_stay_tied_when_attention_changes():
 def test_a_size_that_training_does_not_draw_gets_a_warning(monkeypatch):
     warned = []
     monkeypatch.setattr(nemo_squeezeformer.integration.encoder.logging, "warning", warned.append)
-    made = encoder(att_context_style="chunked_limited", att_context_size=[[8, 3], [4, 1]])
+    made = small_nemo_encoder(att_context_style="chunked_limited", att_context_size=[[8, 3], [4, 1]])
     made.set_default_att_context_size([4, 1])
     assert made.att_context_size == [4, 1] and not warned
     made.set_default_att_context_size([4, 3])
