@@ -11,7 +11,7 @@ from nemo_squeezeformer.analysis.drawing import drawing
 from nemo_squeezeformer.analysis.latency import streams
 from nemo_squeezeformer.analysis.parts import Part, parts, span_of
 from nemo_squeezeformer.analysis.source import Source
-from nemo_squeezeformer.training.schedule import value
+from nemo_squeezeformer.training.settings import value
 
 T = TypeVar("T")
 FLOAT = 4  # bytes

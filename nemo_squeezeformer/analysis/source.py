@@ -9,7 +9,7 @@ from typing import Any
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training import recipes
-from nemo_squeezeformer.training.schedule import value
+from nemo_squeezeformer.training.settings import value
 
 DATA = ("train_ds", "validation_ds", "test_ds")
 

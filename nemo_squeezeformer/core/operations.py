@@ -25,4 +25,5 @@ def depthwise(conv: nn.Module, x: Tensor, left: int, right: int) -> Tensor:
 
 def normalized(norm: nn.Module, x: Tensor) -> Tensor:
     """(B, T, C) by a norm over (B, C, T)"""
-    return norm(x.transpose(1, 2)).transpose(1, 2)
+    # Contiguous, or PyTorch's batch norm sums what goes into its gradients less exactly.
+    return norm(x.transpose(1, 2).contiguous()).transpose(1, 2)

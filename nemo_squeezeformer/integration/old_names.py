@@ -28,7 +28,7 @@ MOVED = {  # an old module, and the modules that have its names now, all below P
     "redundancy": ("analysis.redundancy",),
     "register": ("integration.register",),
     "resume": ("integration.exact_resume",),
-    "schedule": ("training.schedule",),
+    "schedule": ("training.schedule", "training.settings"),
     "sizes": ("analysis.sizes",),
     "streaming": ("integration.streaming",),
     "core.attention_choice": ("core.kernels.choice",),

@@ -13,14 +13,19 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training import gone, run_length
 from nemo_squeezeformer.training.devices import accelerator
 from nemo_squeezeformer.training.global_batch import global_batch
-from nemo_squeezeformer.training.settings import value as value  # analysis reads it here
+from nemo_squeezeformer.training.settings import value
 
 
 def register() -> None:
     """Make the resolvers of the recipes known to OmegaConf; safe to call again."""
     from omegaconf import OmegaConf
 
-    resolvers: dict[str, Callable[..., Any]] = {"peak_lr": _peak_lr, "unless": _unless, "on_cuda": _on_cuda}
+    resolvers: dict[str, Callable[..., Any]] = {
+        "peak_lr": _peak_lr,
+        "short_warm_up": _short_warm_up,
+        "unless": _unless,
+        "on_cuda": _on_cuda,
+    }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(f"squeezeformer.{name}", resolver, replace=True)
     for name in gone.RESOLVERS:
@@ -35,6 +40,18 @@ def _unless(steps: int | None, ratio: float, *, _root_: Any) -> float | None:
     """A share of the run, unless its steps are given: NeMo takes one or the other."""
     check(_root_)  # in NeMo's own scripts nothing else would
     return ratio if steps is None else None
+
+
+def _short_warm_up(ratio: float, *, _parent_: Any, _root_: Any) -> int | None:
+    """One step where ``ratio`` of ``trainer.max_steps`` is none, with which NeMo's NoamHoldAnnealing fails.
+
+    Null where somebody has given another ratio: NeMo takes one or the other.
+    """
+    from omegaconf import OmegaConf
+
+    written = OmegaConf.to_container(_parent_, resolve=False)
+    ours = isinstance(written, dict) and "${squeezeformer." in str(written.get("warmup_ratio"))
+    return 1 if ours and 0 < ratio * value(_root_, "trainer.max_steps", 0) < 1 else None
 
 
 def _peak_lr(*, _root_: Any) -> float | None:
@@ -83,9 +100,10 @@ def summary(cfg: Any) -> str:
 
 
 def keep_warm_up(model: Any) -> None:
-    """Give a run of few steps one step of warm-up where the share of the run makes none.
+    """Give a run of few epochs one step of warm-up where the share of the run makes none.
 
-    NeMo's NoamHoldAnnealing fails without a warm-up, when the hold is over.
+    NeMo's NoamHoldAnnealing fails without a warm-up, when the hold is over. How many steps the epochs have is known
+    only to a model with its data; the resolver ``short_warm_up`` sees to runs of few ``max_steps``.
     """
     from nemo.utils import logging
     from omegaconf import open_dict

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from nemo_squeezeformer.commands.train import train
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training import schedule
+from nemo_squeezeformer.training import schedule, settings
 from nemo_squeezeformer.training.data import SOURCES, manifest_files
 from nemo_squeezeformer.training.global_batch import global_batch
 from nemo_squeezeformer.training.recipes import check, compose
@@ -162,7 +162,7 @@ def test_several_manifests_are_found_however_nemo_lets_them_be_written(tmp_path,
         Path(path).write_text("")
     named = write.format(*paths, folder=tmp_path)
     cfg = recipe(tmp_path, [f"{TRAIN}={named if named.startswith('[') else repr(named)}"])
-    assert list(manifest_files(schedule.value(cfg, TRAIN))) == paths
+    assert list(manifest_files(settings.value(cfg, TRAIN))) == paths
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,23 @@ def test_without_it_nemo_ends_such_a_run_in_an_error():
         rates(16, "trainer.max_epochs=10")
 
 
+@pytest.mark.parametrize(
+    "overrides, steps, ratio",
+    [
+        (["trainer.max_steps=5"], 1, None),
+        (["trainer.max_steps=24"], 1, None),
+        (["trainer.max_steps=25"], None, 0.04),
+        (["trainer.max_epochs=5"], None, 0.04),
+        (["trainer.max_steps=5", "model.optim.sched.warmup_ratio=0.4"], None, 0.4),
+        (["trainer.max_steps=5", "model.optim.sched.warmup_steps=2"], 2, None),
+    ],
+    ids=str,
+)
+def test_in_nemos_own_scripts_a_run_of_few_steps_has_a_warm_up_too(overrides, steps, ratio):
+    sched = compose("squeezeformer_ctc_bpe", ["size=xs", *overrides]).model.optim.sched
+    assert (sched.warmup_steps, sched.warmup_ratio) == (steps, ratio)
+
+
 def test_a_longer_run_keeps_its_share_of_warm_up():
     assert rates(160, "model.optim.lr=1.0", "trainer.max_epochs=10", short=True)[:5] == pytest.approx(
         [0.2, 0.4, 0.6, 0.8, 1.0]
