@@ -13,7 +13,8 @@ from torch import Tensor
 
 from nemo_squeezeformer.core import SqueezeformerEncoder
 from nemo_squeezeformer.core.attention.kernel import PlainKernel
-from nemo_squeezeformer.core.cpu import convolution, depthwise, dropout, feed_forward
+from nemo_squeezeformer.core.attention.positions import relative_encodings
+from nemo_squeezeformer.core.cpu import convolution, dropout, feed_forward
 from nemo_squeezeformer.core.cpu.linear import FastLinear
 from nemo_squeezeformer.core.dispatch import only_equations
 from nemo_squeezeformer.core.inference import optimize
@@ -103,6 +104,8 @@ WORK = {
             {"self_attention_model": "rel_pos_local_attn", "att_context_size": [128, 128]},
         ),
         Work("a stream at 480 ms", stream, 4.8, STREAMING),
+        Work("2 s, optimised", inference, 2.0, {}, optimised=True),
+        Work("5 s, optimised", inference, 5.0, {}, optimised=True),
         Work("15 s, optimised", inference, 15.0, {}, optimised=True),
         Work("60 s, optimised", inference, 60.0, {}, optimised=True),
         Work("a stream at 480 ms, optimised", stream, 4.8, STREAMING, optimised=True),
@@ -133,17 +136,47 @@ def windows_at_once() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def unfolded() -> Iterator[None]:
+    with patch.multiple(optimize, _fold_scale=lambda *given: None, _fold_norm=lambda conv: None):
+        yield
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    with patch.object(optimize, "fuse_projections", lambda attention: None):
+        yield
+
+
+@contextmanager
+def positions_encoded_anew() -> Iterator[None]:
+    with patch.object(optimize, "EncodingTable", EncodedAnew):
+        yield
+
+
+@contextmanager
+def none_of_three() -> Iterator[None]:
+    with unfolded(), unfused(), positions_encoded_anew():
+        yield
+
+
+class EncodedAnew(EncodingTable):
+    """A table that keeps nothing."""
+
+    def __call__(self, first: int, last: int, x: Tensor) -> Tensor:
+        return relative_encodings(first, last, x)
+
+
 TRAIN, STREAM = "training, 4 x 12 s", "a stream at 480 ms"
 CASES = (
     Case("feed-forward module", ("cpu/feed_forward.py",), (TRAIN,), unregistered(feed_forward.train_feed_forward)),
-    Case("convolution module", ("cpu/convolution.py",), (TRAIN,), unregistered(convolution.train_convolution)),
-    Case("dropout", ("cpu/dropout.py", "cpu/random_masks.py"), (TRAIN,), unregistered(dropout.train_dropout)),
     Case(
-        "depthwise convolution",
-        ("cpu/depthwise.py",),
-        ("15 s", STREAM),
-        unregistered(depthwise.depthwise_by_frames),
+        "convolution module",
+        ("cpu/convolution.py", "cpu/depthwise.py"),
+        (TRAIN,),
+        unregistered(convolution.train_convolution),
     ),
+    Case("dropout", ("cpu/dropout.py", "cpu/random_masks.py"), (TRAIN,), unregistered(dropout.train_dropout)),
     Case(
         "pointwise convolution",
         ("kernels/pointwise.py",),
@@ -174,8 +207,29 @@ CASES = (
     Case(
         "scales and norms folded",
         ("inference/folding.py",),
-        ("15 s, optimised", "a stream at 480 ms, optimised"),
-        lambda: patch.multiple(optimize, _fold_scale=lambda *given: None, _fold_norm=lambda conv: None),
+        ("5 s, optimised", "a stream at 480 ms, optimised"),
+        unfolded,
+        when_built=True,
+    ),
+    Case(
+        "queries, keys and values at once",
+        ("inference/fused_projections.py",),
+        ("5 s, optimised", "60 s, optimised"),
+        unfused,
+        when_built=True,
+    ),
+    Case(
+        "positions kept",
+        ("inference/kept_positions.py",),
+        ("5 s, optimised", "15 s, optimised"),
+        positions_encoded_anew,
+        when_built=True,
+    ),
+    Case(
+        "the three before together",
+        ("inference/folding.py", "inference/fused_projections.py", "inference/kept_positions.py"),
+        ("2 s, optimised", "5 s, optimised"),
+        none_of_three,
         when_built=True,
     ),
     Case(
@@ -190,12 +244,6 @@ CASES = (
         ("60 s, optimised",),
         patched(optimize, "by_heads", lambda kernel: kernel),
         when_built=True,
-    ),
-    Case(
-        "positions kept",
-        ("inference/kept_positions.py",),
-        ("15 s, optimised", "a stream at 480 ms, optimised"),
-        patched(EncodingTable, "has_rows", lambda self, x: False),
     ),
 )
 NOTHING: Without = nullcontext

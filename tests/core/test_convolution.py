@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -12,7 +10,7 @@ from torch.testing import assert_close
 from nemo_squeezeformer.core.convolution import ChunkedConvolutionModule, ConvolutionModule
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
-from nemo_squeezeformer.core.operations import depthwise, normalized, pointwise
+from nemo_squeezeformer.core.operations import normalized, pointwise
 from tests.samples.encoders import enliven, small_encoder
 
 
@@ -61,50 +59,6 @@ def test_a_pointwise_product_is_what_the_convolution_makes_of_the_frames(bias):
         for t in (1, 2, 7):
             x = torch.randn(3, t, 8)
             assert_close(pointwise(conv, x), conv(x.transpose(1, 2)).transpose(1, 2), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("left, right", [(3, 3), (6, 0), (4, 2), (0, 0)])
-@pytest.mark.parametrize("kind", [nn.Conv1d, Elsewhere])
-def test_a_depthwise_convolution_by_frames_is_pytorchs_with_its_gradients(kind, left, right, stride, bias):
-    conv = kind(8, 8, 7, stride=stride, groups=8, bias=bias)
-    for t in (7, 8, 33, 40):
-        x = torch.randn(3, t, 8, requires_grad=True)
-        expected = conv(nn.functional.pad(x.transpose(1, 2), (left, right))).transpose(1, 2)
-        output, onto = depthwise(conv, x, left, right), torch.randn_like(expected)
-        given = [x, *conv.parameters()]
-        gradients = zip(torch.autograd.grad(output, given, onto), torch.autograd.grad(expected, given, onto))
-        assert_close(output, expected, atol=1e-5, rtol=0)
-        for gradient, wanted in gradients:
-            assert_close(gradient, wanted, atol=1e-4, rtol=1e-5)  # sums over 120 frames
-        with torch.no_grad():
-            assert_close(depthwise(conv, x, left, right), expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("t", [16, 17, 32])
-def test_gradients_may_lie_in_memory_as_a_batch_norm_leaves_them(t):
-    conv, x = nn.Conv1d(6, 6, 7, groups=6), torch.randn(3, t, 6, requires_grad=True)
-    upstream = torch.randn(3, 6, t).transpose(1, 2)  # (B, T, C) of (B, C, T)
-    wanted = [x, *conv.parameters()]
-    actual = torch.autograd.grad(depthwise(conv, x, 3, 3), wanted, upstream)
-    padded = nn.functional.pad(x.transpose(1, 2), (3, 3))
-    expected = torch.autograd.grad(conv(padded).transpose(1, 2), wanted, upstream)
-    for a, b in zip(actual, expected):
-        assert_close(a, b, atol=1e-5, rtol=1e-5)
-
-
-def test_few_channels_in_bfloat16_are_convolved_too():
-    conv, x = nn.Conv1d(16, 16, 31, groups=16), torch.randn(1, 33, 16)
-    low = depthwise(copy.deepcopy(conv).bfloat16(), x.bfloat16(), 15, 15)
-    assert_close(low.float(), depthwise(conv, x, 15, 15), atol=0.05, rtol=0)
-
-
-def test_a_convolution_with_a_hook_computes_itself():
-    conv, x = nn.Conv1d(8, 8, 7, groups=8), torch.randn(3, 20, 8)
-    expected = depthwise(conv, x, 3, 3)
-    conv.register_forward_hook(lambda module, args, output: output + 1.0)
-    assert_close(depthwise(conv, x, 3, 3), expected + 1.0, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -54,6 +54,7 @@ class MultiHeadAttention(nn.Module):
         q, k, v = self.projected(x, context)
         return self.attend(q, k, v, frames, positions)
 
+    @dispatched
     def projected(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, D), context: (B, S, D) -> queries (B, H, T, D / H), keys and values (B, H, S, D / H)"""
         return (

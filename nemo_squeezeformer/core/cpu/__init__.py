@@ -1,5 +1,5 @@
-"""Implementations for a CPU: matrix products, depthwise convolution, dropout, and the training of whole modules."""
+"""Implementations for a CPU: matrix products, dropout, and the training of whole modules."""
 
-from . import convolution, depthwise, dropout, feed_forward  # registers them
+from . import convolution, dropout, feed_forward  # registers them
 
-__all__ = ["convolution", "depthwise", "dropout", "feed_forward"]
+__all__ = ["convolution", "dropout", "feed_forward"]

@@ -1,41 +1,26 @@
-"""Depthwise convolution of frames that lie in memory one after another, as products leave them.
+"""Depthwise convolution of frames that lie in memory one after another, as products leave them, and its gradient.
 
-On a CPU, PyTorch's over (B, C, T) copies them to and fro, and its gradients take ten times as long as what they are of.
+PyTorch's over (B, C, T) copies them to and fro.
 """
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv1d, conv2d, pad
-
-from ..dispatch import implements
-from ..operations import depthwise
 
 BLOCK = 16  # frames of one product in the gradient of the weights
 NARROW = 16  # channels of which, in bfloat16 and channels last, oneDNN never finishes a kernel of 15 frames or more
 
 
-@implements(
-    depthwise,
-    device="cpu",
-    gradients=False,
-    plain=lambda conv, *args: (conv,),
-    when=lambda conv, *args: type(conv) is nn.Conv1d,
-)
-def depthwise_by_frames(conv: nn.Conv1d, x: Tensor, left: int, right: int) -> Tensor:
-    """(B, T, C) -> (B, left + T + right - K + 1, C); fewer at a stride"""
-    return by_frames(x, conv.weight, conv.bias, left, right, *conv.stride)
-
-
-def by_frames(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, right: int, stride: int = 1) -> Tensor:
-    """The same with weight: (C, 1, K)"""
+def by_frames(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, right: int) -> Tensor:
+    """x: (B, T, C), weight: (C, 1, K) -> (B, left + T + right - K + 1, C), after zeros on both sides"""
     if x.size(2) <= NARROW and x.element_size() < 4:
         x = pad(x.transpose(1, 2), (left, right))
-        return conv1d(x, weight, bias, stride, groups=x.size(1)).transpose(1, 2)
+        return conv1d(x, weight, bias, groups=x.size(1)).transpose(1, 2)
     if left != right:
         x, left = pad(x, (0, 0, left, right)), 0
     x = x.transpose(1, 2)[:, :, None]  # (B, C, 1, T), channels last
-    y = conv2d(x, weight[:, :, None], bias, (1, stride), (0, left), groups=x.size(1))
+    y = conv2d(x, weight[:, :, None], bias, padding=(0, left), groups=x.size(1))
     return y[:, :, 0].transpose(1, 2)
 
 

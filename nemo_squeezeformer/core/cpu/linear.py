@@ -70,6 +70,27 @@ class FastLinear(nn.Module):
         return self.__dict__ | {"packed": None}  # copies pack for themselves: the layout is of this CPU
 
 
+@plain_module
+class Rows(nn.Module):
+    """A part of a linear layer, as a layer of its own: ``count`` of its outputs from ``first`` on."""
+
+    def __init__(self, whole: FastLinear, first: int, count: int):
+        super().__init__()
+        self.whole, self.first, self.count = whole, first, count
+
+    @property
+    def weight(self) -> Tensor:
+        return self.whole.weight.narrow(0, self.first, self.count)
+
+    @property
+    def bias(self) -> Tensor | None:
+        return None if self.whole.bias is None else self.whole.bias.narrow(0, self.first, self.count)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., count)"""
+        return linear(x, self.weight, self.bias)
+
+
 @cache
 def is_onednn_faster() -> bool:
     """Whether oneDNN with packed weights is faster than MKL here: measured once a process, in some milliseconds."""

@@ -31,10 +31,11 @@ def is_plain(module: object) -> bool:
     Its class is one of ``PLAIN`` itself: a parametrisation (``torch.nn.utils.parametrize``) makes a class of its own.
     It has no hooks, no ``forward`` of its own, and its weights are no subclasses of tensors, as quantised ones are.
     """
-    if type(module) not in PLAIN or not isinstance(module, nn.Module):
+    if type(module) not in PLAIN:
         return False
-    if any(getattr(module, hooks) for hooks in HOOKS) or "forward" in module.__dict__:
+    own = module.__dict__
+    if "forward" in own or any(own[hooks] for hooks in HOOKS):
         return False
     if in_graph():  # recorders put tensors of their own in the place of weights
         return True
-    return all(weight is None or type(weight) in WEIGHTS for weight in module._parameters.values())
+    return all(weight is None or type(weight) in WEIGHTS for weight in own["_parameters"].values())

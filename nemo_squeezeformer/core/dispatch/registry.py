@@ -36,12 +36,12 @@ class Implementation:
     enabled: bool = True
 
     def applies(self, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
-        """Whether it may compute the equation with these arguments."""
-        if not self.enabled or (in_graph() and not self.graphs):
+        """Whether it may compute the equation with these arguments; what is soon known is asked first."""
+        if not self.enabled or (self.gradients and not torch.is_grad_enabled()):
+            return False
+        if not self.when(*args, **named) or (in_graph() and not self.graphs):
             return False
         if self.device is not None and _first_tensor(args).device.type != self.device:
-            return False
-        if not self.when(*args, **named):
             return False
         modules = tuple(self.plain(*args, **named))
         if self.gradients is not None and self.gradients != _wants_gradients(_first_tensor(args), modules):

@@ -16,6 +16,7 @@ from ..encoder import SqueezeformerEncoder
 from ..feed_forward import ScaleBias
 from ..subsampling import StridingSubsampling
 from .folding import after_scale, before_norm, is_affine
+from .fused_projections import fuse_projections
 from .guard import guard, is_optimized
 from .head_blocks import by_heads
 from .kept_positions import EncodingTable, KeptLinear
@@ -48,6 +49,7 @@ def _exchange_modules(encoder: Any) -> None:
         for module, entrances in ENTRANCES.items():
             _fold_scale(layer, f"{module}_scale", getattr(layer, module), entrances)
         _fold_norm(layer.conv)
+        fuse_projections(layer.self_attn)
         layer.self_attn.kernel = by_heads(layer.self_attn.kernel)
         if is_plain(getattr(layer.self_attn, "linear_pos", None)):
             layer.self_attn.linear_pos = KeptLinear(*weights(layer.self_attn.linear_pos), table)

@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core.attention.positions import relative_encodings
-from nemo_squeezeformer.core.cpu.linear import FEW, FastLinear, is_onednn_faster
+from nemo_squeezeformer.core.cpu.linear import FEW, FastLinear, Rows, is_onednn_faster
 from nemo_squeezeformer.core.cpu.projections import FastPointwise, TurnedProjection
 from nemo_squeezeformer.core.inference.kept_positions import MOST, EncodingTable, KeptLinear
 
@@ -75,6 +75,12 @@ def test_the_library_is_chosen_by_a_measurement_once_a_process():
     is_onednn_faster.cache_clear()
     assert is_onednn_faster() in (True, False)
     assert is_onednn_faster() is is_onednn_faster() and is_onednn_faster.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_rows_are_the_outputs_that_they_are(bias):
+    whole, x = FastLinear(random(20, 12), random(20) if bias else None), random(2, 30, 12)
+    assert_close(Rows(whole, 5, 7)(x), whole(x)[..., 5:12], atol=ROUNDING, rtol=0)
 
 
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d])

@@ -216,14 +216,14 @@ def test_quantised_layers_compute_themselves():
 @pytest.mark.parametrize(
     "mode, settings, expected",
     [
-        ("evaluated", {}, {"depthwise_by_frames", "subsample_in_pieces"}),
+        ("evaluated", {}, {"subsample_in_pieces"}),
         ("trained", {}, {"train_feed_forward", "train_convolution", "subsample_in_pieces"}),
         (
             "trained",
             {"block": "conformer", "dropout": 0.1},
             {"train_feed_forward", "train_dropout", "subsample_in_pieces"},
         ),
-        ("streamed", {}, {"depthwise_by_frames", "absorbed_attention"}),
+        ("streamed", {}, {"absorbed_attention"}),
     ],
 )
 def test_where_nothing_is_wrapped_every_implementation_is_used(mode, settings, expected, monkeypatch):

@@ -111,13 +111,17 @@ def test_norms_of_the_frames_at_hand_stay(norm):
 
 
 @pytest.mark.parametrize("packs", [True, False])
-def test_products_go_through_either_library(monkeypatch, packs):
+def test_products_go_through_either_library_and_queries_keys_and_values_are_one(monkeypatch, packs):
     monkeypatch.setattr(fast_linear, "is_onednn_faster", lambda: PACKS and packs)
     encoder = small_encoder(time_reduce_idx=1, feat_out=8)
     fast = optimized(encoder)
     assert not [name for name, module in fast.named_modules() if type(module) is nn.Linear]
     pointwise = [m for m in fast.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d)) and {*m.kernel_size} == {1}]
     assert not pointwise
+    attention = fast.layers[0].self_attn
+    whole = attention.linear_qkv.weight.untyped_storage()
+    for linear in (attention.linear_q, attention.linear_k, attention.linear_v):
+        assert linear.weight.untyped_storage().data_ptr() == whole.data_ptr()
     x, lengths = features(1, 160), torch.tensor([160])
     assert_close(gives(fast, x, lengths), gives(encoder, x, lengths), atol=ROUNDING, rtol=0)
     packed = [m.packed is not None for m in fast.modules() if isinstance(m, FastLinear)]
