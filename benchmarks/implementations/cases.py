@@ -19,7 +19,7 @@ from nemo_squeezeformer.core.cpu.linear import FastLinear
 from nemo_squeezeformer.core.dispatch import only_equations
 from nemo_squeezeformer.core.inference import optimize
 from nemo_squeezeformer.core.inference.kept_positions import EncodingTable
-from nemo_squeezeformer.core.kernels import absorbed, pointwise, subsampling_pieces
+from nemo_squeezeformer.core.kernels import absorbed_attention, pointwise, subsampling_pieces
 
 SIZES: dict[str, dict[str, Any]] = {
     "s": {"n_layers": 18, "d_model": 196, "n_heads": 4, "time_reduce_idx": 8, "time_recovery_idx": 17},
@@ -191,7 +191,7 @@ CASES = (
     ),
     Case(
         "attention in blocks, recomputed in training",
-        ("kernels/query_blocks.py", "kernels/recomputed.py"),
+        ("kernels/query_blocks.py", "kernels/recomputed_attention.py"),
         (TRAIN, "15 s", "60 s"),
         every_kernel_written_out,
         when_built=True,
@@ -203,7 +203,12 @@ CASES = (
         windows_at_once,
         when_built=True,
     ),
-    Case("absorbed attention", ("kernels/absorbed.py",), (STREAM,), unregistered(absorbed.absorbed_attention)),
+    Case(
+        "absorbed attention",
+        ("kernels/absorbed_attention.py",),
+        (STREAM,),
+        unregistered(absorbed_attention.absorbed_attention),
+    ),
     Case(
         "scales and norms folded",
         ("inference/folding.py",),

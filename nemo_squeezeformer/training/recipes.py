@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training import gone, schedule
+from nemo_squeezeformer.training import removed_settings, schedule
 from nemo_squeezeformer.training.data import is_named, manifest_files
 from nemo_squeezeformer.training.devices import accelerator
 from nemo_squeezeformer.training.settings import value
@@ -46,7 +46,7 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     schedule.register()
-    gone.refuse_overrides(overrides)
+    removed_settings.refuse_overrides(overrides)
     path, ours = Path(recipe).expanduser(), every_recipe()
     place: Any
     if recipe in ours:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training import gone, run_length
+from nemo_squeezeformer.training import removed_settings, run_length
 from nemo_squeezeformer.training.devices import accelerator
 from nemo_squeezeformer.training.global_batch import global_batch
 from nemo_squeezeformer.training.settings import value
@@ -28,8 +28,8 @@ def register() -> None:
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(f"squeezeformer.{name}", resolver, replace=True)
-    for name in gone.RESOLVERS:
-        OmegaConf.register_new_resolver(name, partial(gone.refuse_resolver, name), replace=True)
+    for name in removed_settings.RESOLVERS:
+        OmegaConf.register_new_resolver(name, partial(removed_settings.refuse_resolver, name), replace=True)
 
 
 def _on_cuda(*, _root_: Any) -> bool:
@@ -64,7 +64,7 @@ def check(cfg: Any) -> None:
     Raises:
         UserError: naming the setting, its value and the remedy.
     """
-    gone.refuse_settings(cfg)
+    removed_settings.refuse_settings(cfg)
     run_length.check(cfg)
 
 

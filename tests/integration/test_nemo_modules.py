@@ -13,7 +13,7 @@ from nemo.collections.asr.parts.submodules.subsampling import ConvSubsampling
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core.attention.kernel import PlainKernel
-from nemo_squeezeformer.core.attention.local import LocalAttention
+from nemo_squeezeformer.core.attention.local_attention import LocalAttention
 from nemo_squeezeformer.core.attention.multi_head import MultiHeadAttention, RelPositionAttention
 from nemo_squeezeformer.core.attention.positions import LocalPositions, RelativePositions
 from nemo_squeezeformer.core.convolution import ConvolutionModule

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..frames.context import ContextSettings
 from .kernel import KERNELS, PlainKernel
-from .local import LocalAttention
+from .local_attention import LocalAttention
 from .multi_head import MultiHeadAttention, RelPositionAttention, position_biases
 
 MODELS = ("rel_pos", "rel_pos_local_attn", "abs_pos")

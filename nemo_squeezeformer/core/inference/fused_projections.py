@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..attention.local import LocalAttention
+from ..attention.local_attention import LocalAttention
 from ..attention.multi_head import MultiHeadAttention, RelPositionAttention
 from ..cpu.linear import FastLinear, Rows
 from ..dispatch import implements, is_plain

@@ -1,5 +1,5 @@
 """Other ways to compute attention, subsampling and projections, with the same result."""
 
-from . import absorbed, choice, pointwise, subsampling_pieces  # registers them
+from . import absorbed_attention, choice, pointwise, subsampling_pieces  # registers them
 
-__all__ = ["absorbed", "choice", "pointwise", "subsampling_pieces"]
+__all__ = ["absorbed_attention", "choice", "pointwise", "subsampling_pieces"]

@@ -9,7 +9,7 @@ from ..attention.kernel import KERNELS, Operands, PlainKernel
 from ..dispatch import in_graph
 from ..frames.masks import Frames
 from .query_blocks import QueryBlocks
-from .recomputed import RecomputedAttention
+from .recomputed_attention import RecomputedAttention
 from .sdpa import SDPA
 from .window_blocks import WindowsInTurn
 from .windows import AllWindows

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from nemo_squeezeformer.core.attention.local import LocalAttention
+from nemo_squeezeformer.core.attention.local_attention import LocalAttention
 from nemo_squeezeformer.core.attention.multi_head import RelPositionAttention
 from nemo_squeezeformer.core.convolution import ConvolutionModule
 from nemo_squeezeformer.core.dispatch import is_plain

@@ -19,9 +19,8 @@ from nemo_squeezeformer.core.dispatch import only_equations
 from nemo_squeezeformer.core.dropout import Dropout
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
-from nemo_squeezeformer.core.kernels import recomputed as recomputed_attention
-from nemo_squeezeformer.core.kernels import sdpa
-from nemo_squeezeformer.core.kernels.recomputed import RecomputedAttention
+from nemo_squeezeformer.core.kernels import recomputed_attention, sdpa
+from nemo_squeezeformer.core.kernels.recomputed_attention import RecomputedAttention
 from nemo_squeezeformer.core.kernels.sdpa import SDPA
 from tests.samples.encoders import features, small_encoder
 

@@ -14,7 +14,7 @@ from nemo_squeezeformer.core.attention import RelPositionAttention, position_bia
 from nemo_squeezeformer.core.dispatch import implementations, only_equations
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
-from nemo_squeezeformer.core.kernels.absorbed import absorbed_attention
+from nemo_squeezeformer.core.kernels.absorbed_attention import absorbed_attention
 from tests.samples.encoders import enliven, features, small_encoder
 
 ROUNDING = 1e-5  # float32 sums over D and S in another order

@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from nemo_squeezeformer.core.attention.kernel import PlainKernel
-from nemo_squeezeformer.core.attention.local import LocalAttention
+from nemo_squeezeformer.core.attention.local_attention import LocalAttention
 from nemo_squeezeformer.core.attention.multi_head import RelPositionAttention
 from nemo_squeezeformer.core.attention.positions import LocalPositions, RelativePositions
 from nemo_squeezeformer.core.frames.context import Context
