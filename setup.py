@@ -15,12 +15,16 @@ setup(
     description="The Squeezeformer speech encoder for NVIDIA NeMo: train, restore and transcribe",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license="Apache-2.0",  # and no classifier of it: setuptools has deprecated these
     keywords=["speech recognition", "ASR", "NeMo", "Squeezeformer", "Conformer", "CTC"],
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Multimedia :: Sound/Audio :: Speech",
     ],
     python_requires=">=3.10",
@@ -31,7 +35,7 @@ setup(
     package_data={name: ["*.yaml"] for name in CONF} | {"nemo_squeezeformer": ["py.typed"]},
     install_requires=["torch>=2.2"],  # all that nemo_squeezeformer.core needs
     extras_require={
-        "nemo": ["nemo_toolkit[asr]>=2.7.3,<3.1"],
+        "nemo": ["nemo_toolkit[asr]>=2.7.3,<3.1"],  # to train, restore and transcribe with NeMo
         "onnx": [
             "onnx",
             "onnxruntime",
@@ -39,9 +43,9 @@ setup(
         "plots": ["matplotlib"],  # the figure of `nemo-squeezeformer redundancy`
         "safetensors": ["safetensors"],  # nemo_squeezeformer.deployment.weights, without NeMo; with it, it is there
         "tensorflow": ["h5py"],  # to import the authors' checkpoints; TensorFlow itself is not needed
-        "dev": [
+        "dev": [  # for the tests, the demo, lint and types
             "accelerate",  # with peft: what NeMo's SpeechLM2 needs
-            "espeakng-loader",
+            "espeakng-loader",  # speech for the tests and the demo
             "h5py",
             "matplotlib",
             "mypy",
