@@ -82,7 +82,7 @@ def lines(files: Sequence[str], folder: Path = CORE) -> int:
     )
 
 
-def page(gains: Sequence[Gain], conditions: str) -> str:
+def gains_table(gains: Sequence[Gain]) -> str:
     names = ["implementation", "lines", "work", "time without it", "memory without it"]
     rows = []
     for case in CASES:
@@ -91,6 +91,10 @@ def page(gains: Sequence[Gain], conditions: str) -> str:
         for gain in (gain for gain in gains if gain.case is case):
             rows.append([*named, gain.work, f"x {gain.time:.2f}", f"x {gain.memory:.2f}"])
             named = ["", ""]
+    return table(names, rows)
+
+
+def page(gains: Sequence[Gain], conditions: str) -> str:
     return "\n".join(
         [
             "# What each implementation gains",
@@ -101,7 +105,7 @@ def page(gains: Sequence[Gain], conditions: str) -> str:
             "",
             conditions,
             "",
-            table(names, rows),
+            gains_table(gains),
             "",
         ]
     )

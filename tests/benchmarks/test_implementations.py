@@ -20,6 +20,14 @@ def test_one_command_measures_every_case_and_prints_the_page(capsys):
     assert "| time without it |" in page and "x 1." in page
 
 
+def test_the_page_of_the_architecture_quotes_the_table():
+    root = benchmark.ROOT
+    measured = (root / "benchmarks" / "results" / "implementations.md").read_text(encoding="utf-8")
+    table = measured[measured.index("| implementation |") :].strip()
+    assert len(table.splitlines()) > len(CASES)
+    assert table in (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
 def test_every_implementation_and_every_file_of_them_is_a_case():
     files = {file for case in CASES for file in case.files}
     modules = {found.compute.__module__.partition("nemo_squeezeformer.core.")[2] for found in implementations()}
