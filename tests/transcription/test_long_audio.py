@@ -144,7 +144,7 @@ def test_a_model_with_chunks_keeps_them():
     model = asr_model(encoder={"streaming": True, "att_context_size": [8, 3], "time_reduce_idx": None})
     assert long_audio.set_context(model, [4, 3]) == "att_context_size [4, 3]: 0.16 s, 0.12 s"
     assert model.encoder.contexts.style == "chunked_limited" and model.encoder.att_context_size == [4, 3]
-    assert not model.encoder.attention.local_attention
+    assert not model.encoder.attention.local
 
 
 @pytest.mark.parametrize("settings", [{}, {"normalize": "NA", "pad_to": 16}, {"normalize": "all_features"}])
