@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from nemo_squeezeformer.integration.old_names import MOVED
+from tests.samples.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "nemo_squeezeformer"
 
 ROOMS = (  # from the lowest; a module is in the room with the longest name that its own begins with

@@ -19,7 +19,7 @@ from nemo_squeezeformer.core.cpu.linear import FastLinear
 from nemo_squeezeformer.core.dispatch import only_equations
 from nemo_squeezeformer.core.inference import optimize
 from nemo_squeezeformer.core.inference.kept_positions import EncodingTable
-from nemo_squeezeformer.core.kernels import absorbed_attention, pointwise, subsampling_pieces
+from nemo_squeezeformer.core.kernels import absorbed_attention, choice, pointwise, subsampling_pieces
 
 SIZES: dict[str, dict[str, Any]] = {
     "s": {"n_layers": 18, "d_model": 196, "n_heads": 4, "time_reduce_idx": 8, "time_recovery_idx": 17},
@@ -124,14 +124,12 @@ def patched(owner: object, name: str, value: object) -> Without:
 
 @contextmanager
 def every_kernel_written_out() -> Iterator[None]:
-    with patch("nemo_squeezeformer.core.kernels.choice.AUTO", PlainKernel()):
+    with patch.object(choice, "AUTO", PlainKernel()):
         yield
 
 
 @contextmanager
 def windows_at_once() -> Iterator[None]:
-    from nemo_squeezeformer.core.kernels import choice
-
     with patch.object(choice, "WINDOWS", choice.WINDOWS.gradients):
         yield
 

@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     """0 when all files are written; their names are printed.
 
     Raises:
-        UserError: for an OUT that is no .onnx file or exists, a model that there is none of, an att_context_size that
+        UserError: for an OUT that is no .onnx file or exists, a model that does not exist, an att_context_size that
             it cannot have, and as ``model_files.export`` and ``weights.save`` do.
     """
     plain = args.format == "safetensors"

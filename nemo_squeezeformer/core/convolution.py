@@ -140,7 +140,7 @@ def build_convolution(style: str, contexts: ContextSettings) -> type[Convolution
     """The convolution module of ``conv_context_style``.
 
     Raises:
-        ValueError: for a style that there is none of, or chunks where attention has none.
+        ValueError: for an unknown style, or for ``dcc`` where attention has no chunks.
     """
     if style not in ("regular", "dcc"):
         raise ValueError(f"conv_context_style={style!r}: expected 'regular' or 'dcc'")
@@ -158,7 +158,7 @@ def conv_norm(name: str, channels: int, eps: float = 1e-5, momentum: float = 0.1
     """The norm called ``name`` over (B, ``channels``, T); ``eps`` of batch and layer norms, ``momentum`` of the former.
 
     Raises:
-        ValueError: for a name that there is none of.
+        ValueError: for an unknown name.
     """
     group = re.fullmatch(r"group_norm(\d+)", name)
     if group and int(group[1]) and channels % int(group[1]) == 0:

@@ -272,7 +272,7 @@ class SqueezeformerEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(B, F, T) features -> (B, ceil(T / subsampling_factor), D), and lengths (B,)
 
-        ``absent`` (B,): so many of the first features lie before a stream's start, and are none.
+        ``absent`` (B,): number of leading feature frames before the start of a stream; treated as zero padding.
         """
         if lengths is None:
             lengths = torch.full((features.size(0),), features.size(2), device=features.device)

@@ -12,7 +12,7 @@ def drop_probabilities(n_layers: int, highest: float, mode: str, start_layer: in
     From there on, the probability is ``highest`` throughout (``uniform``) or grows to it with depth (``linear``).
 
     Raises:
-        ValueError: for a probability outside [0, 1), a layer that there is none of, or another mode.
+        ValueError: for a probability outside [0, 1), a layer that does not exist, or an unknown mode.
     """
     if not 0.0 <= highest < 1.0:
         raise ValueError(f"stochastic_depth_drop_prob={highest} must be at least 0 (off) and below 1; 0.1 is usual")

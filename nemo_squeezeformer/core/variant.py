@@ -26,7 +26,7 @@ def choose_variant(name: str, subsampling: str | None, factor: int, **streams: b
     """The variant called ``name``.
 
     Raises:
-        ValueError: for a name that there is none of, or where ``original`` comes with what the authors' network is not:
+        ValueError: for an unknown name, or where ``original`` comes with what the authors' network is not:
             another subsampling, or settings of ``streams`` that see nothing ahead.
     """
     if name not in VARIANTS:

@@ -233,7 +233,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         ``rel_pos_local_attn`` is a form of its own, so an ``attention`` or ``use_pytorch_sdpa`` that was set gives way.
 
         Raises:
-            ValueError: for an attention model that there is none of, or a context that it cannot have, as a window
+            ValueError: for an unknown attention model, or a context that it cannot have, as a window
                 without limits; the encoder is then as it was.
             RuntimeError: after ``optimize_for_inference``.
         """

@@ -21,7 +21,7 @@ class AttentionSettings:
     """The arguments of the encoder that are about attention.
 
     Raises:
-        ValueError: for a ``self_attention_model`` that there is none of, or what does not go with it.
+        ValueError: for an unknown ``self_attention_model``, or a setting that does not go with it.
     """
 
     self_attention_model: str
@@ -87,7 +87,7 @@ def choose_kernel(attention: str, sdpa_backends: tuple[str, ...] | None) -> Plai
     """The kernel of ``attention``, or of ``use_pytorch_sdpa`` where ``sdpa_backends`` are given.
 
     Raises:
-        ValueError: for a name that there is none of, or both settings at once.
+        ValueError: for an unknown name, or both settings at once.
     """
     if sdpa_backends is not None:
         if attention not in ("auto", "sdpa"):

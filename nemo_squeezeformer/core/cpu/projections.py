@@ -1,4 +1,4 @@
-"""The linear layers of an encoder that are none by name: convolutions of kernel 1, and the end of the subsampling."""
+"""Linear maps stored in other layers: convolutions of kernel 1, and the output of the subsampling."""
 
 from __future__ import annotations
 

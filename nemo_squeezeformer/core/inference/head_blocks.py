@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..attention.kernel import Operands, PlainKernel
 from ..cpu.linear import is_onednn_faster
+from ..cpu.products import product
 from ..frames.masks import Frames
 from ..kernels.choice import ByUse
 from ..kernels.query_blocks import QueryBlocks, diagonals
@@ -69,8 +70,3 @@ def has_many_keys(content: Tensor, k: Tensor, frames: Frames) -> bool:
         and content.dtype == torch.float32
         and is_onednn_faster()
     )
-
-
-def product(x: Tensor, weight: Tensor) -> Tensor:
-    """(N, K), (M, K) -> (N, M)"""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")

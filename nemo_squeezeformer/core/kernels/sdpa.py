@@ -23,7 +23,7 @@ class SDPA(PlainKernel):
         backends: names of ``torch.nn.attention.SDPBackend`` that it may choose from; none for all.
 
     Raises:
-        ValueError: for a name that there is none of, or FLASH_ATTENTION alone, which takes no mask.
+        ValueError: for an unknown name, or FLASH_ATTENTION alone, which takes no mask.
     """
 
     def __init__(self, backends: Sequence[str] | None = None):
