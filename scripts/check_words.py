@@ -1,0 +1,101 @@
+"""A check of the project's language: phrases that make a reader go back are found, each with the cure.
+
+    python scripts/check_words.py            # every tracked file
+    python scripts/check_words.py FILE...
+
+Python files are searched in comments and strings, Markdown outside of code, other text in whole lines.
+The exit status is 1 where a phrase is found.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SUFFIXES = {".py", ".md", ".yaml", ".yml", ".toml", ".cfg", ".cff", ".ipynb", ""}
+REPEAT = "repeat the noun"
+PHRASES = {
+    r"of which": f"start a new sentence, and {REPEAT}",
+    r"so many": '"the number of", with the noun',
+    r"(?-i:none) of": '"no", with the noun',
+    r"there (?:is|are|was|were) (?-i:none)": '"unknown", "missing" or "no", with the noun',
+    r"(?:is|are|was|were|be|has|have|needs?|gets?|makes?) (?-i:none)": '"no", with the noun',
+    r"and (?-i:none)": '"and no", with the noun',
+    r"(?:is|are) left of": "name what remains",
+    r"the other way round": "say both directions",
+    r"those (?:of|that|which|whose|who|with|in|from|for|after|before|behind|at|by|on|are|is)": REPEAT,
+    r"that of": REPEAT,
+    r"(?:the|these|its|last|first|next|new|old|other|own|right|wrong) ones": REPEAT,
+    r"hangs? on": '"depends on"',
+    r"nothing but": '"only"',
+    r"as (?:it is|they are) written": '"the reference implementation"',
+    r"stands? in for": '"replaces"',
+    r"forms? for training": '"the fast implementation of training"',
+    r"endless margins?": '"unlimited zero padding"',
+    r"without end": '"unlimited"',
+    r"to and fro": '"in both directions"',
+    r"whoever": "name the user",
+}  # fmt: skip
+PATTERN = re.compile("|".join(rf"\b(?:{phrase})\b" for phrase in PHRASES), re.IGNORECASE)
+QUOTED = re.compile(r"``?[^`]*``?")
+FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+
+
+def blank(match: re.Match[str]) -> str:
+    """The matched text with every character but line ends replaced by a space, so that line numbers stay."""
+    return re.sub(r"[^\n]", " ", match.group())
+
+
+def prose(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number, text) of the parts of a file that people read."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type in kinds:
+                yield token.start[0], token.string
+    else:
+        yield 1, FENCE.sub(blank, text) if path.suffix == ".md" else text
+
+
+def phrases(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number, phrase) of every phrase in a file that the table names. A phrase may go over the end of a line."""
+    for first, text in prose(path):
+        words = re.sub(r"[\n#]", lambda end: " ", QUOTED.sub(blank, text))
+        for match in PATTERN.finditer(re.sub(r"\s", " ", words)):
+            yield first + text.count("\n", 0, match.start()), match.group()
+
+
+def cure(phrase: str) -> str:
+    """What to write instead of a phrase."""
+    return next(words for pattern, words in PHRASES.items() if re.fullmatch(pattern, phrase, re.IGNORECASE))
+
+
+def tracked() -> list[Path]:
+    """The text files that git tracks, and new files that it does not ignore."""
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    names.check_returncode()
+    return [ROOT / name for name in names.stdout.splitlines() if Path(name).suffix in SUFFIXES]
+
+
+def main(arguments: list[str]) -> int:
+    found = 0
+    for path in [Path(name) for name in arguments] or tracked():
+        if not path.is_file() or path.resolve() == Path(__file__).resolve() or path.name == "LICENSE":
+            continue
+        for line, phrase in phrases(path):
+            print(f"{path.relative_to(ROOT) if path.is_absolute() else path}:{line}: {phrase!r}: {cure(phrase)}")
+            found += 1
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
