@@ -1,6 +1,7 @@
 """The Squeezeformer speech encoder for NVIDIA NeMo.
 
-Importing this package makes NeMo know the encoder, its recipes and its old checkpoints, without loading NeMo or torch.
+Importing this package registers the encoder, the recipes and the names in old checkpoints with NeMo. The import does
+not load NeMo or torch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["OriginalMelSpectrogramPreprocessor", "SqueezeformerEncoder", "Squeez
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        # NeMo's registry of adapters must know both encoders as soon as there is one.
+        # The module peft registers both encoders with NeMo's adapters, so it is imported for either encoder.
         module = "original_preprocessor" if name.startswith("Original") else "peft"
         return getattr(importlib.import_module(f"nemo_squeezeformer.integration.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

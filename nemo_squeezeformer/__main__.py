@@ -1,4 +1,4 @@
-"""``nemo-squeezeformer COMMAND ...``, also ``python -m nemo_squeezeformer COMMAND ...``."""
+"""The command line: ``nemo-squeezeformer COMMAND ...`` or ``python -m nemo_squeezeformer COMMAND ...``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import nemo_squeezeformer
 from nemo_squeezeformer.commands import COMMANDS
 from nemo_squeezeformer.errors import UserError
 
-NEMO = {"nemo", "lightning", "hydra", "omegaconf", "sentencepiece"}  # what comes with it
+NEMO = {"nemo", "lightning", "hydra", "omegaconf", "sentencepiece"}  # packages that NeMo installs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that ``argv`` names; its exit status, or 2 for a mistake that the user can mend."""
+    """Run the command that ``argv`` names and return its exit status: 2 for an error that the user can correct."""
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if any(argument.startswith("-") for argument in rest) or (rest and "overrides" not in args):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:  # key=value after an option: argparse gives up on positionals there
+    if rest:  # argparse does not assign a positional key=value after an option to overrides
         args.overrides += rest
     try:
         return args.main(args)
@@ -29,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in NEMO:
             raise
-        message = f"this command needs NeMo, and there is no module {error.name}; pip install 'nemo_toolkit[asr]'"
+        message = f"this command needs NeMo, but module {error.name} is missing; run: pip install 'nemo_toolkit[asr]'"
     print(f"nemo-squeezeformer: error: {message}", file=sys.stderr)
     return 2
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """One sub-command for each module of ``commands``."""
+    """Return the argument parser, with one sub-command for each module of ``commands``."""
     parser = argparse.ArgumentParser(prog="nemo-squeezeformer", description=nemo_squeezeformer.__doc__)
     parser.add_argument("--version", action="version", version=nemo_squeezeformer.__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -1,5 +1,5 @@
-"""The error that a user can mend: its message names the value and the remedy."""
+"""The error for a mistake that a user can correct. The message names the value and the remedy."""
 
 
 class UserError(Exception):
-    """Printed by the command line as one message, without a traceback."""
+    """An error that the command line prints as one message, without a traceback."""

@@ -1,1 +1,5 @@
-"""What NeMo needs to know the encoder. Modules of this room alone import NeMo at their top, but for ``register``."""
+"""The integration of the encoder with NeMo.
+
+Only modules of this package import NeMo at their top. ``register`` does not import NeMo, so that importing
+``nemo_squeezeformer`` stays fast.
+"""

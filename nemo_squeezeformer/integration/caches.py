@@ -1,12 +1,14 @@
-"""An encoder's streaming state as NeMo's stacked cache tensors, and back: the only place that knows how they are laid.
+"""The conversion between an encoder's streaming state and NeMo's stacked cache tensors.
 
-``cache_last_channel`` (layers, B, rows, D) holds frames of D values, one after another through its layers and rows: the
-attention inputs that each layer remembers, of which a layer inside the temporal U-Net has half as many, then the three
-frames of each time reduction. So no rows lie empty, but for the last few.
-``cache_last_time`` (layers, B, C, left context) has what the depthwise convolution of each layer remembers.
-``cache_last_channel_len`` (B,) counts the frames, at the encoder's rate, that have gone by, up to those remembered.
+Only this module knows the layout of the caches.
 
-Zeros everywhere are a fresh stream, whatever the other streams of the batch are at.
+- ``cache_last_channel`` (layers, B, rows, D) is a sequence of frames of D values that fills layer after layer, row
+  after row. First come the attention inputs that each layer remembers. A layer inside the temporal U-Net remembers half
+  as many frames. Then come the three frames that each reduction layer remembers. Only the last few rows are unused.
+- ``cache_last_time`` (layers, B, C, left context) holds the left context of the depthwise convolution of each layer.
+- ``cache_last_channel_len`` (B,) counts the encoder frames that each stream has processed, up to the number remembered.
+
+A stream whose caches are all zeros is a new stream. The other streams of the batch can be at any position.
 """
 
 from __future__ import annotations
@@ -23,18 +25,18 @@ from nemo_squeezeformer.core.frames.state import EncoderState, LayerState, Reduc
 
 
 class Caches:
-    """The layout of the caches of one ``encoder`` that remembers ``past`` frames at its own rate."""
+    """The layout of the caches of an ``encoder`` whose attention remembers ``past`` encoder frames."""
 
     def __init__(self, encoder: Any, past: int):
-        state = empty_state(encoder, 0, past)  # for its shapes
+        state = empty_state(encoder, 0, past)  # only the shapes are used
         self.layers, self.past, self.d_model = len(state.layers), past, encoder.d_model
         self.frames = [layer.attention.size(1) for layer in state.layers]
         self.frames += [reduction.reduction.size(2) for reduction in state.reductions]
-        self.rows = max(-(-sum(self.frames) // self.layers), 1)  # no dimension of 0: exporters do not like them
+        self.rows = max(-(-sum(self.frames) // self.layers), 1)  # exporters do not support dimensions of size 0
         _, self.channels, self.left = state.layers[0].convolution.shape
 
     def zeros(self, batch: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """The caches of ``batch`` fresh streams."""
+        """Return the caches of ``batch`` new streams."""
         return (
             torch.zeros(self.layers, batch, self.rows, self.d_model, dtype=dtype, device=device),
             torch.zeros(self.layers, batch, self.channels, max(self.left, 1), dtype=dtype, device=device),
@@ -42,10 +44,10 @@ class Caches:
         )
 
     def unpacked(self, channel: Tensor, time: Tensor, length: Tensor) -> EncoderState:
-        """The state that the caches are.
+        """Return the streaming state that the caches hold.
 
         Raises:
-            ValueError: for caches of another layout: they are another encoder's, or of another att_context_size.
+            ValueError: the caches have another layout, from another encoder or another ``att_context_size``.
         """
         for name, cache, size in (
             ("cache_last_channel", channel, (self.rows, self.d_model)),
@@ -53,8 +55,8 @@ class Caches:
         ):
             if cache.size(0) != self.layers or tuple(cache.shape[2:]) != size:
                 raise ValueError(
-                    f"{name} of shape {tuple(cache.shape)}: expected {(self.layers, 'B', *size)}; begin a stream with "
-                    "get_initial_cache_state(), again after att_context_size has changed"
+                    f"{name} of shape {tuple(cache.shape)}: expected {(self.layers, 'B', *size)}; start a stream "
+                    "with get_initial_cache_state(), and start it again after a change of att_context_size"
                 )
         frames = channel.transpose(0, 1).flatten(1, 2)  # (B, layers * rows, D)
         pieces = [frames[:, end - n : end] for n, end in zip(self.frames, accumulate(self.frames))]
@@ -67,7 +69,7 @@ class Caches:
         )
 
     def packed(self, state: EncoderState, like: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """``state`` as caches, of the types of those that it was unpacked from."""
+        """Return ``state`` as caches, with the dtypes of the caches ``like``."""
         channel, time, length = like
         pieces = [layer.attention for layer in state.layers if layer.attention.size(1)]
         pieces += [reduction.reduction.transpose(1, 2) for reduction in state.reductions]

@@ -1,4 +1,4 @@
-"""The Squeezeformer encoder as NeMo's models, exporters and training mixins expect it."""
+"""The Squeezeformer encoder with the interfaces that NeMo's models, exporters and training mixins expect."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CACHE = NeuralType(("D", "B", "T", "D"), ChannelType(), optional=True)
 
 class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, NeuralModule, AccessMixin):
     __doc__ = core.SqueezeformerEncoder.__doc__
-    __module__ = "nemo_squeezeformer"  # the path that recipes give; NeMo's adapter registry compares the two
+    __module__ = "nemo_squeezeformer"  # recipes give this path, and NeMo's adapter registry compares it with theirs
 
     blocks = {
         "squeezeformer": SqueezeformerLayer,
@@ -48,14 +48,20 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     use_pad_mask = True
 
     def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
-        """What ``time_reduce_idx="auto"`` means; logged once, as it decides what the network is."""
+        """Return the layer that ``time_reduce_idx="auto"`` selects.
+
+        The choice is logged once, because it defines the network.
+        """
         chosen = super().choose_reduction(n_layers, contexts)
         if chosen is None:
-            meaning = "no temporal U-Net, for it would cut the chunks of att_context_size; whole, even chunks let it in"
+            meaning = (
+                "no temporal U-Net, because it would cut the chunks of att_context_size; use chunks of an even number "
+                "of frames for a temporal U-Net"
+            )
         else:
             meaning = (
-                f"{chosen}, the layer from which on the temporal U-Net runs at half the frame rate in an encoder of "
-                f"{n_layers}, as in the published sizes; time_reduce_idx=null is for no U-Net"
+                f"{chosen}, the first layer at half the frame rate in an encoder of {n_layers} layers, as in the "
+                "published sizes; set time_reduce_idx=null for no temporal U-Net"
             )
         logging.info(f"time_reduce_idx=auto: {meaning}", mode=logging_mode.ONCE)
         return chosen
@@ -70,7 +76,10 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
 
     @property
     def input_types(self) -> dict[str, NeuralType]:
-        """Features, or with ``bypass_pre_encode`` subsampled ones (B, T, D); caches, as NeMo's encoders take them."""
+        """The inputs of NeMo's encoders: features and caches.
+
+        With ``bypass_pre_encode`` the input is subsampled features (B, T, D).
+        """
         return OrderedDict(
             audio_signal=NeuralType(("B", "D", "T"), SpectrogramType()),
             length=NeuralType(("B",), LengthsType(), optional=True),
@@ -82,7 +91,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
 
     @property
     def output_types(self) -> dict[str, NeuralType]:
-        """Encodings (B, D, T) and their lengths (B,); with caches given, those for the next chunk."""
+        """Encodings (B, D, T) and their lengths (B,). If caches are given, also the caches for the next chunk."""
         return OrderedDict(
             outputs=NeuralType(("B", "D", "T"), AcousticEncodedRepresentation()),
             encoded_lengths=NeuralType(("B",), LengthsType()),
@@ -101,14 +110,15 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         cache_last_channel_len: Tensor | None = None,
         bypass_pre_encode: bool = False,
     ) -> tuple[Tensor, ...]:
-        """(B, F, T) features and their lengths (B,) -> (B, D, ceil(T / subsampling_factor)), and their lengths.
+        """Encode features: (B, F, T) and lengths (B,) -> (B, D, ceil(T / subsampling_factor)) and lengths (B,).
 
-        With ``bypass_pre_encode`` the input is (B, T, D), subsampled already. Without ``length`` all frames are valid.
-        With caches (``get_initial_cache_state``) the input is the next chunk of streams, and the caches for the one
-        after it come out too; ``streaming_cfg`` says how long chunks are, and what goes before them.
+        If ``bypass_pre_encode`` is True, the input is subsampled features (B, T, D). Without ``length``, all frames are
+        valid. With caches (``get_initial_cache_state``), the input is the next chunk of each stream, and the caches for
+        the following chunk are returned too. ``streaming_cfg`` gives the length of a chunk and the number of feature
+        frames to prepend to it.
 
         Raises:
-            ValueError: for caches of another encoder, or of another ``att_context_size``.
+            ValueError: the caches are from another encoder or another ``att_context_size``.
         """
         caches = all_or_none(cache_last_channel, cache_last_time, cache_last_channel_len, audio_signal.size(0))
         if bypass_pre_encode:
@@ -126,7 +136,10 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     def run_layers(
         self, indices: Iterable[int], x: Tensor, frames: Frames, positions: Tensor | None, state: EncoderState | None
     ) -> Tensor:
-        """(B, T, D) through the layers of ``indices``, each on record where one of NeMo's models wants it."""
+        """Run the layers ``indices``: (B, T, D) -> (B, T, D).
+
+        The output of each layer is recorded if a NeMo model requests it.
+        """
         for i in indices:
             x = super().run_layers([i], x, frames, positions, state)
             if self.is_access_enabled(getattr(self, "model_guid", None)):
@@ -134,7 +147,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         return x
 
     def capture(self, layer: int, x: Tensor, frames: Frames) -> None:
-        """Puts the output of ``layer`` and its lengths, at that layer's frame rate, on record if it was asked for."""
+        """Record the output of ``layer`` and its lengths, at the layer's frame rate, if a NeMo model requests them."""
         if self.access_cfg.get("save_encoder_tensors"):
             self.layers[layer].register_accessible_tensor(name="encoder", tensor=x)
         if layer in self.access_cfg.get("interctc", {}).get("capture_layers", []):
@@ -144,12 +157,15 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
             self.register_accessible_tensor(name=f"interctc/layer_length_{layer}", tensor=lengths)
 
     def align_records(self, t: int, lengths: Tensor) -> None:
-        """Repeats the recorded frames of layers inside the U-Net, so that features of all layers are ``t`` frames long;
-        those of ``variant="original"`` without the frame past the end that its masks let in.
+        """Give the recorded outputs of all layers ``t`` frames.
 
-        Self-supervised losses hold a layer's frames against the encoder's lengths, and feature extractors stack those
-        of several layers. InterCTC alone decodes each layer for itself, at its own rate and lengths. Both record under
-        the same names; only an extractor's request says how tensors are handed over (``detach``, ``convert_to_cpu``).
+        The frames of layers inside the temporal U-Net are repeated. The layers of ``variant="original"`` can process
+        one frame more than the encoder returns. This frame is removed.
+
+        Self-supervised losses compare the frames of a layer with the encoder's lengths. Feature extractors stack the
+        outputs of several layers. InterCTC decodes each layer separately and needs the layer's own rate and lengths.
+        Extractors and InterCTC record under the same names, but only a request of an extractor sets ``detach`` and
+        ``convert_to_cpu``.
         """
         records = self.get_module_registry(self)
         for name, record in records.items():
@@ -165,44 +181,54 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
                 shorter[-1] = lengths.to(shorter[-1].device)
 
     def at_full_rate(self, x: Tensor, t: int, layer: int, dim: int) -> Tensor:
-        """The output of ``layer``, frames along ``dim``, made ``t`` frames, as the U-Net's way back up repeats them."""
+        """Return the output of ``layer`` with ``t`` frames along ``dim``.
+
+        Frames are repeated in the same way as at the recovery layer of the temporal U-Net.
+        """
         step = 2 ** self.span.depth(layer)
         return x if x.size(dim) == t and step == 1 else x.index_select(dim, torch.arange(t, device=x.device) // step)
 
     def freeze(self) -> None:
-        """Evaluation mode, and no gradient for any parameter; which had one is kept for ``unfreeze(partial=True)``."""
+        """Switch to evaluation mode and disable the gradients of all parameters.
+
+        The parameters that had gradients are remembered for ``unfreeze(partial=True)``.
+        """
         if not hasattr(self, "_frozen_grad_map"):
             self._trained_before_freeze = self.training
         super().freeze()
 
     def unfreeze(self, partial: bool = False) -> None:
-        """Gradients for all parameters, or with ``partial`` for those that had one, and training mode.
+        """Enable the gradients of all parameters and switch to training mode.
 
-        With ``partial``, an encoder that was evaluated before the freeze and is now stays in evaluation mode: NeMo's
-        ``transcribe`` ends with a partial unfreeze, which would leave dropout and batch norms at training.
+        If ``partial`` is True, only the parameters that had gradients before ``freeze`` get them back. The encoder then
+        stays in evaluation mode if it was in evaluation mode before ``freeze`` and still is. NeMo's ``transcribe`` ends
+        with a partial unfreeze, which would otherwise leave dropout and batch norms in training mode.
         """
         train = self.training or not partial or getattr(self, "_trained_before_freeze", True)
         super().unfreeze(partial=partial)
         self.train(train)
 
     def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None, seen: Tensor | None = None) -> Frames:
-        """Lengths and masks of (B, T, D) subsampled features."""
+        """Return the lengths and masks of (B, T, D) subsampled features."""
         frames = super().frames(x, lengths, state, seen)
         return frames if self.use_pad_mask else frames.without_padding()
 
     def enable_pad_mask(self, on: bool = True) -> bool:
-        """Whether convolutions take padding for zeros; off is for batches without padding. Returns what it was."""
+        """Set whether convolutions treat padding as zeros, and return the previous setting.
+
+        Turn this off only for batches without padding.
+        """
         was, self.use_pad_mask = self.use_pad_mask, on
         return was
 
     @property
     def att_context_size_all(self) -> list[list[int]]:
-        """The sizes that training draws from."""
+        """The sizes from which training draws."""
         return self.contexts.sizes
 
     @property
     def att_context_size(self) -> list[int]:
-        """The size in evaluation, which some of NeMo's models set."""
+        """The size in evaluation. Some NeMo models set it."""
         return self.contexts.default
 
     @att_context_size.setter
@@ -211,15 +237,15 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         self.streaming_cfg = None
 
     def set_default_att_context_size(self, att_context_size: Sequence[int] | None) -> None:
-        """Choose the size for evaluation; one that training does not draw gets a warning.
+        """Set the size for evaluation, and warn if training does not draw this size.
 
         Raises:
-            ValueError: for a size that ``att_context_style`` or the temporal U-Net cannot have.
+            ValueError: ``att_context_style`` or the temporal U-Net does not support the size.
         """
         super().set_default_att_context_size(att_context_size)
         self.streaming_cfg = None
         if self.contexts.chunks is None and self.att_context_size not in self.att_context_size_all:
-            logging.warning(f"att_context_size={self.att_context_size} is none of {self.att_context_size_all}")
+            logging.warning(f"att_context_size={self.att_context_size} is not in {self.att_context_size_all}")
 
     def change_attention_model(
         self,
@@ -228,14 +254,14 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         update_config: bool = True,
         device: torch.device | None = None,
     ) -> None:
-        """Switch to another ``self_attention_model`` or context, with every weight that both have kept.
+        """Switch to another ``self_attention_model`` or context, and keep all weights that both models have.
 
-        ``rel_pos_local_attn`` is a form of its own, so an ``attention`` or ``use_pytorch_sdpa`` that was set gives way.
+        ``rel_pos_local_attn`` has its own implementation, so it resets ``attention`` and ``use_pytorch_sdpa``.
 
         Raises:
-            ValueError: for an unknown attention model, or a context that it cannot have, as a window
-                without limits; the encoder is then as it was.
-            RuntimeError: after ``optimize_for_inference``.
+            ValueError: the attention model is unknown or does not support the context. For example,
+                ``rel_pos_local_attn`` does not support unlimited context. The encoder is unchanged.
+            RuntimeError: the encoder is an optimized encoder.
         """
         refuse(self, "change_attention_model()")
         model = self_attention_model or self.attention.self_attention_model
@@ -262,9 +288,12 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
                     self._cfg.att_context_probs = None
 
     def change_subsampling_conv_chunking_factor(self, subsampling_conv_chunking_factor: int) -> None:
-        """Send the batch through the subsampling convolutions in so many parts, to save memory; -1: at once.
+        """Split the batch of the subsampling convolutions into parts, to save memory.
+
+        Args:
+            subsampling_conv_chunking_factor: the number of parts, a power of 2; -1 or 1 for no split.
 
         Raises:
-            ValueError: for anything but -1, 1 or a power of 2.
+            ValueError: the factor is not -1, 1 or a power of 2.
         """
         self.pre_encode.split_batch(subsampling_conv_chunking_factor)

@@ -1,4 +1,4 @@
-"""Exact resuming: a killed run goes on with the batch, and the random numbers, that it would have had."""
+"""Exact resuming: a resumed run continues with the same batches and random numbers as an uninterrupted run."""
 
 import random
 from typing import Any
@@ -10,21 +10,23 @@ from nemo.core.classes.common import Serialization
 from torch.utils.data import IterableDataset
 
 
-class ExactResume(Callback, Serialization):  # Serialization: what NeMo lets a configuration make
-    """Makes a run that is resumed from any checkpoint end with the weights of one that was never stopped.
+class ExactResume(Callback, Serialization):  # NeMo instantiates only Serialization classes from a configuration
+    """A callback that gives a resumed run the same final weights as an uninterrupted run.
 
-    Lightning restores weights, optimiser, schedule and counters. It does not restore random numbers, and inside an
-    epoch it starts the data over while it counts on. It also repeats the batch after which a checkpoint was written by
-    ``every_n_train_steps``, so that the run makes a step too many.
+    Lightning restores the weights, the optimizer, the schedule and the counters. It does not restore the random
+    numbers. In the middle of an epoch it restarts the data from the beginning, but the counters continue. It also
+    repeats the last batch before a checkpoint of ``every_n_train_steps``, so the run takes one step more.
 
-    Here every batch gets random numbers that depend only on ``seed``, the process, the epoch and the batch; the batches
-    that the epoch has had are fetched again and left out; none is repeated. Data without a fixed order (tar files,
-    Lhotse Shar) is not fetched again, for that would be other data: there the run goes on in a new random order.
+    With this callback, the random numbers of a batch depend only on ``seed``, the process, the epoch and the batch
+    index. A resumed run fetches the batches that the epoch has already seen and skips them. No batch is repeated. Data
+    without a fixed order (tar files, Lhotse Shar) is not fetched again, because the order would differ. With this data
+    the run continues in a new random order.
 
-    Use it by ``+resume=exact``, or in a YAML file under ``trainer.callbacks``.
+    Enable it with ``+resume=exact``, or in a YAML file under ``trainer.callbacks``.
 
     Args:
-        seed: of the order of the data, of augmentation, dropout, SpecAugment and dither; initial weights are not its.
+        seed: seed of the order of the data, augmentation, dropout, SpecAugment and dither. It does not affect the
+            initial weights.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -35,12 +37,13 @@ class ExactResume(Callback, Serialization):  # Serialization: what NeMo lets a c
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for count in (batches["current"], batches["total"]):
-            count["completed"] = count["processed"]  # its step is in the weights; Lightning counts it after saving
+            count["completed"] = count["processed"]  # the weights include this step; Lightning counts it after saving
         self._batches_done = 0 if batches["is_last_batch"] else batches["current"]["completed"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw_anew(trainer)
-        if self._begun:  # Lightning draws the order of the data after this hook, but before it in the first epoch
+        # In the first epoch Lightning draws the order of the data before this hook, in later epochs after it.
+        if self._begun:
             return
         self._begun = True
         fetcher = trainer.fit_loop._data_fetcher
@@ -51,7 +54,7 @@ class ExactResume(Callback, Serialization):  # Serialization: what NeMo lets a c
         for batch in range(self._batches_done):
             next(fetcher)
             self._draw_anew(trainer, batch)
-        fetcher.fetched = 0  # Lightning adds them itself
+        fetcher.fetched = 0  # Lightning adds the skipped batches itself
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._draw_anew(trainer, batch_idx)

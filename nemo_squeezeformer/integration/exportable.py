@@ -1,4 +1,4 @@
-"""What NeMo's exporters ask of the encoder: features in and encodings out or, where it streams, the caches as well."""
+"""The interface of NeMo's exporters: from features to encodings, and for streaming also from caches to caches."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 from nemo_squeezeformer import core
 from nemo_squeezeformer.core.dispatch import recording_graph
 
-CACHE = NeuralType(("B", "D", "D", "D"), ChannelType(), optional=True)  # the batch alone varies
+CACHE = NeuralType(("B", "D", "D", "D"), ChannelType(), optional=True)  # only the batch size varies
 
 
 class Exported(Exportable):
-    """The encoder's side of ``model.export()``.
+    """A base class with the methods that ``model.export()`` calls.
 
-    In the exported graph the batch is the first dimension of the caches: (B, layers, ...), as NeMo's runtimes have it.
+    In the exported graph the batch is the first dimension of the caches, (B, layers, ...), as NeMo's runtimes expect.
     """
 
     export_cache_support = False  # NeMo's set_export_config({"cache_support": True}) sets it
@@ -29,12 +29,12 @@ class Exported(Exportable):
 
     @property
     def input_types_for_export(self) -> dict[str, NeuralType]:
-        """Features and lengths, and the caches with ``export_cache_support``."""
+        """Features and lengths. With ``export_cache_support``, also the caches."""
         return self._for_export(self.input_types)
 
     @property
     def output_types_for_export(self) -> dict[str, NeuralType]:
-        """Encodings and lengths, and the caches for the next chunk with ``export_cache_support``."""
+        """Encodings and lengths. With ``export_cache_support``, also the caches for the next chunk."""
         return self._for_export(self.output_types)
 
     def _for_export(self, types: dict[str, NeuralType]) -> dict[str, NeuralType]:
@@ -43,13 +43,13 @@ class Exported(Exportable):
 
     @property
     def disabled_deployment_input_names(self) -> set[str]:
-        """What NeMo's models leave out of the graph's inputs."""
+        """The inputs that NeMo's models leave out of the graph."""
         names = set(list(self.input_types)[2:])
         return names - set(self.input_types_for_export)
 
     @property
     def disabled_deployment_output_names(self) -> set[str]:
-        """What NeMo's models leave out of the graph's outputs."""
+        """The outputs that NeMo's models leave out of the graph."""
         return set(self.output_types) - set(self.output_types_for_export)
 
     def forward_for_export(
@@ -60,7 +60,10 @@ class Exported(Exportable):
         cache_last_time: Tensor | None = None,
         cache_last_channel_len: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """``forward`` for NeMo's exporters, which call it by position: as it is in a graph, run or recorded."""
+        """Compute what the exported graph computes.
+
+        NeMo's exporters call this method with positional arguments.
+        """
         with recording_graph():
             if cache_last_channel is None:
                 return core.SqueezeformerEncoder.forward(self, audio_signal, length)
@@ -72,9 +75,10 @@ class Exported(Exportable):
             return x, lengths, channel.transpose(0, 1), time.transpose(0, 1), cached
 
     def input_example(self, max_batch: int = 1, max_dim: int = 256) -> tuple[Tensor, ...]:
-        """Random features (max_batch, F, max_dim), the first full-length, the others shorter by one frame each.
+        """Return random features (max_batch, F, max_dim) and lengths, as an example input of the graph.
 
-        With ``export_cache_support``, of the length of a chunk and what goes before it, and with caches (B first).
+        The first utterance has ``max_dim`` frames, and each following utterance is one frame shorter. With
+        ``export_cache_support``, return ``stream_example(max_batch)``.
         """
         if self.export_cache_support:
             return self.stream_example(max_batch)
@@ -83,7 +87,7 @@ class Exported(Exportable):
         return torch.randn(max_batch, self.feat_in, max_dim, device=device), lengths
 
     def stream_example(self, batch: int) -> tuple[Tensor, ...]:
-        """Random features of a chunk with what goes before it, their lengths, and random caches."""
+        """Return random features of a chunk with the prepended frames, their lengths, and random caches (B first)."""
         config, caches = self.streams()
         channel, time, cached = self.get_initial_cache_state(batch, max_dim=caches.past + 1)
         sizes = (config.pre_encode_cache_size, config.chunk_size)

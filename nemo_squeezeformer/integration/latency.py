@@ -1,4 +1,4 @@
-"""How long a stream waits for its next text, and what it remembers, under any ``att_context_size``; nothing is set."""
+"""The latency and the caches of a stream under any ``att_context_size``. The encoder is not changed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from nemo_squeezeformer.integration.streaming import MAX_CONTEXT, Streaming
 
 
 class Chunks(NamedTuple):
-    """The chunks of a stream, after its first one."""
+    """The sizes of the chunks of a stream after the first chunk."""
 
-    frames: int  # feature frames that a step waits for: its own, and what comes after them where there is look-ahead
+    frames: int  # feature frames that a step waits for, including the look-ahead
     shift: int  # feature frames from one step to the next
-    left: int  # frames of the encoder that attention remembers
+    left: int  # encoder frames that attention remembers
 
     @classmethod
     def of(cls, encoder: Any, size: Sequence[int] | None = None) -> Chunks:
-        """Those of an ``encoder`` with NeMo's streaming interface: ours, or one of NeMo's own.
+        """Return the chunks of an ``encoder`` with NeMo's streaming interface: Squeezeformer or an encoder of NeMo.
 
         Args:
-            size: an ``att_context_size``; None for what the encoder is set to.
+            size: an ``att_context_size``; None for the current setting of the encoder.
 
         Raises:
-            ValueError: for settings that do not stream.
+            ValueError: the settings do not support streaming.
         """
         if isinstance(encoder, Streaming) and size is not None:
             steps, factor = Steps.of(encoder, unlimited=MAX_CONTEXT, size=size), encoder.subsampling_factor
@@ -39,12 +39,17 @@ class Chunks(NamedTuple):
 
 
 def latency_ms(encoder: Any, feature_ms: float, size: Sequence[int] | None = None) -> float:
-    """Milliseconds of audio that a step waits for, of features that are ``feature_ms`` apart; see ``Chunks.of``."""
+    """Return the milliseconds of audio that a step waits for.
+
+    Args:
+        feature_ms: milliseconds from one feature frame to the next.
+        size: an ``att_context_size``; None for the current setting of the encoder.
+    """
     return feature_ms * Chunks.of(encoder, size).frames
 
 
 def empty_caches(encoder: Any, batch: int, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """The caches of ``batch`` streams before their first chunk, in float32, under an ``att_context_size``."""
+    """Return the float32 caches of ``batch`` new streams under the ``att_context_size`` ``size``."""
     if isinstance(encoder, Streaming):
         device = next(encoder.parameters()).device
         return Caches(encoder, Chunks.of(encoder, size).left).zeros(batch, torch.float32, device)
@@ -54,15 +59,15 @@ def empty_caches(encoder: Any, batch: int, size: Sequence[int]) -> tuple[Tensor,
 
 
 def feature_ms(preprocessor: Any) -> float:
-    """Milliseconds from one feature frame to the next."""
+    """Return the milliseconds from one feature frame to the next."""
     return 1000 * preprocessor.featurizer.hop_length / preprocessor._sample_rate
 
 
 def _nemo_config(encoder: Any, size: Sequence[int] | None) -> Any:
-    """The ``streaming_cfg`` of one of NeMo's own encoders: as it is set, or as it would be under ``size``."""
+    """Return the ``streaming_cfg`` of an encoder of NeMo: the current setting, or the setting for ``size``."""
     if size is None and encoder.streaming_cfg is not None:
         return encoder.streaming_cfg
-    # NeMo's method writes what it finds into the encoder and its layers, so it is given a copy without layers.
+    # NeMo's method writes its results into the encoder and its layers. Call it on a copy without layers.
     apart = copy.copy(encoder)
     apart._modules = {**encoder._modules, "layers": nn.ModuleList()}
     apart.setup_streaming_params(att_context_size=None if size is None else list(size))
@@ -70,5 +75,5 @@ def _nemo_config(encoder: Any, size: Sequence[int] | None) -> Any:
 
 
 def _further(size: int | Sequence[int]) -> int:
-    """NeMo's sizes are pairs where the first chunk differs from the others: that of the others."""
+    """Return the size of the chunks after the first. NeMo gives a pair if the first chunk has another size."""
     return size if isinstance(size, int) else size[1]

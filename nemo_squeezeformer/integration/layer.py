@@ -1,4 +1,4 @@
-"""The layers as NeMo extends them, with PEFT adapters between their modules."""
+"""The layers with NeMo's PEFT adapters between their modules."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from nemo_squeezeformer.core.mf_cf import MFCFLayer as CoreMFCFLayer
 
 
 class Adapted(AttentionAdapterModuleMixin, AccessMixin):
-    """What a layer has through NeMo: adapters, and a registry for its output where one of NeMo's models wants it."""
+    """A base class for layers with NeMo's adapters and a registry for outputs that NeMo's models request."""
 
     def adapt(self, after: str, x: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """x: (B, T, D) -> (B, T, D) through the enabled adapters that belong after ``attention`` or ``layer``.
+        """Apply the enabled adapters: (B, T, D) -> (B, T, D).
+
+        Args:
+            after: ``attention`` for the adapters after attention, ``layer`` for the adapters after the layer.
 
         Raises:
-            ValueError: for attention adapters in a stream that remembers frames, as they have no memory of theirs.
+            ValueError: an attention adapter is enabled in a stream with left context; it has no cache of past frames.
         """
         if not self.is_adapter_available():
             return x
@@ -34,44 +37,44 @@ class Adapted(AttentionAdapterModuleMixin, AccessMixin):
         return self.forward_enabled_adapters(given)["x"]
 
     def refuse_attention_adapters(self) -> None:
-        """Raises ValueError where one is enabled; linear adapters see one frame at a time."""
+        """Raise ValueError if an attention adapter is enabled. Linear adapters see one frame at a time."""
         for name in self.get_enabled_adapters():
             if not isinstance(self.adapter_layer[name], LinearAdapter):
                 raise ValueError(
-                    f"attention adapter {name!r} does not stream: caches hold what the layer's own attention sees, "
-                    f"not what its adapters would; disable it (set_enabled_adapters({name!r}, enabled=False)), use a "
+                    f"attention adapter {name!r} does not stream: the caches hold the inputs of the layer's attention, "
+                    f"not the inputs of the adapter; disable it (set_enabled_adapters({name!r}, enabled=False)), use a "
                     "linear adapter, or stream with a left context of 0"
                 )
 
     @property
     def self_attention_model(self) -> str:
-        """What NeMo asks to know which arguments an attention adapter takes."""
+        """The attention model. NeMo reads it to choose the arguments of an attention adapter."""
         return self.self_attn.model
 
 
 class SqueezeformerLayer(CoreSqueezeformerLayer, Adapted):
-    """The core's layer, with adapters where NeMo 2.7.3 has them.
+    """The layer of core, with adapters at the positions of NeMo 2.7.3.
 
-    An attention adapter's output enters the first feed-forward module but not the residual beside it. ConformerLayer's
-    enters both; Squeezeformer adapters that exist were trained this way, and keep working.
+    The output of an attention adapter enters the first feed-forward module but not its residual connection. In
+    ConformerLayer it enters both. Existing Squeezeformer adapters were trained this way, and they continue to work.
     """
 
     adapt = Adapted.adapt
 
 
 class MFCFLayer(CoreMFCFLayer, Adapted):
-    """The core's, with adapters where SqueezeformerLayer has them."""
+    """The layer of core, with adapters at the positions of SqueezeformerLayer."""
 
     adapt = Adapted.adapt
 
 
 class GatedMFCFLayer(CoreGatedMFCFLayer, Adapted):
-    """The core's, with adapters where SqueezeformerLayer has them."""
+    """The layer of core, with adapters at the positions of SqueezeformerLayer."""
 
     adapt = Adapted.adapt
 
 
 class ConformerLayer(CoreConformerLayer, Adapted):
-    """The core's Conformer layer, with adapters where NeMo's ConformerLayer has them."""
+    """The Conformer layer of core, with adapters at the positions of NeMo's ConformerLayer."""
 
     adapt = Adapted.adapt

@@ -1,6 +1,6 @@
-"""The encoder under the names that NeMo 2 had for it, with NeMo 2's default: no temporal U-Net unless one is asked for.
+"""The encoder under its NeMo 2 names and with NeMo 2's default: no temporal U-Net.
 
-Files from then whose configuration does not name ``time_reduce_idx`` have none.
+In NeMo 2 files, a configuration without ``time_reduce_idx`` describes an encoder without a temporal U-Net.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nemo_squeezeformer.integration.old_names import ASR_MODULES, OLD_MODULE
 
 
 class SqueezeformerEncoder(encoder.SqueezeformerEncoder):
-    """``nemo_squeezeformer.SqueezeformerEncoder`` but for the default of ``time_reduce_idx``, which is None."""
+    """``nemo_squeezeformer.SqueezeformerEncoder`` with the default ``time_reduce_idx=None``."""
 
     def __init__(
         self,
@@ -29,13 +29,14 @@ class SqueezeformerEncoder(encoder.SqueezeformerEncoder):
 
 
 class SqueezeformerEncoderAdapter(SqueezeformerEncoder, peft.SqueezeformerEncoderAdapter):
-    """The same with adapters."""
+    """The encoder with the default ``time_reduce_idx=None``, with adapters."""
 
 
 if adapter_mixins.get_registered_adapter(SqueezeformerEncoder) is None:
     adapter_mixins.register_adapter(base_class=SqueezeformerEncoder, adapter_class=SqueezeformerEncoderAdapter)
 
-# What replace_adapter_compatible_modules looks for in a model's configuration, and puts there.
+# In a model's configuration, replace_adapter_compatible_modules searches for the first path and replaces it by the
+# second path.
 _names = adapter_mixins.get_registered_adapter(SqueezeformerEncoder)
 _names.base_class_path = f"{ASR_MODULES}.SqueezeformerEncoder"
 _names.adapter_class_path = f"{OLD_MODULE}.SqueezeformerEncoderAdapter"

@@ -1,6 +1,6 @@
-"""Names that moved: of NeMo 2's encoder, and of this package's modules before they were put into rooms.
+"""Old names: of NeMo 2's encoder, and of modules of this package before they moved into subpackages.
 
-Recipes, checkpoints and pickled objects carry them.
+Recipes, checkpoints and pickled objects contain these names.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ OLD_OPTIONS = "nemo.collections.asr.parts.k2.classes"
 ENCODERS = ("SqueezeformerEncoder", "SqueezeformerEncoderAdapter")
 
 PACKAGE = "nemo_squeezeformer"
-PACKAGES = (f"{PACKAGE}.onnx_stream", f"{PACKAGE}.plain", f"{PACKAGE}.core.optimized")  # old modules that have others
+# Old modules that contain other old modules.
+PACKAGES = (f"{PACKAGE}.onnx_stream", f"{PACKAGE}.plain", f"{PACKAGE}.core.optimized")
 
-MOVED = {  # an old module, and the modules that have its names now, all below PACKAGE
+# From an old module to the modules that now have its names. All names are relative to PACKAGE.
+MOVED = {
     "caches": ("integration.caches",),
     "encoder": ("integration.encoder",),
     "export": ("integration.exportable",),

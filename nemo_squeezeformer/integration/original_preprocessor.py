@@ -1,4 +1,4 @@
-"""NeMo's preprocessor for models of the authors' TensorFlow release: their features, by the torch module of core."""
+"""A NeMo preprocessor that computes the features of the authors' TensorFlow release."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ NORMALIZE = "utterance"
 
 
 class OriginalMelSpectrogramPreprocessor(AudioPreprocessor):
-    """``OriginalMelSpectrogram`` as ``preprocessor`` of a NeMo model; samples (B, N), lengths (B,) -> (B, F, T), (B,)
+    """``OriginalMelSpectrogram`` as the ``preprocessor`` of a NeMo model.
 
-    Computed in float32, whatever the model's precision. It has no weights.
+    Shapes: samples (B, N) and lengths (B,) -> features (B, F, T) and lengths (B,). The features are computed in float32
+    at any precision of the model. The module has no weights.
 
     Args:
         sample_rate: in Hz.
-        window_size: in seconds, as ``window_stride``; NeMo's timestamps read the latter in the configuration.
-        features: mel bands.
-        normalize, dither, pad_to: NeMo's programs read and set them in any preprocessor's configuration. These features
-            have them in this one way: mean and variance of the utterance, no noise, no frames after the last.
+        window_size: in seconds.
+        window_stride: in seconds. NeMo reads it from the configuration to compute timestamps.
+        features: number of mel bands.
+        normalize, dither, pad_to: NeMo's programs read and set these in the configuration of every preprocessor. Only
+            the default values are supported: normalization by the mean and variance of the utterance, no noise, and no
+            padding after the last frame.
 
     Raises:
-        ValueError: for another ``normalize``, ``dither`` or ``pad_to``, and as ``OriginalMelSpectrogram`` does.
+        ValueError: ``normalize``, ``dither`` or ``pad_to`` has another value, or ``OriginalMelSpectrogram`` refuses the
+            settings.
     """
 
     def __init__(
@@ -41,12 +45,14 @@ class OriginalMelSpectrogramPreprocessor(AudioPreprocessor):
     ):
         if normalize != NORMALIZE:
             raise ValueError(
-                f"preprocessor.normalize={normalize!r}: the authors' features are normalised over the utterance "
-                f"({NORMALIZE!r}); streaming and buffered inference cannot have them, so transcribe whole recordings"
+                f"preprocessor.normalize={normalize!r}: expected {NORMALIZE!r}, because the authors' features are "
+                "normalized over the utterance; streaming and buffered inference do not support these features, so "
+                "transcribe whole recordings"
             )
         if dither or pad_to:
             raise ValueError(
-                f"preprocessor.dither={dither}, pad_to={pad_to}: the authors' features have neither; set both to 0"
+                f"preprocessor.dither={dither}, pad_to={pad_to}: the authors' features use no dither and no padding; "
+                "set both to 0"
             )
         featurizer = OriginalMelSpectrogram(sample_rate, window_size, window_stride, features)
         super().__init__(featurizer.win_length, featurizer.hop_length)
@@ -68,5 +74,5 @@ class OriginalMelSpectrogramPreprocessor(AudioPreprocessor):
         }
 
     def get_features(self, input_signal: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """What NeMo's ``forward`` calls, with float32 samples."""
+        """Compute the features. NeMo's ``forward`` calls this method with float32 samples."""
         return self.featurizer(input_signal, length)

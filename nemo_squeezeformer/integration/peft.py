@@ -10,31 +10,34 @@ from nemo_squeezeformer.integration.encoder import SqueezeformerEncoder
 
 
 class SqueezeformerEncoderAdapter(SqueezeformerEncoder, adapter_mixins.AdapterModuleMixin):
-    """The encoder whose layers carry adapters: linear ones after a layer, attention ones after its attention."""
+    """The encoder with adapters in the layers.
+
+    Linear adapters follow a layer. Attention adapters follow the attention module of a layer.
+    """
 
     __module__ = "nemo_squeezeformer"
 
     def add_adapter(self, name: str, cfg: DictConfig) -> None:
-        """Adds an adapter of ``cfg`` to every layer, its width set to ``d_model``."""
+        """Add an adapter of ``cfg`` to every layer, with its width set to ``d_model``."""
         cfg = adapter_utils.update_adapter_cfg_input_dim(self, cfg, module_dim=self.d_model)
         for layer in self.layers:
             layer.add_adapter(name, cfg)
 
     def is_adapter_available(self) -> bool:
-        """Whether any layer has an enabled adapter."""
+        """Return True if any layer has an enabled adapter."""
         return any(layer.is_adapter_available() for layer in self.layers)
 
     def set_enabled_adapters(self, name: str | None = None, enabled: bool = True) -> None:
-        """Switches the adapter called ``name``, or all of them, on or off in every layer."""
+        """Enable or disable the adapter ``name`` in every layer. ``name=None`` selects all adapters."""
         for layer in self.layers:
             layer.set_enabled_adapters(name=name, enabled=enabled)
 
     def get_enabled_adapters(self) -> list[str]:
-        """The names of the adapters that are on."""
+        """Return the names of the enabled adapters."""
         return sorted({name for layer in self.layers for name in layer.get_enabled_adapters()})
 
     def get_accepted_adapter_types(self) -> set[type]:
-        """Linear adapters, and attention adapters with absolute or relative positions."""
+        """Return the supported adapters: linear, and attention with absolute or relative positions."""
         if not super().get_accepted_adapter_types():
             self.set_accepted_adapter_types(
                 [

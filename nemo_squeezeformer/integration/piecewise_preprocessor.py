@@ -1,4 +1,7 @@
-"""NeMo's features of long audio, made in pieces: of an hour at once, the spectra of all frames take over 2 GiB."""
+"""NeMo's features of long audio, computed in pieces.
+
+The spectra of all frames of one hour of audio take more than 2 GiB of memory.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from nemo.collections.asr.modules.audio_preprocessing import AudioPreprocessor, 
 from nemo.collections.asr.parts.preprocessing.features import FilterbankFeatures, normalize_batch
 from torch import Tensor
 
-FRAMES = 6000  # a piece: a minute, at the usual 10 ms
-MARGIN = 4  # frames that a piece begins before and ends after those it is for; they lack some of their samples
+FRAMES = 6000  # frames of a piece: one minute at 10 ms per frame
+MARGIN = 4  # extra frames at both ends of a piece; they lack some of their samples and are dropped
 
 
 def in_pieces(preprocessor: Any) -> Any:
-    """What makes the features of long audio in pieces, to the same values as ``preprocessor``.
+    """Return a preprocessor that computes the features of long audio in pieces, with the same values.
 
-    A preprocessor whose features are not of ``FilterbankFeatures``, or not one for each hop, is returned as it is.
+    Return ``preprocessor`` itself if its features are not from ``FilterbankFeatures``, or not one frame per hop.
     """
     featurizer: Any = getattr(preprocessor, "featurizer", None)
     if type(preprocessor) is not AudioToMelSpectrogramPreprocessor or type(featurizer) is not FilterbankFeatures:
@@ -29,7 +32,10 @@ def in_pieces(preprocessor: Any) -> Any:
 
 
 class PiecewisePreprocessor(AudioToMelSpectrogramPreprocessor):
-    """A preprocessor around the featurizer of another, whose settings NeMo's models go on reading and writing."""
+    """A preprocessor that shares the featurizer of ``whole``.
+
+    NeMo's models can therefore still read and write the settings of the featurizer.
+    """
 
     def __init__(self, whole: AudioToMelSpectrogramPreprocessor):
         AudioPreprocessor.__init__(self, whole.win_length, whole.hop_length)
@@ -39,7 +45,7 @@ class PiecewisePreprocessor(AudioToMelSpectrogramPreprocessor):
         self.train(whole.training)
 
     def get_features(self, input_signal: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N) samples -> (B, F, T)"""
+        """Compute features in pieces: samples (B, N) and lengths (B,) -> (B, F, T) and lengths (B,)."""
         featurizer, frames = self.featurizer, input_signal.size(1) // self.featurizer.hop_length + 1
         if featurizer.training or featurizer.pad_to == "max" or frames <= 2 * FRAMES:
             return featurizer(input_signal, length)
@@ -48,7 +54,7 @@ class PiecewisePreprocessor(AudioToMelSpectrogramPreprocessor):
 
 
 class _Unfinished:
-    """Reads as ``featurizer`` does, but for the settings of what is done to the features of the whole audio."""
+    """A view of ``featurizer`` with the steps for the whole audio turned off: normalization and padding."""
 
     normalize, pad_to = None, 0
 
@@ -60,7 +66,7 @@ class _Unfinished:
 
 
 def _log_mel(featurizer: FilterbankFeatures, x: Tensor, lengths: Tensor, frames: int) -> Tensor:
-    """(B, N) samples, (B,) -> (B, F, frames), neither normalised nor padded"""
+    """Return log-mel features without normalization and padding: samples (B, N), lengths (B,) -> (B, F, frames)."""
     pieces, hop, unfinished = [], featurizer.hop_length, _Unfinished(featurizer)
     for first in range(0, frames, FRAMES):
         stop = min(first + FRAMES, frames)
@@ -73,7 +79,7 @@ def _log_mel(featurizer: FilterbankFeatures, x: Tensor, lengths: Tensor, frames:
 
 
 def _finished(featurizer: FilterbankFeatures, features: Tensor, lengths: Tensor) -> Tensor:
-    """(B, F, T) -> (B, F, T) or longer: normalised and padded, as the end of ``FilterbankFeatures.forward`` does it"""
+    """Normalize and pad like the end of ``FilterbankFeatures.forward``: (B, F, T) -> (B, F, T) or longer."""
     frames, pad_to = features.size(-1), featurizer.pad_to
     absent = (torch.arange(frames, device=features.device) >= lengths[:, None])[:, None]
     if featurizer.normalize:

@@ -1,9 +1,9 @@
-"""NVIDIA's released Squeezeformers by their names, in NeMo versions that list them no longer.
+"""NVIDIA's released Squeezeformer models by name, for NeMo versions that no longer list them.
 
-``register`` adds them to what ``EncDecCTCModelBPE`` lists, and with it ``ASRModel``; NeMo's ``from_pretrained``, its
-``init_from_pretrained_model`` and its scripts know them then. NeMo's download writes into its cache directly: what an
-interrupted one leaves is taken for the model ever after, and the reason of a failure is lost. These six are therefore
-fetched by ``fetch``, into the place where NeMo looks.
+``register`` adds the models to the lists of ``EncDecCTCModelBPE`` and ``ASRModel``. NeMo's ``from_pretrained``,
+``init_from_pretrained_model`` and scripts then find them. NeMo's own download writes directly into the cache. The
+partial file of an interrupted download is later used as the model, and the reason of a failed download is lost.
+Therefore ``fetch`` downloads these six models into NeMo's cache.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ CATALOG = "https://catalog.ngc.nvidia.com/orgs/nvidia/teams/nemo/models"
 VERSION = "1.13.0"
 SIZES = ("xsmall", "small", "small_medium", "medium", "medium_large", "large")
 NAMES = tuple(f"stt_en_squeezeformer_ctc_{size}_ls" for size in SIZES)
-ATTEMPTS = 3  # as NeMo's own: NGC does not answer every time
+ATTEMPTS = 3  # the same number as in NeMo: NGC does not always answer
 
 
 def location(name: str) -> str:
-    """Where NVIDIA serves the ``.nemo`` file of this name."""
+    """Return the address of the ``.nemo`` file of the model ``name``."""
     return f"{NGC}/{name}/versions/{VERSION}/files/{name}.nemo"
 
 
 def register(ctc_bpe_models: ModuleType) -> None:
-    """Make NeMo list the six and fetch them safely, unless it lists them itself.
+    """Make NeMo list the six models and download them with ``fetch``, unless NeMo lists them itself.
 
     Args:
-        ctc_bpe_models: NeMo's module of that name.
+        ctc_bpe_models: NeMo's module ``ctc_bpe_models``.
     """
     model: Any = ctc_bpe_models.EncDecCTCModelBPE
     if set(NAMES) <= set(model.get_available_model_names()):
@@ -44,7 +44,7 @@ def register(ctc_bpe_models: ModuleType) -> None:
     listed = model.list_available_models.__func__
 
     def list_available_models(cls: Any) -> list[Any]:
-        # Description and location as in NeMo 2.7.3: its cache is named by their hash.
+        # Description and location are the same as in NeMo 2.7.3, because their hash names the cache folder.
         released = [
             ctc_bpe_models.PretrainedModelInfo(
                 pretrained_model_name=name,
@@ -78,10 +78,12 @@ def register(ctc_bpe_models: ModuleType) -> None:
 
 
 def fetch(address: str, path: Path) -> None:
-    """Download a ``.nemo`` file to ``path``: all of it or nothing, and what was there before is kept until then.
+    """Download a ``.nemo`` file to ``path``.
+
+    An existing file is replaced only after a complete download.
 
     Raises:
-        UserError: it cannot be had, or what came is no whole archive.
+        UserError: the download fails, or the file is not a complete archive.
     """
     from nemo.utils import logging
 
@@ -91,7 +93,7 @@ def fetch(address: str, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(path) as part:
-                # Of the ways to download, this one sees that the last bytes are missing.
+                # urlretrieve raises an error if the last bytes are missing.
                 urllib.request.urlretrieve(address, part)
                 with tarfile.open(part) as archive:
                     archive.getmembers()
@@ -99,7 +101,7 @@ def fetch(address: str, path: Path) -> None:
         except (OSError, HTTPException, tarfile.TarError) as error:  # URLError and ContentTooShortError are OSErrors
             reason = error
     raise UserError(
-        f"{path.stem} could not be fetched from {address} ({type(reason).__name__}: {reason}). Download that file "
-        f"where there is a network, then give its path to restore_from() or to the command, or put it at {path}, where "
-        "from_pretrained() looks first"
+        f"{path.stem} could not be fetched from {address} ({type(reason).__name__}: {reason}). Download the file on "
+        f"a machine with network access. Then give its path to restore_from() or to the command, or copy it to {path}, "
+        "where from_pretrained() looks first"
     ) from reason

@@ -1,19 +1,22 @@
-"""Makes NeMo know the encoder, when NeMo gets loaded and not before.
+"""The registration of the encoder with NeMo, at the time when NeMo is imported.
 
-A finder in front of ``sys.meta_path`` runs a function after one of a few NeMo modules has been executed:
+A finder at the front of ``sys.meta_path`` runs a function after the execution of one of these modules:
 
-- ``nemo.core.classes.common`` lists what a configuration may instantiate: our prefix joins the list, nothing wider.
-- ``nemo.collections.asr.modules`` is where old recipes and checkpoints look for ``SqueezeformerEncoder``. Where NeMo
-  has none, from 3.0.0 on, the name leads to ours, as do the names in ``...modules.squeezeformer_encoder``.
-- ``nemo.collections.asr.models.ctc_bpe_models`` lists pretrained models. NVIDIA's Squeezeformers join them where NeMo
-  dropped them.
-- ``omegaconf`` learns the functions that our recipes call, as for the peak learning rate.
+- ``nemo.core.classes.common`` lists the prefixes of classes that a configuration may instantiate. The function adds the
+  prefix of this package and no other prefix.
+- ``nemo.collections.asr.modules`` is the module where old recipes and checkpoints look for ``SqueezeformerEncoder``.
+  NeMo has no such class from 3.0.0 on. The name then leads to the class of this package. The same holds for the names
+  in ``...modules.squeezeformer_encoder``.
+- ``nemo.collections.asr.models.ctc_bpe_models`` lists pretrained models. The function adds NVIDIA's Squeezeformer
+  models if NeMo no longer lists them.
+- ``omegaconf`` gets the resolvers of the recipes, for example for the peak learning rate.
 
-The finder also serves modules that are no longer there:
+The finder also serves modules that no longer exist:
 
-- ``nemo.collections.asr.parts.k2.classes`` where NeMo has none: what NeMo 2 pickled, such as adapters saved alone,
-  carries the model's decoding options, and names a class of that module among their types.
-- Modules of this package under the names that they had, as ``nemo_squeezeformer.resume`` (``old_names.MOVED``).
+- ``nemo.collections.asr.parts.k2.classes``, if NeMo does not have it. Objects that NeMo 2 pickled, for example adapters
+  in a file of their own, contain the decoding options of the model. The types of these options include a class of that
+  module.
+- Modules of this package under their old names, for example ``nemo_squeezeformer.resume`` (``old_names.MOVED``).
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from nemo_squeezeformer.integration.old_names import (
 if TYPE_CHECKING:
     from importlib.abc import Loader, MetaPathFinder
 else:
-    Loader = MetaPathFinder = object  # importing importlib.abc takes longer than all else here
+    Loader = MetaPathFinder = object  # importing importlib.abc takes longer than all other imports of this module
 
 PREFIX = f"{PACKAGE}."
 CTC_BPE_MODELS = "nemo.collections.asr.models.ctc_bpe_models"
@@ -47,10 +50,12 @@ After = Callable[[ModuleType], None]
 
 
 def install(resolvers: str) -> None:
-    """Register with what is loaded already, and with the rest when it gets loaded. Calling it again does nothing.
+    """Register with the modules that are already imported, and with the other modules when they are imported.
+
+    A second call does nothing.
 
     Args:
-        resolvers: the module whose ``register()`` makes the functions of our recipes known to OmegaConf.
+        resolvers: the module whose ``register()`` registers the resolvers of the recipes with OmegaConf.
     """
     if any(isinstance(finder, AfterImport) for finder in sys.meta_path):
         return
@@ -68,16 +73,16 @@ def allow_our_classes(common: ModuleType) -> None:
 
 
 def serve_old_names(modules: ModuleType) -> None:
-    """Let ``SqueezeformerEncoder`` be found where NeMo 2 had it, unless it is still there; ``legacy.py`` has it then.
+    """Serve ``SqueezeformerEncoder`` of ``legacy.py`` at its NeMo 2 path, unless NeMo has it.
 
-    Lazily: importing the encoder imports NeMo's modules, which may be half-way through their own import right now.
+    The encoder is imported on first use. It imports NeMo's modules, which may not be completely imported at this point.
     """
     if PathFinder.find_spec(OLD_MODULE, modules.__path__) is None:
         modules.__getattr__ = _encoders_of(modules.__name__)  # type: ignore[method-assign]
 
 
 def list_released_models(ctc_bpe_models: ModuleType) -> None:
-    """Let ``from_pretrained`` know the names in ``pretrained.py``."""
+    """Make the model names of ``pretrained.py`` available to ``from_pretrained``."""
     importlib.import_module(f"{__package__}.pretrained").register(ctc_bpe_models)
 
 
@@ -89,7 +94,7 @@ AFTER_IMPORT: dict[str, After] = {
 
 
 class AfterImport(MetaPathFinder):
-    """Finds the modules of ``AFTER_IMPORT`` as Python would, and those of ``OLD`` where they are no longer there."""
+    """A finder for the modules of ``AFTER_IMPORT``, and for modules of ``OLD`` that no longer exist."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -105,13 +110,13 @@ class AfterImport(MetaPathFinder):
 
 
 class Loaded(Loader):
-    """A loader that calls ``after`` with the module it has executed."""
+    """A loader that calls ``after`` with the module after its execution."""
 
     def __init__(self, loader: Loader, after: After):
         self.loader, self.after = loader, after
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)  # get_source, get_resource_reader, ...: whatever the real loader has
+        return getattr(self.loader, name)  # get_source, get_resource_reader and other methods of the real loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
@@ -122,7 +127,7 @@ class Loaded(Loader):
 
 
 class OldModule(Loader):
-    """A module that was there once; ``names(module)`` finds its names."""
+    """A loader of a module that no longer exists. ``names(module)`` returns the function that finds its names."""
 
     def __init__(self, names: Callable[[str], Callable[[str], Any]]):
         self.names = names
@@ -134,7 +139,7 @@ class OldModule(Loader):
         module.__getattr__ = self.names(module.__name__)  # type: ignore[method-assign]
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """For ``python -m``: the code of the program that ``fullname`` is the old name of."""
+        """Return the code of the program whose old name is ``fullname``, for ``python -m``."""
         (program,) = MOVED[fullname.removeprefix(PREFIX)]
         spec: Any = PathFinder.find_spec(PREFIX + program, importlib.import_module(_parent(PREFIX + program)).__path__)
         return spec.loader.get_code(PREFIX + program)
@@ -156,7 +161,7 @@ def _encoders_of(module: str) -> Callable[[str], Any]:
 def _options_of(module: str) -> Callable[[str], Any]:
     def __getattr__(name: str) -> Any:
         if name.endswith("Config"):
-            return type(name, (), {"__module__": module})  # names a type; its values are pickled beside it
+            return type(name, (), {"__module__": module})  # the values are pickled separately
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return __getattr__

@@ -1,4 +1,7 @@
-"""NeMo's streaming interface: chunks of features and stacked caches in, encodings and the caches for the next out."""
+"""NeMo's streaming interface.
+
+A step takes a chunk of features and stacked caches. It returns encodings and the caches for the next chunk.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from torch import Tensor
 from nemo_squeezeformer.core.frames.steps import Steps
 from nemo_squeezeformer.integration.caches import Caches
 
-MAX_CONTEXT = 10000  # frames that attention remembers where it has no limit to the left, as in NeMo's Conformer
+MAX_CONTEXT = 10000  # encoder frames that attention remembers with unlimited left context, as in NeMo's Conformer
 
 
 class Streaming(StreamingEncoder):
-    """What ``SqueezeformerEncoder`` does for NeMo's streaming programs and pipelines."""
+    """A base class of ``SqueezeformerEncoder`` with the methods that NeMo's streaming programs and pipelines call."""
 
     _streaming_cfg: CacheAwareStreamingConfig | None = None
     _caches: Caches
@@ -37,18 +40,19 @@ class Streaming(StreamingEncoder):
         att_context_size: Sequence[int] | None = None,
         max_context: int = MAX_CONTEXT,
     ) -> None:
-        """Sets ``streaming_cfg``: by the encoder's own context, or by chunks that are given in encoder frames.
+        """Set ``streaming_cfg`` from the encoder's context, or from a chunk size in encoder frames.
 
         Args:
-            chunk_size: frames that a step sees; makes chunks of a model that has none, or others, where what comes out
-                may differ from the whole, as attention and convolutions are cut.
-            shift_size: frames of the chunk that are new in each step; None for all.
-            left_chunks: how many chunks attention remembers; None for as much as its context reaches.
-            att_context_size: set this size first, as ``set_default_att_context_size`` does.
-            max_context: frames that attention remembers where its context has no limit to the left.
+            chunk_size: encoder frames that a step sees; None for the chunks of ``att_context_size``. Another size works
+                for any model, but attention and convolutions are cut at the chunk, so the output can differ from the
+                output for the whole utterance.
+            shift_size: encoder frames of the chunk that are new in each step; None for all.
+            left_chunks: number of chunks that attention remembers; None for the left context of the encoder.
+            att_context_size: set this size first with ``set_default_att_context_size``.
+            max_context: encoder frames that attention remembers if the left context is unlimited.
 
         Raises:
-            ValueError: for settings that do not stream, or chunks that the temporal U-Net would cut.
+            ValueError: the settings do not support streaming, or the temporal U-Net would cut the chunks.
         """
         if att_context_size is not None:
             self.set_default_att_context_size(att_context_size)
@@ -68,7 +72,10 @@ class Streaming(StreamingEncoder):
 
     @property
     def streaming_cfg(self) -> CacheAwareStreamingConfig | None:
-        """What ``setup_streaming_params`` set, else by the encoder's own context; None where that does not stream."""
+        """The settings of ``setup_streaming_params``, or else the settings of the encoder's context.
+
+        None if the encoder does not support streaming.
+        """
         with suppress(ValueError):
             return self.streams()[0]
         return None
@@ -78,14 +85,18 @@ class Streaming(StreamingEncoder):
         self._streaming_cfg = config
 
     def streams(self) -> tuple[CacheAwareStreamingConfig, Caches]:
-        """``streaming_cfg`` and the layout of the caches; ValueError, with the reason, for what does not stream."""
+        """Return ``streaming_cfg`` and the layout of the caches.
+
+        Raises:
+            ValueError: the settings do not support streaming.
+        """
         if self._streaming_cfg is None:
             self.setup_streaming_params()
         assert self._streaming_cfg is not None
         return self._streaming_cfg, self._caches
 
     def _features(self, frames: int) -> int | list[int]:
-        """How many feature frames make so many of the encoder: of a stream's first chunk, and of each further one."""
+        """Return the number of feature frames for ``frames`` encoder frames, or [first chunk, every other chunk]."""
         sampling, factor = self.pre_encode.get_sampling_frames(), self.subsampling_factor
         if not isinstance(sampling, list):
             return factor * frames
@@ -98,12 +109,12 @@ class Streaming(StreamingEncoder):
         device: torch.device | None = None,
         max_dim: int = 0,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The caches of ``batch_size`` streams before their first chunk: zeros, and no valid frames in them.
+        """Return the caches of ``batch_size`` new streams: zeros with no valid frames.
 
-        With ``max_dim`` above 0, those of streams that have been running: random ones, for example inputs.
+        If ``max_dim`` is above 0, return random caches of running streams, for example inputs of a graph.
 
         Raises:
-            ValueError: if these settings do not stream.
+            ValueError: the settings do not support streaming.
         """
         _, caches = self.streams()
         device = device or self.layers[0].conv.depthwise_conv.weight.device
@@ -113,11 +124,13 @@ class Streaming(StreamingEncoder):
         return channel, time, length
 
     def absent(self, caches: tuple[Tensor, Tensor, Tensor]) -> Tensor | None:
-        """(B,) how many of the next features lie before the start of their streams; None where chunks have none such.
+        """Return the number (B,) of leading feature frames that lie before the start of each stream.
 
-        Frames that are dropped from every chunk are made of the features before it, of which a new stream has none. So
-        a stream may begin beside others that run, and a graph that drops so many from every chunk is exact from the
-        first on, which has ``drop_extra_pre_encoded * subsampling_factor`` frames before it, of any values.
+        Return None if no encoder frames are dropped from a chunk. Earlier feature frames are prepended to every chunk,
+        and their encoder frames are dropped. A new stream has no earlier features. Prepend ``drop_extra_pre_encoded *
+        subsampling_factor`` frames of any values; they are treated as zero padding. A stream can therefore start in a
+        batch of running streams. A recorded graph, which drops the same number of frames from every chunk, is exact
+        from the first chunk on.
         """
         config, _ = self.streams()
         if not config.drop_extra_pre_encoded:
@@ -127,9 +140,10 @@ class Streaming(StreamingEncoder):
     def stream(
         self, x: Tensor, lengths: Tensor, caches: tuple[Tensor, Tensor, Tensor], before_chunk: bool
     ) -> tuple[Tensor, ...]:
-        """(B, T, D) subsampled features of the next chunk -> encodings (B, D, T), their lengths, and the next caches.
+        """Encode a chunk: subsampled features (B, T, D) -> encodings (B, D, T), their lengths, and the next caches.
 
-        ``before_chunk``: the first frames are those of ``pre_encode_cache_size``, of no more use.
+        Args:
+            before_chunk: the first frames come from ``pre_encode_cache_size`` and are dropped.
         """
         config, layout = self.streams()
         if before_chunk:
@@ -138,7 +152,7 @@ class Streaming(StreamingEncoder):
         state = layout.unpacked(*caches)
         if config.cache_drop_size:
             state.advance = config.valid_out_len
-        if x.size(1) == 0:  # what is left of the streams makes no frame
+        if x.size(1) == 0:  # the remaining features are too few for an encoder frame
             return x.new_zeros(x.size(0), self.feat_out, 0), lengths, *caches
         x, lengths = self.encode(x, lengths, state)
         return x, lengths, *layout.packed(state, caches)
@@ -154,9 +168,10 @@ class Streaming(StreamingEncoder):
         drop_extra_pre_encoded: int | None = None,
         bypass_pre_encode: bool = False,
     ) -> tuple[Tensor | None, ...]:
-        """NeMo's step: (B, F, T) features after the ``pre_encode_cache_size`` ones before them, with the caches.
+        """Run NeMo's step on features (B, F, T) with the caches.
 
-        Without ``processed_signal_length`` all frames are valid.
+        The features of a chunk follow ``pre_encode_cache_size`` earlier feature frames. Without
+        ``processed_signal_length``, all frames are valid.
         """
         if processed_signal_length is None:
             t = processed_signal.size(1 if bypass_pre_encode else 2)
@@ -175,15 +190,18 @@ class Streaming(StreamingEncoder):
                 bypass_pre_encode,
             )
         finally:
-            if config is not None:  # NeMo leaves it as it was for this step if the step fails
+            if config is not None:  # NeMo does not restore this value if the step fails
                 config.drop_extra_pre_encoded = drops
-        # Without the neural types that NeMo attaches to what forward gives: torch.load refuses caches saved with them.
+        # NeMo attaches neural types to the outputs of forward, and torch.load refuses caches that were saved with them.
         return encoded, lengths, *(None if cache is None else cache.view_as(cache) for cache in caches)
 
     def streaming_post_process(
         self, rets: tuple[Tensor, ...], keep_all_outputs: bool = True
     ) -> tuple[Tensor | None, ...]:
-        """What ``forward`` gave, without the frames that come again with the next chunk; all if it is the last."""
+        """Remove the frames from the outputs of ``forward`` that the next chunk computes again.
+
+        If ``keep_all_outputs`` is True, for the last chunk, all frames are kept.
+        """
         if len(rets) == 2:
             return rets[0], rets[1], None, None, None
         encoded, lengths, *caches = rets
@@ -197,17 +215,17 @@ class Streaming(StreamingEncoder):
 def all_or_none(
     channel: Tensor | None, time: Tensor | None, length: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The three caches of a chunk of ``batch`` streams, or None where there are none.
+    """Return the three caches of a chunk of ``batch`` streams, or None if all three are None.
 
     Raises:
-        ValueError: if some are there and some are not, or they are of another number of streams.
+        ValueError: some caches are missing, or the caches have another number of streams.
     """
     if channel is None and time is None and length is None:
         return None
     if channel is None or time is None or length is None:
         raise ValueError(
-            "cache_last_channel, cache_last_time and cache_last_channel_len go together: all three as "
-            "get_initial_cache_state() or the step before gave them, or none"
+            "cache_last_channel, cache_last_time and cache_last_channel_len go together: pass all three, from "
+            "get_initial_cache_state() or the previous step, or pass no caches"
         )
     for name, cache, streams in (
         ("cache_last_channel", channel, channel.size(1)),
@@ -215,5 +233,5 @@ def all_or_none(
         ("cache_last_channel_len", length, length.size(0)),
     ):
         if streams != batch:
-            raise ValueError(f"{name} of shape {tuple(cache.shape)} is of {streams} streams, but the chunk of {batch}")
+            raise ValueError(f"{name} of shape {tuple(cache.shape)} has {streams} streams, but the chunk has {batch}")
     return channel, time, length

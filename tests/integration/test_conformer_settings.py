@@ -166,7 +166,7 @@ def test_a_size_that_training_does_not_draw_gets_a_warning(monkeypatch):
     made.set_default_att_context_size([4, 1])
     assert made.att_context_size == [4, 1] and not warned
     made.set_default_att_context_size([4, 3])
-    assert made.att_context_size == [4, 3] and "[4, 3] is none of [[8, 3], [4, 1]]" in warned[0]
+    assert made.att_context_size == [4, 3] and "[4, 3] is not in [[8, 3], [4, 1]]" in warned[0]
 
 
 def test_an_adapter_for_attention_is_refused_in_words_where_attention_is_local():

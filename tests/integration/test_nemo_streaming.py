@@ -106,9 +106,9 @@ def test_caches_of_another_size_are_refused(model):
         step(caches[0], None, caches[2])
     with pytest.raises(ValueError, match="cache_last_time of shape"):
         step(caches[0], caches[1][..., 1:], caches[2])
-    with pytest.raises(ValueError, match="cache_last_channel_len .* of 3 streams, but the chunk of 2"):
+    with pytest.raises(ValueError, match="cache_last_channel_len .* has 3 streams, but the chunk has 2"):
         step(caches[0], caches[1], caches[2].new_zeros(3))
-    with pytest.raises(ValueError, match="cache_last_channel .* of 3 streams, but the chunk of 2"):
+    with pytest.raises(ValueError, match="cache_last_channel .* has 3 streams, but the chunk has 2"):
         step(*encoder.get_initial_cache_state(3))
     encoder.set_default_att_context_size([16, 7])
     assert encoder.streaming_cfg.chunk_size[1] == 8 * encoder.subsampling_factor
