@@ -34,84 +34,134 @@ Self = TypeVar("Self", bound="SqueezeformerEncoder")
 
 
 class SqueezeformerEncoder(nn.Module):
-    """Subsampling, then layers of attention, feed-forward and convolution, the middle ones at half the frame rate.
+    """The Squeezeformer encoder: subsampling, then layers of attention, feed-forward and convolution modules.
 
-    The temporal U-Net is a residual branch: ``x + recover(upsample(run(reduce(x))))``. Inside it run the layers from
-    ``time_reduce_idx`` to the one before ``time_recovery_idx``. Two lists make several branches, one inside another,
-    at a quarter of the frame rate and so on, or one after another: entry k of one list belongs to entry k of the other.
-    The names in the state dict are NeMo 2.7.3's, and so are arguments and defaults, but for ``time_reduce_idx``, which
-    was None; ends of a second branch are ``time_reduce_layer_2`` and ``time_recovery_layer_2``, and so on. Arguments of
-    NeMo's ConformerEncoder are here too, each with its meaning; only the default of ``subsampling`` is another.
+    The layers in the middle run at half the frame rate. They form the temporal U-Net, a residual branch:
+    ``x + recover(upsample(run(reduce(x))))``. The branch contains the layers from ``time_reduce_idx`` to
+    ``time_recovery_idx - 1``. ``reduce`` is the reduction layer, and ``recover`` is the recovery layer.
+
+    If ``time_reduce_idx`` and ``time_recovery_idx`` are lists, the encoder has several branches. Entry k of both lists
+    describes the same branch. Branches can follow each other. A branch can also lie inside another branch (a nested
+    U-Net); its layers run at a quarter of the frame rate.
+
+    The state dict has the names of NeMo 2.7.3's ``SqueezeformerEncoder``. NeMo has no second branch; here its two ends
+    are ``time_reduce_layer_2`` and ``time_recovery_layer_2``, and so on for further branches. The arguments and their
+    defaults are NeMo 2.7.3's too, except the default of ``time_reduce_idx``, which is None in NeMo. All arguments of
+    NeMo's ``ConformerEncoder`` are accepted with the same meaning. The defaults of ``subsampling`` (``striding`` in
+    NeMo) and ``dropout_pre_encoder`` (0.1 in NeMo) differ.
+
+    Feature frames are the input frames, usually 10 ms. Encoder frames are the frames after the subsampling, usually
+    40 ms. All sizes of ``att_context_size``, ``att_chunk_context_size`` and ``global_tokens_spacing`` count encoder
+    frames, also for the layers inside the temporal U-Net. ``conv_kernel_size`` and ``conv_context_size`` count frames
+    at the rate of each layer.
 
     Args:
-        feat_in: feature channels F, for instance mel bins.
-        n_layers: number of layers.
-        d_model: width D; even.
-        feat_out: width of the output; -1 for ``d_model``.
-        subsampling: ``dw_striding`` (the paper's), ``striding`` (Conformer's), ``stacking``, ``stacking_norm`` or None.
-        subsampling_factor: how many feature frames make an encoder frame; 1 for none.
-        subsampling_conv_channels: channels of the subsampling convolutions; -1 for ``d_model``.
-        ff_expansion_factor: inner width of the feed-forward modules, in units of ``d_model``.
-        self_attention_model: ``rel_pos``, ``abs_pos``, or ``rel_pos_local_attn``: ``rel_pos`` over the window of
-            ``att_context_size``, in linear time and memory.
-        n_heads: attention heads H; divides ``d_model``.
-        att_context_size: (left, right) frames, at the rate before the U-Net, that attention reaches; -1 is unlimited.
-            Of several pairs training draws one a step, evaluation uses the first (``set_default_att_context_size``).
-        xscaling: multiply the subsampled features by sqrt(``d_model``).
-        untie_biases: each layer has its own position biases u and v.
-        pos_emb_max_len, sync_max_audio_length: accepted; positions are computed for the length at hand.
-        conv_kernel_size: frames that the depthwise convolution of a layer sees; odd.
-        conv_norm_type: ``batch_norm``, ``layer_norm``, ``instance_norm``, ``fused_batch_norm`` or ``group_normN``.
-            Instance and group norm take their statistics over padding too, so they depend on the batch.
-        dropout: of every branch.
-        dropout_emb: of the relative position encodings outside the U-Net.
-        dropout_att: of the attention weights.
-        adaptive_scale: learn the scaling in front of each module, or leave it at the identity.
-        time_reduce_idx: the first layer at half the frame rate, or an ascending list for several branches; ``auto`` for
-            (n_layers - 1) // 2, as in the published sizes, unless it cut chunks; None for no temporal U-Net.
-        time_recovery_idx: the first layer at the full rate again, or a list as long as the other; None for the last.
-        causal_downsampling: see nothing ahead, and as NeMo's make T // 2 + 1 frames of T, not ceil(T / 2).
-        subsampling_conv_chunking_factor: how many parts of a batch go through the subsampling convolutions in turn, a
-            power of 2; -1 and 1 for one. To save memory it need not be set, as they go in pieces of time anyway.
-        reduction, reduction_position, reduction_factor: the U-Net's part here; refused unless off (None, or factor 1).
-        att_context_probs: how likely training draws each of several ``att_context_size``; None for alike.
-        att_chunk_context_size: lists of left contexts, chunks (-1: no limits) and right contexts for
-            ``chunked_limited_with_rc``; training draws one of each a step.
-        att_context_style: ``regular``, the default: ``att_context_size`` counts from the frame. ``chunked_limited``:
-            frames see whole chunks of right + 1 frames, their own and left // (right + 1) before it.
-            ``chunked_limited_with_rc``: a size is [left, chunk, right], and left and right count from the chunk;
-            evaluation is unlimited by default. Chunks must be multiples of 2, which the U-Net does not cut, or of 4
-            where it halves twice.
-        conv_context_size: frames (left, right) that the depthwise convolution sees besides its own, ``causal`` for
-            (kernel - 1, 0); None for the middle.
-        conv_context_style: ``regular``, or ``dcc``: convolutions see zeros after the chunk of attention.
-        use_bias: in all linear and convolution layers of the layers, but not those of the U-Net's ends.
-        dropout_pre_encoder: of the subsampled features; None for ``dropout``.
-        global_tokens: so many frames of ``rel_pos_local_attn`` see all and are seen by all, ``global_tokens_spacing``
-            frames apart at the rate before the U-Net, with projections of their own if ``global_attn_separate``.
-        attention: how ``rel_pos`` and ``abs_pos`` are computed, to the same result: ``plain``, as the equation is
-            written; ``blocks``, queries in blocks, in memory that grows with T and not with its square; ``sdpa``, by
-            PyTorch's fused kernels; ``auto``: ``blocks``, but ``plain`` in graphs and in training on a GPU.
-        use_pytorch_sdpa: NeMo's name for ``attention="sdpa"``; ``use_pytorch_sdpa_backends`` are names of
-            ``torch.nn.attention.SDPBackend`` that it may choose from; None for all.
-        streaming: causal subsampling with ceil(T / 2) frames and, unless given, ``conv_context_size="causal"`` and
-            ``chunked_limited``, so that ``forward`` with a state gives chunk by chunk what it gives for the whole.
-        block: ``squeezeformer``, or ``conformer`` for Conformer's layers, which have norms in the place of scales and a
-            gated convolution; around them the temporal U-Net stays. The paper's steps between the two are
-            ``mf_cf_glu``, Squeezeformer's order of modules with those norms and that convolution, and ``mf_cf``, with
-            Swish in its place.
-        stochastic_depth_drop_prob: how likely training leaves out a layer; the others are scaled up, as in Conformer.
-        stochastic_depth_mode: ``linear``, the probability grows with depth to this, or ``uniform``.
-        stochastic_depth_start_layer: so many layers, 1 or more, are never left out.
-        gradient_checkpointing: in training, keep only the inputs of the layers and compute what is inside them again on
-            the way back: less memory, the same gradients, more time.
-        compile: run the layers through ``torch.compile``, which takes a while at first. Not when exporting.
-        variant: ``nemo``, or ``original``, the network of the authors' own checkpoints: subsampling and time reduction
-            look ahead only, into zeros without end after the features; attention and convolutions mostly see a frame
-            more than is output; norms have Keras' eps, 1e-3. It does not stream.
+        feat_in: Number of feature channels F, for example of mel bands.
+        n_layers: Number of layers.
+        d_model: Width D of the layers. It must be even.
+        feat_out: Width of the output. -1 means ``d_model``, without an output projection.
+        subsampling: Kind of the subsampling. ``dw_striding`` is depthwise-separable convolution, as in the paper;
+            ``striding`` is Conformer's convolution; ``stacking`` concatenates neighboring frames; ``stacking_norm``
+            normalizes the frames before it concatenates them. None means a projection without subsampling.
+        subsampling_factor: Number of feature frames for each encoder frame. 1 means no subsampling.
+        subsampling_conv_channels: Channels of the subsampling convolutions. -1 means ``d_model``.
+        ff_expansion_factor: Inner width of the feed-forward modules, as a multiple of ``d_model``.
+        self_attention_model: ``rel_pos`` is attention with relative positions; ``abs_pos`` is attention with absolute
+            positions; ``rel_pos_local_attn`` is ``rel_pos`` within the window of ``att_context_size``, computed in
+            time and memory that grow linearly with the length.
+        n_heads: Number of attention heads H. It must divide ``d_model``.
+        att_context_size: The number of frames [left, right] that a frame attends to on each side; -1 means
+            unlimited. None means [-1, -1]. A list of sizes is possible: each training step draws one of the sizes, and
+            evaluation uses the first size until ``set_default_att_context_size`` chooses another. The meaning of a size
+            depends on ``att_context_style``.
+        xscaling: If True, multiply the subsampled features by sqrt(``d_model``).
+        untie_biases: If True, each layer has its own position biases u and v. If False, all layers share one pair.
+        pos_emb_max_len: Accepted for compatibility and unused: position encodings are computed for the actual length.
+        conv_kernel_size: Kernel size of the depthwise convolution of each layer. It must be odd.
+        conv_norm_type: Norm of the convolution module: ``batch_norm``, ``layer_norm``, ``instance_norm``,
+            ``fused_batch_norm`` (an affine map without statistics) or ``group_normN`` with N groups. Instance norm and
+            group norm include the padding in their statistics, so their output depends on the other utterances of the
+            batch.
+        dropout: Dropout rate inside the feed-forward modules and of each residual branch.
+        dropout_emb: Dropout rate of the relative position encodings outside the temporal U-Net.
+        dropout_att: Dropout rate of the attention weights.
+        adaptive_scale: If True, the scale and bias before each module are learned. If False, they are the identity.
+        time_reduce_idx: Index of the first layer inside the temporal U-Net, or an ascending list with one index for
+            each branch. None means no temporal U-Net. ``auto`` means ``(n_layers - 1) // 2``, as in the published sizes, or
+            None if the temporal U-Net would cut the chunks of ``att_context_size``.
+        time_recovery_idx: Index of the first layer after the temporal U-Net, or a list as long as ``time_reduce_idx``.
+            None means the last layer, for each branch.
+        causal_downsampling: If True, the subsampling convolutions see no later frames, as in NeMo. Each convolution
+            turns T frames into T // 2 + 1 frames instead of ceil(T / 2).
+        subsampling_conv_chunking_factor: Number of parts of the batch that pass through the subsampling convolutions in
+            turn, a power of 2. 1 and -1 mean the whole batch at once. It is not needed to save memory, because the
+            convolutions process the input in pieces of time in any case.
+        reduction: Reduction of NeMo's ``ConformerEncoder``. The temporal U-Net takes its place, so the constructor
+            raises ``ValueError`` if ``reduction`` is set and ``reduction_factor`` is above 1.
+        reduction_position: See ``reduction``.
+        reduction_factor: See ``reduction``.
+        att_context_probs: Probability of each size of ``att_context_size`` in training. None means equal probabilities.
+        att_chunk_context_size: Three lists for ``chunked_limited_with_rc``: left contexts, chunks (-1: no limits) and
+            right contexts. Each training step draws one value from each list.
+        att_context_style: Meaning of ``att_context_size``. None means ``regular``, or ``chunked_limited`` if
+            ``streaming`` is True.
+
+            - ``regular``: a size is [left, right], counted from the frame itself.
+            - ``chunked_limited``: a size is [left, right], and a chunk has right + 1 frames. A frame attends to its
+              whole chunk and to the left // (right + 1) chunks before it.
+            - ``chunked_limited_with_rc``: a size is [left, chunk, right]. A frame attends to its whole chunk, to left
+              frames before the chunk and to right frames after it. The default size is unlimited.
+
+            In ``chunked_limited``, left must be a multiple of the chunk. The temporal U-Net must not cut a chunk: the
+            chunk, and right of ``chunked_limited_with_rc``, must be multiples of 2 frames. With a branch inside another
+            branch they must be multiples of 4 frames.
+        conv_context_size: The number of frames [left, right] that the depthwise convolution sees on each side of a
+            frame; their sum is ``conv_kernel_size - 1``. ``causal`` means [``conv_kernel_size - 1``, 0]. None means
+            the same number on both sides.
+        conv_context_style: ``regular``, or ``dcc`` for dynamic chunk convolution: the convolution sees zeros in place
+            of all frames after the attention chunk.
+        use_bias: If True, the linear and convolution layers inside the layers have biases. The reduction and recovery
+            layers always have biases.
+        dropout_pre_encoder: Dropout rate of the subsampled features. None means ``dropout``.
+        global_tokens: Number of global tokens of ``rel_pos_local_attn``. A global token is a frame that attends to all
+            frames and that all frames attend to.
+        global_tokens_spacing: Distance between two global tokens. The first global token is frame 0.
+        global_attn_separate: If True, global tokens have their own projections for queries, keys and values.
+        use_pytorch_sdpa: NeMo's name for ``attention="sdpa"``.
+        use_pytorch_sdpa_backends: Names of ``torch.nn.attention.SDPBackend`` that PyTorch may choose from. None means
+            all backends.
+        attention: How ``rel_pos`` and ``abs_pos`` are computed. The result is the same.
+
+            - ``plain``: the reference implementation, with memory that grows with the square of T.
+            - ``blocks``: blocks of queries, with memory that grows linearly with T. A recorded graph uses ``plain``.
+            - ``sdpa``: PyTorch's fused kernels.
+            - ``auto``: ``blocks``, but ``plain`` in training on a GPU.
+
+        sync_max_audio_length: Accepted for compatibility and unused: there are no tables of positions to synchronize.
+        streaming: If True, ``forward`` with a streaming state returns for the chunks of an utterance what it returns
+            for the whole utterance. The subsampling convolutions see no later frames, and each of them turns T frames
+            into ceil(T / 2). The default of ``att_context_style`` becomes ``chunked_limited``. The default of
+            ``conv_context_size`` becomes ``causal``, unless ``conv_context_style`` is ``dcc``.
+        block: Kind of the layers. ``squeezeformer`` is the paper's layer. ``conformer`` is Conformer's layer, with
+            norms instead of scales and with a gated convolution. The paper has two steps between these layers:
+            ``mf_cf_glu`` has Squeezeformer's order of modules with Conformer's norms and gated convolution, and
+            ``mf_cf`` replaces the gate with Swish. ``block`` does not change the temporal U-Net.
+        stochastic_depth_drop_prob: Probability that a training step leaves out a layer. What the other layers add is
+            scaled up, as in NeMo's Conformer.
+        stochastic_depth_mode: ``linear``: the probability grows with depth up to ``stochastic_depth_drop_prob``.
+            ``uniform``: the probability is the same for all layers after ``stochastic_depth_start_layer``.
+        stochastic_depth_start_layer: Number of layers at the start that are never left out, at least 1.
+        gradient_checkpointing: If True, training keeps only the inputs of the layers and computes their activations
+            again in the backward pass. It takes less memory and more time, and the gradients are the same.
+        compile: If True, run the layers through ``torch.compile``. The first calls are slow. Exported graphs do not
+            contain compiled layers.
+        variant: ``nemo``, or ``original`` for the network of the authors' own checkpoints. In ``original``, the
+            subsampling and the reduction layer see only the current and later frames, and unlimited zero padding
+            follows the features. Attention and convolutions often see one frame more than the output has. The norms
+            have an epsilon of 1e-3, as in Keras. ``original`` does not stream.
 
     Raises:
-        ValueError: names the setting that is wrong, and what it may be.
+        ValueError: A setting has a value that does not work. The message names the setting and the values that work.
     """
 
     blocks: Mapping[str, type[SqueezeformerLayer] | type[ConformerLayer]] = {
@@ -121,7 +171,7 @@ class SqueezeformerEncoder(nn.Module):
         "mf_cf": MFCFLayer,
     }
     pre_encode: Any
-    time_reduce_layer: Any  # None, as time_recovery_layer is, where there is no temporal U-Net
+    time_reduce_layer: Any  # None without a temporal U-Net, as is time_recovery_layer
     time_recovery_layer: Any
 
     def __init__(
@@ -179,7 +229,7 @@ class SqueezeformerEncoder(nn.Module):
     ):
         super().__init__()
         if d_model % 2:
-            raise ValueError(f"d_model={d_model} must be even: position encodings pair sines with cosines")
+            raise ValueError(f"d_model={d_model} must be even: position encodings are pairs of a sine and a cosine")
         self.feat_in, self.d_model, self.conv_norm_type = feat_in, d_model, conv_norm_type
         self.feat_out = d_model if feat_out == -1 else feat_out
         refuse_reduction(reduction, reduction_position, reduction_factor)
@@ -247,19 +297,25 @@ class SqueezeformerEncoder(nn.Module):
     def forward(
         self, features: Tensor, lengths: Tensor | None = None, state: EncoderState | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(B, F, T) features and their lengths (B,) -> (B, D, ceil(T / subsampling_factor)), and their lengths.
+        """Encode features: (B, F, T) -> (B, D, ceil(T / subsampling_factor)).
 
-        Without ``lengths`` all T frames are valid. With ``state`` (``init_state``), the features are the next chunk of
-        a stream: whole chunks until the last, which may be shorter.
+        Args:
+            features: Features (B, F, T) of whole utterances, or of the next chunk of a stream if ``state`` is given.
+            lengths: Number of valid feature frames (B,). None means that all T frames are valid.
+            state: Streaming state from ``init_state``; it is updated in place. Every chunk must be a whole chunk of
+                ``att_context_size``, except the last chunk of a stream, which may be shorter.
+
+        Returns:
+            The encodings and the number of valid encoder frames (B,).
         """
-        x, valid = self.subsample(features, lengths, state)  # T is at the encoder's rate from here on
+        x, valid = self.subsample(features, lengths, state)  # from here on T counts encoder frames
         seen = self.seen(features, lengths)
         x, valid = self.encode(x, valid, state, seen)
         t = (features.size(2) + self.subsampling_factor - 1) // self.subsampling_factor
         return x if seen is None else x[..., :t], valid
 
     def seen(self, features: Tensor, lengths: Tensor | None) -> Tensor | None:
-        """(B,) how many frames masks let in; None where it is as many as are valid."""
+        """Return the number of frames (B,) that the masks keep, or None if the masks keep exactly the valid frames."""
         margins = self.variant.margins
         if not margins.endless:
             return None
@@ -270,20 +326,27 @@ class SqueezeformerEncoder(nn.Module):
     def subsample(
         self, features: Tensor, lengths: Tensor | None, state: EncoderState | None = None, absent: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(B, F, T) features -> (B, ceil(T / subsampling_factor), D), and lengths (B,)
+        """Subsample features: (B, F, T) -> (B, ceil(T / subsampling_factor), D), and the new lengths (B,).
 
-        ``absent`` (B,): number of leading feature frames before the start of a stream; treated as zero padding.
+        Args:
+            features: Features (B, F, T).
+            lengths: Number of valid feature frames (B,). None means that all T frames are valid.
+            state: Streaming state, if the features are a chunk of a stream.
+            absent: Number of leading feature frames (B,) before the start of the stream; treated as zero padding.
         """
         if lengths is None:
             lengths = torch.full((features.size(0),), features.size(2), device=features.device)
-        # NeMo may wrap pre_encode in a module that takes (x, lengths) alone: hand on only what there is.
+        # NeMo may wrap pre_encode in a module that accepts only (x, lengths), so None arguments are left out.
         given = {name: value for name, value in (("state", state), ("absent", absent)) if value is not None}
         return self.pre_encode(features.transpose(1, 2), lengths.long(), **given)
 
     def encode(
         self, x: Tensor, lengths: Tensor, state: EncoderState | None = None, seen: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(B, T, D) subsampled features -> (B, D, T); masks let in ``seen`` (B,) frames, None for ``lengths``."""
+        """Run the layers on subsampled features: (B, T, D) -> (B, D, T), and ``lengths``.
+
+        ``seen`` (B,) is the number of frames that the masks keep; None is ``lengths``.
+        """
         frames = self.frames(x, lengths, state, seen)
         x, positions = self.pos_enc(x * self.xscale, frames)
         x = self.pre_ln(self.dropout(x))
@@ -295,7 +358,7 @@ class SqueezeformerEncoder(nn.Module):
     def run(
         self, span: Span, x: Tensor, frames: Frames, positions: Tensor | None, state: EncoderState | None
     ) -> Tensor:
-        """(B, T, D) through the layers of ``span``; each of its branches adds what it finds at half the frame rate."""
+        """Run the layers of ``span`` and add the output of its branches: (B, T, D) -> (B, T, D)."""
         at = span.start
         for branch in span.branches:
             x = self.run_layers(range(at, branch.start), x, frames, positions, state)
@@ -304,7 +367,10 @@ class SqueezeformerEncoder(nn.Module):
         return self.run_layers(range(at, span.stop), x, frames, positions, state)
 
     def temporal_unet(self, branch: Span, x: Tensor, frames: Frames, state: EncoderState | None) -> Tensor:
-        """(B, T, D) -> (B, T, D) by way of (B, ceil(T / 2), D), with relative positions counted anew there."""
+        """Run one branch of the temporal U-Net: (B, T, D) -> (B, ceil(T / 2), D) -> (B, T, D).
+
+        The branch has its own relative positions, which count frames at half the frame rate.
+        """
         reduce = getattr(self, f"time_reduce_layer{branch.suffix}")
         recover = getattr(self, f"time_recovery_layer{branch.suffix}")
 
@@ -316,7 +382,7 @@ class SqueezeformerEncoder(nn.Module):
     def run_layers(
         self, indices: Iterable[int], x: Tensor, frames: Frames, positions: Tensor | None, state: EncoderState | None
     ) -> Tensor:
-        """(B, T, D) through the layers of ``indices``, all at one frame rate."""
+        """Run the layers of ``indices``, which share one frame rate: (B, T, D) -> (B, T, D)."""
         for i in indices:
             output = self.call_layer(self.layers[i], x, frames, positions, state.layers[i] if state else None)
             drop = self.training and self.layer_drop_probs[i] > 0.0
@@ -324,7 +390,7 @@ class SqueezeformerEncoder(nn.Module):
         return x
 
     def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None, seen: Tensor | None = None) -> Frames:
-        """Lengths and masks of (B, T, D) subsampled features."""
+        """Return the lengths and masks of subsampled features (B, T, D), and advance ``state`` if it is given."""
         context, t = self.contexts.of(self.training), x.size(1)
         if state is None:
             return Frames.of(lengths, t, context) if seen is None else Frames.of(seen, t, context, valid=lengths)
@@ -333,10 +399,14 @@ class SqueezeformerEncoder(nn.Module):
         return Frames.of_stream(lengths, t, context, cached, state.past, advance)
 
     def set_default_att_context_size(self, att_context_size: Sequence[int] | None) -> None:
-        """Choose the size for evaluation, which is the first of ``att_context_size`` else; None keeps what it is.
+        """Set the ``att_context_size`` of evaluation.
+
+        Args:
+            att_context_size: Size in the format of ``att_context_style``. None keeps the current size. The constructor
+                sets the first of its ``att_context_size``.
 
         Raises:
-            ValueError: for a size that ``att_context_style`` or the temporal U-Net cannot have.
+            ValueError: The size does not fit ``att_context_style``, or the temporal U-Net would cut its chunks.
         """
         if att_context_size is not None:
             self.contexts.check(att_context_size)
@@ -344,7 +414,7 @@ class SqueezeformerEncoder(nn.Module):
             self.contexts.default = list(att_context_size)
 
     def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
-        """The ``time_reduce_idx`` of the published sizes; None where it would cut the chunks that attention sees."""
+        """Return the ``time_reduce_idx`` of the published sizes, or None if it would cut the chunks of attention."""
         contexts(factor=1)
         try:
             contexts(factor=2)
@@ -354,16 +424,25 @@ class SqueezeformerEncoder(nn.Module):
 
     @dispatched
     def optimize_for_inference(self: Self) -> Self:
-        """This encoder itself, from now on for inference alone: faster, equal within rounding, and no checkpoint's.
+        """Optimize this encoder in place for inference and return it.
 
-        It goes to evaluation mode. Scales and batch norms are folded into the products beside them, products on a CPU
-        go through the faster of PyTorch's libraries, which takes a copy of the weights, and position encodings are
-        kept. What is not plain (quantised layers, adapters) stays what it is. To copy, move, trace, export and stream
-        works as ever; of another memory, so begin streams anew. It trains no more, and ``state_dict`` and
-        ``load_state_dict`` raise RuntimeError: restore the model again for what it was.
+        The outputs stay equal within rounding. The method sets evaluation mode and makes these changes:
+
+        - It folds scales and batch norms into the neighboring linear and convolution layers.
+        - On a CPU, linear layers use the faster of PyTorch's libraries, which keeps a copy of the weights.
+        - It caches position encodings.
+
+        Modules that are not plain, such as quantized layers and adapters, do not change. Copying, moving, tracing,
+        exporting and streaming work as before. The streaming state contains other values than before this call, so
+        begin each stream with a new state from ``init_state``. Training, ``state_dict`` and ``load_state_dict`` raise
+        ``RuntimeError``. To undo the optimization, restore the model again.
         """
         return self.eval().requires_grad_(False)
 
     def init_state(self, batch: int) -> EncoderState:
-        """The state before the first chunk of ``batch`` streams; ValueError if these settings cannot stream."""
+        """Return the streaming state of ``batch`` new streams, before their first chunk.
+
+        Raises:
+            ValueError: The encoder cannot stream with its settings.
+        """
         return initial_state(self, batch)
