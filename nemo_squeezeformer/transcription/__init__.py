@@ -1,1 +1,1 @@
-"""Transcripts: of whole files, of long recordings, of live streams."""
+"""Transcription of whole files, of long recordings and of live streams."""

@@ -1,4 +1,4 @@
-"""NeMo's decoding of utterances, whatever the model's decoder: best hypotheses, batch by batch, in order."""
+"""The decoding of utterances by NeMo: the best hypotheses in the order of the input, for every kind of decoder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ def decoding_config(
     timestamps: bool = False,
     prompt: Mapping[str, str] | None = None,
 ) -> Any:
-    """The model's own ``TranscribeConfig`` for ``decode``; nothing of the model is changed.
+    """Return the model's own ``TranscribeConfig`` for ``decode``. The model does not change.
 
     Args:
-        timestamps: of words and segments too; ``models.enable_timestamps`` makes the decoder keep them.
-        prompt: slots of an AED model's prompt; others as the rows of ``utterances`` say, else the model's default.
+        timestamps: also ask for timestamps of words and segments. The decoder must keep them:
+            call ``models.enable_timestamps``.
+        prompt: values for slots of an AED model's prompt. A slot without a value here takes its value from the rows
+            of ``utterances``, or the model's default.
 
     Raises:
-        UserError: the model has no such prompt.
+        UserError: the model takes no prompt, or its prompt lacks a slot or a value.
     """
     config = model.get_transcribe_config()
     config.verbose = False
@@ -31,9 +33,9 @@ def decoding_config(
         from nemo.collections.asr.models.aed_multitask_models import parse_multitask_prompt
 
         config.prompt = parse_multitask_prompt(_prompt(model, utterances, prompt or {}, timestamps))
-        config.enable_chunking = False  # it would take the batch for chunks of one recording
+        config.enable_chunking = False  # chunking would treat the batch as the chunks of one recording
     elif prompt:
-        raise UserError(f"--prompt: a model of class {type(model).__name__} takes no prompt; leave the option out")
+        raise UserError(f"--prompt: a model of class {type(model).__name__} takes no prompt; leave out --prompt")
     if timestamps:
         config.timestamps = config.return_hypotheses = True
     return config
@@ -42,21 +44,23 @@ def decoding_config(
 def decode(
     model: Any, config: Any, utterances: Sequence[Utterance], batch_size: int, num_workers: int, channel: str | int
 ) -> Iterator[list[Any]]:
-    """The best hypothesis of each utterance (NeMo's ``Hypothesis``, or a str), a batch at a time, in the order given.
+    """Yield the best hypothesis of each utterance, batch by batch, in the given order.
 
-    A batch has ``batch_size`` utterances, or fewer where these are long: ``long_audio.batches``. Our own DataLoader
-    under NeMo's generator: which hypothesis is whose does not rest on a loader that may drop rows, and nothing is asked
-    of the ``validation_ds`` that a model's configuration may lack.
+    A hypothesis is NeMo's ``Hypothesis`` or a str. A batch has ``batch_size`` utterances, or fewer if they are long
+    (see ``long_audio.batches``). NeMo's generator reads from a DataLoader of ours, for two reasons: NeMo's loader may
+    drop rows, so that hypotheses could no longer be assigned to utterances, and it needs a ``validation_ds``, which the
+    model's configuration may lack.
 
     Args:
-        channel: of audio with several channels, ``"average"`` or a number from 0.
+        channel: the channel to use of audio with several channels: ``"average"`` or a number from 0.
     """
     from torch.utils.data import DataLoader
 
     from nemo_squeezeformer.transcription.long_audio import batches
 
     speech: Any = Speech(utterances, model.preprocessor._sample_rate, channel)
-    speech[0]  # the first resampling loads librosa: seconds that are not the model's, nor each worker's
+    # The first resampling loads librosa, which takes seconds. Load it here, not in every worker or in the timed part.
+    speech[0]
     together = list(batches([utterance.duration for utterance in utterances], batch_size))
     loader: Any = DataLoader(speech, batch_sampler=together, num_workers=num_workers, collate_fn=collate)
     return _best(model.transcribe_generator(loader, override_config=config))
@@ -66,22 +70,26 @@ def _best(batches: Iterator[Any]) -> Iterator[list[Any]]:
     import torch
 
     while True:
-        with torch.inference_mode():  # not around the yield: it would hold for the caller too
+        with torch.inference_mode():  # not around the yield: inference mode would then hold in the caller too
             batch = next(batches, None)
         if batch is None:
             return
-        hypotheses = batch[0] if isinstance(batch, tuple) else batch  # (best, all) of some decoders
+        hypotheses = batch[0] if isinstance(batch, tuple) else batch  # some decoders return (best, all)
         yield [hypothesis[0] if isinstance(hypothesis, list) else hypothesis for hypothesis in hypotheses]
 
 
 def _prompt(model: Any, utterances: Sequence[Utterance], asked: Mapping[str, str], timestamps: bool) -> dict[str, Any]:
-    """One prompt for all: as asked, else as the rows say, else the model's default."""
+    """Return one prompt for all utterances.
+
+    The value of a slot is the value in ``asked``, or the value in the rows, or the model's default, in this order.
+    """
     slots = {name: value for turn in model.prompt.get_default_dialog_slots() for name, value in turn["slots"].items()}
     for name, default in slots.items():
         rows = {row[name] for row in (utterance.row for utterance in utterances) if isinstance(row.get(name), str)}
         if len(rows) > 1 and name not in asked:
             raise UserError(
-                f"rows differ in {name} ({', '.join(sorted(rows))}): split them, or pass --prompt {name}=VALUE"
+                f"the rows have different values of {name} ({', '.join(sorted(rows))}): split the manifest, "
+                f"or pass --prompt {name}=VALUE"
             )
         slots[name] = asked.get(name, next(iter(rows), default))
     if timestamps and "timestamp" in slots:

@@ -1,4 +1,4 @@
-"""The memory of this process: how much it can have, and that it keeps what it has."""
+"""The memory of this process: how much is available, and how to keep freed memory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import platform
 from pathlib import Path
 from typing import Any
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # constants of malloc.h
 
 
 def keep_memory() -> bool:
-    """Has this process keep memory that it frees, where the C library is glibc; whether it is.
+    """Make this process keep the memory that it frees, and return True if this works: the C library must be glibc.
 
-    Else tensors of tens of megabytes go back to the system at once, and to get them anew, page by page, takes a third
-    of the time of long audio, and the more, the longer it is.
+    By default glibc returns tensors of tens of megabytes to the system at once. To get the memory again, page by page,
+    takes a third of the time of long audio. This share grows with the length of the audio.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -23,7 +23,7 @@ def keep_memory() -> bool:
 
 
 def available_memory(device: Any) -> int | None:
-    """Bytes that a program can have on ``device``, or None where that is not to be known."""
+    """Return the bytes of memory that are available on ``device``, or None if the number is unknown."""
     import torch
 
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""A model to transcribe with: found by its name, and made ready."""
+"""Functions that load a model by its name and prepare it for transcription."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from nemo_squeezeformer.errors import UserError
 
 
 def load_model(name: str, device: Any, verbose: bool = False) -> Any:
-    """A model that transcribes, as ``restore`` finds it.
+    """Return the ASR model with this name. See ``restore`` for the arguments.
 
     Raises:
-        UserError: as ``restore`` does; a model that does not transcribe.
+        UserError: ``restore`` fails, or the model does not transcribe.
     """
     model = restore(name, device, verbose)
     if not hasattr(model, "transcribe_generator"):
@@ -22,11 +22,15 @@ def load_model(name: str, device: Any, verbose: bool = False) -> Any:
 
 
 def restore(name: str, device: Any, verbose: bool = False) -> Any:
-    """A .nemo file, or a pretrained model by its name, on ``device`` and in evaluation mode.
+    """Return a model on ``device`` and in evaluation mode.
+
+    Args:
+        name: the path of a .nemo file, or the name of a pretrained model.
+        device: a ``torch.device``.
+        verbose: if a pretrained model cannot be fetched, raise the original exception instead of a ``UserError``.
 
     Raises:
-        UserError: no such file and no such pretrained model, or no network to fetch it (with ``verbose`` the cause
-            itself is raised).
+        UserError: there is no file and no pretrained model with this name, or the network does not work.
     """
     from nemo.collections.asr.models import ASRModel
 
@@ -37,19 +41,23 @@ def restore(name: str, device: Any, verbose: bool = False) -> Any:
             model = ASRModel.from_pretrained(name, map_location=device)
         except UserError:
             raise
-        except Exception as error:  # whatever the hub, the network or the cache raise
+        except Exception as error:  # the model hub, the network and the cache raise many kinds of errors
             if verbose:
                 raise
             reason = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
             raise UserError(
-                f"{name!r} is no file, and could not be fetched as a pretrained model ({reason}); "
+                f"{name!r} is not a file, and it could not be fetched as a pretrained model ({reason}); "
                 "check the name and the network, or download the .nemo file and give its path"
             ) from error
     return model.to(device).eval()
 
 
 def optimize(model: Any) -> None:
-    """Has features of long audio made in pieces, and an encoder of ours without adapters optimised for inference."""
+    """Prepare a model for inference.
+
+    The preprocessor computes the features of long audio in pieces. A Squeezeformer encoder is optimized for inference
+    if no adapter is enabled.
+    """
     from nemo_squeezeformer.integration.piecewise_preprocessor import in_pieces
 
     model.preprocessor = in_pieces(model.preprocessor)
@@ -59,41 +67,43 @@ def optimize(model: Any) -> None:
 
 
 def has_enabled_adapters(encoder: Any) -> bool:
-    """Whether PEFT adapters take part in what ``encoder`` computes."""
+    """Return True if ``encoder`` has enabled PEFT adapters, which change its output."""
     return hasattr(encoder, "is_adapter_available") and encoder.is_adapter_available()
 
 
 def choose_decoder(model: Any, decoder: str | None) -> None:
-    """Has a hybrid model decode with its ``ctc`` or ``rnnt`` decoder; None is for its own choice.
+    """Set the decoder of a hybrid model: ``ctc``, ``rnnt``, or None to keep the model's own choice.
 
     Raises:
-        UserError: the model has no such decoder.
+        UserError: the model does not have this decoder.
     """
     if decoder and hasattr(model, "cur_decoder"):
         model.change_decoding_strategy(decoder_type=decoder, verbose=False)
     elif decoder and decoder != ("rnnt" if hasattr(model, "joint") else "ctc"):
         raise UserError(
-            f"--decoder {decoder}: a model of class {type(model).__name__} has no such decoder; leave the option out"
+            f"--decoder {decoder}: a model of class {type(model).__name__} does not have this decoder; "
+            "leave out --decoder"
         )
 
 
 def enable_timestamps(model: Any) -> None:
-    """Has the decoder of ``model`` keep when it said what, for hypotheses with timestamps.
+    """Make the decoder of ``model`` keep timestamps.
 
     Raises:
-        UserError: a model of this class does not give timestamps.
+        UserError: models of this class do not give timestamps.
     """
     from omegaconf import open_dict
     from torch.utils.data import DataLoader
 
     if "timestamps" not in inspect.signature(model.transcribe).parameters:
         raise UserError(
-            f"--timestamps: a model of class {type(model).__name__} does not give them; leave the option out"
+            f"--timestamps: a model of class {type(model).__name__} does not give timestamps; leave out --timestamps"
         )
-    if "window_stride" not in model.cfg.preprocessor:  # NeMo reads it there, also where it is the default
+    if "window_stride" not in model.cfg.preprocessor:  # NeMo reads it there, even if it is the default
         with open_dict(model.cfg.preprocessor):
             hop = model.preprocessor.featurizer.hop_length
             model.cfg.preprocessor.window_stride = hop / model.preprocessor._sample_rate
     if not hasattr(model.get_transcribe_config(), "prompt"):
-        # Each class of model turns its decoder's timestamps on in transcribe(), so let it transcribe nothing.
+        # transcribe() enables the timestamps of the decoder, in a different way for each class of model. An empty
+        # transcription therefore enables them for all classes.
         model.transcribe(DataLoader([]), timestamps=True, verbose=False)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The samples of utterances as NeMo's models take them to transcribe: one channel at the model's rate, in batches."""
+"""The samples of utterances for transcription by NeMo's models: one channel at the model's sample rate, in batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nemo_squeezeformer.files.manifests import Utterance
 
 
 class Speech:
-    """What a DataLoader asks of a data set: each utterance's samples, (T,), one channel at the model's rate."""
+    """A data set for a DataLoader: the samples (T,) of each utterance, one channel at the model's sample rate."""
 
     def __init__(self, utterances: Sequence[Utterance], sample_rate: int, channel: str | int) -> None:
         self.utterances, self.sample_rate, self.channel = utterances, sample_rate, channel
@@ -24,7 +24,7 @@ class Speech:
 
         utterance = self.utterances[index]
         paths = utterance.audio if isinstance(utterance.audio, list) else [utterance.audio]
-        # Not AudioSegment.from_file: NeMo 2.7.3's goes by the extension, and wants ffmpeg for .opus, .mp3 or .FLAC.
+        # AudioSegment.from_file of NeMo 2.7.3 depends on the file extension, and needs ffmpeg for .opus, .mp3 or .FLAC.
         read = [_read(path, utterance) for path in paths]
         samples = np.stack([samples for samples, _ in read], axis=-1) if len(read) > 1 else read[0][0]
         channel = self.channel if utterance.channels > 1 else None
@@ -33,18 +33,18 @@ class Speech:
 
 
 def _read(path: str, utterance: Utterance) -> tuple[Any, int]:
-    """The utterance's samples, (T,) or (T, channels), and their rate."""
+    """Return the samples of an utterance, (T,) or (T, channels), and their sample rate."""
     import soundfile
 
     with soundfile.SoundFile(path) as file:
         file.seek(int(utterance.offset * file.samplerate))
         duration = utterance.row.get("duration")
-        frames = int(duration * file.samplerate) if duration else -1  # -1: to the end
+        frames = int(duration * file.samplerate) if duration else -1  # -1: up to the end
         return file.read(frames, dtype="float32"), file.samplerate
 
 
 def collate(signals: Sequence[Any]) -> tuple[Any, Any, None, None]:
-    """The batch that NeMo's models take for transcribing: samples (B, T), their lengths (B), no text."""
+    """Return a batch for transcription by NeMo's models: samples (B, T), their lengths (B,), and no text."""
     import torch
 
     padded = torch.nn.utils.rnn.pad_sequence(list(signals), batch_first=True)

@@ -95,7 +95,7 @@ def test_buffered_inference_is_refused(model):
 
 def test_streams_are_refused_and_whole_utterances_exported(saved, recordings, tmp_path, capsys):
     assert main(["stream", str(saved), recordings[0]]) == 2
-    assert "transcribe whole recordings (nemo-squeezeformer transcribe)" in capsys.readouterr().err
+    assert "transcribe whole recordings with `nemo-squeezeformer transcribe`" in capsys.readouterr().err
     output = tmp_path / "model.onnx"
     assert main(["export", str(saved), "--output", str(output)]) == 2
     assert "pass --offline" in capsys.readouterr().err and not output.exists()

@@ -253,5 +253,5 @@ def test_a_file_of_the_hub_that_is_named_like_its_repository_is_restored_from_th
 
 
 def test_a_model_of_the_hub_that_cannot_be_had_is_named_with_the_remedy(hub):
-    with pytest.raises(UserError, match="'someone/squeezeformer' is no file, and could not be fetched .* check the"):
+    with pytest.raises(UserError, match="'someone/squeezeformer' is not a file, and it could not .* check the"):
         load_model("someone/squeezeformer", torch.device("cpu"))

@@ -208,7 +208,7 @@ def test_matrices_of_an_hour_are_refused_before_they_are_made():
 
 def test_full_attention_to_an_hour_is_computed_and_remarked_upon():
     model = asr_model()
-    assert "takes time with the square" in str(long_audio.notice_of_memory(model, [recording(3600.0)], 16))
+    assert "grows with the square of the length" in str(long_audio.notice_of_memory(model, [recording(3600.0)], 16))
     assert long_audio.notice_of_memory(model, [recording(60.0)], 16) is None
     long_audio.set_context(model, [128, 128])
     assert long_audio.notice_of_memory(model, [recording(3600.0)], 16) is None

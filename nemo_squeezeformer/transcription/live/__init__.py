@@ -1,1 +1,1 @@
-"""Streams of audio as they come: samples, features, chunks, tokens, text, each with a state of constant size."""
+"""Live streams of audio: samples, features, chunks, tokens and text. The state of each step has a constant size."""

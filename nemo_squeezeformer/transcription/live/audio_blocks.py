@@ -1,4 +1,4 @@
-"""Audio piece by piece, at the model's rate and with one channel: from files, or as raw samples from a pipe."""
+"""Audio in blocks, at the model's sample rate and with one channel, from files or as raw samples from a pipe."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 
 Samples = np.ndarray
-CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}  # what their files begin with
+CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}  # the first bytes of a file
 
 
 class AudioBlocks(ABC):
-    """Gives so many samples at a time; of the source, no more is read than they need."""
+    """A reader that returns a requested number of samples and reads no more of its source than they need.
+
+    Args:
+        source_rate: sample rate of the source, in Hz.
+        rate: sample rate of the returned samples, in Hz.
+    """
 
     def __init__(self, source_rate: int, rate: int):
         self.ratio = rate / source_rate
         self.received, self.made = 0, 0
-        # The resampler of librosa, and so of NeMo, with its default quality.
+        # librosa, and with it NeMo, uses this resampler with this quality by default.
         same = source_rate == rate
         self.resampler = None if same else soxr.ResampleStream(source_rate, rate, 1, dtype="float32", quality="HQ")
         self.rest = np.zeros(0, np.float32)
@@ -31,10 +36,10 @@ class AudioBlocks(ABC):
 
     @abstractmethod
     def source(self, samples: int) -> Samples:
-        """The next (T,) samples at the source's rate, ``samples`` or fewer; none at its end."""
+        """Return the next (T,) samples at the source's rate: at most ``samples``, and an empty array at the end."""
 
     def read(self, samples: int) -> Samples:
-        """The next (T,) samples; fewer than asked for only at the end."""
+        """Return the next (T,) samples. Only at the end there are fewer than ``samples``."""
         while len(self.rest) < samples and not self.ended:
             block = self.source(math.ceil((samples - len(self.rest)) / self.ratio))
             self.ended = len(block) == 0
@@ -48,20 +53,23 @@ class AudioBlocks(ABC):
         self.received += len(block)
         block = resampler.resample_chunk(block, last=self.ended)
         self.made += len(block)
-        # As librosa rounds the length.
+        # librosa rounds the length up too.
         return np.pad(block, (0, max(math.ceil(self.received * self.ratio) - self.made, 0))) if self.ended else block
 
     def stop(self) -> None:
-        """The end is here: what has been read from the source is still given, and no more."""
+        """Stop reading from the source. ``read`` still returns the samples that have been read."""
         self.ended = True
 
     @abstractmethod
     def close(self) -> None:
-        """Gives back what the source holds."""
+        """Release the resources of the source."""
 
 
 class FileBlocks(AudioBlocks):
-    """An utterance, from its offset on and for its duration; several channels as one (``channel``), as NeMo has it."""
+    """The audio of an utterance, from its offset and for its duration.
+
+    Several channels become one channel as in NeMo: ``channel`` is ``"average"`` or a number from 0.
+    """
 
     def __init__(self, utterance: Utterance, rate: int, channel: str | int):
         paths = utterance.audio if isinstance(utterance.audio, list) else [utterance.audio]
@@ -88,7 +96,7 @@ class FileBlocks(AudioBlocks):
         try:
             block: Samples = file.read(samples, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
-            raise UserError(f"audio file {file.name!r} cannot be read to its end ({error}); make it again") from None
+            raise UserError(f"audio file {file.name!r} cannot be read to its end ({error}); create it again") from None
         return block
 
     def close(self) -> None:
@@ -97,9 +105,10 @@ class FileBlocks(AudioBlocks):
 
 
 class PCMBlocks(AudioBlocks):
-    """Raw samples (16 bits, little-endian, mono) from a pipe; waits until they are there.
+    """Raw samples (16 bits, little-endian, mono) from a pipe. Reading waits until samples arrive.
 
-    ``bytes`` counts those that have come; ``odd`` is the one too many, at the end.
+    ``bytes`` is the number of bytes received. ``odd`` holds the first byte of an incomplete sample. It is not empty
+    after the end if the number of bytes is odd.
     """
 
     def __init__(self, pipe: BinaryIO, source_rate: int, rate: int):
@@ -109,7 +118,7 @@ class PCMBlocks(AudioBlocks):
     def source(self, samples: int) -> Samples:
         data = self.odd
         while len(data) < 2:
-            # One system call a time: what a pause or Ctrl-C interrupts loses nothing that has been read.
+            # One system call at a time: an interruption by Ctrl-C then loses no byte that has been read.
             more = self.pipe.read1(2 * samples - len(data))  # type: ignore[attr-defined]
             if not more:
                 self.odd, self.bytes = data, self.bytes + len(data)
@@ -122,12 +131,12 @@ class PCMBlocks(AudioBlocks):
         return np.frombuffer(data[:whole], "<i2").astype(np.float32) / 32768
 
     def close(self) -> None:
-        """The pipe stays open: it is its opener's."""
+        """Leave the pipe open: the code that opened it closes it."""
 
     def _check(self, data: bytes) -> None:
         for magic, kind in CONTAINERS.items():
             if data.startswith(magic):
                 raise UserError(
-                    f"standard input is a {kind} file (it begins with {magic!r}); '-' takes raw 16-bit PCM without a "
-                    "header: give the file's path instead, or pipe it through ffmpeg -i FILE -f s16le -ac 1 -ar RATE -"
+                    f"standard input is a {kind} file (it begins with {magic!r}), but '-' takes raw 16-bit PCM without "
+                    "a header; give the path of the file, or convert it with ffmpeg -i FILE -f s16le -ac 1 -ar RATE -"
                 )

@@ -1,4 +1,4 @@
-"""A model's own features of audio that is still coming: frame for frame those of the whole recording."""
+"""The features of a model for live audio: each frame equals the frame that the whole recording gives."""
 
 from __future__ import annotations
 
@@ -17,21 +17,26 @@ OVER_THE_UTTERANCE = ("per_feature", "all_features")
 
 @dataclass
 class _Stream:
-    samples: Tensor = field(default_factory=lambda: torch.zeros(0))  # those that frames to come still need
-    first: int = 0  # of which number samples[0] is, a multiple of the hop
-    received: int = 0
-    given: int = 0  # frames
+    samples: Tensor = field(default_factory=lambda: torch.zeros(0))  # (T,), the samples that later frames need
+    first: int = 0  # index in the stream of samples[0], a multiple of the hop
+    received: int = 0  # number of samples pushed
+    given: int = 0  # number of frames taken
     ended: bool = False
 
 
 class FeatureStream:
-    """Runs NeMo's ``preprocessor`` on windows of ``slots`` streams, wide enough that their frames are the whole's.
+    """The features of several streams at once, each in a slot of its own.
 
-    A frame is there as soon as the last sample that its window weighs is; at the end of a stream the others follow, as
-    many as NeMo counts. No more samples are kept than the next frame needs.
+    NeMo's preprocessor runs on a window of each stream. The window is wide enough that its frames equal the frames of
+    the whole recording. A frame is available when the last sample of its window has arrived. At the end of a stream
+    the remaining frames become available, as many as NeMo counts. Only the samples that the next frame needs are kept.
+
+    Args:
+        preprocessor: NeMo's ``AudioToMelSpectrogramPreprocessor``.
+        slots: the number of streams.
 
     Raises:
-        ValueError: for features that depend on more than a window of the audio.
+        ValueError: the features depend on more than a window of the audio.
     """
 
     def __init__(self, preprocessor: Any, slots: int):
@@ -40,64 +45,69 @@ class FeatureStream:
         featurizer = getattr(preprocessor, "featurizer", None)
         if isinstance(featurizer, OriginalMelSpectrogram):
             raise ValueError(
-                "its features, the authors', are normalised over the whole utterance, which no stream has; transcribe "
-                "whole recordings (nemo-squeezeformer transcribe)"
+                "the features of the authors' models are normalized over the whole utterance, which a stream does not "
+                "have; transcribe whole recordings with `nemo-squeezeformer transcribe`"
             )
         if not isinstance(featurizer, FilterbankFeatures):
             raise ValueError(
-                f"features of class {type(featurizer or preprocessor).__name__} are not streamed; "
-                "use AudioToMelSpectrogramPreprocessor"
+                f"features of class {type(featurizer or preprocessor).__name__} cannot be streamed; "
+                "use a model with AudioToMelSpectrogramPreprocessor"
             )
         if featurizer.normalize in OVER_THE_UTTERANCE:
             raise ValueError(
                 f"preprocessor.normalize={featurizer.normalize!r} needs the whole utterance before its first feature; "
-                "train with normalize='NA', as the streaming recipes do, or use buffered inference, which normalises "
-                "each window"
+                "train with normalize='NA', as the streaming recipes do, or use NeMo's buffered inference, which "
+                "normalizes each window"
             )
         for name, usual in (("exact_pad", False), ("frame_splicing", 1)):
             if getattr(featurizer, name) != usual:
                 raise ValueError(
-                    f"preprocessor.{name}={getattr(featurizer, name)!r} is not streamed; it must be {usual!r}"
+                    f"preprocessor.{name}={getattr(featurizer, name)!r} cannot be streamed: expected {usual!r}"
                 )
         self.preprocessor, self.hop, self.frames_of = preprocessor, featurizer.hop_length, featurizer.get_seq_len
         self.device = featurizer.fb.device
-        # The window lies in the middle of the FFT's samples, which are centred on the frame's own.
+        # The samples of the FFT are centered on the frame's first sample, and the window lies in their middle.
         before = featurizer.n_fft // 2 - (featurizer.n_fft - featurizer.win_length) // 2
-        self.reach = max(featurizer.win_length - before, self.hop)  # samples from a frame's own on that it needs
-        self.margin = -(-(before + 1) // self.hop)  # frames at a window's start that lack some; 1 is pre-emphasis
+        self.reach = max(featurizer.win_length - before, self.hop)  # samples that a frame needs from its first sample
+        # Frames at the start of a window that lack samples before them. Pre-emphasis needs 1 more sample.
+        self.margin = -(-(before + 1) // self.hop)
         self.streams = [_Stream() for _ in range(slots)]
 
     def open(self, slot: int) -> None:
-        """A new stream begins."""
+        """Begin a new stream in ``slot``."""
         self.streams[slot] = _Stream()
 
     def push(self, slot: int, samples: Tensor) -> None:
-        """Adds (T,) samples, of the model's rate."""
+        """Add (T,) samples at the model's sample rate."""
         stream = self.streams[slot]
         stream.samples = torch.cat([stream.samples, samples])
         stream.received += len(samples)
 
     def end(self, slot: int) -> None:
-        """No more samples will come."""
+        """Mark the end of the stream: no more samples will be pushed."""
         self.streams[slot].ended = True
 
     def ended(self, slot: int) -> bool:
+        """Return True if ``end`` has been called."""
         return self.streams[slot].ended
 
     def available(self, slot: int) -> int:
-        """Frames since the stream's beginning that there are samples for; of a stream that has ended, all of its."""
+        """Return the number of frames since the start of the stream whose samples have arrived.
+
+        After the end of the stream this is the number of all its frames.
+        """
         stream = self.streams[slot]
         if stream.ended:
             return int(self.frames_of(torch.tensor(stream.received))) if stream.received else 0
         return max((stream.received - self.reach) // self.hop + 1, 0)
 
     def missing(self, slot: int, frames: int) -> int:
-        """How many samples must still come until ``frames`` frames are available."""
+        """Return the number of samples to push until ``frames`` frames are available."""
         stream = self.streams[slot]
         return 0 if stream.ended else max((frames - 1) * self.hop + self.reach - stream.received, 0)
 
     def take(self, slots: Sequence[int], counts: Sequence[int]) -> list[Tensor]:
-        """The next ``counts`` frames of each of ``slots``, (F, count); they must be available."""
+        """Return the next ``counts[i]`` frames of each stream ``slots[i]``, (F, count). They must be available."""
         windows, skipped = [], []
         for slot, count in zip(slots, counts):
             stream = self.streams[slot]
@@ -113,7 +123,7 @@ class FeatureStream:
         return [rows[:, skip : skip + count] for rows, skip, count in zip(features, skipped, counts)]
 
     def _forget(self, stream: _Stream, count: int) -> None:
-        """Moves on by ``count`` frames, and lets go of the samples that no frame to come needs."""
+        """Advance by ``count`` frames, and drop the samples that no later frame needs."""
         stream.given += count
         first = max(stream.given - self.margin, 0) * self.hop
         stream.samples = stream.samples[first - stream.first :].clone()

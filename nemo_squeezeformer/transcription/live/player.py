@@ -1,4 +1,4 @@
-"""Audio into the slots of ``Streams``, as fast as it plays or as the machine can, and their text out as it comes."""
+"""The player: it pushes audio into the slots of ``Streams`` in real time or at full speed, and yields their text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nemo_squeezeformer.transcription.live.streams import Streams
 
 @dataclass(frozen=True)
 class Heard:
-    """What has been said in the first ``seconds`` of the audio number ``index``."""
+    """The text of the first ``seconds`` of audio number ``index``. ``final``: the audio has ended."""
 
     index: int
     seconds: float
@@ -32,24 +32,29 @@ class _Playing:
 
     index: int
     blocks: AudioBlocks
-    begun: float
-    heard: int = 0  # samples
+    begun: float  # time.perf_counter() at its start
+    heard: int = 0  # number of samples pushed
     text: str = ""
-    next: Samples | None = None  # what its next chunk still lacks
+    next: Samples | None = None  # the samples that complete the next chunk
 
 
 @dataclass
 class Timing:
-    """Seconds, by step."""
+    """Times in seconds: ``compute`` has one value for each step, ``delay`` has one value for each chunk."""
 
     compute: array[float] = field(default_factory=lambda: array("d"))
-    delay: array[float] = field(default_factory=lambda: array("d"))  # from a chunk's last sample to its text
+    delay: array[float] = field(default_factory=lambda: array("d"))  # from the last sample of a chunk to its text
 
 
 class Player:
-    """Plays audio number 0 to ``count`` - 1, which ``blocks`` opens; a slot that falls free takes the next.
+    """A player of several audio sources. A slot whose audio has ended takes the next source.
 
-    ``real_time``: a sample is there only once the time has passed that it takes to play all until then.
+    Args:
+        streams: the streams to push the audio into.
+        blocks: opens the audio of a number from 0 to ``count - 1``.
+        count: the number of audio sources.
+        rate: sample rate in Hz.
+        real_time: make each sample available only after the time that playing the audio up to it takes.
     """
 
     def __init__(self, streams: Streams, blocks: Callable[[int], AudioBlocks], count: int, rate: int, real_time: bool):
@@ -59,7 +64,10 @@ class Player:
         self.timing, self.samples = Timing(), 0
 
     def warm_up(self) -> None:
-        """A second of silence in each slot, so that no stream's first chunk waits for what PyTorch does only once."""
+        """Stream one second of silence through each slot.
+
+        PyTorch initializes itself in the first steps. Without a warm-up the first chunk of a stream waits for that.
+        """
         for slot in range(self.streams.slots):
             self.streams.open(slot)
             self.streams.push(slot, torch.zeros(self.rate))
@@ -68,7 +76,10 @@ class Player:
             pass
 
     def play(self) -> Iterator[list[Heard]]:
-        """What was heard, step by step, until all is; goes on after an interruption if it is called again."""
+        """Yield the new texts of each step until all audio has ended.
+
+        Ctrl-C raises ``KeyboardInterrupt`` between steps. Call ``play`` again to continue after it.
+        """
         while self._fill():
             slots, due = self._wait()
             with _deferred() as pressed:
@@ -78,7 +89,7 @@ class Player:
                 raise KeyboardInterrupt
 
     def stop(self) -> None:
-        """No more audio comes; what there is ends where it has been read to."""
+        """Open no more audio, and end the open audio after the samples that have been read."""
         self.waiting, self.real_time = iter(()), False
         for playing in self.playing.values():
             playing.blocks.stop()
@@ -91,7 +102,11 @@ class Player:
         return bool(self.playing)
 
     def _wait(self) -> tuple[list[int], dict[int, float]]:
-        """Until the next chunk of a stream has been played: which slots have one, and since when."""
+        """Wait until the next chunk of a stream is complete.
+
+        Returns:
+            The slots with a complete chunk, and for every slot the time at which its chunk is complete.
+        """
         for slot, playing in self.playing.items():
             if playing.next is None:
                 playing.next = playing.blocks.read(self.streams.missing(slot))
@@ -101,7 +116,7 @@ class Player:
         return sorted(slot for slot in due if due[slot] <= now), due
 
     def _round(self, slots: list[int], due: dict[int, float]) -> list[Heard]:
-        """A step of these slots."""
+        """Push the audio of these slots, run one step, and return their new texts."""
         for slot in slots:
             self._push(slot)
         start = time.perf_counter()
@@ -139,7 +154,10 @@ class Player:
 
 @contextlib.contextmanager
 def _deferred() -> Iterator[list[int]]:
-    """Holds Ctrl-C back, and lists it: half a step would leave a batch of streams without a text to end with."""
+    """Defer Ctrl-C, and list each press.
+
+    An interruption inside a step would leave the streams of its batch in an incomplete state, without a final text.
+    """
     pressed: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
     try:

@@ -1,4 +1,4 @@
-"""Greedy CTC and transducer decoding of streams in slots: each chunk gives its new tokens, at a constant cost."""
+"""Greedy CTC and transducer decoding of streams in slots: each chunk gives its new tokens at a constant cost."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ if TYPE_CHECKING:
 
 
 class StreamDecoder(Protocol):
-    """What ``Streams`` asks of a decoder."""
+    """The interface of a decoder for ``Streams``."""
 
     def open(self, slot: int) -> None:
-        """A new stream begins."""
+        """Begin a new stream in ``slot``."""
 
     def decode(self, slots: Sequence[int], encoded: Tensor, lengths: Tensor) -> list[list[int]]:
-        """(B, D, T) encodings of the next chunk of ``slots`` and their lengths -> the tokens that each adds."""
+        """Return the new tokens of each stream.
+
+        Args:
+            slots: the slots of the B streams.
+            encoded: (B, D, T), the encodings of their next chunks.
+            lengths: (B,), the number of valid frames of each chunk.
+        """
 
     def write(self, tokens: list[int]) -> str:
-        """Their text."""
+        """Return the text of ``tokens``."""
 
 
 class CTCStream:
-    """The likeliest token of each frame; one that goes on from a chunk into the next is one token."""
+    """Greedy CTC decoding: the most probable token of each frame, with repetitions and blanks removed.
+
+    A token that continues from one chunk into the next chunk is one token.
+    """
 
     def __init__(self, decoder: Any, decoding: Any, slots: int):
         self.decoder, self.blank = decoder, decoding.blank_id
@@ -47,7 +56,7 @@ class CTCStream:
 
 
 class TransducerStream:
-    """NeMo's greedy decoding, which goes on from the state and the last token of a partial hypothesis."""
+    """NeMo's greedy transducer decoding. Each chunk continues from the state and the last token of the chunk before."""
 
     def __init__(self, decoding: Any, slots: int):
         self.decoding = decoding
@@ -68,7 +77,8 @@ class TransducerStream:
         added = []
         for slot, hypothesis in zip(slots, found):
             added.append([int(token) for token in hypothesis.y_sequence])
-            # Only what decoding goes on from: NeMo's own hypothesis grows with the stream, and each chunk copies it.
+            # Keep only the fields that the next chunk needs. NeMo's own hypothesis grows with the stream, and decoding
+            # copies it for each chunk.
             self.partial[slot] = Hypothesis(
                 score=0.0,
                 y_sequence=torch.zeros(0, dtype=torch.long),
@@ -80,7 +90,7 @@ class TransducerStream:
 
 
 def decode_greedily(model: Any) -> None:
-    """Has a transducer decode so that it goes on from chunk to chunk: no search over several hypotheses does."""
+    """Set a transducer to greedy decoding, which can continue from chunk to chunk. A beam search cannot."""
     from omegaconf import OmegaConf, open_dict
 
     if not _is_transducer(model) or hasattr(model, "prompt_kernel"):
@@ -88,21 +98,23 @@ def decode_greedily(model: Any) -> None:
     config = model.cfg.decoding.copy()
     with open_dict(config):
         config.strategy = "greedy_batch" if model.decoder.blank_as_pad else "greedy"
-        # NeMo's other loop over a batch does not go on from a partial hypothesis.
+        # NeMo's loop over frames, its alternative for batches, cannot continue from a partial hypothesis.
         OmegaConf.update(config, "greedy.loop_labels", True, force_add=True)
     model.change_decoding_strategy(config, verbose=False)
 
 
 def stream_decoder(model: Any, slots: int) -> StreamDecoder:
-    """The decoder that ``model`` decodes with, a transducer's after ``decode_greedily``.
+    """Return the stream decoder for the decoder of ``model``. For a transducer call ``decode_greedily`` first.
 
     Raises:
-        ValueError: for a model that has neither a CTC nor a transducer decoder, or wants a prompt.
+        ValueError: the model has neither a CTC nor a transducer decoder, or it needs a prompt.
     """
     from nemo.collections.asr.parts.submodules.ctc_decoding import AbstractCTCDecoding
 
     if hasattr(model, "prompt_kernel"):
-        raise ValueError(f"a model of class {type(model).__name__} wants a prompt, and none is streamed with")
+        raise ValueError(
+            f"a model of class {type(model).__name__} needs a prompt, and streaming does not support prompts"
+        )
     if _is_transducer(model):
         return TransducerStream(model.decoding, slots)
     if hasattr(model, "ctc_decoder"):
@@ -113,5 +125,5 @@ def stream_decoder(model: Any, slots: int) -> StreamDecoder:
 
 
 def _is_transducer(model: Any) -> bool:
-    """Whether ``model`` decodes with a transducer, or one of several decoders that is one."""
+    """Return True if ``model`` decodes with a transducer. A hybrid model decodes with its chosen decoder."""
     return hasattr(model, "joint") and getattr(model, "cur_decoder", "rnnt") == "rnnt"

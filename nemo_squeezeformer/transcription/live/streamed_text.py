@@ -1,28 +1,29 @@
-"""The text of tokens that keep coming, at a cost that does not grow with what has come before."""
+"""The text of a growing list of tokens. The cost of each update does not grow with the list."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-KEPT = 32  # tokens that are written anew each time: more than any tokenizer looks back
+KEPT = 32  # tokens that are converted again at each update; no tokenizer looks back further
 
 
 class StreamedText:
-    """What ``write`` (ids -> text) makes of all the tokens, of which only the last few are kept.
+    """The text that ``write`` (token ids -> text) gives for all tokens. Only the last tokens are kept.
 
-    Tokens are let go of where writing them apart from those after them is seen to give the same text.
+    Early tokens are dropped at a position where the text of the two parts, converted separately, equals the text of
+    the whole.
     """
 
     def __init__(self, write: Callable[[list[int]], str]):
         self.write = write
         self.tokens: list[int] = []
-        self.before, self.after = "", ""  # the text of tokens that are gone, and of those that are kept
+        self.before, self.after = "", ""  # the text of the dropped tokens, and the text of the kept tokens
 
     def __str__(self) -> str:
         return self.before + self.after
 
     def extend(self, tokens: Sequence[int]) -> None:
-        """Adds what was decoded."""
+        """Append newly decoded tokens."""
         if not tokens:
             return
         self.tokens += tokens

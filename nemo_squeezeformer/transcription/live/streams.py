@@ -1,4 +1,4 @@
-"""Streams of audio through one model in chunks, many at once, each of which begins and ends when it likes."""
+"""Several streams of audio through one model in chunks. Each stream begins and ends independently of the others."""
 
 from __future__ import annotations
 
@@ -15,22 +15,28 @@ from nemo_squeezeformer.transcription.live.streamed_text import StreamedText
 
 
 class _Sizes(NamedTuple):
-    """Of a stream's first chunk, or of each further one; all in feature frames but ``drop``."""
+    """The sizes of a stream's first chunk, or of its later chunks, in feature frames (``drop``: encoder frames)."""
 
-    chunk: int  # what a step sees
-    shift: int  # how much of it is new
-    before: int  # what goes before it
-    drop: int  # encoder frames that those before it make
+    chunk: int  # length of a chunk, with its look-ahead
+    shift: int  # distance from the start of a chunk to the start of the next chunk
+    before: int  # earlier frames that are prepended to a chunk
+    drop: int  # encoder frames of the prepended frames, which are dropped
 
 
 class Streams:
-    """Text of ``slots`` streams: ``open`` a slot, ``push`` samples, ``end`` it; ``step`` takes a chunk of all it can.
+    """The text of several streams at once, each in a slot of its own.
 
-    What a stream costs, in time and in memory, does not grow with its length; its text does. The text is that of the
-    whole recording under the ``att_context_size`` that the encoder has been set to.
+    Call ``open`` to begin a stream in a slot, ``push`` to add samples and ``end`` to end it. Call ``step`` to process
+    one chunk of each stream that has a complete chunk. The time of a step and the memory of a stream's state do not
+    grow with the length of the stream. Only its text grows. The text equals the text of the whole recording under the
+    ``att_context_size`` that the encoder is set to.
+
+    Args:
+        model: a NeMo ASR model.
+        slots: the number of streams at once.
 
     Raises:
-        ValueError: for a model that cannot stream: its features, its encoder or its decoder.
+        ValueError: the features, the encoder or the decoder of the model cannot stream.
     """
 
     def __init__(self, model: Any, slots: int):
@@ -42,7 +48,7 @@ class Streams:
         if self.encoder.streaming_cfg is None:
             self.encoder.setup_streaming_params()
         config: Any = self.encoder.streaming_cfg
-        # NeMo's settings are pairs where the first chunk differs from the others.
+        # NeMo's settings are pairs if the first chunk differs from the later chunks.
         chunk, shift, before = (
             (size, size) if isinstance(size, int) else size
             for size in (config.chunk_size, config.shift_size, config.pre_encode_cache_size)
@@ -58,12 +64,12 @@ class Streams:
             self.caches = self.encoder.get_initial_cache_state(slots, weight.dtype, weight.device)
             self.fresh = self.encoder.get_initial_cache_state(1, weight.dtype, weight.device)
         self.nothing = weight.new_zeros(self.encoder._feat_in, 0)
-        self.past = [self.nothing] * slots  # (F, T) features that the next chunk has too
-        self.at = [0] * slots  # the first frame of the next chunk
+        self.past = [self.nothing] * slots  # (F, T), the last features, which the next chunk contains again
+        self.at = [0] * slots  # index of the first feature frame of the next chunk
         self.texts = [StreamedText(self.decoder.write) for _ in range(slots)]
 
     def open(self, slot: int) -> None:
-        """A new stream begins in ``slot``, whatever was there; the others go on."""
+        """Begin a new stream in ``slot``. It replaces the stream that was there."""
         self.features.open(slot)
         self.decoder.open(slot)
         self.past[slot], self.at[slot] = self.nothing, 0
@@ -71,35 +77,36 @@ class Streams:
         self._keep([slot], self.fresh)
 
     def push(self, slot: int, samples: Tensor) -> None:
-        """Adds (T,) samples of the model's rate, however many."""
+        """Add (T,) samples at the model's sample rate. T may be any number."""
         self.features.push(slot, samples)
 
     def end(self, slot: int) -> None:
-        """No more samples will come; what there is still goes through ``step``."""
+        """Mark the end of the stream. ``step`` still processes the samples that have been pushed."""
         self.features.end(slot)
 
     def missing(self, slot: int) -> int:
-        """Samples that the next chunk still needs; 0 where it has them, or where the stream has ended."""
+        """Return the number of samples that the next chunk still needs; 0 after the end of the stream."""
         return self.features.missing(slot, self.at[slot] + self._sizes(slot).chunk)
 
     def ready(self, slot: int) -> bool:
-        """Whether ``step`` would take a chunk of this stream."""
+        """Return True if ``step`` can process a chunk of this stream."""
         needed = 1 if self.features.ended(slot) else self._sizes(slot).chunk
         return self.features.available(slot) >= self.at[slot] + needed
 
     def done(self, slot: int) -> bool:
-        """Whether the stream has ended, and its text is final."""
+        """Return True if the stream has ended and its text is final."""
         return self.features.ended(slot) and not self.ready(slot)
 
     def text(self, slot: int) -> str:
-        """What has been said so far."""
+        """Return the text of the stream so far."""
         return str(self.texts[slot])
 
     @torch.inference_mode()
     def step(self, slots: Sequence[int]) -> list[int]:
-        """One chunk of each of ``slots`` that has one; which those were.
+        """Process one chunk of each stream in ``slots`` that is ready, and return the slots of these streams.
 
-        First chunks differ in size from others, so that they go apart: two calls of the encoder where there are both.
+        The first chunk of a stream differs in size from later chunks. First chunks and later chunks therefore go
+        through the encoder in separate calls.
         """
         ready = [slot for slot in slots if self.ready(slot)]
         first = [slot for slot in ready if self.at[slot] == 0]
@@ -126,7 +133,7 @@ class Streams:
             drop_extra_pre_encoded=sizes.drop,
         )
         self._keep(slots, caches)
-        if self.ahead:  # frames that come again with the next chunk, where there is one
+        if self.ahead:  # the next chunk gives these frames again; only the last chunk of a stream keeps them
             limits = [encoded.size(2) if last else self.shift for last in lasts]
             encoded_lengths = encoded_lengths.minimum(torch.tensor(limits, device=lengths.device))
         if encoded.size(2):
@@ -135,7 +142,10 @@ class Streams:
                 self.texts[slot].extend(tokens)
 
     def _windows(self, slots: list[int], sizes: _Sizes) -> tuple[list[Tensor], list[bool]]:
-        """Each stream's (F, T) features for the next step, and whether it is its last; moves them on."""
+        """Return the (F, T) features of each stream for the next step, and whether this step is its last.
+
+        Also advances the streams to their next chunks.
+        """
         stops = [min(self.at[slot] + sizes.chunk, self.features.available(slot)) for slot in slots]
         counts = [stop - self.features.streams[slot].given for slot, stop in zip(slots, stops)]
         windows, lasts = [], []
@@ -144,13 +154,16 @@ class Streams:
             lacking = sizes.before - self.at[slot]
             windows.append(torch.nn.functional.pad(window, (max(lacking, 0), 0)))
             self.at[slot] += sizes.shift
-            kept = stop - self.at[slot] + self.later.before  # of what is at hand, the last frames
+            kept = stop - self.at[slot] + self.later.before  # the last frames, which the next chunk contains again
             self.past[slot] = window[:, max(window.size(1) - kept, 0) :].clone()
             lasts.append(self.features.ended(slot) and not self.ready(slot))
         return windows, lasts
 
     def _new(self, slots: list[int], counts: list[int]) -> list[Tensor]:
-        """Features that no step has seen; none for a stream whose last ones are those after the chunk before."""
+        """Return the new features of each stream.
+
+        They are empty if the remaining features of a stream were the look-ahead of its previous chunk.
+        """
         some = [(slot, count) for slot, count in zip(slots, counts) if count]
         new = dict(zip((slot for slot, _ in some), self.features.take(*zip(*some)) if some else ()))
         return [new.get(slot, self.nothing) for slot in slots]
@@ -175,13 +188,14 @@ class Streams:
 
 
 def latency(model: Any, size: Sequence[int] | None = None) -> int:
-    """Milliseconds of audio that a chunk waits for: its own, and those after it where it has look-ahead.
+    """Return the milliseconds of audio that a chunk waits for: its own length, plus the look-ahead if there is any.
 
     Args:
-        size: an ``att_context_size``; None for what the encoder is set to.
+        model: a NeMo ASR model.
+        size: an ``att_context_size``; None for the current setting of the encoder.
 
     Raises:
-        ValueError: if the encoder does not stream so.
+        ValueError: the encoder cannot stream with this size.
     """
     from nemo_squeezeformer.integration.latency import feature_ms, latency_ms
 
@@ -189,10 +203,10 @@ def latency(model: Any, size: Sequence[int] | None = None) -> int:
 
 
 def latencies(model: Any) -> dict[tuple[int, ...], int]:
-    """The ``latency`` of each ``att_context_size`` that the encoder was trained with, and streams with."""
+    """Return the ``latency`` of each ``att_context_size`` that the encoder was trained with and can stream with."""
     found = {}
     for size in model.encoder.att_context_size_all:
         if min(size[1:]) >= 0:
-            with contextlib.suppress(ValueError):  # settings that do not stream
+            with contextlib.suppress(ValueError):  # settings that cannot stream
                 found[tuple(size)] = latency(model, size)
     return found
