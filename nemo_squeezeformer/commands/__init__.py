@@ -1,6 +1,7 @@
-"""The sub-commands of ``nemo-squeezeformer`` and their modules: ``HELP``, ``add_arguments`` and ``main``.
+"""The sub-commands of ``nemo-squeezeformer``.
 
-The modules are imported at every start, so NeMo and torch wait until a command is run.
+Each command has a module with ``HELP``, ``add_arguments`` and ``main``. All modules are imported at every start. They
+therefore import NeMo and torch only when the command runs.
 """
 
 COMMANDS = {
@@ -8,7 +9,7 @@ COMMANDS = {
     "tokenizer": "tokenizer",
     "transcribe": "transcribe",
     "stream": "stream",
-    "import": "import_weights",  # Python keeps the word for itself
+    "import": "import_weights",  # "import" is a keyword of Python
     "export": "export",
     "info": "info",
     "redundancy": "redundancy",

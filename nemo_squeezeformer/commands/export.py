@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer export`: a .nemo model as ONNX that says what it needs, or as safetensors for plain torch."""
+"""`nemo-squeezeformer export`: write a model as ONNX with a description of its inputs, or as safetensors for torch."""
 
 import argparse
 from pathlib import Path
@@ -12,13 +12,17 @@ from nemo_squeezeformer.files.outputs import refuse_existing, require_folder
 
 HELP = "write a .nemo model as ONNX, with caches if it streams, or as safetensors"
 DESCRIPTION = """\
-By NeMo's own export, of the encoder after optimize_for_inference(): with CTC one graph, of a transducer
-encoder-OUT.onnx and decoder_joint-OUT.onnx.
-What a runtime must know beside the graph is in its metadata: features, chunks, caches, tokens. Without torch and NeMo:
+Write a .nemo model as ONNX by NeMo's own export, with the encoder after optimize_for_inference(). A CTC model gives
+one graph. A transducer gives two graphs, encoder-OUT.onnx and decoder_joint-OUT.onnx.
+
+The metadata of the graph contains all other data that a runtime needs: features, chunks, caches and tokens.
+This command transcribes without torch and NeMo:
   python -m nemo_squeezeformer.onnx_stream OUT.onnx AUDIO.wav
-A graph has one latency; of a model that was trained for several, --att-context-size chooses.
-With --format safetensors OUT is a folder: weights and a plain config of the encoder and of a CTC decoder, if there is
-one. In Python, without NeMo:
+
+A graph has one latency. If the model was trained for several latencies, choose one with --att-context-size.
+
+With --format safetensors, OUT is a folder with the weights and a plain configuration of the encoder, and of the CTC
+decoder if the model has one. Load it in Python without NeMo:
   nemo_squeezeformer.plain.load("OUT")"""
 
 
@@ -26,33 +30,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe(parser, DESCRIPTION)
     add_model(parser)
     add = parser.add_argument
-    add("--output", "-o", metavar="OUT", type=Path, required=True, help="OUT.onnx, or a folder for safetensors")
-    add("--format", choices=("onnx", "safetensors"), default="onnx", help="default: onnx")
-    add("--force", action="store_true", help="overwrite files that exist")
+    add("--output", "-o", metavar="OUT", type=Path, required=True, help="file OUT.onnx, or folder for safetensors")
+    add("--format", choices=("onnx", "safetensors"), default="onnx", help="output format (default: onnx)")
+    add("--force", action="store_true", help="overwrite existing files")
     add(
         "--att-context-size",
         type=context_size,
         metavar="LEFT,RIGHT",
-        help="frames that attention sees, as 156,11 or [156, 11] (default: the model's)",
+        help="left context and look-ahead in encoder frames, for example 156,11 or [156, 11] (default: the model's)",
     )
     add_verbose(parser)
-    onnx = parser.add_argument_group("ONNX alone").add_argument
-    onnx("--decoder", choices=("ctc", "rnnt"), help="which decoder of a hybrid model (default: its own choice)")
-    onnx("--offline", action="store_true", help="for whole utterances, without caches (default: for streams)")
+    onnx = parser.add_argument_group("options for ONNX").add_argument
+    onnx("--decoder", choices=("ctc", "rnnt"), help="decoder of a hybrid model (default: the model's own choice)")
+    onnx("--offline", action="store_true", help="export for whole utterances, without caches (default: for streams)")
     onnx(
         "--int8",
         action="store_true",
-        help="quantise the encoder's linear layers: a file of a third the size, faster, a little less exact",
+        help="quantize the linear layers of the encoder to int8: the file has a third of the size and runs faster, "
+        "the output is a little less exact",
     )
-    onnx("--opset", type=int, metavar="N", help="of ONNX (default: NeMo's choice)")
+    onnx("--opset", type=int, metavar="N", help="ONNX opset version (default: NeMo's choice)")
 
 
 def main(args: argparse.Namespace) -> int:
-    """0 when all files are written; their names are printed.
+    """Write the files, print their names, and return 0.
 
     Raises:
-        UserError: for an OUT that is no .onnx file or exists, a model that does not exist, an att_context_size that
-            it cannot have, and as ``model_files.export`` and ``weights.save`` do.
+        UserError: OUT is not an .onnx file or exists, the model does not exist or cannot have this att_context_size,
+            or ``model_files.export`` or ``weights.save`` fails.
     """
     plain = args.format == "safetensors"
     _check_plain(args) if plain else _check_onnx(args)
@@ -95,11 +100,11 @@ def _write_onnx(args: argparse.Namespace, model: Any) -> list[Path]:
 def _check_plain(args: argparse.Namespace) -> None:
     for option in ("decoder", "offline", "int8", "opset"):
         if getattr(args, option):
-            raise UserError(f"--{option} is for ONNX; leave it out, or leave out --format safetensors")
+            raise UserError(f"--{option} is an option for ONNX; leave it out, or leave out --format safetensors")
     try:
         from nemo_squeezeformer.deployment.weights.saving import refuse_folder
     except ImportError as error:
-        raise UserError(f"--format safetensors needs it ({error}); run `pip install safetensors`") from error
+        raise UserError(f"--format safetensors needs a package ({error}); run `pip install safetensors`") from error
     refuse_folder(args.output, args.force)
 
 
@@ -109,7 +114,7 @@ def _write_plain(args: argparse.Namespace, model: Any) -> list[Path]:
 
     paths = weights.save(model, args.output, force=args.force)
     if ctc_head(model) is None:
-        say(f"the encoder alone: the decoder of a {type(model).__name__} needs NeMo")
+        say(f"written: the encoder without the decoder, because the decoder of a {type(model).__name__} needs NeMo")
     elif hasattr(model, "joint"):
-        say("the encoder and the CTC decoder: the transducer needs NeMo")
+        say("written: the encoder and the CTC decoder without the transducer, because the transducer needs NeMo")
     return paths

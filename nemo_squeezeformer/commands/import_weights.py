@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer import`: the authors' TensorFlow weights and tokenizer in, a .nemo of NeMo's CTC model out."""
+"""`nemo-squeezeformer import`: convert the authors' TensorFlow weights and tokenizer to a .nemo file of a CTC model."""
 
 from __future__ import annotations
 
@@ -16,48 +16,53 @@ from nemo_squeezeformer.files.sentencepiece_model import read_model
 if TYPE_CHECKING:
     from nemo_squeezeformer.checkpoints.tensorflow import Original
 
-HELP = "make a .nemo of the authors' TensorFlow weights"
+HELP = "convert the authors' TensorFlow weights to a .nemo file"
 DESCRIPTION = """\
-Reads weights of the authors' release (github.com/kssteven418/Squeezeformer), or that their code has saved, without
-TensorFlow, and writes a model that NeMo loads, transcribes with, exports and trains on: exactly theirs, features too.
-Dimensions come from the file, everything else from the recipe squeezeformer_ctc_bpe_original.
-needs h5py: pip install 'nemo-squeezeformer[tensorflow]'"""
+Read weights of the authors' release (github.com/kssteven418/Squeezeformer), or weights that their code has saved, and
+write a .nemo file. NeMo can load, run, export and train this model. It computes exactly what the authors' model
+computes, including the features. TensorFlow is not needed.
+
+The dimensions of the network come from the file. All other settings come from the recipe
+squeezeformer_ctc_bpe_original.
+
+The command needs h5py: pip install 'nemo-squeezeformer[tensorflow]'"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe(parser, DESCRIPTION)
     add = parser.add_argument
-    add("weights", metavar="WEIGHTS.h5", type=Path, help="what Keras' save_weights wrote, as squeezeformer-S.h5")
+    add("weights", metavar="WEIGHTS.h5", type=Path, help="file of Keras' save_weights, for example squeezeformer-S.h5")
     add(
         "--tokenizer",
         metavar="TOKENIZER.model",
         type=Path,
         required=True,
-        help="the SentencePiece model it was trained with, for the release sp.model of its repository",
+        help="SentencePiece model that the weights were trained with; for the release: sp.model in its repository",
     )
     add("--output", "-o", metavar="OUT.nemo", type=Path, required=True)
-    add("--force", action="store_true", help="overwrite a file that exists")
+    add("--force", action="store_true", help="overwrite an existing file")
     add(
         "--time-reduce-idx",
         type=int,
         metavar="LAYER",
-        help="first layer at half the frame rate, which no weight tells (default: (layers - 1) // 2, as published)",
+        help="first layer at half the frame rate; the weight file does not contain it "
+        "(default: (layers - 1) // 2, as published)",
     )
     add(
         "--time-recovery-idx",
         type=int,
         metavar="LAYER",
-        help="first layer at the full rate again (default: the last, as published)",
+        help="first layer at the full frame rate again (default: the last layer, as published)",
     )
     add_verbose(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """0 when the file is written; it says what it holds.
+    """Write the file, print a description of the model, and return 0.
 
     Raises:
-        UserError: for an OUT that is no .nemo file or exists, a tokenizer that is none or another's, and as
-            ``tensorflow.read`` does. Nothing is written then.
+        UserError: OUT is not a .nemo file or exists, the tokenizer is invalid or belongs to other weights, or
+            ``tensorflow.read`` fails. No file is written in these cases.
     """
     output: Path = args.output
     _check_output(output, args.force)
@@ -70,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
         if pieces != original.vocabulary_size:
             raise UserError(
                 f"--tokenizer {args.tokenizer} has {pieces} pieces, but {args.weights} has {original.vocabulary_size} "
-                "outputs; give the tokenizer it was trained with"
+                "outputs; give the tokenizer that the weights were trained with"
             )
         write_model(original, tokenizer, output)
     print(description(original, output, args.tokenizer))
@@ -78,14 +83,14 @@ def main(args: argparse.Namespace) -> int:
 
 
 def description(original: Original, output: Path, tokenizer: Path) -> str:
-    """What was imported, and what to do with it."""
+    """Return a description of the imported model and the commands to use next."""
     from nemo_squeezeformer.checkpoints.nemo_model import RECIPE, published_size
 
     size, path = published_size(original), shlex.quote(str(output))
     chosen = [f"size={size}"] if size else _overrides(original)
     return "\n".join(
         [
-            f"{output}: Squeezeformer{f'-{size.upper()}' if size else ', none of the published sizes'}",
+            f"{output}: Squeezeformer{f'-{size.upper()}' if size else ', not one of the published sizes'}",
             *_network(original),
             "next:",
             f"  nemo-squeezeformer transcribe {path} AUDIO",
@@ -98,25 +103,25 @@ def description(original: Original, output: Path, tokenizer: Path) -> str:
 
 
 def _network(original: Original) -> list[str]:
-    """A line for each part."""
+    """Return one line for each part of the network."""
     settings, statistics = original.settings, ("running_mean", "running_var", "num_batches_tracked")
     encoder = sum(weight.numel() for name, weight in original.encoder.items() if not name.endswith(statistics))
     logits = original.logits_weight.numel() + original.logits_bias.numel()
     reduce, recover = settings["time_reduce_idx"], settings["time_recovery_idx"]
     inside = list(range(reduce, recover)) if reduce is not None else []
-    unet = f"layers {inside[0]} to {inside[-1]} at half the frame rate" if inside else "all at one frame rate"
+    unet = f"layers {inside[0]} to {inside[-1]} at half the frame rate" if inside else "all layers at one frame rate"
     return [
         f"  encoder      {encoder:,} parameters: {settings['n_layers']} layers of width {settings['d_model']}, "
         f"{settings['n_heads']} heads, kernel {settings['conv_kernel_size']}, "
         f"feed-forward x {settings['ff_expansion_factor']}; {unet}",
         f"  subsampling  {settings['subsampling']}, {settings['subsampling_conv_channels']} channels, "
-        f"of {settings['feat_in']} mel bands",
-        f"  CTC          {logits:,} parameters: {original.vocabulary_size} outputs, of which 0 is the blank",
+        f"{settings['feat_in']} mel bands",
+        f"  CTC          {logits:,} parameters: {original.vocabulary_size} outputs, output 0 is the blank",
     ]
 
 
 def _overrides(original: Original) -> list[str]:
-    """Of a recipe, for a network that is none of the published sizes."""
+    """Return the recipe overrides for a network without a published size."""
     settings = original.settings
     names = ["n_layers", "d_model", "n_heads", "conv_kernel_size", "ff_expansion_factor"]
     names += ["subsampling", "subsampling_conv_channels", "time_reduce_idx", "time_recovery_idx"]
@@ -129,15 +134,15 @@ def _check_output(output: Path, force: bool) -> None:
         raise UserError(f"--output {output}: give a name that ends in .nemo")
     require_folder(output, f"--output {output}")
     if output.is_dir() or (output.exists() and not force):
-        raise UserError(f"--output {output} exists; choose another, or pass --force to overwrite a file")
+        raise UserError(f"--output {output} exists; choose another name, or pass --force to overwrite a file")
 
 
 def _read_tokenizer(path: Path) -> tuple[bytes, int]:
-    """A SentencePiece model as it is in the file, and how many pieces it has."""
+    """Return the bytes of a SentencePiece model and its number of pieces."""
     model, pieces = read_model(path)
     if not (pieces.is_unknown(0) or pieces.is_control(0) or pieces.is_unused(0)):
         raise UserError(
-            f"--tokenizer {path}: its piece 0 is {pieces.id_to_piece(0)!r}, of which text is made, but 0 is also CTC's "
-            "blank in the authors' models; give one whose piece 0 is <unk>"
+            f"--tokenizer {path}: its piece 0 is {pieces.id_to_piece(0)!r}, a piece of text, but 0 is also the CTC "
+            "blank in the authors' models; give a tokenizer whose piece 0 is <unk>"
         )
     return model, len(pieces)

@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer info`: parameters, operations, frame rates, streaming and memory of a recipe or a model."""
+"""`nemo-squeezeformer info`: print parameters, operations, frame rates, latency and memory of a recipe or a model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from nemo_squeezeformer.commands.inputs import check_model, quiet
 from nemo_squeezeformer.commands.options import add_verbose, describe, positive
 from nemo_squeezeformer.errors import UserError
 
-HELP = "say what a recipe or a model has and takes: parameters, operations, frame rates, latency, memory"
+HELP = "print parameters, operations, frame rates, latency and memory of a recipe or a model"
 DESCRIPTION = """\
-Of a recipe or YAML file with Hydra overrides, a .nemo file, or a pretrained model by its name. Nothing is computed, and
-no data is read: a recipe needs neither manifests nor a tokenizer, without which its encoder alone is described. Of
-NeMo's own encoders it says what they tell.
+Print the parameters, operations, frame rates, latency and memory of a recipe or YAML file with Hydra overrides, of a
+.nemo file, or of a pretrained model.
+
+The command runs no network and reads no data. A recipe needs neither manifests nor a tokenizer. Without a tokenizer the
+command describes only the encoder. For NeMo's own encoders some numbers may be unknown.
+
+examples:
   nemo-squeezeformer info squeezeformer_ctc_bpe size=m
   nemo-squeezeformer info squeezeformer_ctc_bpe size=m "model.encoder.time_reduce_idx=[7,11]" \\
       "model.encoder.time_recovery_idx=[19,15]"
@@ -25,20 +29,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe(parser, DESCRIPTION)
     add = parser.add_argument
     add(
-        "model", metavar="CONFIG|MODEL", help="a recipe of ours, a YAML file, a .nemo file or a pretrained model's name"
+        "model",
+        metavar="CONFIG|MODEL",
+        help="recipe of this package, YAML file, .nemo file, or name of a pretrained model",
     )
-    add("overrides", nargs="*", metavar="key=value", help="Hydra overrides of a recipe: size=m")
-    add("--seconds", type=_seconds, default=30.0, metavar="S", help="of audio in an utterance (default: 30)")
-    add("--batch", type=positive, default=1, metavar="N", help="utterances, or streams, at once (default: 1)")
-    add("--json", action="store_true", help="print one JSON object: bytes, milliseconds, 10^9 operations")
+    add("overrides", nargs="*", metavar="key=value", help="Hydra overrides of a recipe, for example size=m")
+    add("--seconds", type=_seconds, default=30.0, metavar="S", help="seconds of audio in an utterance (default: 30)")
+    add("--batch", type=positive, default=1, metavar="N", help="number of utterances or streams at once (default: 1)")
+    add("--json", action="store_true", help="print one JSON object, in bytes, milliseconds and 10^9 operations")
     add_verbose(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """0 when what there is to say has been printed.
+    """Print the report and return 0.
 
     Raises:
-        UserError: no such recipe or model, overrides of a model, a recipe whose encoder cannot be built.
+        UserError: the recipe or model does not exist, there are overrides for a model, or the encoder of a recipe
+            cannot be built.
     """
     stdout = sys.stdout
     with quiet(args.verbose):
@@ -50,8 +57,8 @@ def main(args: argparse.Namespace) -> int:
             found = source.of_recipe(args.model, args.overrides)
         elif args.overrides:
             raise UserError(
-                f"{' '.join(args.overrides)}: overrides change a recipe, and {args.model} is none; leave them out, or "
-                "give a recipe of `nemo-squeezeformer train --list` or a path to a YAML file"
+                f"{' '.join(args.overrides)}: overrides change a recipe, but {args.model} is not a recipe; leave out "
+                "the overrides, or give a recipe of `nemo-squeezeformer train --list` or a path to a YAML file"
             )
         else:
             check_model(args.model)
@@ -67,5 +74,5 @@ def main(args: argparse.Namespace) -> int:
 def _seconds(text: str) -> float:
     number = float(text)
     if not 0 < number <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0, and up to a day")
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of seconds above 0 and at most 86400 (a day)")
     return number

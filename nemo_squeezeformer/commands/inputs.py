@@ -1,4 +1,4 @@
-"""What commands are given to transcribe: a model, audio files, folders, manifests."""
+"""The inputs of the commands that transcribe: a model, audio files, folders and manifests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANIFEST_EXTENSIONS = {".json", ".jsonl"}
 
 
 def check_model(name: str) -> None:
-    """Raises UserError for what cannot be a model, before anything slow."""
+    """Raise a UserError if ``name`` cannot be a model. This check is fast and needs no NeMo."""
     path = Path(name)
     if path.is_file() and not tarfile.is_tarfile(path):
         raise UserError(f"{name} is not a NeMo archive; give a .nemo file, as model.save_to() writes it")
@@ -30,17 +30,21 @@ def check_model(name: str) -> None:
 
 
 def utterances(inputs: Sequence[str]) -> list[Utterance]:
-    """Every utterance of the inputs, in their order; all that is wrong with them is found here, without NeMo."""
+    """Return every utterance of the inputs in their order.
+
+    Raises:
+        UserError: an input is wrong. All inputs are checked here, without NeMo.
+    """
     found: list[Utterance] = []
     for is_manifest, names in itertools.groupby(inputs, lambda name: Path(name).suffix.lower() in MANIFEST_EXTENSIONS):
         if is_manifest:
             for name in names:
                 found += manifests.read_utterances(name, required=("audio_filepath",))
-        else:  # together, so that one error tells of all
+        else:  # all files in one call, so that one error names all problems
             found += manifests.read_files([file for name in names for file in _files(Path(name))])
     if not all(utterance.channels for utterance in found) or not found:
         raise UserError(
-            "audio or manifests in an object store are not read from there; copy them to this machine first"
+            "audio and manifests in an object store cannot be read directly; copy them to this machine first"
         )
     return found
 
@@ -51,12 +55,16 @@ def _files(path: Path) -> list[Path]:
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in manifests.AUDIO_EXTENSIONS)
     if not files:
         kinds = " ".join(sorted(manifests.AUDIO_EXTENSIONS))
-        raise UserError(f"no audio in the folder {path}: looked for {kinds}, in folders below it too")
+        raise UserError(f"no audio in the folder {path}: searched it and the folders below it for {kinds}")
     return files
 
 
 def check_channels(utterances: Sequence[Utterance], channel: str | int) -> None:
-    """Says what becomes of several channels; raises UserError where ``channel`` is not among them."""
+    """Print how audio with several channels is treated.
+
+    Raises:
+        UserError: audio with several channels does not have the channel number ``channel``.
+    """
     several = [utterance for utterance in utterances if utterance.channels > 1]
     lacking = [utterance for utterance in several if isinstance(channel, int) and utterance.channels <= channel]
     if lacking:
@@ -68,7 +76,11 @@ def check_channels(utterances: Sequence[Utterance], channel: str | int) -> None:
 
 
 def chosen_device(device: str) -> Any:
-    """The torch.device that ``--device`` means; raises UserError where it is not there."""
+    """Return the ``torch.device`` for a value of ``--device``.
+
+    Raises:
+        UserError: the device does not exist.
+    """
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -78,7 +90,7 @@ def chosen_device(device: str) -> Any:
 
 @contextlib.contextmanager
 def quiet(verbose: bool) -> Iterator[None]:
-    """NeMo's log and the warnings of all it imports, off the screen; what it prints goes to stderr at most."""
+    """Hide NeMo's log and all warnings, unless ``verbose``. Redirect printed text to stderr."""
     os.environ.setdefault("NEMO_REDIRECT_LOGS_TO_STDERR", "1")
     before = logging.root.manager.disable
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
@@ -92,5 +104,5 @@ def quiet(verbose: bool) -> Iterator[None]:
 
 
 def say(message: str) -> None:
-    """A line on stderr: stdout is for transcripts."""
+    """Print a line on stderr. Stdout contains only transcripts."""
     print(message, file=sys.stderr)

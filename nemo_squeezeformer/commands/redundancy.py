@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer redundancy`: how alike neighbouring frames are after every block of NeMo ASR models."""
+"""`nemo-squeezeformer redundancy`: plot the similarity of neighboring frames after every block of NeMo ASR models."""
 
 from __future__ import annotations
 
@@ -21,40 +21,48 @@ from nemo_squeezeformer.files.outputs import all_written_whole, refuse_existing,
 if TYPE_CHECKING:
     from nemo_squeezeformer.analysis.redundancy_plot import Curves
 
-HELP = "plot how alike neighbouring frames are after every block of ASR models"
+HELP = "plot the similarity of neighboring frames after every block of ASR models"
 DESCRIPTION = """\
-The mean cosine similarity of frames 1, 2, 3 and 4 apart after every block of the encoder, over all pairs of valid
-frames of the utterances: the measurement that led to Squeezeformer's temporal U-Net. Any NeMo ASR model with an encoder
-like Conformer, FastConformer or Squeezeformer; several in one figure.
-OUT.png is the figure, and OUT.csv beside it has its numbers, and what they were measured on and with."""
+Measure the mean cosine similarity of frames that are 1, 2, 3 and 4 frames apart, after every block of the encoder and
+over all pairs of valid frames of the utterances. This measurement led to the temporal U-Net of Squeezeformer.
+
+The models may be any NeMo ASR models with an encoder like Conformer, FastConformer or Squeezeformer. One figure shows
+all models.
+
+OUT.png is the figure. OUT.csv, in the same folder, contains the numbers, the data and the versions of the software."""
 KINDS = (".png", ".pdf", ".svg")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe(parser, DESCRIPTION)
     add = parser.add_argument
-    add("models", metavar="MODEL", nargs="+", help=".nemo files or names of pretrained models; file names are labels")
+    add("models", metavar="MODEL", nargs="+", help=".nemo files or pretrained models; the legend has their names")
     add("--data", metavar="INPUT", nargs="+", required=True, help="manifests, audio files or folders")
-    add("--output", "-o", metavar="OUT.png", type=Path, required=True, help="or OUT.pdf, OUT.svg")
+    add("--output", "-o", metavar="OUT.png", type=Path, required=True, help="file to write: .png, .pdf or .svg")
     add(
         "--utterances",
         type=positive,
         default=100,
         metavar="N",
-        help="how many, drawn at random but always the same (default: %(default)s, as in the paper)",
+        help="number of utterances to use; their random choice is the same in every run "
+        "(default: %(default)s, as in the paper)",
     )
-    add("--untrained", action="store_true", help="measure each encoder with new random weights too, drawn dashed")
-    add("--force", action="store_true", help="overwrite files that exist")
+    add(
+        "--untrained",
+        action="store_true",
+        help="also measure each encoder with new random weights, and draw it as a dashed line",
+    )
+    add("--force", action="store_true", help="overwrite existing files")
     add_device(parser)
     add_verbose(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """0 when both files are written; their names are printed.
+    """Write both files, print their names, and return 0.
 
     Raises:
-        UserError: before anything slow: an OUT of another kind, or that exists, no matplotlib, no such model or data;
-            then: a model that cannot be had, or that has no blocks.
+        UserError: OUT is of another kind or exists, matplotlib is missing, or a model or the data do not exist. These
+            checks come first. Later: a model cannot be loaded, or its encoder has no blocks.
     """
     paths = _check_output(args.output, args.force)
     for name in args.models:
@@ -76,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
             measured, condition = _measure(name, label, chosen, device, args)
             curves += measured
             conditions.append(condition)
-        picture = figure(curves, f"How alike two frames are after each block ({drawn})", args.output.suffix[1:])
+        picture = figure(curves, f"Similarity of two frames after each block ({drawn})", args.output.suffix[1:])
     numbers = table(curves, conditions)
     with all_written_whole(args.output.parent) as folder:
         (folder / paths[0].name).write_bytes(picture)
@@ -88,17 +96,19 @@ def main(args: argparse.Namespace) -> int:
 
 def _check_output(output: Path, force: bool) -> list[Path]:
     if output.suffix not in KINDS:
-        raise UserError(f"--output {output}: give a name that ends in {', '.join(KINDS)}; the .csv goes beside it")
+        raise UserError(
+            f"--output {output}: give a name that ends in {', '.join(KINDS)}; the .csv file has the same name"
+        )
     require_folder(output, f"--output {output}")
     paths = [output, output.with_suffix(".csv")]
     refuse_existing(paths, force)
     if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("the figure is drawn by matplotlib, which is not installed; run `pip install matplotlib`")
+        raise UserError("matplotlib, which draws the figure, is not installed; run `pip install matplotlib`")
     return paths
 
 
 def labels(names: Sequence[str]) -> list[str]:
-    """The names of the files, or where two are alike, what was given."""
+    """Return a label for each model: the name of its file, or the given path if two files have the same name."""
     stems = [Path(name).stem if Path(name).suffix == ".nemo" else name for name in names]
     count = Counter(stems)
     return [stem if count[stem] == 1 else name for stem, name in zip(stems, names)]
@@ -115,7 +125,7 @@ def _versions(device: str) -> str:
 def _measure(
     name: str, label: str, utterances: Sequence[Utterance], device: Any, args: argparse.Namespace
 ) -> tuple[list[Curves], str]:
-    """The model's curves, and a line that says what it is."""
+    """Return the curves of a model, and a line that describes the model."""
     from tqdm import tqdm
 
     from nemo_squeezeformer.analysis import redundancy

@@ -1,16 +1,18 @@
-"""Run any NeMo program as it is, with the Squeezeformer encoder registered first.
+"""Run any NeMo program without changes, after registering the Squeezeformer encoder.
 
-``nemo-squeezeformer run SCRIPT ARGS...`` is ``python SCRIPT ARGS...`` after ``import nemo_squeezeformer``. The
-processes it starts are covered too, because this module stands in as the ``__main__`` module they look for:
+``nemo-squeezeformer run SCRIPT ARGS...`` does the same as ``python SCRIPT ARGS...`` after
+``import nemo_squeezeformer``. The encoder is also registered in the processes that the script starts. They look for the
+``__main__`` module, and find this module in its place:
 
-- Lightning's DDP relaunches ``__main__`` once for each device. It finds this module's name there and runs
-  ``python -m nemo_squeezeformer.commands.run ARGS...``; the script's path comes through the environment variable below.
-- multiprocessing's ``spawn`` and ``forkserver`` import ``__main__`` again as ``__mp_main__``: the same way.
-- Forked processes have everything already.
-- A program that the script starts by a command line of its own (``subprocess.run(["python", "other.py"])``) is not
-  touched: unless it uses Hydra, it needs ``import nemo_squeezeformer``.
+- Lightning's DDP runs ``__main__`` again for each further device. It finds the name of this module there and runs
+  ``python -m nemo_squeezeformer.commands.run ARGS...``. The environment variable below contains the path of the script.
+- The methods ``spawn`` and ``forkserver`` of multiprocessing import ``__main__`` again as ``__mp_main__``. This import
+  also finds this module.
+- Forked processes inherit the registration.
+- A program that the script starts with its own command line (``subprocess.run(["python", "other.py"])``) is not
+  changed. It needs ``import nemo_squeezeformer``, unless it uses Hydra.
 
-No interpreter is affected that was not started this way.
+Other Python processes are not affected.
 """
 
 import argparse
@@ -23,25 +25,25 @@ from pathlib import Path
 from nemo_squeezeformer.errors import UserError
 
 HELP = "run a NeMo script unmodified, with the Squeezeformer encoder registered"
-SCRIPT_VARIABLE = "NEMO_SQUEEZEFORMER_SCRIPT"  # read only by this module, when a child process is started through it
+SCRIPT_VARIABLE = "NEMO_SQUEEZEFORMER_SCRIPT"  # only this module reads it, in a child process
 MODULE = "nemo_squeezeformer.commands.run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s SCRIPT ARGS..."
-    # One argument for all: next to another positional, argparse would swallow a `--` that is the script's.
-    wanted = "a Python program, e.g. NeMo's speech_to_text_ctc_bpe.py, and its arguments, passed on untouched"
+    # One positional argument for everything: with two, argparse would remove a `--` that belongs to the script.
+    wanted = "a Python program, e.g. NeMo's speech_to_text_ctc_bpe.py, and its arguments, which are not changed"
     parser.add_argument("command", metavar="SCRIPT ARGS", nargs=argparse.REMAINDER, help=wanted)
 
 
 def main(args: argparse.Namespace) -> int:
-    """The script's own exit status: its ``sys.exit`` and its exceptions pass through.
+    """Run the script and return 0. ``sys.exit`` and exceptions of the script are not caught.
 
     Raises:
-        UserError: there is no such script.
+        UserError: no script is given, or the script does not exist.
     """
     if not args.command:
-        raise UserError("no script; give the path of a Python file: nemo-squeezeformer run SCRIPT ARGS...")
+        raise UserError("no script is given; give the path of a Python file: nemo-squeezeformer run SCRIPT ARGS...")
     name, *arguments = args.command
     script = Path(name)
     if not script.is_file():
@@ -53,7 +55,10 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run_as_program(arguments: list[str]) -> None:
-    """What ``python SCRIPT ARGS...`` sees: argv, its folder first on the path, a fresh ``__main__``."""
+    """Run the script with the state that ``python SCRIPT ARGS...`` sets up.
+
+    This state is ``sys.argv``, the folder of the script as the first entry of ``sys.path``, and a new ``__main__``.
+    """
     script = os.environ[SCRIPT_VARIABLE]
     sys.argv = [script, *arguments]
     sys.path[0] = os.path.dirname(os.path.realpath(script))
@@ -62,8 +67,11 @@ def _run_as_program(arguments: list[str]) -> None:
 
 
 def _execute(module: types.ModuleType) -> None:
-    """Not by ``runpy.run_path``: it takes away the ``__spec__`` by which child processes find this module."""
-    import nemo_squeezeformer  # noqa: F401  registers
+    """Execute the script in ``module``.
+
+    ``runpy.run_path`` is not suitable: it removes the ``__spec__`` that child processes need to find this module.
+    """
+    import nemo_squeezeformer  # noqa: F401  registers the encoder
 
     module.__file__ = os.environ[SCRIPT_VARIABLE]
     module.__spec__ = importlib.util.find_spec(MODULE)
@@ -72,7 +80,7 @@ def _execute(module: types.ModuleType) -> None:
     exec(code, module.__dict__)
 
 
-if __name__ == "__main__":  # relaunched by Lightning
+if __name__ == "__main__":  # run again by Lightning
     _run_as_program(sys.argv[1:])
 elif __name__ == "__mp_main__":  # imported by a spawned process
     _execute(sys.modules[__name__])

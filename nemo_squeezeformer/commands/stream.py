@@ -1,4 +1,4 @@
-"""Transcribe audio while it comes, with a NeMo model that streams: files, many at once, or standard input."""
+"""`nemo-squeezeformer stream`: transcribe audio files or standard input with a NeMo model that streams."""
 
 import argparse
 import contextlib
@@ -16,12 +16,16 @@ from nemo_squeezeformer.commands.transcripts import add_output, check_output, di
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 
-HELP = "transcribe audio files or standard input while they come, with a .nemo model that streams"
+HELP = "transcribe audio files or standard input in chunks, with a .nemo model that streams"
 DESCRIPTION = """\
-Text is printed as it comes: on a terminal in one line that is updated, else as lines "SECONDS<tab>TEXT" (the last of a
-long text), and at a stream's end "final<tab>TEXT"; of several streams, each line begins with the path and a tab. The
-text is that of the whole recording under the same att_context_size. At the end, on stderr: the time that each chunk
-took, the real-time factor, and the word error rate where rows of a manifest have a text."""
+Transcribe audio in chunks and print the text after each chunk. The final text equals the text of the whole recording
+under the same att_context_size.
+
+On a terminal, one line is updated. Otherwise each change prints a line "SECONDS<tab>TEXT", where TEXT is the end of a
+long text. The end of a stream prints "final<tab>TEXT". With several streams, each line begins with the path and a tab.
+
+At the end, stderr shows the time per chunk and the real-time factor, and the word error rate if rows of a manifest have
+a text."""
 STDIN = "-"
 SHOWN = 200  # characters of a text that is not final
 
@@ -34,36 +38,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         metavar="AUDIO",
         nargs="+",
-        help="audio files, folders (searched through), manifests (.json, .jsonl); - for raw 16-bit little-endian "
-        "mono PCM on standard input",
+        help="audio files, folders (at any depth), manifests (.json, .jsonl); - for raw 16-bit "
+        "little-endian mono PCM on standard input",
     )
     context = parser.add_mutually_exclusive_group()
     context.add_argument(
-        "--latency", type=positive, metavar="MS", help="milliseconds of audio a chunk (default: as the model is set)"
+        "--latency",
+        type=positive,
+        metavar="MS",
+        help="milliseconds of audio that a chunk waits for (default: the model's setting)",
     )
     context.add_argument(
-        "--att-context-size", type=context_size, metavar="LIST", help='the same by frames, as "[156, 11]": left, right'
+        "--att-context-size",
+        type=context_size,
+        metavar="LIST",
+        help='sets the latency by the left context and the look-ahead in encoder frames, for example "[156, 11]"',
     )
-    add("--real-time", action="store_true", help="files as fast as they play; else as fast as the machine can")
-    add("--sample-rate", type=positive, metavar="HZ", help="of standard input (default: the model's)")
-    add("--batch-size", type=positive, default=16, metavar="N", help="streams at once (default: %(default)s)")
-    add("--threads", type=positive, metavar="N", help="that compute on the cpu (default: PyTorch's choice)")
-    add_output(parser, " too, each stream as it ends, in the order of the input when all have")
+    add(
+        "--real-time",
+        action="store_true",
+        help="process files at the speed at which they play (default: as fast as possible)",
+    )
+    add("--sample-rate", type=positive, metavar="HZ", help="sample rate of standard input (default: the model's)")
+    add("--batch-size", type=positive, default=16, metavar="N", help="number of streams at once (default: %(default)s)")
+    add("--threads", type=positive, metavar="N", help="number of threads on the cpu (default: PyTorch's choice)")
+    add_output(parser, ", too: OUT.partial gets each stream when it ends, OUT gets all in the order of the input")
     add_transcribing(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """0 when every stream has its text, 130 when interrupted: the text so far is final then.
+    """Transcribe all streams and return 0, or 130 after Ctrl-C. After Ctrl-C the text so far becomes the final text.
 
     Raises:
-        UserError: before anything slow: an input that is missing, unreadable or empty, an OUT that exists; then: a
-            model that cannot stream, or not with this latency; standard input that is no 16-bit PCM.
+        UserError: an input is missing, unreadable or empty, or OUT exists. These checks come first. Later: the model
+            cannot stream, or not with this latency, or standard input is not 16-bit PCM.
     """
     stdin = STDIN in args.inputs
     if stdin and len(args.inputs) > 1:
-        raise UserError(f"standard input (-) is one stream, alone; give {' '.join(args.inputs)} in calls of their own")
+        raise UserError(
+            f"standard input (-) cannot be combined with other inputs; give each of {' '.join(args.inputs)} in a "
+            "separate call"
+        )
     if args.sample_rate and not stdin:
-        raise UserError(f"--sample-rate {args.sample_rate} is for standard input (-); files say theirs")
+        raise UserError(
+            f"--sample-rate {args.sample_rate} is for standard input (-), because files contain their sample rate; "
+            "leave out --sample-rate"
+        )
     check_output(args.output, args.force, [args.model, *([] if stdin else args.inputs)])
     check_model(args.model)
     utterances = [Utterance({"audio_filepath": STDIN}, STDIN, 0.0, 0.0, 1)] if stdin else []
@@ -83,7 +103,7 @@ def main(args: argparse.Namespace) -> int:
         model = models.load_model(args.model, chosen_device(args.device), args.verbose)
         models.choose_decoder(model, args.decoder)
         try:
-            FeatureStream(model.preprocessor, 0)  # latencies count its frames
+            FeatureStream(model.preprocessor, 0)  # checks that the features can be streamed, before latencies are read
             latency = _choose_context(model, args)
             streams = Streams(model, min(args.batch_size, len(utterances)))
         except ValueError as error:
@@ -93,14 +113,16 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _choose_context(model: Any, args: argparse.Namespace) -> str:
-    """Sets the encoder as asked, and says to what."""
+    """Set the context of the encoder as the options say, and return a description of it."""
     from nemo.collections.asr.parts.mixins.streaming import StreamingEncoder
 
     from nemo_squeezeformer.transcription.live.streams import latencies, latency
 
     encoder = model.encoder
     if not isinstance(encoder, StreamingEncoder):
-        raise ValueError(f"an encoder of class {type(encoder).__name__} does not; take one whose encoder streams")
+        raise ValueError(
+            f"an encoder of class {type(encoder).__name__} does not stream; use a model with a streaming encoder"
+        )
     if args.att_context_size:
         encoder.set_default_att_context_size(args.att_context_size)
     else:
@@ -108,7 +130,9 @@ def _choose_context(model: Any, args: argparse.Namespace) -> str:
         fitting = [size for size, ms in known.items() if args.latency in (None, ms)]
         if not fitting and known:
             has = ", ".join(f"{ms} ({list(size)})" for size, ms in sorted(known.items(), key=lambda item: item[1]))
-            raise UserError(f"--latency {args.latency}: the model has {has} ms (att_context_size)")
+            raise UserError(
+                f"--latency {args.latency}: choose a latency of the model, in ms with its att_context_size: {has}"
+            )
         if fitting and tuple(encoder.att_context_size) not in fitting:
             encoder.set_default_att_context_size(list(fitting[0]))
     return f"{latency(model)} ms (att_context_size {list(encoder.att_context_size)})"
@@ -138,7 +162,7 @@ def _stream(model: Any, streams: Any, utterances: Sequence[Utterance], args: arg
     if pcm and not pcm.bytes and status == 0:
         if partial:
             partial.unlink()
-        raise UserError("standard input had no audio; pipe raw 16-bit PCM into it, as ffmpeg -f s16le writes it")
+        raise UserError("standard input has no audio; pipe raw 16-bit PCM into it, for example from ffmpeg -f s16le")
     if partial and status == 0:
         finish(args.output, [_line(utterances[index], texts[index]) for index in range(len(utterances))])
     _report(player, args, time.perf_counter() - start)
@@ -148,8 +172,8 @@ def _stream(model: Any, streams: Any, utterances: Sequence[Utterance], args: arg
         say(f"transcripts: {args.output if status == 0 else partial}")
     if pcm and pcm.odd and status == 0:
         raise UserError(
-            f"standard input ended within a sample, after {pcm.bytes} bytes: 16-bit samples have two each; check that "
-            "it is raw 16-bit PCM without a header (the text above is that of the whole samples)"
+            f"standard input ended within a sample, after {pcm.bytes} bytes: 16-bit samples have two bytes each; check "
+            "that it is raw 16-bit PCM without a header (the text above is the text of the complete samples)"
         )
     return status
 
@@ -162,7 +186,11 @@ def _play(
     stdout: TextIO,
     verbose: bool,
 ) -> int:
-    """Shows what is heard, and puts final texts into ``texts`` and ``file``; 0, or 130 where Ctrl-C ended the audio."""
+    """Show all texts, and write the final texts into ``texts`` and ``file``.
+
+    Returns:
+        0, or 130 if Ctrl-C ended the audio.
+    """
     screen = _Screen(stdout, [utterance.row["audio_filepath"] for utterance in utterances])
 
     def show() -> None:
@@ -179,7 +207,7 @@ def _play(
     try:
         show()
     except KeyboardInterrupt:
-        say("interrupted: no more audio is taken")
+        say("interrupted: no more audio is read")
         player.stop()
         show()
         return 130
@@ -191,7 +219,7 @@ def _line(utterance: Utterance, text: str) -> str:
 
 
 class _Screen:
-    """Texts as they come: one line that is updated on a terminal, else plain lines."""
+    """The display of the texts: one updated line on a terminal, and plain lines otherwise."""
 
     def __init__(self, stdout: TextIO, names: Sequence[Any]):
         self.stdout, self.terminal = stdout, stdout.isatty()
@@ -223,10 +251,13 @@ def _report(player: Any, args: argparse.Namespace, seconds: float) -> None:
         return
     say(
         f"{audio:.1f} s of audio in {seconds:.1f} s: real-time factor {compute.sum() / audio:.4f} (compute / audio), "
-        f"{len(compute)} chunks of up to {player.streams.slots} streams"
+        f"{len(compute)} chunks with up to {player.streams.slots} streams at once"
     )
-    times = [("compute per chunk", compute), ("from a chunk's last sample to its text", np.array(player.timing.delay))]
+    times = [
+        ("compute per chunk", compute),
+        ("delay from the last sample of a chunk to its text", np.array(player.timing.delay)),
+    ]
     for what, figures in times:
         if len(figures):
             median, most, worst = 1000 * np.quantile(figures, [0.5, 0.95, 1.0])
-            say(f"{what}: median {median:.1f} ms, 95 % {most:.1f} ms, at most {worst:.1f} ms")
+            say(f"{what}: median {median:.1f} ms, 95th percentile {most:.1f} ms, maximum {worst:.1f} ms")

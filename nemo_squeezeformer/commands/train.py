@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer train`: a recipe and Hydra overrides in, a trained .nemo out, by NeMo's own model and trainer."""
+"""`nemo-squeezeformer train`: train NeMo's model with NeMo's trainer from a recipe and Hydra overrides."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLE
-    parser.add_argument("recipe", nargs="?", help="a recipe of ours (--list), or a path to your own YAML file")
+    parser.add_argument("recipe", nargs="?", help="a recipe of this package (see --list), or a path to a YAML file")
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -33,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--print", action="store_true", help="print the composed recipe and its peak learning rate, and stop"
     )
-    parser.add_argument("--skip-audio-check", action="store_true", help="do not open each audio file before training")
+    parser.add_argument(
+        "--skip-audio-check",
+        action="store_true",
+        help="do not open each audio file before training (default: compare each row of the manifests with its file)",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -41,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
         print(listing())
         return 0
     if args.recipe is None:
-        raise UserError(f"no recipe is named; give one of {', '.join(recipes.recipes())}, or a path to a YAML file")
+        raise UserError(f"no recipe is given; give one of {', '.join(recipes.recipes())}, or a path to a YAML file")
     cfg = recipes.compose(args.recipe, args.overrides)
     if args.print:
         from omegaconf import OmegaConf
@@ -55,29 +59,30 @@ def main(args: argparse.Namespace) -> int:
 
 
 def listing() -> str:
+    """Return the text of ``--list``: all recipes and sizes."""
     rows = ["recipes:", *(f"  {name}" for name in recipes.recipes())]
     rows += [
-        "from Conformer to Squeezeformer, step by step:",
+        "recipes from Conformer to Squeezeformer, step by step:",
         *(f"  {name}" for name in recipes.recipes(recipes.ABLATION)),
     ]
     rows.append("sizes:")
     for size in sizes().values():
-        parameters = f"{size.published.encoder_parameters / 1e6:.1f} M" if size.published else "ours"
+        parameters = f"{size.published.encoder_parameters / 1e6:.1f} M" if size.published else "-"
         shape = f"d_model {size.d_model}, {size.n_layers} layers, {size.n_heads} heads"
         rows.append(f"  size={size.name:<5} {parameters:>8}  {shape}")
     return "\n".join(rows)
 
 
 def train(cfg: Any, audio_check: bool = True) -> Any:
-    """Train as NeMo's example scripts do, and return the model.
+    """Train a model as NeMo's example scripts do, and return the model.
 
     Args:
-        cfg: a composed recipe; the model's class is read from its ``model_target``, or from ``model.target``.
-        audio_check: first hold every row of the manifests against its audio file.
+        cfg: a composed recipe. Its ``model_target`` or ``model.target`` names the class of the model.
+        audio_check: before training, compare every row of the manifests with its audio file.
 
     Raises:
-        UserError: see ``schedule.check`` and ``recipes.check``, which run before a model is built or a GPU taken, and
-            ``initial_weights.check``.
+        UserError: see ``schedule.check`` and ``recipes.check``, which run before the model is built and a GPU is used,
+            and ``initial_weights.check``.
     """
     recipes.target(cfg)
     schedule.check(cfg)

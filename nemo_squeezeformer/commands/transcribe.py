@@ -1,4 +1,4 @@
-"""Transcribe audio files, folders and manifests with any NeMo ASR model, batch by batch."""
+"""`nemo-squeezeformer transcribe`: transcribe audio files, folders and manifests with any NeMo ASR model."""
 
 import argparse
 import contextlib
@@ -17,38 +17,50 @@ from nemo_squeezeformer.files.manifests import Utterance
 
 HELP = "transcribe audio files, folders or manifests with a .nemo model"
 DESCRIPTION = """\
-Each utterance gives a line. On stdout: the path, a tab, the transcript, in the order of the input. With --output: the
-manifest row's own fields and pred_text, as JSON; the longest utterances go first (little padding, and a batch that does
-not fit in memory shows at once) and each finished batch is added to OUT.partial, which becomes OUT, in the order of the
-input, when all is done. At the end, on stderr: hours of audio, time, and the word error rate where rows have a text."""
+Transcribe utterances and print one line for each of them, in the order of the input.
+
+Without --output, stdout gets a line with the path, a tab and the transcript.
+
+With --output, a line is a JSON object with the fields of the manifest row and pred_text. The longest utterances are
+transcribed first. Batches then have little padding, and a batch that is too large for the memory fails at once. Each
+finished batch is appended to OUT.partial. When all utterances are done, OUT.partial becomes OUT, in the order of the
+input.
+
+At the end, stderr shows the hours of audio, the time, and the word error rate if rows have a text."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe(parser, DESCRIPTION)
     add_model(parser)
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", help="audio files, folders (searched through), manifests (.json, .jsonl)")
-    add_output(parser, " instead of transcripts to stdout")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="audio files, folders (at any depth), manifests (.json, .jsonl)",
+    )
+    add_output(parser, " instead of printing transcripts on stdout")
     add(
         "--batch-size",
         type=positive,
         default=16,
         metavar="N",
-        help="utterances a batch (default: %(default)s), fewer where they are long: an hour in all, with padding",
+        help="utterances per batch (default: %(default)s); a batch of long utterances has fewer, at most an hour of "
+        "padded audio",
     )
     add(
         "--att-context-size",
         type=context_size,
         metavar="LIST",
-        help='attend to so many frames left and right, as "[128, 128]", in time and memory linear in the length '
-        "(default: as the model is set)",
+        help='numbers of encoder frames to the left and right that attention sees, for example "[128, 128]"; time and '
+        "memory are then linear in the length (default: the model's setting)",
     )
-    add("--num-workers", type=int, metavar="N", help="processes that read audio (default: none on cpu, 4 on cuda)")
-    add("--amp", choices=("bf16", "fp16"), help="automatic mixed precision; default: off, the model's own precision")
+    add("--num-workers", type=int, metavar="N", help="processes that read audio (default: 0 on cpu, 4 on cuda)")
+    add("--amp", choices=("bf16", "fp16"), help="automatic mixed precision (default: the model's own precision)")
     add(
         "--timestamps",
         action="store_true",
-        help="add words and segments with start and end in seconds of the utterance",
+        help="add the words and segments with their start and end in seconds from the start of the utterance",
     )
     add(
         "--prompt",
@@ -56,18 +68,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a slot of an AED model's prompt",
+        help="value of a slot of an AED model's prompt; repeat the option for more slots",
     )
     add_transcribing(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """0 when every utterance has its transcript, 130 when interrupted.
+    """Transcribe all utterances and return 0, or 130 after Ctrl-C.
 
     Raises:
-        UserError: before anything slow: an input that is missing, unreadable or empty, an OUT that exists; then: a
-            model that cannot be found, or not have this --att-context-size, a device that is not there, memory that
-            runs out or would.
+        UserError: an input is missing, unreadable or empty, or OUT exists. These checks come first. Later: the model
+            does not exist or cannot have this --att-context-size, the device does not exist, or the memory is too
+            small.
     """
     check_output(args.output, args.force, [args.model, *args.inputs])
     check_model(args.model)
@@ -112,7 +124,7 @@ def _transcribe(
     device = next(model.parameters()).device.type
     workers = 4 * (device == "cuda") if args.num_workers is None else args.num_workers
     batches = decode(model, config, [utterances[index] for index in order], args.batch_size, workers, args.channel)
-    done: dict[int, tuple[str, str]] = {}  # by number of the utterance, its text and its line
+    done: dict[int, tuple[str, str]] = {}  # index of the utterance -> its text and its line
     partial = partial_of(args.output) if args.output else None
     start = time.perf_counter()
     try:
@@ -122,7 +134,7 @@ def _transcribe(
                 stack.enter_context(torch.autocast(device, torch.bfloat16 if args.amp == "bf16" else torch.float16))
             _decode_all(batches, order, utterances, done, file, args)
         if len(done) != len(order):
-            raise RuntimeError(f"{type(model).__name__} gave {len(done)} transcripts for {len(order)} utterances")
+            raise RuntimeError(f"{type(model).__name__} returned {len(done)} transcripts for {len(order)} utterances")
         if partial:
             finish(args.output, [done[index][1] for index in range(len(done))])
     except torch.cuda.OutOfMemoryError:
@@ -136,7 +148,7 @@ def _transcribe(
     finally:
         if partial and partial.exists():
             if done:
-                say(f"{len(done)} of {len(order)} utterances are done: {partial} keeps them")
+                say(f"{len(done)} of {len(order)} utterances are done: their transcripts are in {partial}")
             else:
                 partial.unlink()
     _report(utterances, [done[index][0] for index in range(len(done))], time.perf_counter() - start, device, args)
@@ -151,7 +163,7 @@ def _decode_all(
     file: TextIO,
     args: argparse.Namespace,
 ) -> None:
-    """Writes the lines of each batch to ``file`` and puts them into ``done``, which an interruption leaves as it is."""
+    """Write the lines of each batch to ``file`` and store them in ``done``, which stays valid after an interruption."""
     from tqdm import tqdm
 
     with tqdm(total=len(order), unit=" utterances", desc="transcribing", disable=None) as bar:
@@ -169,7 +181,7 @@ def _out_of_memory(utterances: Sequence[Utterance], args: argparse.Namespace) ->
 
     longest = max(utterance.duration for utterance in utterances)
     return UserError(
-        f"out of memory with --batch-size {args.batch_size} (the longest utterance has {longest:.0f} s): take a "
+        f"out of memory with --batch-size {args.batch_size} (the longest utterance has {longest:.0f} s): pass a "
         f"smaller --batch-size, --amp bf16, or {REMEDY}"
     )
 

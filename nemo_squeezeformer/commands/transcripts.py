@@ -1,4 +1,4 @@
-"""Where transcripts go: an output file that appears whole or not at all, and their word error rate."""
+"""The output of transcripts: a file that is written completely or not at all, and the word error rate."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from nemo_squeezeformer.files.outputs import refuse_existing, require_folder, wr
 
 
 def add_output(parser: argparse.ArgumentParser, instead: str = "") -> None:
-    """``--output`` and ``--force``."""
+    """Add the options ``--output`` and ``--force``. ``instead`` ends the help text of ``--output``."""
     add = parser.add_argument
-    add("--output", "-o", metavar="OUT", type=Path, help=f"write JSON lines here{instead}")
+    add("--output", "-o", metavar="OUT", type=Path, help=f"write JSON lines to this file{instead}")
     add("--force", action="store_true", help="overwrite OUT and OUT.partial if they exist")
 
 
 def partial_of(output: Path) -> Path:
-    """The file that keeps what is done until OUT is complete."""
+    """Return the path of the file that holds the finished transcripts until OUT is complete."""
     return output.with_name(output.name + ".partial")
 
 
 def check_output(output: Path | None, force: bool, read: Sequence[str]) -> None:
-    """Raises UserError for an OUT that exists, is one of the files that are ``read``, or has no folder."""
+    """Raise a UserError if OUT exists, is one of the files in ``read``, or its folder does not exist."""
     if output is None:
         return
     require_folder(output, f"--output {output}")
     if any(output.resolve() == Path(name).resolve() for name in read):
-        raise UserError(f"--output {output} is also read; choose another name")
+        raise UserError(f"--output {output} is also an input; choose another name")
     refuse_existing((output, partial_of(output)), force)
 
 
 def finish(output: Path, lines: Sequence[str]) -> None:
-    """OUT appears whole or not at all, and until it does OUT.partial stays."""
+    """Write OUT completely or not at all, then remove OUT.partial."""
     with written_whole(output) as ordered:
         ordered.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     partial_of(output).unlink()
 
 
 def discard(stdout: TextIO) -> None:
-    """What goes to ``stdout`` from now on is lost: its reader (``| head``) has seen enough.
+    """Discard all further output to ``stdout``, because its reader (for example ``| head``) has closed the pipe.
 
-    Python's flush at exit must not fail too.
+    Otherwise Python's flush at exit would fail too.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
 
 
 def report_errors(utterances: Sequence[Utterance], texts: Sequence[str]) -> None:
-    """The word error rate of the utterances whose rows have a text, on stderr."""
+    """Print the word error rate of the utterances whose rows have a text on stderr."""
     from nemo.collections.asr.metrics.wer import word_error_rate_detail
 
     scored = [index for index, utterance in enumerate(utterances) if isinstance(utterance.row.get("text"), str)]
@@ -62,5 +62,5 @@ def report_errors(utterances: Sequence[Utterance], texts: Sequence[str]) -> None
         cer = word_error_rate_detail(*pairs, use_cer=True)[0]
         say(
             f"WER {wer:.2%} of {words} words (inserted {inserted:.2%}, deleted {deleted:.2%}, substituted "
-            f"{substituted:.2%}), CER {cer:.2%}; {len(scored)} utterances with text, compared as it is written"
+            f"{substituted:.2%}), CER {cer:.2%}; {len(scored)} utterances with text, compared without normalization"
         )

@@ -152,7 +152,7 @@ def test_a_published_size_is_called_by_its_name(given, name):
     text = description(original, Path("my models/out.nemo"), Path("sp.model"))
     assert f"Squeezeformer-{name.upper()}\n" in text and f"size={name} " in text and "'my models/out.nemo'" in text
     original.settings["conv_kernel_size"] = 15
-    assert "none of the published sizes" in description(original, Path("out.nemo"), Path("sp.model"))
+    assert "not one of the published sizes" in description(original, Path("out.nemo"), Path("sp.model"))
 
 
 def test_what_was_imported_is_said(given, tmp_path, capsys):

@@ -52,7 +52,7 @@ def test_a_trained_model_is_laid_out_as_it_is(manifest, tmp_path, capsys):
     (tmp_path / "text.model").write_text("no model")
     for given, message in [
         ([str(model), str(manifest)], "give it alone"),
-        ([str(model), "--vocab-size", "40"], "trained already; leave out --vocab-size"),
+        ([str(model), "--vocab-size", "40"], "already trained; leave out --vocab-size"),
         ([str(tmp_path / "text.model")], "text.model is not a SentencePiece model"),
         ([str(tmp_path / "none.model")], "none.model cannot be read"),
         ([str(manifest)], "--vocab-size N is needed"),

@@ -38,7 +38,7 @@ def test_print_shows_the_recipe_and_its_schedule_without_training(tmp_path, caps
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "no recipe is named"),
+        ([], "no recipe is given"),
         (["squeezeformer_ctc_char"], "model.train_ds.manifest_filepath is not set"),
         (["squeezeformer_ctc_char", "~model_target", "model.train_ds=null"], "does not say which model"),
     ],

@@ -219,7 +219,7 @@ def test_nothing_is_overwritten_unasked(models, manifest):
     out.write_text("dear\n")
     with pytest.raises(UserError, match="out.jsonl exists.*--force"):
         command(models["ctc"], manifest, "--output", out)
-    with pytest.raises(UserError, match="rows.jsonl is also read"):
+    with pytest.raises(UserError, match="rows.jsonl is also an input"):
         command(models["ctc"], manifest, "--output", manifest, "--force")
     with pytest.raises(UserError, match="there is no folder"):
         command(models["ctc"], manifest, "--output", manifest.parent / "gone/out.jsonl")
