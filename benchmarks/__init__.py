@@ -1,1 +1,4 @@
-"""Programs that measure, a folder a question; they run from the root of the clone: ``python -m benchmarks.speed``."""
+"""The benchmark programs. Each package answers one question.
+
+Run a program from the root of the clone: ``python -m benchmarks.speed``.
+"""

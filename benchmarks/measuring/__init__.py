@@ -1,1 +1,1 @@
-"""What the programs of several questions share: turns, memory, machine, encoders, training, results, tables."""
+"""The code that several benchmark programs share: timing, memory, machine, encoders, training, results and tables."""

@@ -6,7 +6,7 @@ import argparse
 
 
 def command_line(module: str, description: str | None) -> argparse.ArgumentParser:
-    """One that says how ``module`` is run, and shows its docstring line by line."""
+    """Return a parser whose usage line is ``python -m module``. The help keeps the line breaks of ``description``."""
     return argparse.ArgumentParser(
         prog=f"python -m {module}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

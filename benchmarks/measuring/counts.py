@@ -1,4 +1,4 @@
-"""What is counted of an encoder, equal on every machine: parameters and operations."""
+"""Counts of an encoder's parameters and operations. They are equal on every machine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ def parameters(network: nn.Module) -> int:
 
 
 def operations(call: Callable[[], object]) -> FlopCounterMode:
-    """The counter of the call's operations, of each module too; a multiplication and an addition are two."""
+    """Run ``call`` and return a counter of its operations, in total and for each module.
+
+    A multiplication and an addition count as two operations.
+    """
     with FlopCounterMode(display=False) as counter:
         call()
     return counter
 
 
 def gflops(call: Callable[[], object]) -> float:
-    """Operations of the call, in 10^9."""
+    """Run ``call`` and return the number of its operations, in 10^9."""
     return operations(call).get_total_flops() / 1e9

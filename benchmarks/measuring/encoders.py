@@ -1,4 +1,4 @@
-"""Encoders as NeMo builds them, those of equal weights, and the features that they are given."""
+"""Encoders that NeMo builds, the sharing of weights between them, and random input features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.measuring.forms import FORMS, config
 
 
 def built(settings: dict[str, Any]) -> Any:
-    """What NeMo makes of a configuration; its ``_target_`` may be ours."""
+    """Return the object that NeMo builds from a configuration. ``_target_`` may name a class of this project."""
     from nemo.core.classes import Serialization
     from omegaconf import OmegaConf
 
@@ -22,18 +22,18 @@ def built(settings: dict[str, Any]) -> Any:
 
 
 def missing() -> dict[str, str]:
-    """The encoders that this environment does not have, and why."""
+    """Return the encoders that this environment does not have, each with the reason."""
     import nemo
     from nemo.collections.asr import modules
 
     theirs = getattr(modules, "SqueezeformerEncoder", None)
     if theirs is None or theirs.__module__.split(".")[0] != "nemo":
-        return {"in-tree": f"NeMo {nemo.__version__} has no Squeezeformer of its own; 2.7.3 is the last that has"}
+        return {"in-tree": f"NeMo {nemo.__version__} has no Squeezeformer; NeMo 2.7.3 is the last release with one"}
     return {}
 
 
 class Encoders:
-    """Builds encoders; those of one network get the weights of the one that was built first."""
+    """A builder of encoders. All encoders of one network get the weights of the first encoder that was built."""
 
     def __init__(self, size: str = "s", device: str = "cpu"):
         self.size, self.device = size, device
@@ -53,7 +53,10 @@ class Encoders:
 
 
 def utterances(seconds: float, batch: int, device: str = "cpu") -> dict[str, Tensor]:
-    """Random features of ``batch`` utterances, from half of ``seconds`` to the whole; one alone lasts ``seconds``."""
+    """Return random features of ``batch`` utterances, 100 frames per second.
+
+    The lengths of a batch go evenly from half of ``seconds`` to ``seconds``. A single utterance lasts ``seconds``.
+    """
     frames = round(100 * seconds)
     lengths = torch.linspace(frames / 2, frames, batch).round().long() if batch > 1 else torch.tensor([frames])
     generator = torch.Generator().manual_seed(0)
@@ -61,7 +64,7 @@ def utterances(seconds: float, batch: int, device: str = "cpu") -> dict[str, Ten
     return {"audio_signal": features.to(device), "length": lengths.to(device)}
 
 
-with suppress(ImportError):  # torch alone is enough for what needs no encoder of NeMo's
+with suppress(ImportError):  # programs that use no encoder of NeMo's run with torch alone
     from nemo.utils import logging
 
     logging.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The encoders that are compared at equal parameters: forms of ours, and NeMo's own."""
+"""The encoders that are compared: variants of this project's encoder, and NeMo's encoders of nearly equal size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 OURS = "nemo_squeezeformer.SqueezeformerEncoder"
 IN_TREE = "nemo.collections.asr.modules.SqueezeformerEncoder"
 CONFORMER = "nemo.collections.asr.modules.ConformerEncoder"
-# What the recipes say, ours and NeMo's: with dropout of 0 training would be compared without a part of its work.
+# The values in the recipes of this project and of NeMo. With a dropout of 0, training would omit the work of dropout.
 SHARED = {"feat_in": 80, "dropout": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1}
 RATE_4X = {"subsampling_factor": 4, "conv_kernel_size": 31}
 RATE_8X = {"subsampling_factor": 8, "conv_kernel_size": 9, "subsampling": "dw_striding"}
@@ -17,12 +17,12 @@ RATE_8X = {"subsampling_factor": 8, "conv_kernel_size": 9, "subsampling": "dw_st
 
 @dataclass(frozen=True)
 class Size:
-    """Width, depth and so on; Conformer's width is the one with the parameters nearest to Squeezeformer's."""
+    """The dimensions of the encoders. Conformer's width is chosen to match Squeezeformer's number of parameters."""
 
     squeezeformer: dict[str, int]
     conformer: dict[str, int]
-    channels_8x: int  # of the convolutions that make a frame of eight, in the recipes of both
-    window: list[int]  # of local attention
+    channels_8x: int  # channels of the convolutions of 8x subsampling, in the recipes of both projects
+    window: list[int]  # context of local attention: frames to the left and to the right
 
 
 SIZES = {
@@ -37,15 +37,18 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Form:
-    """How an encoder is built and run; those of one ``network`` have equal weights, and equal outputs if ``exact``."""
+    """The way in which one encoder is built and run.
+
+    All encoders with the same ``network`` have equal weights. If ``exact``, their outputs are equal too.
+    """
 
     target: str
     settings: Mapping[str, Any]
     network: str
-    exact: bool = True  # attention to all frames, not to a window
+    exact: bool = True  # attends to all frames, not to a window
     optimised: bool = False
-    quadratic: bool = False  # holds matrices of all queries by all keys
-    trained: bool = False  # takes part in the comparison of training
+    quadratic: bool = False  # stores matrices of all queries by all keys
+    trained: bool = False  # takes part in the measurements of training
 
 
 PLAIN, LOCAL = {"attention": "plain"}, {"self_attention_model": "rel_pos_local_attn"}
@@ -67,12 +70,15 @@ FORMS: dict[str, Form] = {
     "FastConformer": Form(CONFORMER, RATE_8X, "FastConformer", quadratic=True, trained=True),
     "FastConformer, local": Form(CONFORMER, RATE_8X | LOCAL, "FastConformer", exact=False),
 }
-# The operations of a network are those of its plain form; fewer or more in a fast one are its own affair.
+# The operations of a network are counted with plain attention. Fast implementations may need more or fewer operations.
 COUNTED = {"4x": {"attention": "plain"}, "8x": {"attention": "plain"}}
 
 
 def config(name: str, size: str, counted: bool = False) -> dict[str, Any]:
-    """What NeMo builds the encoder from; ``counted``: its plain form, whose operations are counted."""
+    """Return the configuration from which NeMo builds the encoder.
+
+    With ``counted``, return the variant with plain attention, whose operations are counted.
+    """
     form, dimensions = FORMS[name], SIZES[size]
     width = dimensions.conformer if form.target == CONFORMER else dimensions.squeezeformer
     settings = {"_target_": form.target, **SHARED, **width, **form.settings}

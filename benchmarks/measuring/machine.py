@@ -1,4 +1,4 @@
-"""What a measurement was made on, and with which versions."""
+"""The machine and the versions of a measurement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def processor() -> str:
-    """The name of the processor, as the system gives it."""
+    """Return the name of the processor that the system reports."""
     info = Path("/proc/cpuinfo")
     names = (
         [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
@@ -30,12 +30,12 @@ def versions() -> str:
 
 
 def allocator() -> list[str]:
-    """The settings of glibc's allocator in the environment, as ``NAME=value``."""
+    """Return the settings of glibc's allocator in the environment, as ``NAME=value``."""
     return [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")]
 
 
 def conditions(size: str, device: str) -> dict[str, str]:
-    """What must be the same for all figures of a file."""
+    """Return the conditions that must be equal for all measurements of a file."""
     return {
         "machine": f"{processor()}, {os.cpu_count()} cores" if device == "cpu" else torch.cuda.get_device_name(),
         "versions": versions(),
@@ -45,7 +45,7 @@ def conditions(size: str, device: str) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the measured code, and whether it had changed since; empty outside a clone."""
+    """Return the commit of the measured code, with a note if files have changed since. Outside a clone it is empty."""
 
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

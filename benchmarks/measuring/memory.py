@@ -1,4 +1,4 @@
-"""The most memory that a call takes, above the model and its input; a process of its own for every measurement."""
+"""The peak memory of a call, above the model and its input. On a CPU, each measurement runs in its own process."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ MIB = 2**20
 
 
 def status(field: str) -> int:
-    """A size out of the status of this process, in bytes."""
+    """Return a size from ``/proc/self/status``, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def peak_here(call: Callable[[], object]) -> float:
-    """MiB that this process grows by, at most, while ``call`` runs; Linux only."""
+    """Return the largest growth of this process, in MiB, while ``call`` runs. It works on Linux only."""
     gc.collect()
-    # What was freed and kept would be taken again unseen.
+    # Without this, ``call`` would reuse memory that the allocator has kept, and the process would not grow.
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = status("VmRSS")
     call()
     return (status("VmHWM") - before) / MIB
 
 
 def peak_on_gpu(call: Callable[[], object]) -> float:
-    """MiB that PyTorch's allocator hands out, at most, above what it had handed out before ``call``."""
+    """Return the peak of PyTorch's allocated GPU memory during ``call``, in MiB, above the amount before ``call``."""
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -51,16 +51,16 @@ def child(prepare: Callable[[], Callable[[], object]], threads: int, answer: Any
         answer.send(f"{type(error).__name__}: {error}")
     finally:
         answer.close()
-        os._exit(0)  # nothing of the parent's is to be torn down here
+        os._exit(0)  # the fork must not run the exit handlers of the parent process
 
 
 def peak_in_a_process(prepare: Callable[[], Callable[[], object]], threads: int) -> float:
-    """MiB that the call which ``prepare`` returns takes at most, in a fork of this process.
+    """Return the peak memory, in MiB, of the call that ``prepare`` returns. Both run in a fork of this process.
 
-    This process must not have computed with several threads: a fork has only one of them, and would wait for the rest.
+    This process must not have computed with several threads. A fork has only one thread and would wait for the others.
 
     Raises:
-        RuntimeError: with what went wrong there, or that it was killed, as happens when memory runs out.
+        RuntimeError: The call failed, or the fork was killed, for example because memory ran out.
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -70,7 +70,7 @@ def peak_in_a_process(prepare: Callable[[], Callable[[], object]], threads: int)
     try:
         answer = receiver.recv()
     except EOFError:
-        answer = "the process was killed; was there enough memory?"
+        answer = "the process was killed, probably because memory ran out"
     process.join()
     if isinstance(answer, str):
         raise RuntimeError(answer)

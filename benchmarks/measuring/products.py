@@ -1,4 +1,4 @@
-"""The fastest that this machine multiplies matrices."""
+"""The highest speed at which this machine multiplies matrices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def products(n: int, precision: str, device: str) -> dict[str, Callable[[], Tensor]]:
-    """The ways to multiply matrices of n x n here."""
+    """Return a function for each library that multiplies two n x n matrices on ``device``."""
     a, b = (torch.randn(n, n, device=device, dtype=TYPES[precision]) for _ in range(2))
     ways: dict[str, Callable[[], Tensor]] = {"MKL" if device == "cpu" else "CUDA": lambda: a @ b}
     if device == "cpu" and torch.backends.mkldnn.is_available():
@@ -24,7 +24,7 @@ def products(n: int, precision: str, device: str) -> dict[str, Callable[[], Tens
 
 @torch.inference_mode()
 def peak_gflops(precision: str = "fp32", device: str = "cpu", n: int = 2048, repeats: int = 7) -> dict[str, float]:
-    """GFLOP/s of the best of ``repeats`` large products, each way, with the threads at hand."""
+    """Return the GFLOP/s of the fastest of ``repeats`` n x n products, for each library, with the current threads."""
     best = {}
     for name, product in products(n, precision, device).items():
         took = []

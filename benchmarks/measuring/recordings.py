@@ -1,4 +1,4 @@
-"""The recordings that models are trained and tested on, out of NeMo's manifests."""
+"""The recordings on which models are trained and tested, read from NeMo manifests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Recordings(NamedTuple):
-    """Manifests of training and validation, and those of tests by name."""
+    """The manifests of training and validation, and the named manifests of the tests."""
 
     train: list[Path]
     dev: Path
@@ -16,7 +16,10 @@ class Recordings(NamedTuple):
 
 
 def digits(folder: Path) -> Recordings:
-    """Connected digits: of the voices of the training (``seen``), and of another voice (``unseen``)."""
+    """Return the manifests of connected digits in ``folder``.
+
+    The test set ``seen`` has the speakers of the training set. The test set ``unseen`` has an unseen speaker.
+    """
     return Recordings(
         [folder / "connected_train.jsonl", folder / "single_train.jsonl"],
         folder / "connected_dev.jsonl",
@@ -29,5 +32,5 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def rows(manifest: Path) -> list[dict[str, Any]]:
-    """The rows of a manifest; the path of each recording leads to it from here."""
+    """Return the rows of a manifest. Paths of recordings are relative to the working directory, not to the manifest."""
     return [row | {"audio_filepath": str(manifest.parent / row["audio_filepath"])} for row in json_lines(manifest)]

@@ -1,4 +1,4 @@
-"""Measurements in a file, to which later ones of the same conditions are added."""
+"""A file of measurements. Later measurements under the same conditions are added to it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ ORDER = ("threads", "batch", "seconds")
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """What all files of a folder hold, by the names of the files."""
+    """Return the contents of all JSON files of a folder, by file name without suffix."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
 class Results:
-    """One file: the conditions, and for each part of the suite a list of measurements.
+    """A file with the conditions, and a list of measurements for each part of a benchmark.
 
-    A measurement is a dict: a key, such as seconds and threads, which says what was measured; the ``commit`` whose code
-    it was; by encoder what was ``measured``, and why others were ``left_out``.
+    A measurement is a dict. It has the items of its key, for example seconds and threads. It has the ``commit`` of the
+    measured code. ``measured`` has a value for each encoder, and ``left_out`` has a reason for each omitted encoder.
 
     Raises:
-        ValueError: when the file holds figures made under other conditions.
+        ValueError: The file has measurements that were made under other conditions.
     """
 
     def __init__(self, path: Path, conditions: dict[str, str], commit: str, again: bool = False):
@@ -34,22 +34,23 @@ class Results:
         ]
         if other:
             raise ValueError(
-                f"{path} was made under other conditions ({'; '.join(other)}); restore them, or give another --output"
+                f"{path} was made under other conditions ({'; '.join(other)}). "
+                "Restore the conditions, or give another --output"
             )
 
     def find(self, part: str, key: dict[str, Any]) -> dict[str, Any]:
-        """What the file holds by that key; nothing measured where it has none."""
+        """Return the measurement with this key, or an empty measurement if the file has no such key."""
         rows = self.data.get(part, [])
         found = (row for row in rows if all(row.get(name) == value for name, value in key.items()))
         return next(found, {"measured": {}, "left_out": {}})
 
     def missing(self, part: str, key: dict[str, Any], names: list[str]) -> list[str]:
-        """Which of ``names`` have not been measured; all, when everything is measured again."""
+        """Return the ``names`` without a measurement. With ``again`` (see the constructor), return all ``names``."""
         measured = {} if self.again else self.find(part, key)["measured"]
         return [name for name in names if name not in measured]
 
     def add(self, part: str, key: dict[str, Any], measured: dict[str, Any], left_out: dict[str, str]) -> None:
-        """Write a measurement into the file, in the place of what it held by that key."""
+        """Write a measurement into the file. It replaces an earlier measurement with the same key."""
         old = self.find(part, key)
         rows = [row for row in self.data.get(part, []) if row is not old]
         rows.append({**key, "commit": self.commit, "measured": measured, "left_out": left_out})

@@ -1,4 +1,4 @@
-"""Tables of pages, and times in their cells."""
+"""Markdown tables, and the format of times in their cells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def line(cells: Iterable[str]) -> str:
 
 
 def head(names: Sequence[str]) -> str:
-    """The two lines that a table begins with."""
+    """Return the first two lines of a table: the header and the separator."""
     return f"{line(names)}\n{line(['---'] * len(names))}"
 
 
@@ -23,7 +23,11 @@ def milliseconds(value: float) -> str:
 
 
 def timed(ms: Sequence[float] | None) -> str:
-    """A median, with its quartiles in brackets where they differ; ``ms`` has all three, in their order."""
+    """Return the median, with the quartiles in brackets if they differ.
+
+    Args:
+        ms: Lower quartile, median and upper quartile in milliseconds. None gives ``-``.
+    """
     if ms is None:
         return "-"
     low, middle, high = map(milliseconds, ms)

@@ -1,4 +1,4 @@
-"""Small encoders trained alike, on one thread of a CPU, and what they learned."""
+"""The training of small encoders under equal conditions on one CPU thread, and the results of the training."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SHARED = {
     "n_layers": 6,
     "n_heads": 2,
     "subsampling_conv_channels": 32,
-    "dropout": 0.0,  # a thousand steps do not overfit, and dropout takes a third of the time on a CPU
+    "dropout": 0.0,  # a thousand steps do not overfit, and dropout would take a third of the time on a CPU
     "dropout_att": 0.0,
     "dropout_emb": 0.0,
 }
 
 
 class Task(NamedTuple):
-    """What encoders are trained for: ``steps`` of ``batch`` recordings."""
+    """A training task: ``steps`` optimizer steps with ``batch`` recordings each."""
 
     recordings: Recordings
     tokenizer: Path
@@ -41,7 +41,7 @@ class Task(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A model after its training, the loss of each step, and how long it took."""
+    """A trained model, the loss of each step, and the duration of the training."""
 
     model: Any
     losses: list[float]
@@ -50,7 +50,7 @@ class Trained(NamedTuple):
 
 
 def make_tokenizer(task: Task, vocabulary: int) -> None:
-    """Trains the tokenizer of the task, unless it is there."""
+    """Train the tokenizer of the task if its folder has no tokenizer yet."""
     from nemo_squeezeformer.commands.tokenizer import train_tokenizer
 
     if not (task.tokenizer / "tokenizer.model").exists():
@@ -58,7 +58,10 @@ def make_tokenizer(task: Task, vocabulary: int) -> None:
 
 
 def data_settings(recordings: Recordings, batch: int) -> list[str]:
-    """The data of a recipe: recordings of like length in a batch, and no processes beside this one."""
+    """Return the overrides for the data of a recipe.
+
+    A batch has recordings of similar length, and the data loader starts no worker processes.
+    """
     return [
         f"model.train_ds.manifest_filepath=[{','.join(map(str, recordings.train))}]",
         f"model.validation_ds.manifest_filepath={recordings.dev}",
@@ -73,12 +76,12 @@ def data_settings(recordings: Recordings, batch: int) -> list[str]:
 
 
 def schedule(steps: int, peak: float) -> dict[str, Any]:
-    """NeMo's cosine schedule with a tenth of warm-up."""
+    """Return the configuration of NeMo's cosine schedule. The warm-up takes a tenth of the steps."""
     return {"name": "CosineAnnealing", "warmup_steps": steps // 10, "max_steps": steps, "min_lr": peak / 50}
 
 
 def model_config(encoder: dict[str, Any], task: Task, peak: float) -> Any:
-    """Our CTC recipe with that encoder."""
+    """Return the model configuration of this project's CTC recipe with the given encoder."""
     from omegaconf import OmegaConf, open_dict
 
     from nemo_squeezeformer.training.recipes import compose
@@ -101,7 +104,7 @@ def model_config(encoder: dict[str, Any], task: Task, peak: float) -> Any:
 
 
 def one_thread_trainer(steps: int, *callbacks: Any) -> Any:
-    """Lightning's, for ``steps`` on the CPU and nothing beside: no logs, checkpoints or validation."""
+    """Return a Lightning trainer for ``steps`` steps on the CPU, without logs, checkpoints and validation."""
     import lightning.pytorch as lightning
 
     return lightning.Trainer(
@@ -120,7 +123,7 @@ def one_thread_trainer(steps: int, *callbacks: Any) -> Any:
 
 
 def train(encoder: dict[str, Any], task: Task, peak: float, seed: int) -> Trained:
-    """NeMo's CTC model with that encoder, after ``task.steps``."""
+    """Train NeMo's CTC model with the given encoder for ``task.steps`` steps."""
     import lightning.pytorch as lightning
     from nemo.collections.asr.models import EncDecCTCModelBPE
 
@@ -143,7 +146,7 @@ def train(encoder: dict[str, Any], task: Task, peak: float, seed: int) -> Traine
 
 
 def outcome(trained: Trained, recordings: Recordings) -> dict[str, Any]:
-    """What is kept of a training: losses by tenths of the run, word error rates in percent, and seconds."""
+    """Return the results of a training: mean losses by tenths of the run, word error rates in percent, and seconds."""
     import torch
 
     tenth = max(1, len(trained.losses) // 10)
@@ -161,7 +164,7 @@ def outcome(trained: Trained, recordings: Recordings) -> dict[str, Any]:
 
 
 def word_error_rates(model: Any, manifests: dict[str, Path]) -> dict[str, float]:
-    """In percent, by the names of the manifests."""
+    """Return the word error rate on each manifest, in percent, by the name of the manifest."""
     from nemo.collections.asr.metrics.wer import word_error_rate
 
     rates = {}

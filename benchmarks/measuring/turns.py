@@ -1,4 +1,7 @@
-"""Calls that take turns, so that all see the same machine, and the quartiles of what they took."""
+"""The timing of calls that run in turns, and the quartiles of their times.
+
+The state of a machine changes over time. Calls in turns are affected by these changes in the same way.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,20 @@ from typing import Any
 
 import torch
 
-# From so many seconds a call on, so many turns are enough; from LONG on the first one counts: little of it warms up.
+# Pairs of seconds and turns: a call that takes at least this time needs only this number of turns. From LONG on, the
+# first turn counts too, because the warm-up is then a small part of it.
 ENOUGH = ((20.0, 1), (5.0, 2), (1.0, 3))
 LONG = 5.0
 
 
 def wait_for(device: str) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def turns(first: float, patience: float, fewest: int, most: int) -> int:
-    """How many more turns a call gets that took ``first`` seconds in its first one."""
+    """Return the number of further turns of a call whose first turn took ``first`` seconds."""
     if first >= LONG:
         return next(number for least, number in ENOUGH if first >= least) - 1
     fewest = min(fewest, next((number for least, number in ENOUGH if first >= least), fewest))
@@ -36,10 +40,15 @@ def interleaved(
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of every turn of every call. Turns are spread evenly, so that all see the same machine.
+    """Run the calls in turns and return the seconds of each turn of each call.
 
-    A call gets about ``patience`` seconds in all, but ``fewest`` turns at least, or for long ones what is ENOUGH, and
-    ``most`` at most. With one thread ``time.thread_time`` leaves out what other programs take.
+    The turns of every call are spread evenly over the whole run. A change of the machine then affects all calls.
+
+    Args:
+        patience: Seconds for all turns of one call, approximately.
+        fewest: Smallest number of turns of a call. Long calls may have fewer turns, see ``ENOUGH``.
+        most: Largest number of turns of a call.
+        clock: The clock to read. For one thread, ``time.thread_time`` does not count the time of other programs.
     """
 
     def once(name: str) -> float:
@@ -59,7 +68,7 @@ def interleaved(
 
 
 def equal_turns(calls: Mapping[str, Callable[[], object]], number: int, warm_up: int) -> dict[str, list[float]]:
-    """Seconds of ``number`` turns of every call; ``warm_up`` turns before them do not count."""
+    """Run each call ``warm_up + number`` times in turns and return the seconds of the last ``number`` turns."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warm_up + number):
         for name, call in calls.items():
@@ -71,7 +80,7 @@ def equal_turns(calls: Mapping[str, Callable[[], object]], number: int, warm_up:
 
 
 def in_milliseconds(seconds: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
-    """What a file of results holds of the turns of each call: quartiles in ``ms``, and how many ``turns``."""
+    """Return the entry of each call for a file of results: the quartiles in ``ms``, and the number of ``turns``."""
     return {
         name: {"ms": [round(1e3 * value, 2) for value in quartiles(took)], "turns": len(took)}
         for name, took in seconds.items()
@@ -79,5 +88,5 @@ def in_milliseconds(seconds: dict[str, list[float]]) -> dict[str, dict[str, Any]
 
 
 def quartiles(values: list[float]) -> list[float]:
-    """Lower quartile, median and upper quartile; of a single value, itself."""
+    """Return the lower quartile, the median and the upper quartile. A single value is repeated three times."""
     return quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * values

@@ -1,1 +1,1 @@
-"""Which encoder learns how well, how fast, at which learning rate?"""
+"""How well and how fast does each encoder learn, and at which learning rate?"""

@@ -4,10 +4,14 @@
     python -m benchmarks.side_by_side time
     python -m benchmarks.side_by_side table benchmarks/results/side_by_side > benchmarks/results/side_by_side/README.md
 
-`run` trains every architecture at every peak learning rate, then its best rate (on the dev set) with further seeds, all
-as NeMo's CTC model, on one thread each. A run that has been claimed is not repeated, so that several processes may
-share the work; delete the claims of a stopped one to go on. `time` measures training steps of all in turn, on a
-machine without other work. `table` makes the committed page from what both have left.
+`run` trains every encoder at every peak learning rate. Then it trains each encoder with further seeds at the peak that
+is best on the dev set. All trainings use NeMo's CTC model and one thread.
+
+Several processes may share the work: each process claims a training before it starts. To repeat the trainings of a
+stopped process, delete its files in the folder `DATA.claims` beside the results.
+
+`time` measures training steps of all encoders in turns. Run it on a machine without other work. `table` prints the
+committed page from the results of both commands.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ OUTPUT = RESULTS / "side_by_side"
 
 
 def measure(args: argparse.Namespace) -> None:
-    from benchmarks.side_by_side import time  # with torch, which reads OMP_NUM_THREADS as it is loaded
+    from benchmarks.side_by_side import time  # imports torch, which reads OMP_NUM_THREADS when it is imported
 
     time.measure(args)
 
@@ -43,8 +47,8 @@ def named(text: str) -> tuple[str, Path]:
 def main(argv: list[str] | None = None) -> None:
     parser = command_line("benchmarks.side_by_side", __doc__)
     commands = parser.add_subparsers(required=True)
-    runs = commands.add_parser("run", help="train and evaluate")
-    runs.add_argument("name", help="of the data, in the table")
+    runs = commands.add_parser("run", help="train and evaluate the encoders")
+    runs.add_argument("name", help="the name of the data on the page")
     runs.add_argument("--train", nargs="+", type=Path, required=True)
     runs.add_argument("--dev", type=Path, required=True)
     runs.add_argument("--test", nargs="*", type=named, default=[])
@@ -57,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     runs.add_argument("--output", type=Path, default=OUTPUT)
     runs.add_argument("--work", type=Path, default=Path("build/side_by_side"))
     runs.set_defaults(do=train)
-    times = commands.add_parser("time", help="measure training steps")
+    times = commands.add_parser("time", help="measure the time of training steps")
     times.add_argument("--repeats", type=int, default=15)
     times.add_argument("--output", type=Path, default=OUTPUT)
     times.set_defaults(do=measure)

@@ -1,4 +1,4 @@
-"""The encoders side by side, at equal parameters."""
+"""The encoders that are compared, with nearly equal numbers of parameters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.measuring.training import CONFORMER, SHARED, SQUEEZEFORMER
 
-# Widths are those that bring the encoders nearest to each other in parameters; all have six layers of two heads.
+# The widths are chosen for the smallest difference in parameters. All encoders have six layers and two attention heads.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Squeezeformer": SQUEEZEFORMER
     | {"d_model": 64, "time_reduce_idx": 2, "subsampling_factor": 4, "conv_kernel_size": 31},

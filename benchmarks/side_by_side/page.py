@@ -1,4 +1,4 @@
-"""The page of the encoders side by side."""
+"""The page of results that compares the encoders."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from benchmarks.side_by_side.encoders import ARCHITECTURES
 from benchmarks.side_by_side.runs import best_peak, done, failed
 
 EXPLAINED = """\
-Processor seconds: of the training at that rate, beside other work on the machine; the steps above: alone.
-No convergence: 90 or more on dev, or a loss that ends three times as high as in the encoder's best run."""
+
+- "dev at": the word error rate on the dev set at this peak learning rate, for the first seed.
+- "best": the peak learning rate with the lowest word error rate on the dev set.
+- Columns after "best": the results at this learning rate, with one number for each seed.
+- "processor seconds": processor time of the training. The machine also did other work during the trainings, but not
+  during the measurement of the training steps above.
+- "no convergence at": the word error rate on the dev set is 90 % or more, or the final loss is at least three times
+  the lowest final loss of the same encoder."""
 
 
 def times(timed: dict[str, Any]) -> str:
@@ -28,7 +34,10 @@ def times(timed: dict[str, Any]) -> str:
 
 
 def rates(runs: list[dict[str, Any]]) -> str:
-    """A row for each encoder: word error rates at every peak, and all tests at the best."""
+    """Return a table with a row for each encoder.
+
+    A row has the word error rate on dev at every peak learning rate, and all test sets at the best peak.
+    """
     most = max((run["wer"] for run in runs), key=len)
     sets = list(most)
     peaks = sorted({run["peak_lr"] for run in runs})
@@ -53,23 +62,29 @@ def rates(runs: list[dict[str, Any]]) -> str:
 def parts(results: Path) -> Iterator[str]:
     timed = json.loads((results / "time.json").read_text())
     yield "# Side by side"
-    yield "Made by `python -m benchmarks.side_by_side`; every run is in the `.jsonl` files here."
+    yield "Made by `python -m benchmarks.side_by_side`. The `.jsonl` files in this folder have all runs."
     yield times(timed)
     conditions = ". ".join(timed["conditions"].values())
-    yield f"16 utterances of 2 to 4 s, forward and backward, interleaved. {conditions}."
+    yield (
+        "A training step is a forward and a backward pass over 16 utterances of 2 to 4 s. The encoders take turns. "
+        f"{conditions}."
+    )
     for path in sorted(results.glob("*.jsonl")):
         runs = done(path)
         yield f"## {path.stem}"
         lines = [
-            f"{runs[0]['steps']} steps. Word error rates in percent; on the right at the best rate, one figure a seed.",
+            f"Each training has {runs[0]['steps']} steps. Word error rates are in percent.",
             EXPLAINED,
         ]
         if all(failed(run, math.inf) for run in runs):
-            lines.append("So few steps taught none of them to transcribe: this table tells no encoder from another.")
+            lines.append(
+                "\nAfter these few steps no encoder has learned to transcribe. This table does not show which encoder\n"
+                "is better."
+            )
         yield "\n".join(lines)
         yield rates(runs)
 
 
 def page(results: Path) -> str:
-    """The whole page, as Markdown."""
+    """Return the whole page in Markdown."""
     return "\n\n".join(parts(results)) + "\n"

@@ -1,4 +1,4 @@
-"""The trainings that a file of results holds, a line each, and which of them is the best."""
+"""The trainings in a file of results, one line for each training, and the choice of the best learning rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def done(results: Path) -> list[dict[str, Any]]:
 
 
 def claim(results: Path, *key: object) -> bool:
-    """Whether this process is the one to do the run of that key."""
+    """Claim the run with this key. Return False if this or another process has claimed it before."""
     folder = results.with_suffix(".claims")
     folder.mkdir(exist_ok=True)
     try:
@@ -25,7 +25,10 @@ def claim(results: Path, *key: object) -> bool:
 
 
 def best_peak(runs: list[dict[str, Any]], architecture: str, peaks: list[float]) -> float | None:
-    """The peak with the least word error rate on the dev set, once all have been run; None before."""
+    """Return the peak learning rate with the lowest word error rate on dev.
+
+    Return None until the first seed has been trained at all ``peaks``.
+    """
     first = {
         r["peak_lr"]: r["wer"].get("dev", math.inf)
         for r in runs
@@ -35,5 +38,9 @@ def best_peak(runs: list[dict[str, Any]], architecture: str, peaks: list[float])
 
 
 def failed(run: dict[str, Any], best: float) -> bool:
-    """Whether it did not converge: 90 % of errors or more, or a loss that ends thrice as high as ``best`` or higher."""
+    """Return True if the run did not converge.
+
+    A run did not converge if weights are not finite, if the word error rate on dev is 90 % or more, or if the final
+    loss is ``3 * best`` or more.
+    """
     return not run["finite"] or run["loss"][-1] >= 3 * best or run["wer"]["dev"] >= 90

@@ -1,4 +1,4 @@
-"""Training steps of the encoders side by side, their parameters and operations."""
+"""The time of training steps of the encoders, their parameters and their operations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def counted(encoder: Any) -> dict[str, Any]:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Training steps of the encoders, interleaved: forward, backward, 16 utterances of 4 s, one thread."""
+    """Measure training steps of the encoders in turns, on one thread, and write the results.
+
+    A step is a forward and a backward pass over 16 utterances of 2 to 4 s.
+    """
     import lightning
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Every encoder trained at every peak learning rate, then at its best rate with further seeds."""
+"""The trainings: every encoder at every peak learning rate, then with further seeds at its best rate."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def train(args: argparse.Namespace) -> None:
             do(architecture, peak, 0)
     for architecture in args.architectures:
         while (peak := best_peak(done(results), architecture, args.peaks)) is None:
-            time.sleep(5)  # another process is at it
+            time.sleep(5)  # another process is still training this encoder
         for seed in range(1, args.seeds):
             do(architecture, peak, seed)

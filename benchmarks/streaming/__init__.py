@@ -1,1 +1,1 @@
-"""What does streaming cost in accuracy, time and memory?"""
+"""How much accuracy, time and memory does streaming cost?"""

@@ -1,12 +1,13 @@
-"""Time and memory of a stream: ours beside NeMo's cache-aware Conformer and FastConformer of equal parameters.
+"""Time and memory of streaming with Squeezeformer, and with NeMo's cache-aware Conformer and FastConformer.
 
     export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
     python -m benchmarks.streaming.time > benchmarks/results/streaming_time.md
 
-With these settings glibc keeps the memory that it has, for all encoders alike.
+With these settings glibc does not return freed memory to the system. This is the same for all encoders.
 
-Encoders of size s with random weights go through `cache_aware_stream_step` in the middle of a stream, with full caches;
-they take turns, step by step. Equal left context, equal chunks, equal depthwise kernels.
+The encoders have size s, random weights and nearly equal numbers of parameters. Left context, chunks and depthwise
+kernels are equal. The program measures `cache_aware_stream_step` in the middle of a stream, with full caches. The
+encoders take turns after every step.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CONFORMER = {
     "conv_norm_type": "layer_norm",  # as in NeMo's streaming recipes
 }
 SIZE_S = {"n_layers": 18, "d_model": 196, "n_heads": 4}
-# Widths are those that bring the encoders nearest to each other in parameters.
+# The widths are chosen for the smallest difference in parameters.
 RATES: dict[int, dict[str, dict[str, Any]]] = {
     4: {
         "Squeezeformer": SQUEEZEFORMER | SIZE_S | {"subsampling_factor": 4, "conv_kernel_size": 31},
@@ -59,7 +60,7 @@ def build(config: dict[str, Any], context: list[int]) -> Any:
 
 
 def stepper(encoder: Any, batch: int) -> Callable[[], None]:
-    """A function that takes the next step of ``batch`` streams, whose caches are full."""
+    """Return a function that processes the next chunk of ``batch`` streams with full caches."""
     config = encoder.streaming_cfg
     caches = list(encoder.get_initial_cache_state(batch_size=batch))
     caches = [torch.randn_like(caches[0]), torch.randn_like(caches[1]), caches[2] + config.last_channel_cache_size]
@@ -80,13 +81,13 @@ def stepper(encoder: Any, batch: int) -> Callable[[], None]:
 
 
 def milliseconds(steps: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Lower quartile, median and upper quartile of a step of each, taken in turn."""
+    """Run the steps in turns and return lower quartile, median and upper quartile of each, in milliseconds."""
     took = equal_turns(steps, repeats, warm_up=3)
     return {name: [1e3 * value for value in quartiles(seconds)] for name, seconds in took.items()}
 
 
 def cache_bytes(encoder: Any) -> tuple[int, int]:
-    """Bytes of cache a stream needs for attention, and for convolutions."""
+    """Return the size of the caches of one stream in bytes: for attention, and for convolutions."""
     channel, last, _ = encoder.get_initial_cache_state(batch_size=1)
     return channel.nbytes, last.nbytes
 
@@ -102,8 +103,11 @@ def main() -> None:
     logging.setLevel(logging.ERROR)
     torch.manual_seed(0)
     print("Made by `python -m benchmarks.streaming.time`.\n")
-    print("Milliseconds of an encoder step for each second of audio, median and quartiles of interleaved steps.")
-    print(f"{', '.join([processor(), versions(), f'{args.repeats} steps each', *allocator()])}.")
+    print(
+        "Time of the encoder for one second of audio, in milliseconds: the median, with the quartiles in brackets.\n"
+        "The two encoders take turns after every step."
+    )
+    print(f"{', '.join([processor(), versions(), f'{args.repeats} steps for each encoder', *allocator()])}.")
     for rate, configs in RATES.items():
         ours, theirs = configs
         print(f"\n{head(['latency', 'batch', 'threads', f'{ours}, ms', f'{theirs}, ms', 'ratio'])}")

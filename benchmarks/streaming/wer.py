@@ -1,10 +1,11 @@
-"""Word error rates of a streaming model at each of its latencies beside offline, from the same weights.
+"""Word error rates of a streaming model at each of its latencies and offline, with the same weights.
 
     python -m benchmarks.streaming.wer build/transducers/streaming.nemo DIGITS/connected_test_seen.jsonl \
         DIGITS/connected_test.jsonl > benchmarks/results/streaming_wer.md
 
-Streams go in batches through NeMo's CacheAwareStreamingAudioBuffer and conformer_stream_step, as in NeMo's own program.
-Beside them stands what the model's transcribe() gives of the whole recordings, under the mask of the same latency.
+The streams go in batches through NeMo's CacheAwareStreamingAudioBuffer and conformer_stream_step, as in NeMo's own
+program for streaming. For comparison, transcribe() decodes the whole recordings with the attention mask of the same
+latency.
 """
 
 from __future__ import annotations
@@ -20,20 +21,23 @@ from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.tables import head, line
 
 BATCH = 16
-INTRODUCTION = """WER, %, of a streaming hybrid model, from the same weights at every latency: streamed through NeMo's
-`CacheAwareStreamingAudioBuffer`, beside the whole recording through `transcribe()` under the same mask, and how many
-texts differ."""
+INTRODUCTION = """The WER, in percent, of a streaming hybrid model. The weights are the same at every latency.
+
+- "streamed": the recordings are streamed through NeMo's `CacheAwareStreamingAudioBuffer`.
+- "whole": `transcribe()` decodes the whole recordings with the same attention mask.
+- "differ": the number of recordings for which the two texts differ."""
 
 
 def streamed(model: Any, audio: Sequence[str]) -> list[str]:
-    """The text of each recording, all of them streamed side by side."""
+    """Stream all recordings in one batch and return the text of each recording."""
     from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
     from nemo.collections.asr.parts.utils.streaming_utils import CacheAwareStreamingAudioBuffer, get_samples
 
     buffer = CacheAwareStreamingAudioBuffer(model=model)
     for path in audio:
         features, length = buffer.preprocess_audio(get_samples(path))
-        buffer.append_processed_signal(features[:, :, :length], stream_id=-1)  # append_audio would add a frame of zeros
+        # ``append_audio`` would add a frame of zeros.
+        buffer.append_processed_signal(features[:, :, :length], stream_id=-1)
     caches = model.encoder.get_initial_cache_state(batch_size=len(audio))
     predictions = hypotheses = None
     texts: Sequence[Any] = [""] * len(audio)
@@ -53,7 +57,7 @@ def streamed(model: Any, audio: Sequence[str]) -> list[str]:
 
 
 def rows(model: Any, audio: list[str], references: list[str]) -> Iterator[list[str]]:
-    """A table row for each context that the model was trained for: latency, context, WERs of both decoders."""
+    """Yield a row for each context of the training: latency, context, and the cells of both decoders."""
     from nemo.collections.asr.metrics.wer import word_error_rate
 
     stride = 1000 * model.cfg.preprocessor.window_stride * model.encoder.subsampling_factor
@@ -89,7 +93,7 @@ def main() -> None:
     logging.setLevel(logging.ERROR)
     torch.set_num_threads(1)
     model = ASRModel.restore_from(args.model, map_location="cpu").eval()
-    model.preprocessor.featurizer.dither = 0.0  # transcribe() has none either
+    model.preprocessor.featurizer.dither = 0.0  # transcribe() sets dither to 0 too
     print("Made by `python -m benchmarks.streaming.wer`.\n")
     print(INTRODUCTION)
     for manifest in args.manifests:
