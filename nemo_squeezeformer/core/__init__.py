@@ -1,6 +1,7 @@
 """The Squeezeformer encoder in plain torch, usable without NeMo (Kim et al. 2022, arXiv 2206.00888)."""
 
-from . import cpu, inference, kernels  # other ways to compute the network, which it does not know
+# These packages register the fast implementations. The modules of the network do not import them.
+from . import cpu, inference, kernels
 from .encoder import SqueezeformerEncoder
 from .frames.state import EncoderState
 

@@ -1,4 +1,4 @@
-"""One Conformer layer: half a feed-forward, attention, convolution, half a feed-forward (arXiv 2005.08100)."""
+"""The Conformer layer: half a feed-forward, attention, convolution, half a feed-forward (arXiv 2005.08100)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .frames.state import LayerState
 
 
 class ConformerLayer(nn.Module):
-    """Four residual branches with a LayerNorm at the entrance of each, and one after the last sum.
+    """A Conformer layer: four residual branches, each with a LayerNorm before its module, and a final LayerNorm.
 
-    NeMo's ConformerLayer by its arithmetic and its names in the state dict. ``adaptive_scale`` is Squeezeformer's: this
-    layer has norms where that has scales.
+    The arithmetic and the names in the state dict are equal to NeMo's ``ConformerLayer``. ``adaptive_scale`` has no
+    effect: this layer has norms in place of Squeezeformer's scales.
     """
 
     gated = True
@@ -49,7 +49,7 @@ class ConformerLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
-        """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
+        """Run the layer: x (B, T, D), positions (S + T - 1, D) or None -> (B, T, D)."""
         x = x + 0.5 * self.dropout(self.feed_forward1(self.norm_feed_forward1(x)))
         x = x + self.dropout(self.self_attn(self.norm_self_att(x), frames, positions, state))
         x = self.adapt("attention", x, frames, positions)
@@ -58,5 +58,9 @@ class ConformerLayer(nn.Module):
         return self.adapt("layer", self.norm_out(x), frames, positions)
 
     def adapt(self, after: str, x: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """x: (B, T, D) -> (B, T, D), here x itself: the place for adapters, after ``attention`` and ``layer``."""
+        """Return ``x`` (B, T, D) unchanged; subclasses apply adapters here.
+
+        Args:
+            after: The step that is complete: ``attention``, or ``layer`` for the whole layer.
+        """
         return x

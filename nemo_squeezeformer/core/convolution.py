@@ -1,4 +1,4 @@
-"""The convolution module: pointwise expand, depthwise over time, pointwise project (paper, section 3.2.1)."""
+"""The convolution module: pointwise expansion, depthwise convolution, projection (paper, section 3.2.1)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,20 @@ from .operations import depthwise, normalized, pointwise
 
 
 class ConvolutionModule(nn.Module):
-    """Conformer's convolution module with Swish in the place of GLU, and so at twice the inner width.
+    """The convolution module: Conformer's, with Swish in place of GLU and therefore with twice the inner width.
 
-    ``gated``: Conformer's own, with GLU.
+    Args:
+        d_model: Width D of the input and the output.
+        kernel_size: Kernel size of the depthwise convolution.
+        norm: Name of the norm, as in ``conv_norm_type``.
+        context: Frames that the depthwise convolution sees, as in ``conv_context_size``.
+        use_bias: If True, the convolutions have biases.
+        gated: If True, build Conformer's module, with GLU.
+        eps: Epsilon of a batch or layer norm.
+        momentum: Momentum of a batch norm.
     """
 
-    chunked = False  # whether it sees nothing after the chunk of attention
+    chunked = False  # True if no frame sees frames after its attention chunk
 
     def __init__(
         self,
@@ -43,7 +51,7 @@ class ConvolutionModule(nn.Module):
         self.left, self.right = conv_context(kernel_size, context)
         self.pointwise_conv1 = nn.Conv1d(d_model, 2 * d_model, kernel_size=1, bias=use_bias)
         self.depthwise_conv = nn.Conv1d(inner, inner, kernel_size, groups=inner, bias=use_bias)
-        self.batch_norm = conv_norm(norm, inner, eps, momentum)  # NeMo's name, whichever norm it is
+        self.batch_norm = conv_norm(norm, inner, eps, momentum)  # NeMo's name for every kind of norm
         self.pointwise_conv2 = nn.Conv1d(inner, d_model, kernel_size=1, bias=use_bias)
         init_uniform(self.pointwise_conv1, fan_in=d_model)
         init_uniform(self.depthwise_conv, fan_in=kernel_size)
@@ -51,10 +59,10 @@ class ConvolutionModule(nn.Module):
 
     @dispatched
     def forward(self, x: Tensor, frames: Frames, state: LayerState | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D)"""
-        x = self.activation(pointwise(self.pointwise_conv1, x))  # (B, T, 2D), or where it is gated (B, T, D)
+        """Apply the module: (B, T, D) -> (B, T, D)."""
+        x = self.activation(pointwise(self.pointwise_conv1, x))  # (B, T, 2D), or (B, T, D) if gated
         if frames.padded:
-            x = x.masked_fill(frames.padding[..., None], 0.0)  # or padding leaks into valid frames
+            x = x.masked_fill(frames.padding[..., None], 0.0)  # else padding leaks into valid frames
         left = self.left
         if state is not None:
             past, left = state.convolution.transpose(1, 2), 0
@@ -65,38 +73,48 @@ class ConvolutionModule(nn.Module):
         return pointwise(self.pointwise_conv2, x)
 
     def depthwise(self, x: Tensor, left: int, frames: Frames) -> Tensor:
-        """(B, T, 2D), or T after what precedes it -> (B, T, 2D); ``left`` zeros precede it."""
+        """Convolve ``x`` over time, with ``left`` zeros before it: (B, T, 2D) -> (B, T, 2D).
+
+        In a stream ``left`` is 0, and ``x`` contains the remembered frames before its T frames.
+        """
         return depthwise(self.depthwise_conv, x, left, self.right)
 
 
 class ChunkedConvolutionModule(ConvolutionModule):
-    """Dynamic chunk convolution (Li et al. 2023, arXiv 2304.09325): zeros in the place of what follows the chunk.
+    """Dynamic chunk convolution: a frame sees zeros in place of the frames after its chunk.
 
-    The chunks are those of attention; where it has none, this is the plain convolution.
+    The chunks are the chunks of attention. If attention has no chunks, this module equals ``ConvolutionModule``.
+    Source: Li et al. 2023, arXiv 2304.09325.
     """
 
     chunked = True
 
     def depthwise(self, x: Tensor, left: int, frames: Frames) -> Tensor:
-        """(B, T, 2D), or T after what precedes it -> (B, T, 2D); ``left`` zeros precede it."""
+        """Convolve each chunk by itself, with the frames before it: (B, T, 2D) -> (B, T, 2D).
+
+        In a stream ``left`` is 0, and ``x`` contains the remembered frames before its T frames.
+        """
         chunk, b, t, d = frames.context.chunk, x.size(0), frames.padding.size(1), x.size(2)
         if not chunk:
             return super().depthwise(x, left, frames)
         x = overlapping(pad(x, (0, 0, left, chunk - 1)), 1, self.left + chunk, chunk)  # (B, N, left + chunk, 2D)
-        x = x.reshape(-1, self.left + chunk, d)  # flatten(0, 1) in ONNX: a shape of size 0
+        x = x.reshape(-1, self.left + chunk, d)  # not flatten(0, 1): its ONNX export has a shape of size 0
         x = depthwise(self.depthwise_conv, x, 0, self.right)  # (B * N, chunk, 2D)
         return x.reshape(b, -1, d)[:, :t]
 
 
 class ChannelLayerNorm(nn.LayerNorm):
-    """LayerNorm over the channels of (B, C, T)."""
+    """A LayerNorm over the channels of (B, C, T)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
 class InstanceNorm(nn.Module):
-    """Zero mean and unit variance of each channel over the T frames at hand, padding too; a single frame becomes 0."""
+    """A norm that gives each channel of (B, C, T) zero mean and unit variance over its T frames.
+
+    The statistics include padding. A single frame becomes 0.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
@@ -105,7 +123,7 @@ class InstanceNorm(nn.Module):
 
 @plain_module
 class FusedBatchNorm(nn.Module):
-    """What a BatchNorm is in inference, as a trainable affine map: for fine-tuning with its statistics frozen."""
+    """A trainable affine map that equals a BatchNorm in evaluation, for fine-tuning with frozen statistics."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -117,13 +135,17 @@ class FusedBatchNorm(nn.Module):
 
 
 def conv_context(kernel_size: int, context: str | Sequence[int] | None) -> tuple[int, int]:
-    """How many frames before and after its own a frame sees, for ``conv_context_size``.
+    """Return the number of frames (left, right) that the convolution sees before and after each frame.
+
+    Args:
+        kernel_size: ``conv_kernel_size`` of the encoder.
+        context: ``conv_context_size`` of the encoder.
 
     Raises:
-        ValueError: for an even kernel, or frames that do not add up to it.
+        ValueError: The kernel size is even, or left + 1 + right is not the kernel size.
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"conv_kernel_size={kernel_size} must be odd, so that a frame is the middle of its window")
+        raise ValueError(f"conv_kernel_size={kernel_size} must be odd, so that a window has a middle frame")
     if context is None:
         return kernel_size // 2, kernel_size // 2
     if context == "causal":
@@ -131,16 +153,16 @@ def conv_context(kernel_size: int, context: str | Sequence[int] | None) -> tuple
     if isinstance(context, str) or len(context) != 2 or min(context) < 0 or sum(context) + 1 != kernel_size:
         raise ValueError(
             f"conv_context_size={context if isinstance(context, str) else list(context)}: expected None, 'causal', or "
-            f"frames to the left and right that with the frame itself make conv_kernel_size={kernel_size}"
+            f"[left, right] with left + 1 + right equal to conv_kernel_size={kernel_size}"
         )
     return context[0], context[1]
 
 
 def build_convolution(style: str, contexts: ContextSettings) -> type[ConvolutionModule]:
-    """The convolution module of ``conv_context_style``.
+    """Return the class of the convolution module for ``conv_context_style``.
 
     Raises:
-        ValueError: for an unknown style, or for ``dcc`` where attention has no chunks.
+        ValueError: The style is unknown, or it is ``dcc`` and attention has no chunks.
     """
     if style not in ("regular", "dcc"):
         raise ValueError(f"conv_context_style={style!r}: expected 'regular' or 'dcc'")
@@ -148,17 +170,23 @@ def build_convolution(style: str, contexts: ContextSettings) -> type[Convolution
         return ConvolutionModule
     if contexts.style == "regular":
         raise ValueError(
-            "conv_context_style='dcc' goes by the chunks of attention: set att_context_style='chunked_limited' or "
+            "conv_context_style='dcc' needs the chunks of attention: set att_context_style='chunked_limited' or "
             "'chunked_limited_with_rc'"
         )
     return ChunkedConvolutionModule
 
 
 def conv_norm(name: str, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
-    """The norm called ``name`` over (B, ``channels``, T); ``eps`` of batch and layer norms, ``momentum`` of the former.
+    """Return the norm called ``name`` for inputs (B, ``channels``, T).
+
+    Args:
+        name: ``conv_norm_type`` of the encoder.
+        channels: Number of channels.
+        eps: Epsilon of a batch or layer norm.
+        momentum: Momentum of a batch norm.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: The name is unknown.
     """
     group = re.fullmatch(r"group_norm(\d+)", name)
     if group and int(group[1]) and channels % int(group[1]) == 0:

@@ -9,14 +9,17 @@ from .dispatch import dispatched, plain_module
 
 @plain_module
 class Dropout(nn.Dropout):
-    """``nn.Dropout``, but that in training on a CPU it draws other random numbers, four times as fast."""
+    """``nn.Dropout`` with a fast implementation for training on a CPU.
+
+    The fast implementation draws other random numbers, four times as fast.
+    """
 
     @property
     def rate(self) -> float:
-        """How likely an element is left out: never, in evaluation."""
+        """The probability that an element becomes zero: ``p`` in training, 0 in evaluation."""
         return self.p if self.training else 0.0
 
     @dispatched
     def forward(self, x: Tensor) -> Tensor:
-        """(...) -> (...)"""
+        """Apply dropout to a tensor of any shape."""
         return super().forward(x)

@@ -87,8 +87,8 @@ class SqueezeformerEncoder(nn.Module):
         dropout_att: Dropout rate of the attention weights.
         adaptive_scale: If True, the scale and bias before each module are learned. If False, they are the identity.
         time_reduce_idx: Index of the first layer inside the temporal U-Net, or an ascending list with one index for
-            each branch. None means no temporal U-Net. ``auto`` means ``(n_layers - 1) // 2``, as in the published sizes, or
-            None if the temporal U-Net would cut the chunks of ``att_context_size``.
+            each branch. None means no temporal U-Net. ``auto`` means ``(n_layers - 1) // 2``, as in the published
+            sizes, or None if the temporal U-Net would cut the chunks of ``att_context_size``.
         time_recovery_idx: Index of the first layer after the temporal U-Net, or a list as long as ``time_reduce_idx``.
             None means the last layer, for each branch.
         causal_downsampling: If True, the subsampling convolutions see no later frames, as in NeMo. Each convolution

@@ -1,4 +1,4 @@
-"""The position-wise modules: feed-forward, and the learned scaling in front of every module."""
+"""The position-wise modules: the feed-forward module, and the learned scale before every module."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .dropout import Dropout
 
 @plain_module
 class ScaleBias(nn.Module):
-    """The learned affine map that replaces the pre-LayerNorm of each module (paper, section 3.2.2).
+    """The learned affine map that replaces the LayerNorm before each module (paper, section 3.2.2).
 
-    With ``adaptive=False`` it stays the identity, kept in the state dict as NeMo 2.7.3 keeps it.
+    With ``adaptive=False`` it stays the identity. The state dict contains it in both cases, as in NeMo 2.7.3.
     """
 
     scale: Tensor
@@ -30,12 +30,12 @@ class ScaleBias(nn.Module):
             self.register_buffer("bias", torch.zeros(d_model))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)"""
+        """Scale and shift each channel: (B, T, D) -> (B, T, D)."""
         return x * self.scale + self.bias
 
 
 class FeedForward(nn.Module):
-    """Expand, Swish, project."""
+    """The feed-forward module: a linear layer to width ``d_ff``, Swish, and a linear layer back to ``d_model``."""
 
     def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0, use_bias: bool = True):
         super().__init__()
@@ -47,12 +47,12 @@ class FeedForward(nn.Module):
 
     @dispatched
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)"""
+        """Apply the module: (B, T, D) -> (B, T, D)."""
         return self.linear2(self.dropout(silu(self.linear1(x))))
 
 
 def init_uniform(module: nn.Linear | nn.Conv1d | nn.Conv2d, fan_in: float) -> None:
-    """Weight and bias uniform within 1 / sqrt(fan_in), as the authors initialise."""
+    """Initialize weight and bias uniformly between -1 / sqrt(fan_in) and 1 / sqrt(fan_in), as the authors do."""
     bound = fan_in**-0.5
     nn.init.uniform_(module.weight, -bound, bound)
     if module.bias is not None:

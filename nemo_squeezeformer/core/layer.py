@@ -1,4 +1,4 @@
-"""One Squeezeformer layer: attention, feed-forward, convolution, feed-forward (paper, sections 3.1.2 and 3.2.2)."""
+"""The Squeezeformer layer: attention, feed-forward, convolution, feed-forward (paper, sections 3.1.2 and 3.2.2)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .frames.state import LayerState
 
 
 class SqueezeformerLayer(nn.Module):
-    """Four residual branches; each has a learned scaling at its entrance and a LayerNorm after its sum."""
+    """A Squeezeformer layer: four residual branches, each with a learned scale first and a LayerNorm after the sum."""
 
-    gated = False  # whether its convolution is Conformer's, with GLU
-    pre_norm = False  # whether its branches have LayerNorms at their entrances, and the encoder none before the layers
+    gated = False  # True if the convolution is Conformer's, with GLU
+    pre_norm = False  # True if branches start with a LayerNorm; the encoder then has no LayerNorm before the layers
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class SqueezeformerLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def entrance(self, d_model: int, adaptive_scale: bool, eps: float) -> nn.Module:
-        """What each branch begins with."""
+        """Return the first module of a branch, before attention, feed-forward or convolution."""
         return ScaleBias(d_model, adaptive_scale)
 
     def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None = None) -> Tensor:
-        """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
+        """Run the layer: x (B, T, D), positions (S + T - 1, D) or None -> (B, T, D)."""
         attended = self.self_attn(self.self_attn_scale(x), frames, positions, state)
         x = self.norm_self_att(x + self.dropout(attended))
         adapted = self.adapt("attention", x, frames, positions)
@@ -62,8 +62,12 @@ class SqueezeformerLayer(nn.Module):
         return self.adapt("layer", x, frames, positions)
 
     def adapt(self, after: str, x: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """x: (B, T, D) -> (B, T, D), here x itself: the place for adapters, after ``attention`` and ``layer``.
+        """Return ``x`` (B, T, D) unchanged; subclasses apply adapters here.
 
-        What is adapted after the attention enters the first feed-forward module, but not the residual beside it.
+        The result after ``attention`` is the input of the first feed-forward module, but not of its residual
+        connection.
+
+        Args:
+            after: The step that is complete: ``attention``, or ``layer`` for the whole layer.
         """
         return x

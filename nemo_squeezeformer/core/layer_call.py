@@ -1,4 +1,4 @@
-"""How the encoder calls a layer: as it is, checkpointed, compiled, or both."""
+"""The functions that call a layer of the encoder: directly, with checkpointing, compiled, or both."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .frames.state import LayerState
 
 Call = Callable[[nn.Module, Tensor, Frames, Tensor | None, LayerState | None], Tensor]
 
-BACKEND = "inductor"  # of torch.compile
+BACKEND = "inductor"  # backend of torch.compile
 
 
 def layer_call(gradient_checkpointing: bool, compile: bool) -> Call:
-    """The function to call layers by: ``call(layer, x, frames, positions, state)`` is what the layer gives."""
+    """Return the function that calls a layer with (layer, x, frames, positions, state) and returns its output."""
     if compile:
         return compiled_and_checkpointed if gradient_checkpointing else compiled
     return checkpointed if gradient_checkpointing else directly
@@ -35,23 +35,24 @@ def directly(layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | No
 def checkpointed(
     layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None
 ) -> Tensor:
-    """In training, keeps the inputs of ``layer`` alone, and runs it again on the way back with the same dropout.
+    """Call ``layer``; in training, keep only its inputs and run it again in the backward pass with the same dropout.
 
-    Not with a ``state``, which has moved on by then.
+    With a ``state``, call the layer directly: the layer has changed the state before the backward pass.
     """
     if state is not None or not (layer.training and torch.is_grad_enabled()):
         return layer(x, frames, positions, state)
-    if torch.compiler.is_compiling():  # a graph updates statistics once, however often it computes them
+    if torch.compiler.is_compiling():  # a compiled graph updates the running statistics only once
         return checkpoint(layer, x, frames, positions, state, use_reentrant=False)
     contexts = partial(_contexts, layer)
     return checkpoint(layer, x, frames, positions, state, use_reentrant=False, context_fn=contexts)
 
 
 def compiled(layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None) -> Tensor:
-    """Compiled one layer at a time: a graph with sizes of its own serves all layers that are alike, at any length.
+    """Call ``layer`` through ``torch.compile``.
 
-    A graph of the whole encoder has every size as an expression in the length of the features, which takes PyTorch
-    minutes to simplify. Exporters and an outer ``torch.compile`` get the layer as it is.
+    Each layer is compiled by itself, with dynamic sizes, so that one graph serves all layers of the same structure at
+    any length. In a graph of the whole encoder, every size is an expression of the feature length, and PyTorch needs
+    minutes to simplify these expressions. Exporters and an outer ``torch.compile`` record the layer itself.
     """
     return _compiled(directly, layer, x, frames, positions, state)
 
@@ -67,7 +68,7 @@ def _compiled(
 ) -> Tensor:
     if in_graph():
         return call(layer, x, frames, positions, state)
-    # Strides that vary would make a graph each.
+    # Every new combination of strides would compile another graph.
     mask = None if frames.blocked is None else frames.blocked.contiguous()
     frames = replace(frames, padding=frames.padding.contiguous(), mask=mask)
     if state is not None:
@@ -86,7 +87,7 @@ def _contexts(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 
 @contextmanager
 def _statistics_as_they_are(layer: nn.Module) -> Iterator[None]:
-    """Batch norms have counted this batch on the way forward, and must not count it again."""
+    """Freeze the running statistics: batch norms counted this batch in the forward pass and must not count it again."""
     norms = [
         (norm, norm.momentum, norm.num_batches_tracked) for norm in layer.modules() if isinstance(norm, _BatchNorm)
     ]
@@ -99,4 +100,4 @@ def _statistics_as_they_are(layer: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
-plain = directly  # its name in encoders that were pickled before
+plain = directly  # older pickled encoders refer to this name

@@ -1,4 +1,4 @@
-"""The layers between Conformer's and Squeezeformer's: its order of modules, with a LayerNorm on both sides of each."""
+"""The layers between Conformer and Squeezeformer: Squeezeformer's order, with LayerNorms around each module."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from .layer import SqueezeformerLayer
 
 
 class MFCFLayer(SqueezeformerLayer):
-    """A SqueezeformerLayer as it was before its norms were simplified (paper, section 3.2.2).
+    """A ``SqueezeformerLayer`` before the paper simplifies its norms (paper, section 3.2.2).
 
-    The LayerNorms at the entrances have the names of the scales that replace them. ``adaptive_scale`` has no meaning
-    here. The feed-forward modules count in full, as in the authors' Squeezeformer, and not by half, as in Conformer.
+    The LayerNorm before each module has the name of the scale that replaces it in ``SqueezeformerLayer``.
+    ``adaptive_scale`` has no effect. The output of a feed-forward module is added in full, as in the authors'
+    Squeezeformer. Conformer adds half of it.
     """
 
     pre_norm = True
 
     def entrance(self, d_model: int, adaptive_scale: bool, eps: float) -> nn.Module:
-        """What each branch begins with."""
+        """Return the first module of a branch, before attention, feed-forward or convolution."""
         return nn.LayerNorm(d_model, eps)
 
 
 class GatedMFCFLayer(MFCFLayer):
-    """The same before the activations were unified: its convolution is Conformer's, with GLU (section 3.2.1)."""
+    """An ``MFCFLayer`` before the paper unifies the activations: its convolution has GLU (section 3.2.1)."""
 
     gated = True

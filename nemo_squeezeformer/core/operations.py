@@ -1,6 +1,6 @@
-"""What the frames of (B, T, C) go through one by one or beside their neighbours: projections, convolutions, norms.
+"""The operations on frames (B, T, C): pointwise and depthwise convolutions, and norms.
 
-PyTorch's convolutions and norms want (B, C, T).
+PyTorch's convolutions and norms take (B, C, T).
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from .dispatch import dispatched
 
 @dispatched
 def pointwise(conv: nn.Module, x: Tensor) -> Tensor:
-    """(B, T, C) -> (B, T, D) by a convolution of kernel 1."""
+    """Apply a convolution with kernel size 1: (B, T, C) -> (B, T, D)."""
     return conv(x.transpose(1, 2)).transpose(1, 2)
 
 
 @dispatched
 def depthwise(conv: nn.Module, x: Tensor, left: int, right: int) -> Tensor:
-    """(B, T, C) -> (B, left + T + right - K + 1, C) by ``conv``, after zeros on both sides; fewer at a stride"""
+    """Apply a depthwise convolution after zero padding: (B, T, C) -> (B, left + T + right - K + 1, C).
+
+    K is the kernel size. With a stride above 1 there are fewer output frames.
+    """
     return conv(pad(x.transpose(1, 2), (left, right))).transpose(1, 2)
 
 
 def normalized(norm: nn.Module, x: Tensor) -> Tensor:
-    """(B, T, C) by a norm over (B, C, T)"""
-    # Contiguous, or PyTorch's batch norm sums what goes into its gradients less exactly.
+    """Apply ``norm``, which takes (B, C, T), to ``x`` (B, T, C)."""
+    # With a contiguous input, PyTorch's batch norm sums its gradients more exactly.
     return norm(x.transpose(1, 2).contiguous()).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The features of the authors' TensorFlow release: decibels of mel bands, normalised over the utterance."""
+"""The features of the authors' TensorFlow release: decibels of mel bands, normalized over the utterance."""
 
 from __future__ import annotations
 
@@ -13,26 +13,34 @@ from .dispatch import in_graph
 
 PREEMPHASIS = 0.97
 LEAST_POWER = 1e-10
-RANGE = 80.0  # decibels below the utterance's loudest
-PIECE = 8192  # frames whose spectra are there at once: of an hour's they would take over 1 GiB
+RANGE = 80.0  # decibels below the loudest value of the utterance; lower values are clipped
+PIECE = 8192  # frames whose spectra are computed together; the spectra of an hour would take over 1 GiB
 
 
 class OriginalMelSpectrogram(nn.Module):
-    """As ``TFSpeechFeaturizer`` of the authors' release (github.com/kssteven418/Squeezeformer) has it configured.
+    """The features of ``TFSpeechFeaturizer`` in the authors' release (github.com/kssteven418/Squeezeformer).
 
-    The signal by its peak, pre-emphasis, power spectra of a periodic Hann window around every ``hop_length``-th sample,
-    the signal mirrored at both ends, HTK mel bands from 0 Hz to half the sample rate, decibels no lower than 80 below
-    the loudest, then mean 0 and variance 1 over all bands and frames. Each utterance is as if alone: what is past its
-    length, even NaN, has no part in it. Where theirs stops, on less audio than half an FFT, the signal is mirrored
-    again and again, as by ``numpy.pad``; silence is all zeros, and no samples have no frames.
+    The steps are:
+
+    1. Divide the signal by its peak, and apply pre-emphasis.
+    2. Mirror the signal at both ends.
+    3. Compute power spectra with a periodic Hann window around every ``hop_length``-th sample.
+    4. Sum them to HTK mel bands from 0 Hz to half the sample rate.
+    5. Convert to decibels, and clip at 80 decibels below the loudest value of the utterance.
+    6. Normalize to mean 0 and variance 1 over all bands and frames of the utterance.
+
+    Samples after the length of an utterance have no influence, even if they are NaN. The authors' code fails on audio
+    shorter than half an FFT; here the signal is mirrored repeatedly, as by ``numpy.pad``. The features of silence are
+    zeros. An utterance without samples has no frames.
 
     Args:
-        sample_rate: in Hz.
-        window_size: in seconds, as ``window_stride``, by which the frames are apart.
-        features: mel bands.
+        sample_rate: Sample rate in Hz.
+        window_size: Length of the window in seconds.
+        window_stride: Distance between two frames in seconds.
+        features: Number of mel bands F.
 
     Raises:
-        ValueError: for settings that make no window, no hop or no bands.
+        ValueError: The settings give an empty window, an empty hop or no mel bands.
     """
 
     window: Tensor
@@ -52,25 +60,31 @@ class OriginalMelSpectrogram(nn.Module):
             if value < least:
                 raise ValueError(f"{name} gives {value}; at least {least} is needed")
         self.n_fft = 2 ** (self.win_length - 1).bit_length()
-        # In no checkpoint: all that they hold follows from the settings.
+        # Not in the state dict: both follow from the settings.
         self.register_buffer("window", hann_window(self.win_length), persistent=False)
         self.register_buffer("filterbank", mel_filterbank(features, self.n_fft, sample_rate), persistent=False)
 
     def get_seq_len(self, lengths: Tensor) -> Tensor:
-        """Frames of so many samples: one at every ``hop_length``-th, from the first on."""
+        """Return the number of frames (B,) for ``lengths`` (B,) samples: a frame at every ``hop_length``-th sample."""
         return torch.where(lengths > 0, 1 + torch.div(lengths, self.hop_length, rounding_mode="floor"), 0)
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N) samples, (B,) how many of them are valid -> (B, F, 1 + N // hop), (B,)
+        """Compute features: samples (B, N) -> (B, F, 1 + N // hop_length).
 
-        float32, also under autocast; zeros past an utterance's frames.
+        Args:
+            samples: Audio samples (B, N).
+            lengths: Number of valid samples (B,).
+
+        Returns:
+            The features in float32, also under autocast, with zeros after the frames of an utterance, and the number
+            of valid frames (B,).
         """
         with torch.autocast(samples.device.type, enabled=False):
             frames = self.get_seq_len(lengths)
             return self._normalised(self._mel(self._signal(samples.float(), lengths)), frames), frames
 
     def _signal(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """(B, N) -> (B, N + n_fft): by its peak, emphasised, mirrored."""
+        """Divide by the peak, apply pre-emphasis, and mirror the ends: (B, N) -> (B, N + n_fft)."""
         if x.size(1) == 0:
             x = x.new_zeros(x.size(0), 1)
         lengths = lengths[:, None]
@@ -84,8 +98,8 @@ class OriginalMelSpectrogram(nn.Module):
         return padded.scatter(1, margin + after, x.gather(1, mirrored(after, lengths)))
 
     def _mel(self, x: Tensor) -> Tensor:
-        """(B, N + n_fft) -> (B, F, 1 + N // hop) power"""
-        if in_graph():  # where the number of pieces would be a constant
+        """Compute the power of the mel bands: (B, N + n_fft) -> (B, F, 1 + N // hop_length)."""
+        if in_graph():  # a recorded graph would fix the number of pieces
             return self._mel_at_once(x)
         total, together = 1 + (x.size(1) - self.n_fft) // self.hop_length, max(PIECE // x.size(0), 1)
         ends = [(first, min(first + together, total) - 1) for first in range(0, total, together)]
@@ -98,11 +112,11 @@ class OriginalMelSpectrogram(nn.Module):
         return torch.matmul(self.filterbank, torch.view_as_real(spectra).square().sum(-1))
 
     def _normalised(self, power: Tensor, frames: Tensor) -> Tensor:
-        """(B, F, T), (B,) how many of T are valid -> (B, F, T)"""
+        """Convert to decibels and normalize: (B, F, T) -> (B, F, T); ``frames`` (B,) is the number of valid frames."""
         absent = (torch.arange(power.size(2), device=power.device) >= frames[:, None])[:, None]
         decibels = 10.0 * power.clamp(min=LEAST_POWER).log10()
         loudest = decibels.masked_fill(absent, -math.inf).amax(dim=(1, 2), keepdim=True)
-        # From the loudest, all of silence is exactly 0, and so is its mean.
+        # Relative to the loudest value, silence is exactly 0 everywhere, so that its mean is 0 too.
         x = (decibels - loudest).clamp(min=-RANGE).masked_fill(absent, 0.0)
         values = (frames * power.size(1)).clamp(min=1)[:, None, None]
         x = (x - x.sum(dim=(1, 2), keepdim=True) / values).masked_fill(absent, 0.0)
@@ -111,7 +125,7 @@ class OriginalMelSpectrogram(nn.Module):
     def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> OriginalMelSpectrogram:
         move: Any = super()._apply
         move(fn, recurse)
-        # A model that is cast to bfloat16 must not round what its features are computed with.
+        # Casting a model to bfloat16 must not round the window and the filter bank.
         device = self.window.device
         self.window = hann_window(self.win_length).to(device)
         self.filterbank = mel_filterbank(self.features, self.n_fft, self.sample_rate).to(device)
@@ -119,12 +133,15 @@ class OriginalMelSpectrogram(nn.Module):
 
 
 def hann_window(length: int) -> Tensor:
-    """(length,) as TensorFlow's periodic one, which is symmetric where the length is odd."""
+    """Return TensorFlow's periodic Hann window (length,), which is symmetric if the length is odd."""
     return torch.hann_window(length, periodic=length % 2 == 0)
 
 
 def mel_filterbank(features: int, n_fft: int, sample_rate: int) -> Tensor:
-    """(F, n_fft // 2 + 1) triangles of height 1, equally wide in HTK's mel; 0 Hz has no part in any."""
+    """Return the mel filter bank (F, n_fft // 2 + 1): triangles of height 1, equally wide on HTK's mel scale.
+
+    The weight of 0 Hz is 0 in all bands.
+    """
     bins = torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)[1:]
     edges = torch.linspace(0.0, _mel(bins[-1:]).item(), features + 2, dtype=torch.float64)
     lower, centre, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
@@ -138,7 +155,7 @@ def _mel(hertz: Tensor) -> Tensor:
 
 
 def mirrored(index: Tensor, n: Tensor) -> Tensor:
-    """Where in a signal of ``n`` samples, mirrored at its ends as often as needed, sample ``index`` is."""
+    """Return the index in a signal of ``n`` samples that equals ``index`` in the signal mirrored at both ends."""
     period = (2 * n - 2).clamp(min=1)
     index = index % period
     return torch.minimum(index, period - index)

@@ -1,4 +1,4 @@
-"""Stochastic depth: in training, leave out the branch of a whole layer now and then (arXiv 2102.03216)."""
+"""Stochastic depth: training leaves out whole layers at random (arXiv 2102.03216)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from torch import Tensor
 
 
 def drop_probabilities(n_layers: int, highest: float, mode: str, start_layer: int) -> list[float]:
-    """How likely each layer is to be left out: never the first ``start_layer`` ones.
+    """Return for each layer the probability that a training step leaves it out.
 
-    From there on, the probability is ``highest`` throughout (``uniform``) or grows to it with depth (``linear``).
+    Args:
+        n_layers: Number of layers.
+        highest: The probability of the last layer, in [0, 1).
+        mode: ``uniform``: the probability of all layers after ``start_layer`` is ``highest``. ``linear``: it grows with
+            depth up to ``highest``.
+        start_layer: Number of layers at the start that are never left out.
 
     Raises:
-        ValueError: for a probability outside [0, 1), a layer that does not exist, or an unknown mode.
+        ValueError: ``highest`` is not in [0, 1), ``start_layer`` is not in [1, ``n_layers``], or the mode is unknown.
     """
     if not 0.0 <= highest < 1.0:
-        raise ValueError(f"stochastic_depth_drop_prob={highest} must be at least 0 (off) and below 1; 0.1 is usual")
+        raise ValueError(f"stochastic_depth_drop_prob={highest} must be at least 0 (off) and below 1; 0.1 is common")
     if not 1 <= start_layer <= n_layers:
         raise ValueError(
-            f"stochastic_depth_start_layer={start_layer} must be 1 to n_layers={n_layers}: so many layers always run"
+            f"stochastic_depth_start_layer={start_layer} must be 1 to n_layers={n_layers}: it is the number "
+            "of layers that are never left out"
         )
     after = n_layers - start_layer
     probabilities = {
@@ -31,10 +37,11 @@ def drop_probabilities(n_layers: int, highest: float, mode: str, start_layer: in
 
 
 def drop_layer(output: Tensor, x: Tensor, probability: float) -> Tensor:
-    """The ``output`` of a layer at ``x``, or ``x`` itself; what the layer added is scaled up to keep its expectation.
+    """Return the ``output`` of a layer for the input ``x``, or ``x`` if the layer is left out.
 
-    A layer that is left out has run all the same, so that each process of a distributed training gets gradients, of
-    zero here, for the same weights.
+    If the layer is not left out, the difference between ``output`` and ``x`` is scaled up, so that its expectation does
+    not change. A layer that is left out has still run: its weights get zero gradients, so that all processes of a
+    distributed training have gradients for the same weights.
     """
     if torch.rand(1) < probability:
         return output * 0.0 + x

@@ -1,7 +1,8 @@
-"""From feature frames to encoder frames: one class a kind, one table.
+"""The subsampling: from feature frames to encoder frames, with a class for each kind.
 
-Every kind maps (B, T, F) features with lengths (B,) to (B, ceil(T / factor), D) with lengths ceil(length / factor), and
-lets nothing that lies past a length have any influence, even if it is NaN. Some margins make a frame more.
+Every class maps features (B, T, F) with lengths (B,) to (B, ceil(T / factor), D) with lengths ceil(length / factor).
+Frames after the length of an utterance have no influence, even if they are NaN. Some zero paddings (``Margins``) give
+one more frame.
 """
 
 from __future__ import annotations
@@ -17,35 +18,50 @@ from .frames.state import EncoderState, with_left_context
 
 
 class Subsampling(nn.Module):
-    """What NeMo's streaming asks of a subsampling, and a stream's state where frames see nothing but their own."""
+    """The base class of all kinds: the interface of NeMo's streaming, and an empty streaming state.
 
-    batch_parts = 1  # parts of the batch that go through convolutions in turn
+    The defaults are for a subsampling whose encoder frames see only their own feature frames.
+    """
+
+    batch_parts = 1  # parts of the batch that pass through the convolutions in turn
 
     def split_batch(self, factor: int) -> None:
-        """Sends the batch through convolutions in ``factor`` parts (``subsampling_conv_chunking_factor``), -1 for one.
+        """Set the number of parts of a batch that pass through the convolutions in turn.
+
+        Args:
+            factor: ``subsampling_conv_chunking_factor`` of the encoder; -1 and 1 mean the whole batch at once.
 
         Raises:
-            ValueError: for anything but -1, 1 or a power of 2.
+            ValueError: ``factor`` is not -1, 1 or a power of 2.
         """
         if factor != -1 and (factor < 1 or factor & (factor - 1)):
             raise ValueError(f"subsampling_conv_chunking_factor={factor} must be -1, 1 or a power of 2")
         self.batch_parts = max(factor, 1)
 
     def get_sampling_frames(self) -> int | list[int]:
-        """Feature frames that the first frame of a stream needs, and each further one; an int where they are alike."""
+        """Return the number of feature frames for the first encoder frame of a stream and for each later frame.
+
+        An int stands for two equal numbers.
+        """
         return 1
 
     def get_streaming_cache_size(self) -> int | list[int]:
-        """Feature frames that go before the first chunk of a stream, and before each further one."""
+        """Return the number of feature frames to prepend to the first chunk of a stream and to each later chunk.
+
+        An int stands for two equal numbers.
+        """
         return 0
 
     def init_state(self, batch: int) -> list[Tensor]:
-        """Nothing to remember between chunks."""
+        """Return the tensors to remember between chunks of ``batch`` streams; the default is an empty list."""
         return []
 
 
 class StridingSubsampling(Subsampling):
-    """log2(factor) convolutions of stride 2 over time and frequency, each followed by ReLU, then a projection."""
+    """The subsampling of Conformer: log2(factor) convolutions with stride 2, each followed by ReLU, and a projection.
+
+    The convolutions halve both time and frequency.
+    """
 
     KERNEL = 3
 
@@ -61,17 +77,17 @@ class StridingSubsampling(Subsampling):
 
     @property
     def left(self) -> int:
-        """How many frames before its first the first convolution sees."""
+        """Return the number of frames that the first convolution sees before its own frame."""
         return self.margins.time[0]
 
     @property
     def beside(self) -> tuple[int, int]:
-        """Zeros around the feature channels that the convolutions do not put there themselves."""
+        """Return the zero padding of the feature channels that the convolutions do not add themselves."""
         return (0, 0) if self.margins.frequency == (1, 1) else self.margins.frequency
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """The convolutions that halve, each with the modules after it."""
+        """Return the strided convolutions, each in a list with the modules that follow it."""
         stages: list[list[nn.Module]] = []
         for module in self.conv:
             if _is_strided(module):
@@ -86,20 +102,31 @@ class StridingSubsampling(Subsampling):
         return modules
 
     def strided(self, inputs: int, outputs: int, groups: int = 1) -> nn.Conv2d:
-        """Not padded in time: what precedes is padding or, in a stream, the chunk before."""
-        frequency = 1 if self.margins.frequency == (1, 1) else 0  # by the convolution itself where it can
+        """Return a strided convolution without padding in time.
+
+        ``forward`` prepends zeros or, in a stream, frames of the previous chunk.
+        """
+        frequency = 1 if self.margins.frequency == (1, 1) else 0  # a convolution pads both sides by the same number
         return nn.Conv2d(inputs, outputs, self.KERNEL, stride=2, padding=(0, frequency), groups=groups)
 
     @dispatched
     def forward(
         self, x: Tensor, lengths: Tensor, state: EncoderState | None = None, absent: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """x: (B, T, F), lengths: (B,) -> (B, ceil(T / factor), D), (B,); longer by a frame with causal margins
+        """Subsample features: (B, T, F) -> (B, ceil(T / factor), D).
 
-        With endless margins too, but lengths are without it.
+        Causal zero padding adds a frame. Unlimited zero padding also adds a frame; the returned lengths do not count
+        it.
 
-        ``absent`` (B,): so many of the first frames lie before a stream's start, a multiple of the factor. They are
-        counted in the lengths; the convolutions see there what they see before the whole.
+        Args:
+            x: Features (B, T, F).
+            lengths: Number of valid feature frames (B,).
+            state: Streaming state, if the features are a chunk of a stream.
+            absent: Number of leading feature frames (B,) before the start of the stream, a multiple of the factor.
+                ``lengths`` count these frames. The convolutions treat them as zero padding.
+
+        Returns:
+            The encoder frames and the number of valid encoder frames (B,).
         """
         x, valid, stage = x[:, None], lengths, 0  # (B, 1, T, F)
         if self.margins.endless:
@@ -112,12 +139,15 @@ class StridingSubsampling(Subsampling):
                     x = zero_padding(x, valid, dim=2)
                 x, stage = self.with_margins(x, stage, state), stage + 1
                 valid = self.margins.frames(valid)
-            x = module(x)  # (B, C, T / 2, F / 2) after each that halves
+            x = module(x)  # (B, C, T / 2, F / 2) after each strided convolution
         x = zero_padding(x, valid, dim=2)
         return self.out(x.transpose(1, 2).flatten(2)), self.halved(lengths)
 
     def continued(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """(..., T, F) with zeros past ``lengths`` (B,), as many as the convolutions see of those without end."""
+        """Return ``x`` (..., T, F) with zeros after ``lengths`` (B,), extended in time for unlimited zero padding.
+
+        The result has as many frames as the convolutions see.
+        """
         t, stages = x.size(-2), len(self.stages)
         needed = self.margins.frames(t, stages)
         for _ in range(stages):
@@ -126,7 +156,7 @@ class StridingSubsampling(Subsampling):
         return pad(x, (0, 0, 0, needed - t))
 
     def halved(self, lengths: Tensor) -> Tensor:
-        """Lengths (B,) of the output."""
+        """Return the number of valid encoder frames (B,) for ``lengths`` (B,) feature frames."""
         return (CENTRED if self.margins.endless else self.margins).frames(lengths, len(self.stages))
 
     def with_margins(self, x: Tensor, stage: int, state: EncoderState | None) -> Tensor:
@@ -140,10 +170,10 @@ class StridingSubsampling(Subsampling):
         return [1, self.factor]
 
     def get_streaming_cache_size(self) -> list[int]:
-        return [0, self.factor + 1]  # from a multiple of the factor on, whatever the chunks
+        return [0, self.factor + 1]  # chunks end at 1 + n * factor; the prepended frames begin at m * factor
 
     def init_state(self, batch: int) -> list[Tensor]:
-        """Zeros in the place of the frames before the first chunk, for each strided convolution."""
+        """Return the zeros that precede the first chunk, for each strided convolution: (B, C, left, F)."""
         halving = [module for module in self.conv if isinstance(module, nn.Conv2d) and _is_strided(module)]
         return [
             module.weight.new_zeros(batch, module.in_channels, self.left, width)
@@ -152,7 +182,7 @@ class StridingSubsampling(Subsampling):
 
 
 class DepthwiseStridingSubsampling(StridingSubsampling):
-    """The paper's: every convolution after the first is depthwise-separable (section 3.2.3)."""
+    """The subsampling of the paper: every convolution after the first is depthwise-separable (section 3.2.3)."""
 
     def __init__(self, feat_in: int, d_model: int, factor: int, channels: int, margins: Margins | None = None):
         super().__init__(feat_in, d_model, factor, channels, margins)
@@ -173,7 +203,10 @@ class DepthwiseStridingSubsampling(StridingSubsampling):
 
 
 class StackingSubsampling(Subsampling):
-    """Puts ``factor`` neighbouring frames side by side and projects them; with ``norm``, normalises each before."""
+    """The subsampling that concatenates ``factor`` neighboring frames and projects them.
+
+    With ``norm``, a LayerNorm normalizes each frame first.
+    """
 
     def __init__(self, feat_in: int, d_model: int, factor: int, norm: bool = False):
         super().__init__()
@@ -182,7 +215,7 @@ class StackingSubsampling(Subsampling):
         self.proj_out = nn.Linear(factor * feat_in, d_model)
 
     def forward(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
-        """x: (B, T, F), lengths: (B,) -> (B, ceil(T / factor), D), (B,)"""
+        """Subsample features: (B, T, F) -> (B, ceil(T / factor), D), and the new lengths (B,)."""
         x = pad(zero_padding(x, lengths), (0, 0, 0, self.factor - 1))
         x = x[:, : x.size(1) // self.factor * self.factor]
         if self.pre_norm is not None:
@@ -192,7 +225,7 @@ class StackingSubsampling(Subsampling):
 
 
 class NoSubsampling(Subsampling):
-    """A projection of every frame, for sequences that are short already."""
+    """A projection of every frame without subsampling, for sequences that are already short."""
 
     def __init__(self, feat_in: int, d_model: int):
         super().__init__()
@@ -200,7 +233,7 @@ class NoSubsampling(Subsampling):
         self.weight, self.bias = projection.weight, projection.bias  # NeMo's names: pre_encode.weight, pre_encode.bias
 
     def forward(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
-        """x: (B, T, F), lengths: (B,) -> (B, T, D), (B,)"""
+        """Project each frame: (B, T, F) -> (B, T, D), and the same lengths (B,)."""
         return linear(zero_padding(x, lengths), self.weight, self.bias), lengths
 
 
@@ -210,17 +243,19 @@ SUBSAMPLINGS = ("dw_striding", "striding", "stacking", "stacking_norm")
 def build_subsampling(
     kind: str | None, feat_in: int, d_model: int, factor: int, channels: int, margins: Margins = CENTRED
 ) -> nn.Module:
-    """The subsampling called ``kind`` in NeMo's recipes; none at all for ``kind=None`` or a ``factor`` of 1.
+    """Return the subsampling called ``kind`` in NeMo's recipes.
+
+    ``kind=None`` or a ``factor`` of 1 means a projection without subsampling.
 
     Raises:
-        ValueError: for a kind that is unknown or does not work, or a factor it cannot have.
+        ValueError: The kind is unknown or does not work, or it does not support the factor.
     """
     if factor < 1:
-        raise ValueError(f"subsampling_factor={factor} must be at least 1 (1: no subsampling)")
+        raise ValueError(f"subsampling_factor={factor} must be at least 1 (1 means no subsampling)")
     if kind == "vggnet":
-        raise ValueError("subsampling='vggnet' fails in NeMo's own masked convolution; use 'dw_striding' or 'striding'")
+        raise ValueError("subsampling='vggnet' fails in NeMo's masked convolution; use 'dw_striding' or 'striding'")
     if kind and kind not in SUBSAMPLINGS:
-        raise ValueError(f"subsampling={kind!r}: expected one of {', '.join(SUBSAMPLINGS)}, or null for none")
+        raise ValueError(f"subsampling={kind!r}: expected one of {', '.join(SUBSAMPLINGS)}, or null for no subsampling")
     if not kind or factor == 1:
         return NoSubsampling(feat_in, d_model)
     if kind.startswith("stacking"):
@@ -230,17 +265,17 @@ def build_subsampling(
 
 
 def zero_padding(x: Tensor, lengths: Tensor, dim: int = 1) -> Tensor:
-    """``x`` with zeros past ``lengths`` (B,) along ``dim``."""
+    """Return ``x`` with zeros from frame ``lengths`` (B,) on along ``dim``."""
     return _with_zeros(x, torch.arange(x.size(dim), device=x.device) >= lengths[:, None], dim)
 
 
 def zero_before(x: Tensor, first: Tensor, dim: int) -> Tensor:
-    """``x`` with zeros before frame ``first`` (B,) along ``dim``."""
+    """Return ``x`` with zeros before frame ``first`` (B,) along ``dim``."""
     return _with_zeros(x, torch.arange(x.size(dim), device=x.device) < first[:, None], dim)
 
 
 def _with_zeros(x: Tensor, frames: Tensor, dim: int) -> Tensor:
-    """``frames``: (B, T) True where ``x`` gets zeros along ``dim``."""
+    """Return ``x`` with zeros along ``dim`` where ``frames`` (B, T) is True."""
     return x.masked_fill(frames.view(frames.shape[:1] + (1,) * (dim - 1) + frames.shape[1:] + (1,)), 0.0)
 
 

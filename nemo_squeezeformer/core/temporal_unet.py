@@ -1,4 +1,4 @@
-"""The two ends of the temporal U-Net, between which layers run at half the frame rate (paper, section 3.1.1)."""
+"""The two ends of the temporal U-Net; the layers between them run at half the frame rate (paper, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["Span", "TimeReduction", "refuse_reduction", "upsample"]
 
 
 class TimeReduction(nn.Module):
-    """Depthwise-separable convolution with stride 2: frame t of the output sees five frames from 2t - left on.
+    """The reduction layer: a depthwise-separable convolution with stride 2.
 
-    With ``left=3`` it looks no further ahead than the pair it merges, so it streams as it is.
+    Output frame t sees the input frames 2t - left to 2t - left + 4. With ``left=3`` it sees no frame after its own pair
+    of frames, so that it can stream.
     """
 
     KERNEL = 5
@@ -31,7 +32,7 @@ class TimeReduction(nn.Module):
         init_uniform(self.pw_conv, fan_in=d_model)
 
     def forward(self, x: Tensor, frames: Frames, state: ReductionState | None = None) -> Tensor:
-        """(B, T, D) -> (B, ceil(T / 2), D)"""
+        """Halve the frame rate: (B, T, D) -> (B, ceil(T / 2), D)."""
         if frames.padded:
             x = x.masked_fill(frames.padding[..., None], 0.0)
         left = self.left
@@ -39,24 +40,24 @@ class TimeReduction(nn.Module):
             past, left = state.reduction.transpose(1, 2), 0
             x, past = with_left_context(x, past, 1, frames.advance)
             state.reduction = past.transpose(1, 2)
-        right = self.KERNEL - 1 - self.left  # with it an odd last frame has its window, too
+        right = self.KERNEL - 1 - self.left  # enough zeros for the window of an odd last frame
         x = depthwise(self.dw_conv, x, left, right)
         return pointwise(self.pw_conv, x)
 
 
 def upsample(x: Tensor, t: int) -> Tensor:
-    """(B, ceil(t / 2), D) -> (B, t, D) by repeating each frame.
+    """Repeat each frame: (B, ceil(t / 2), D) -> (B, t, D).
 
-    By index, not by repeating and cutting: a cut would tie a traced graph to odd or to even ``t``.
+    The frames are selected by index. Repeating and cutting would fix a traced graph to odd or to even ``t``.
     """
     return x.index_select(1, torch.arange(t, device=x.device) // 2)
 
 
 def refuse_reduction(reduction: str | None, position: int | None, factor: int) -> None:
-    """Raises ValueError where ``reduction`` of NeMo's ConformerEncoder is on: this U-Net is what serves instead."""
+    """Raise ``ValueError`` if ``reduction`` of NeMo's ``ConformerEncoder`` is on; the temporal U-Net replaces it."""
     if reduction and factor > 1:
         raise ValueError(
-            f"reduction={reduction!r}, reduction_position={position}, reduction_factor={factor}: here time_reduce_idx "
-            "and time_recovery_idx reduce the frame rate between layers, and subsampling_factor reduces it before "
-            "them; set reduction=None"
+            f"reduction={reduction!r}, reduction_position={position}, reduction_factor={factor}: not supported. "
+            "time_reduce_idx and time_recovery_idx reduce the frame rate between layers, and subsampling_factor "
+            "reduces it before the layers; set reduction=None"
         )

@@ -1,4 +1,4 @@
-"""The two networks of one structure that are called Squeezeformer: NeMo's and the authors' own."""
+"""The two networks that are called Squeezeformer: NeMo's network and the authors' own network."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from .frames.margins import CENTRED, ENDLESS, Margins
 
 
 class Variant(NamedTuple):
-    """What the same weights mean in each. Names and shapes in the state dict are alike."""
+    """The settings in which the two networks differ. The names and shapes in their state dicts are equal."""
 
-    margins: Margins  # of the subsampling
-    reduction_left: int  # frames before its own that the time reduction sees
-    eps: float  # of layer and batch norms
-    momentum: float  # of batch norms, in PyTorch's sense
+    margins: Margins  # zero padding of the subsampling convolutions
+    reduction_left: int  # number of frames before its own that a frame of the reduction layer sees
+    eps: float  # epsilon of layer and batch norms
+    momentum: float  # momentum of batch norms, as PyTorch defines it
 
 
 VARIANTS = {
     "nemo": Variant(CENTRED, reduction_left=3, eps=1e-5, momentum=0.1),
-    "original": Variant(ENDLESS, reduction_left=0, eps=1e-3, momentum=0.015),  # Keras' defaults, and 1 - 0.985
+    "original": Variant(ENDLESS, reduction_left=0, eps=1e-3, momentum=0.015),  # Keras' default eps; 1 - Keras' 0.985
 }
 
 
 def choose_variant(name: str, subsampling: str | None, factor: int, **streams: bool) -> Variant:
-    """The variant called ``name``.
+    """Return the variant called ``name``.
+
+    Args:
+        name: ``nemo`` or ``original``.
+        subsampling: ``subsampling`` of the encoder.
+        factor: ``subsampling_factor`` of the encoder.
+        **streams: Settings of the encoder that make it causal, by name. ``original`` refuses them.
 
     Raises:
-        ValueError: for an unknown name, or where ``original`` comes with what the authors' network is not:
-            another subsampling, or settings of ``streams`` that see nothing ahead.
+        ValueError: The name is unknown, or ``original`` is combined with a subsampling without convolutions or with a
+            setting of ``streams`` that is True.
     """
     if name not in VARIANTS:
         raise ValueError(f"variant={name!r}: expected one of {', '.join(map(repr, VARIANTS))}")
@@ -35,12 +41,12 @@ def choose_variant(name: str, subsampling: str | None, factor: int, **streams: b
         if subsampling not in ("dw_striding", "striding") or factor == 1:
             raise ValueError(
                 f"variant='original' with subsampling={subsampling!r}, subsampling_factor={factor}: the authors' "
-                "network subsamples by convolutions; set subsampling='dw_striding', subsampling_factor=4"
+                "network has convolutional subsampling; set subsampling='dw_striding', subsampling_factor=4"
             )
         for setting, on in streams.items():
             if on:
                 raise ValueError(
-                    f"variant='original' with {setting}=True: the authors' subsampling and time reduction see what "
-                    "follows, and do not stream; train with variant='nemo' to stream"
+                    f"variant='original' with {setting}=True: the authors' subsampling and reduction layer see "
+                    "later frames and do not stream; train with variant='nemo' to stream"
                 )
     return VARIANTS[name]

@@ -72,9 +72,9 @@ def test_a_batch_norm_of_all_frames_at_once_is_that_of_each_channel_over_time(tr
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"conv_context_size": [3, 2]}, r"conv_context_size=\[3, 2\]: .* make conv_kernel_size=7"),
+        ({"conv_context_size": [3, 2]}, r"conv_context_size=\[3, 2\]: .* equal to conv_kernel_size=7"),
         ({"conv_context_size": "symmetric"}, "conv_context_size=symmetric: expected None, 'causal'"),
-        ({"conv_context_style": "dcc"}, "conv_context_style='dcc' goes by the chunks of attention"),
+        ({"conv_context_style": "dcc"}, "conv_context_style='dcc' needs the chunks of attention"),
         ({"conv_context_style": "chunked"}, "conv_context_style='chunked': expected 'regular' or 'dcc'"),
     ],
 )
