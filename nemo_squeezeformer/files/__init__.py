@@ -1,1 +1,1 @@
-"""What is read and written: manifests and their audio, tokenizers, outputs that are whole or not there."""
+"""Reading and writing of files: manifests and their audio, tokenizers, and outputs that are complete or absent."""

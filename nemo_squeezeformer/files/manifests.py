@@ -1,4 +1,4 @@
-"""NeMo manifests: what their rows say, held against the audio files themselves."""
+"""NeMo manifests. Each row is compared with the header of its audio file."""
 
 import json
 import os
@@ -11,19 +11,23 @@ from typing import Any
 from nemo_squeezeformer.errors import UserError
 
 AUDIO_EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
-SHOWN = 5  # bad rows spelled out in one error; the rest are counted
-LARGE = 5_000  # files from which reading the headers is worth a progress bar
+SHOWN = 5  # bad rows that one error message shows; the message counts the other bad rows
+LARGE = 5_000  # minimum number of files for a progress bar
 RELATIVE = " (in a manifest: relative to its folder, or absolute)"
-LOCAL_PATH_LIMIT = 255  # NeMo takes a longer audio_filepath as it stands, without the manifest's folder
+LOCAL_PATH_LIMIT = 255  # NeMo does not look for a longer audio_filepath in the manifest's folder
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One stretch of speech: ``duration`` seconds of ``audio`` from second ``offset`` on.
+    """A segment of speech: ``duration`` seconds of ``audio``, starting at second ``offset``.
 
-    ``row`` is the manifest's line as written (for a plain file: its ``audio_filepath``). ``audio`` opens from here; it
-    is a list where NeMo takes the channels from several files. ``channels`` is 0 for audio in an object store, which is
-    not looked at.
+    Attributes:
+        row: the fields of the manifest row. For a plain audio file, only ``audio_filepath``.
+        audio: a path that can be opened from the current folder. A list of paths if NeMo reads the channels from
+            several files.
+        offset: in seconds.
+        duration: in seconds.
+        channels: number of channels. 0 for audio in an object store, which is not read.
     """
 
     row: dict[str, Any]
@@ -41,9 +45,10 @@ class _Header:
 
 
 def audio_path(audio_filepath: str, manifest: str | os.PathLike[str]) -> str:
-    """Where NeMo looks for a row's audio: in the manifest's folder first, else as written.
+    """Return the path where NeMo looks for a row's audio: first in the manifest's folder, then the path itself.
 
-    The rule of NeMo's ``collections.common.parts.preprocessing.manifest.get_full_path``, without its seconds of import.
+    This is the rule of ``get_full_path`` in NeMo's ``collections.common.parts.preprocessing.manifest``. The import of
+    that module takes seconds.
     """
     if "://" not in audio_filepath and not os.path.isabs(audio_filepath) and len(audio_filepath) < LOCAL_PATH_LIMIT:
         beside = os.path.join(os.path.dirname(manifest), audio_filepath)
@@ -55,17 +60,19 @@ def audio_path(audio_filepath: str, manifest: str | os.PathLike[str]) -> str:
 def read_utterances(
     manifest: str | os.PathLike[str], required: Sequence[str] = ("audio_filepath", "duration")
 ) -> list[Utterance]:
-    """Read a manifest and hold every row against the header of its audio file.
+    """Read a manifest and compare every row with the header of its audio file.
 
     Args:
-        manifest: JSON lines, one utterance a line. Not that of a tarred data set, whose audio is inside tar files; one
-            in an object store (``s3://...``) is left to NeMo, and gives no utterances.
-        required: fields every row must have; training needs ``duration``, transcribing does not.
+        manifest: path of a file with one JSON object per line. The manifest of a tarred data set is not supported,
+            because its audio is inside tar files. A manifest in an object store (``s3://...``) is not read, and no
+            utterances are returned.
+        required: fields that every row must have. Training needs ``duration``, transcribing does not.
 
     Raises:
-        UserError: one error for the whole manifest, with the number of bad rows and the first few, each with its line,
-            its value and the remedy: no such manifest, nothing in it, a line that is not JSON or lacks a field, audio
-            that is missing, unreadable or of zero length, a duration that the file does not have.
+        UserError: the manifest is missing or empty, or some rows cannot be used. A row cannot be used if it is not JSON
+            or lacks a field, if its audio is missing, unreadable or has zero length, or if its offset or duration does
+            not fit the audio file. One error covers the whole manifest. It gives the number of bad rows, and for the
+            first few the line, the value and the remedy.
     """
     if "://" in os.fspath(manifest):
         return []
@@ -88,7 +95,11 @@ def read_utterances(
 
 
 def read_files(paths: Sequence[str | os.PathLike[str]]) -> list[Utterance]:
-    """The same for plain audio files, each one utterance from its start to its end."""
+    """Return one utterance for each audio file. The utterance is the whole file.
+
+    Raises:
+        UserError: some files cannot be used. One error covers all files.
+    """
     names = [os.fspath(path) for path in paths]
     headers = _headers(names)
     problems = [headers[name].problem for name in names if headers[name].problem]
@@ -106,14 +117,14 @@ def _lines(manifest: str | os.PathLike[str]) -> list[tuple[int, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{manifest}: cannot be read as a UTF-8 manifest ({error})") from None
     if not lines:
-        raise UserError(f"{manifest}: the manifest is empty; write one JSON object a line, with audio_filepath in each")
+        raise UserError(f"{manifest}: the manifest is empty; write one JSON object with audio_filepath per line")
     return lines
 
 
 def _rows(
     lines: Iterable[tuple[int, str]], required: Sequence[str], problems: dict[int, str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The numbers and the fields of the lines that are rows; what is wrong with the others goes to ``problems``."""
+    """Yield the line number and fields of each valid row, and add the problem of each other line to ``problems``."""
     for number, line in lines:
         row = _row(line, required)
         if isinstance(row, str):
@@ -128,18 +139,16 @@ def _names(row: dict[str, Any]) -> list[str]:
 
 
 def _row(line: str, required: Sequence[str]) -> dict[str, Any] | str:
-    """The line's fields, or what is wrong with it."""
+    """Return the fields of the line, or a description of its problem."""
     try:
         row = json.loads(line)
     except ValueError as error:
-        return f"{_cut(line.strip())} is not JSON ({error}); a manifest has one JSON object a line"
+        return f"{_cut(line.strip())} is not JSON ({error}); a manifest has one JSON object per line"
     if not isinstance(row, dict):
-        return (
-            f"{_cut(line.strip())} is not a JSON object; a manifest has one object a line, not one list around them all"
-        )
+        return f"{_cut(line.strip())} is not a JSON object; a manifest has one JSON object per line, not one list"
     for field in dict.fromkeys(["audio_filepath", *required]):
         if row.get(field) in (None, "", []):
-            return f"has no {field}; add it (the fields here are: {', '.join(row)})"
+            return f"has no {field}; add it (the row has the fields: {', '.join(row)})"
     audio = row["audio_filepath"]
     if not all(isinstance(name, str) for name in _names(row)):
         return f"audio_filepath {audio!r} is not a path; write it as a string"
@@ -148,16 +157,16 @@ def _row(line: str, required: Sequence[str]) -> dict[str, Any] | str:
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0):
             return f"{field} {value!r} is not a number of seconds"
     if row.get("duration") == 0:
-        return f"duration 0 for {_cut(str(audio))}: nothing to hear; leave the row out"
+        return f"duration 0 for {_cut(str(audio))}: the row has no audio; remove the row"
     return row
 
 
 def _headers(paths: Iterable[str]) -> dict[str, _Header]:
-    """Each file's header, read once: the rows of a segmented recording share theirs."""
+    """Return the header of each file. A file that several rows refer to is read once."""
     from tqdm import tqdm
 
     unique = list(dict.fromkeys(paths))
-    # Reading a header is waiting for the disk, more so on a network: threads wait together.
+    # Most of the time is waiting for the disk or the network, so the headers are read in parallel threads.
     with ThreadPool(min(32, 4 * (os.cpu_count() or 1))) as pool:
         quiet = len(unique) < LARGE or not sys.stderr.isatty()
         found = tqdm(
@@ -172,44 +181,47 @@ def _header(path: str) -> _Header:
     if "://" in path:
         return _Header()
     try:
-        # Not soundfile.info: it also fetches libsndfile's log, which makes it half as fast again.
+        # soundfile.info also fetches libsndfile's log and is slower.
         with soundfile.SoundFile(path) as file:
             frames, rate, channels = file.frames, file.samplerate, file.channels
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
-        # The disk is asked only now: one call a good file matters with hundreds of thousands of them.
+        # The path is checked only after an error. One more call per file is slow for hundreds of thousands of files.
         if not os.path.exists(path):
             return _Header(problem=f"audio file {path!r} does not exist; correct the path{RELATIVE}")
         if not os.path.isfile(path):
             return _Header(problem=f"audio file {path!r} is not a file")
         if os.path.getsize(path) == 0:
-            return _Header(problem=f"audio file {path!r} is empty (0 bytes); make it again or leave it out")
+            return _Header(problem=f"audio file {path!r} is empty (0 bytes); create it again or remove it")
         reason = str(error).removeprefix(f"Error opening {path!r}: ").strip()
         return _Header(
-            problem=f"audio file {path!r} is corrupt or of a kind that NeMo does not read ({reason}); make it again, "
-            f"or convert it to one of {' '.join(sorted(name[1:] for name in AUDIO_EXTENSIONS))}"
+            problem=f"audio file {path!r} is corrupt or has a format that NeMo does not read ({reason}); create it "
+            f"again, or convert it to one of {' '.join(sorted(name[1:] for name in AUDIO_EXTENSIONS))}"
         )
     if frames == 0:
-        return _Header(problem=f"audio file {path!r} has a header but no samples; make it again or leave it out")
+        return _Header(problem=f"audio file {path!r} has a header but no samples; create it again or remove it")
     return _Header(frames / rate, channels)
 
 
 def _stretch_problem(row: dict[str, Any], header: _Header) -> str:
-    """Whether the file holds what the row claims; a row with an offset may end anywhere inside."""
+    """Return the problem if the row's offset and duration do not fit the audio file, or an empty string.
+
+    A row with an offset may end anywhere in the file.
+    """
     duration, offset, seconds = row.get("duration"), row.get("offset") or 0.0, header.seconds
     if not header.channels:
         return ""
-    # Encoders of lossy formats pad, and manifests round: neither is a mistake.
+    # Small differences are not errors: encoders of lossy formats add padding, and durations in manifests are rounded.
     slack = max(0.25, 0.02 * seconds)
     name = _cut(str(row["audio_filepath"]))
     if offset >= seconds:
-        return f"offset {offset} s is past the end of {name!r}, which has {seconds:.2f} s; correct it"
+        return f"offset {offset} s is past the end of {name!r}, which has {seconds:.2f} s; correct the offset"
     if duration is None:
         return ""
     if offset + duration > seconds + slack:
         end = f"offset {offset} s + duration {duration} s" if offset else f"duration {duration} s"
-        return f"{end} is more than the {seconds:.2f} s of {name!r}; correct it"
+        return f"{end} is more than the {seconds:.2f} s of {name!r}; correct the row"
     if row.get("offset") is None and duration < seconds - slack:
-        remedy = 'correct it, or write "offset": 0 if only the beginning is meant'
+        remedy = 'correct the duration, or add "offset": 0 to use only the beginning'
         return f"duration {duration} s is less than the {seconds:.2f} s of {name!r}; {remedy}"
     return ""
 

@@ -1,4 +1,4 @@
-"""Outputs: refused before any work if they cannot be written, and afterwards there as a whole or not at all."""
+"""Checks of outputs before any work, and writing of outputs that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from nemo_squeezeformer.errors import UserError
 
 
 def require_folder(output: Path, called: str) -> None:
-    """Raises UserError where the folder that ``output`` is to be in does not exist; errors name it ``called``."""
+    """Raise UserError if the parent folder of ``output`` does not exist. The message calls the output ``called``."""
     if not output.absolute().parent.is_dir():
-        raise UserError(f"{called}: there is no folder {output.parent}; make it first")
+        raise UserError(f"{called}: there is no folder {output.parent}; create it first")
 
 
 def refuse_existing(paths: Iterable[Path], force: bool) -> None:
-    """Raises UserError for the first of a command's ``paths`` that exists or, with ``force``, is a folder."""
+    """Raise UserError for the first path that exists. If ``force`` is True, raise it only for a folder."""
     for path in paths:
         if path.exists() and not force:
             raise UserError(f"{path} exists; choose another --output, or pass --force to overwrite it")
         if path.is_dir():
-            raise UserError(f"{path} is a folder, and a file is to be written; choose another --output")
+            raise UserError(f"{path} is a folder, but the output is a file; choose another --output")
 
 
 def strangers(folder: Path, known: Iterable[str]) -> list[str]:
-    """What else than ``known`` names is in ``folder``: a reason not to replace it."""
+    """Return the names in ``folder`` that are not in ``known``. A folder with unknown names must not be replaced."""
     return sorted({path.name for path in folder.iterdir()} - set(known))
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Where to write a file or a folder that is ``path`` once it is complete, in the place of what was there.
+    """Yield a temporary path, and move the file or folder written there to ``path`` at the end.
 
-    If anything is raised meanwhile, what was there stays, and nothing else does.
+    The new file or folder replaces an existing file or folder at ``path``. After an exception, ``path`` is unchanged
+    and the temporary files are removed.
     """
     with all_written_whole(path.absolute().parent) as folder:
         yield folder / path.name
@@ -43,9 +44,9 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def all_written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write several files or folders in, which are in ``folder`` once all of them are complete.
+    """Yield a temporary folder, and move all files and folders written there to ``folder`` at the end.
 
-    It is beside its final place, as a rename within one file system is all or nothing.
+    The temporary folder is inside ``folder``, because a rename is atomic only within one file system.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as around:
         new, old = Path(around, "new"), Path(around, "old")
@@ -57,12 +58,14 @@ def all_written_whole(folder: Path) -> Iterator[Path]:
 
 
 def _put(new: Path, path: Path, old: Path) -> None:
-    """Renames ``new`` to ``path``: a file to that of a file, a folder to that of a folder, which becomes ``old``.
+    """Rename ``new`` to ``path``, and replace an existing file or folder of the same kind.
+
+    An existing folder is renamed to ``old``.
 
     Raises:
-        OSError: where one of them is a file and the other a folder.
+        OSError: one of ``new`` and ``path`` is a file and the other is a folder.
     """
-    if new.is_dir() and path.is_dir():  # no rename replaces a folder
+    if new.is_dir() and path.is_dir():  # a rename does not replace a folder with files
         os.rename(path, old)
     try:
         os.replace(new, path)

@@ -1,4 +1,4 @@
-"""SentencePiece models as bytes: read, trained, and given further pieces at their end."""
+"""SentencePiece models as bytes: reading, training, and appending pieces."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ REQUIRED = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 
 
 def read_model(path: str | Path) -> tuple[bytes, Any]:
-    """A SentencePiece model as it is in the file, and its processor.
+    """Return the bytes of a SentencePiece model file and its processor.
 
     Raises:
-        UserError: it cannot be read, or is none.
+        UserError: the file cannot be read, or is not a SentencePiece model.
     """
     import sentencepiece
 
@@ -38,12 +38,12 @@ def read_model(path: str | Path) -> tuple[bytes, Any]:
 
 
 def train_model(sentences: Sequence[str], vocab_size: int, kind: str, lower_case: bool, start_end_pad: bool) -> bytes:
-    """A model of the text of ``sentences``.
+    """Train a SentencePiece model on ``sentences`` and return its bytes.
 
-    The options are those of NeMo's own ``create_spt_model``, but a vocabulary that cannot be had is an error.
+    The options are the same as in NeMo's ``create_spt_model``, but an impossible vocabulary size is an error.
 
     Raises:
-        UserError: the vocabulary is too large or too small for the text; it names the bound.
+        UserError: the vocabulary is too large or too small for the text. The message names the bound.
     """
     import sentencepiece
 
@@ -61,7 +61,7 @@ def train_model(sentences: Sequence[str], vocab_size: int, kind: str, lower_case
             pad_id=3 if start_end_pad else -1,
             shuffle_input_sentence=True,
             remove_extra_whitespaces=False,
-            max_sentence_length=max(4192, longest + 1),  # SentencePiece drops longer sentences, in silence
+            max_sentence_length=max(4192, longest + 1),  # SentencePiece drops longer sentences without a warning
             minloglevel=2,
             normalization_rule_name="nmt_nfkc_cf" if lower_case else "nmt_nfkc",
         )
@@ -76,27 +76,29 @@ def train_model(sentences: Sequence[str], vocab_size: int, kind: str, lower_case
 
 
 def append_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
-    """The model with ``pieces`` after its own.
+    """Return the model with ``pieces`` appended to its pieces.
 
-    SentencePiece puts the user's pieces first when it trains; NeMo wants some of them last.
+    In training, SentencePiece puts user-defined pieces first. NeMo needs some user-defined pieces last.
 
     Raises:
-        UserError: the model has such a piece already.
+        UserError: the model already has one of the pieces.
     """
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     known = {processor.id_to_piece(i) for i in range(processor.get_piece_size())}
     if made := sorted(known & set(pieces)):
-        raise UserError(f"--append {' '.join(made)}: the text has made this piece already; leave it out")
-    # A repeated field of a protocol buffer goes on where it is written again: what is at the end is the last piece.
+        raise UserError(
+            f"--append {' '.join(made)}: the vocabulary of the text already has this piece; remove it from --append"
+        )
+    # In a protocol buffer, the values of a repeated field can be appended at the end of the message.
     return model + b"".join(map(_user_defined, pieces))
 
 
 def _user_defined(piece: str) -> bytes:
-    """A piece as field 1 of SentencePiece's ModelProto: its text, a score of 0 and the type USER_DEFINED.
+    """Return a piece as field 1 of SentencePiece's ModelProto: its text, a score of 0 and the type USER_DEFINED.
 
-    Written out, for the classes that sentencepiece has for it refuse the protobuf of NeMo 2.7.3.
+    The bytes are written directly, because the classes of sentencepiece do not work with the protobuf of NeMo 2.7.3.
     """
     text = piece.encode()
     message = b"\x0a" + _varint(len(text)) + text + b"\x15" + struct.pack("<f", 0.0) + b"\x18\x04"

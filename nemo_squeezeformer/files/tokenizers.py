@@ -1,4 +1,4 @@
-"""Tokenizer folders as NeMo's ``tokenizer.dir`` names them: of text, or of a SentencePiece model that is there."""
+"""Tokenizer folders for NeMo's ``tokenizer.dir``, made from text or from an existing SentencePiece model."""
 
 from __future__ import annotations
 
@@ -24,24 +24,27 @@ def train_tokenizer(
     start_end_pad: bool = False,
     append: Sequence[str] = (),
 ) -> int:
-    """Write a tokenizer folder, whole or not at all, and return how many pieces it has.
+    """Train a tokenizer, write its folder and return the number of pieces.
 
-    They are exactly ``vocab_size``, and after them those of ``append``, in that order.
+    The tokenizer has exactly ``vocab_size`` pieces, followed by the pieces of ``append`` in the given order. The folder
+    appears only when it is complete.
 
     Raises:
-        UserError: a manifest is missing or without text, the vocabulary is too large or too small for the text (the
-            message names the bound), or the folder exists and ``force`` is not set.
+        UserError: a manifest is missing, the manifests have no text, the vocabulary is too large or too small for the
+            text (the message names the bound), or the folder exists and ``force`` is not set.
     """
     target = Path(output).expanduser()
     _refuse_folder(target, output, force)
     sentences = [text for path in manifests for text in _texts(path)]
     if not sentences:
-        raise UserError(f"there is no text in {', '.join(manifests)}; training needs a non-empty `text` in each row")
+        raise UserError(f"there is no text in {', '.join(manifests)}; training needs rows with a non-empty `text`")
     return _write(append_pieces(train_model(sentences, vocab_size, kind, lower_case, start_end_pad), append), target)
 
 
 def lay_out_tokenizer(model: str, output: str, force: bool = False) -> int:
-    """Write the folder of a SentencePiece model that is trained, whole or not at all; how many pieces it has.
+    """Write the folder of a trained SentencePiece model and return the number of pieces.
+
+    The folder appears only when it is complete.
 
     Raises:
         UserError: the model cannot be read, or the folder exists and ``force`` is not set.
@@ -52,7 +55,10 @@ def lay_out_tokenizer(model: str, output: str, force: bool = False) -> int:
 
 
 def write_folder(model: bytes, folder: Path) -> int:
-    """Three files: the model, its pieces with scores, and the pieces as NeMo's vocab.txt spells them."""
+    """Write the files of a tokenizer to ``folder`` and return the number of pieces.
+
+    The files are the model, its pieces with scores, and the pieces in the spelling of NeMo's ``vocab.txt``.
+    """
     import sentencepiece
 
     tokenizer = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -67,17 +73,17 @@ def write_folder(model: bytes, folder: Path) -> int:
 
 
 def _refuse_folder(target: Path, output: str, force: bool) -> None:
-    """Raises UserError where ``target`` exists and may not be replaced; it was given as ``output``."""
+    """Raise UserError if ``target`` exists and must not be replaced. The message names ``output``, the given path."""
     if target.exists() and not force:
-        raise UserError(f"--output {output} exists; give another folder, or --force to replace it")
+        raise UserError(f"--output {output} exists; choose another folder, or pass --force to replace it")
     if target.exists() and (not target.is_dir() or strangers(target, FILES)):
         raise UserError(
-            f"--output {output} is not a tokenizer folder, so --force will not replace it; give another folder"
+            f"--output {output} is not a tokenizer folder, so --force does not replace it; choose another folder"
         )
 
 
 def _write(model: bytes, target: Path) -> int:
-    """Makes the folder, whole or not at all; how many pieces it has."""
+    """Write the complete folder ``target`` and return the number of pieces."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(target) as folder:
         folder.mkdir()
@@ -88,7 +94,7 @@ def _texts(path: str) -> Iterator[str]:
     number = 0
     try:
         with open(os.path.expanduser(path), encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007  named in the error below
+            for number, line in enumerate(lines, 1):  # noqa: B007  the error below uses it
                 text = line if path.endswith(".txt") or not line.strip() else json.loads(line).get("text", "")
                 if text.strip():
                     yield text.strip()
@@ -96,5 +102,5 @@ def _texts(path: str) -> Iterator[str]:
         raise UserError(f"manifest {path} cannot be read: {error}") from error
     except (ValueError, AttributeError) as error:
         raise UserError(
-            f"manifest {path}, line {number}: not a JSON object ({error}); plain text files end in .txt"
+            f"manifest {path}, line {number}: not a JSON object ({error}); a plain text file must be named *.txt"
         ) from error

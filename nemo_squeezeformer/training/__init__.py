@@ -1,1 +1,1 @@
-"""Recipes: composed, checked, scheduled, and started from other weights."""
+"""Recipes: composing, checks, the learning-rate schedule, and initial weights from files."""

@@ -1,26 +1,27 @@
-"""What names the data in a data section of a recipe, and the manifests behind it."""
+"""The settings of a recipe that name the data, and the manifest files that they stand for."""
 
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-SOURCES = ("manifest_filepath", "cuts_path", "shar_path", "input_cfg", "hf_data_cfg")  # NeMo's settings
+# NeMo's settings for the location of the data.
+SOURCES = ("manifest_filepath", "cuts_path", "shar_path", "input_cfg", "hf_data_cfg")
 
 
 def is_named(section: Mapping[str, Any] | None) -> bool:
-    """Whether a resolved data section, such as ``model.train_ds``, says where its data is."""
+    """Return True if a resolved data section, for example ``model.train_ds``, gives the location of its data."""
     return any((section or {}).get(source) not in (None, "", [], "???") for source in SOURCES)
 
 
 def manifest_files(named: Any) -> Iterator[str]:
-    """The files behind a ``manifest_filepath``: joined by commas, in (nested) lists, or sharded.
+    """Yield the files of a ``manifest_filepath``: paths joined by commas, (nested) lists, or shards.
 
-    Shards are written as NeMo reads them: ``manifest__OP_0..511_CL_.json``, or with braces.
+    Shards have NeMo's notation: ``manifest__OP_0..511_CL_.json``, or braces.
     """
     if isinstance(named, (list, tuple)):
         for one in named:
             yield from manifest_files(one)
-    elif isinstance(named, str):  # no number: Lhotse's weight of the manifest before it
+    elif isinstance(named, str):  # a number is Lhotse's weight of the previous manifest
         for path in map(os.path.expanduser, named.split(",")):
             if os.path.exists(path) or not any(mark in path for mark in ("{", "(", "[", "<", "_OP_")):
                 yield path

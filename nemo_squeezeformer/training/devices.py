@@ -1,4 +1,4 @@
-"""The accelerator and the number of processes that Lightning chooses for a ``trainer``."""
+"""The accelerator and the number of processes that Lightning chooses for the settings of a ``trainer``."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from nemo_squeezeformer.errors import UserError
 
 
 def accelerator(name: str) -> str:
-    """``cuda``, ``mps`` or ``cpu``, chosen as Lightning chooses for ``auto`` and ``gpu``; another name as it stands."""
+    """Return ``cuda``, ``mps`` or ``cpu``, as Lightning chooses for ``auto`` and ``gpu``. Keep any other name."""
     from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
     if name not in ("auto", "gpu"):
@@ -15,10 +15,14 @@ def accelerator(name: str) -> str:
 
 
 def processes(name: str, devices: Any) -> int:
-    """How many processes Lightning starts on a node for these ``trainer.accelerator`` and ``trainer.devices``.
+    """Return the number of processes that Lightning starts on a node.
+
+    Args:
+        name: ``trainer.accelerator``.
+        devices: ``trainer.devices``.
 
     Raises:
-        UserError: Lightning refuses them.
+        UserError: Lightning refuses the settings.
     """
     from lightning.pytorch.accelerators import AcceleratorRegistry
 
@@ -27,7 +31,7 @@ def processes(name: str, devices: Any) -> int:
         if devices in ("auto", None):
             return kind.auto_device_count()
         parsed = kind.parse_devices(devices)
-    except Exception as error:  # Lightning's own kinds differ by accelerator
+    except Exception as error:  # the type of Lightning's errors depends on the accelerator
         given = f"trainer.devices={devices} with trainer.accelerator={name}"
-        raise UserError(f"{given}: {error}; trainer.devices=auto takes what there is") from error
+        raise UserError(f"{given}: {error}; set trainer.devices=auto to use all available devices") from error
     return len(parsed) if isinstance(parsed, (list, tuple)) else int(parsed or 0)

@@ -1,4 +1,4 @@
-"""The global batch: how many utterances one optimiser step sees, over all processes."""
+"""The global batch: the number of utterances of one optimizer step, over all processes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +12,22 @@ LIBRISPEECH_MEAN_SECONDS = 12.3
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """``utterances`` of one optimiser step, about so many where batches differ; ``words`` say how they come about."""
+    """The global batch of a recipe.
+
+    Attributes:
+        utterances: number of utterances of one optimizer step. The average if batches have different sizes.
+        words: the product of settings that gives this number, for messages.
+    """
 
     utterances: float
     words: str
 
 
 def global_batch(cfg: Any) -> GlobalBatch:
-    """The global batch of a composed recipe.
+    """Return the global batch of a composed recipe.
 
     Raises:
-        UserError: it is 0, or Lightning refuses the devices.
+        UserError: the global batch is 0, or Lightning refuses the devices.
     """
     key, size = _batch(value(cfg, "model.train_ds", {}), value(cfg, "schedule.mean_seconds", LIBRISPEECH_MEAN_SECONDS))
     devices, nodes = value(cfg, "trainer.devices", "auto"), value(cfg, "trainer.num_nodes", 1)
@@ -32,15 +37,18 @@ def global_batch(cfg: Any) -> GlobalBatch:
     words = f"model.train_ds.{key}={given} x {number} processes x trainer.accumulate_grad_batches={accumulate}"
     if not size or size * number * accumulate <= 0:
         where = f"trainer.devices={devices}, trainer.num_nodes={nodes}"
-        raise UserError(f"the global batch is 0: {words} ({where}); make each of them 1 at least")
+        raise UserError(f"the global batch is 0: {words} ({where}); set each of them to 1 or more")
     return GlobalBatch(size * number * accumulate, words)
 
 
 def _batch(train: dict[str, Any], mean_seconds: float) -> tuple[str, float | None]:
-    """The setting that makes the batch of one process, and its utterances; None where nothing bounds it."""
+    """Return the setting that gives the batch size of one process, and the number of utterances.
+
+    The number is None if no setting limits the batch.
+    """
     if train.get("is_tarred") and train.get("bucketing_batch_size"):
         sizes, buckets = train["bucketing_batch_size"], train.get("manifest_filepath")
-        if isinstance(sizes, int):  # NeMo: that many of the longest utterances, and more of the shorter ones
+        if isinstance(sizes, int):  # NeMo scales a single number up for buckets of shorter utterances
             sizes = [sizes * (i + 1) for i in range(len(buckets) if isinstance(buckets, list) else 1)]
         return "bucketing_batch_size", sum(sizes) / len(sizes)
     if sizes := train.get("bucket_batch_size"):
@@ -48,5 +56,5 @@ def _batch(train: dict[str, Any], mean_seconds: float) -> tuple[str, float | Non
     size, seconds, quadratic = map(train.get, ("batch_size", "batch_duration", "quadratic_duration"))
     if not seconds:
         return "batch_size", size
-    each = mean_seconds + (mean_seconds**2 / quadratic if quadratic else 0.0)  # as Lhotse's TimeConstraint counts
+    each = mean_seconds + (mean_seconds**2 / quadratic if quadratic else 0.0)  # as in Lhotse's TimeConstraint
     return "batch_duration", min(size or float("inf"), max(1.0, seconds / each))

@@ -1,7 +1,7 @@
-"""Weights to start training from (``init_from_nemo_model``, ``init_from_ptl_ckpt``), held against the model first.
+"""A check of the files whose weights initialize training (``init_from_nemo_model``, ``init_from_ptl_ckpt``).
 
-NeMo copies what has the same name and passes over the rest in silence; a weight of another shape ends in torch's list
-of every one of them.
+NeMo copies the weights whose names match and ignores all other weights without a message. If a weight has another
+shape, torch raises an error that lists all such weights.
 """
 
 import os
@@ -13,14 +13,18 @@ from typing import Any
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.settings import value
 
-SIZE = ("d_model", "n_layers", "feat_in", "subsampling_factor", "conv_kernel_size")  # what weights' shapes come from
+# Settings that the shapes of weights depend on.
+SIZE = ("d_model", "n_layers", "feat_in", "subsampling_factor", "conv_kernel_size")
 
 
 def check(cfg: Any, model: Any) -> None:
-    """Hold the files that ``cfg`` starts from against ``model``; warn of weights that none of them has.
+    """Compare the files that initialize the weights with ``model``.
+
+    Warn about weights that no file contains.
 
     Raises:
-        UserError: there is no such file, it does not load, nothing in it fits, or something has another shape.
+        UserError: a file is missing or does not load, contains no weight of the model, or contains a weight of another
+            shape.
     """
     from nemo.utils import logging
 
@@ -30,7 +34,7 @@ def check(cfg: Any, model: Any) -> None:
         weights, encoder = _read(setting, path)
         taken = {name for name in weights if _contains(name, include) and not _contains(name, exclude)} & set(own)
         if not taken:
-            raise UserError(f"{setting}={path}: no weight in it is also in the model{_limits(include, exclude)}")
+            raise UserError(f"{setting}={path}: no weight in it is a weight of the model{_limits(include, exclude)}")
         other = sorted(name for name in taken if weights[name] != own[name])
         other.sort(key=lambda name: not name.startswith("encoder."))
         if other:
@@ -39,19 +43,19 @@ def check(cfg: Any, model: Any) -> None:
         there, here = encoder.get("variant", "nemo"), value(cfg, "model.encoder.variant", "nemo")
         if there != here and any(name.startswith("encoder.") for name in taken):
             logging.warning(
-                f"{setting}={path}: its encoder is of model.encoder.variant={there}, and this one of {here}, where the "
-                "same weights compute something else; training has to make up for it"
+                f"{setting}={path}: its encoder has model.encoder.variant={there}, but the model has {here}; the same "
+                "weights then compute another function, and training has to adapt them"
             )
         fresh -= taken
     if files and fresh:
         logging.warning(
-            f"{len(fresh)} of the model's {len(own)} weights are in none of the files it starts from: "
-            f"{', '.join(_modules(fresh))} start untrained"
+            f"{len(fresh)} of the model's {len(own)} weights are not in the given files; these modules start "
+            f"untrained: {', '.join(_modules(fresh))}"
         )
 
 
 def _files(cfg: Any) -> Iterator[tuple[str, str, Sequence[str], Sequence[str]]]:
-    """The setting, path, and the parts of names to take and to leave, as NeMo reads them."""
+    """Yield the setting, the path, and the parts of names to include and to exclude, as NeMo reads them."""
     for setting in ("init_from_nemo_model", "init_from_ptl_ckpt"):
         given = cfg.get(setting)
         if isinstance(given, str):
@@ -62,7 +66,7 @@ def _files(cfg: Any) -> Iterator[tuple[str, str, Sequence[str], Sequence[str]]]:
 
 
 def _read(setting: str, path: str) -> tuple[dict[str, tuple[int, ...]], Mapping[str, Any]]:
-    """Shapes of the weights by name, and the configuration of the encoder where the file has one."""
+    """Return the shapes of the weights by name, and the configuration of the encoder if the file has it."""
     import torch
 
     if not os.path.isfile(path):
@@ -75,8 +79,8 @@ def _read(setting: str, path: str) -> tuple[dict[str, tuple[int, ...]], Mapping[
             weights = torch.load(path, map_location="cpu")["state_dict"]
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{setting}={path}: PyTorch loads no configuration with the weights unless it is told to trust the file; "
-            "if you do, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 in the environment"
+            f"{setting}={path}: the file contains a configuration, which PyTorch loads only from trusted files; if "
+            "you trust the file, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 in the environment"
         ) from error
     except (tarfile.TarError, KeyError, StopIteration) as error:
         raise UserError(f"{setting}={path} does not look like a model that NeMo has saved ({error!r})") from error
@@ -91,7 +95,7 @@ def _read_nemo(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         members = {os.path.basename(member.name): member for member in archive if member.isfile()}
         weights: Any = archive.extractfile(members["model_weights.ckpt"])
         config: Any = archive.extractfile(members["model_config.yaml"])
-        # weights_only as NeMo has it, which reads the file a moment later
+        # the same weights_only as in NeMo, which reads the file right after this check
         return torch.load(weights, map_location="cpu", weights_only=False), yaml.safe_load(config).get("encoder") or {}
 
 
@@ -103,26 +107,29 @@ def _difference(
     cfg: Any,
 ) -> str:
     first = f"{other[0]} is {list(there[other[0]])} there and {list(here[other[0]])} in the model"
-    more = f", and so with {len(other) - 1} more" if len(other) > 1 else ""
+    more = f", and {len(other) - 1} more weights differ" if len(other) > 1 else ""
     settings = cfg.model.get("encoder") or {}
     sizes = [
         f"{name} is {encoder[name]} there and {settings[name]} here"
         for name in SIZE
         if name in encoder and name in settings and encoder[name] != settings[name]
     ]
-    return f"does not fit: {first}{more}{': the encoder is of another size, ' if sizes else ''}{', '.join(sizes)}"
+    return f"does not fit: {first}{more}{': the encoder has another size, ' if sizes else ''}{', '.join(sizes)}"
 
 
 def _remedy(setting: str, path: str, exclude: Sequence[str], other: Sequence[str]) -> str:
     modules = _modules(other)
     if "encoder.layers" in modules:
-        return "choose the size that the file has (size=, or the settings of model.encoder), or start without it"
+        return "choose the size of the file (size=, or the settings of model.encoder), or start without the file"
     parts = ", ".join([*exclude, *(f"{module}." for module in modules)])
-    return f"leave out what differs, and it starts untrained: '+{setting}={{it: {{path: {path}, exclude: [{parts}]}}}}'"
+    return (
+        "exclude the weights that differ, which then start untrained: "
+        f"'+{setting}={{it: {{path: {path}, exclude: [{parts}]}}}}'"
+    )
 
 
 def _modules(names: Iterable[str]) -> list[str]:
-    """``decoder``, ``joint``, ...; of the encoder its parts, as ``encoder.layers``."""
+    """Return the modules of the weights ``names``: ``decoder``, ``joint``, ``encoder.layers`` and so on."""
     parts = (name.split(".") for name in names)
     return sorted({".".join(part[: 2 if part[0] == "encoder" else 1]) for part in parts})
 

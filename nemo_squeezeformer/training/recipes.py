@@ -1,4 +1,4 @@
-"""Recipes by name or by file: found, composed, and held against what is on disk before anything slow begins."""
+"""Recipes, by name or by file: finding, composing, and checks before any slow work."""
 
 import json
 import os
@@ -15,31 +15,31 @@ from nemo_squeezeformer.training.devices import accelerator
 from nemo_squeezeformer.training.settings import value
 
 CONF = "nemo_squeezeformer.conf"
-CUDA_LOSSES = ("tdt", "multiblank_rnnt")  # of NeMo's transducers
+CUDA_LOSSES = ("tdt", "multiblank_rnnt")  # losses of NeMo's transducers that need CUDA
 ABLATION = "ablation"  # the folder of the paper's steps from Conformer to Squeezeformer
 
 
 def recipes(folder: str = "") -> list[str]:
-    """Names of the recipes that come with the package, or of those in a ``folder`` of them: ``ablation/1_unet``."""
+    """Return the names of the packaged recipes, or of the recipes in ``folder``, for example ``ablation/1_unet``."""
     place = files(CONF).joinpath(folder) if folder else files(CONF)
     names = sorted(entry.name.removesuffix(".yaml") for entry in place.iterdir() if entry.name.endswith(".yaml"))
     return [f"{folder}/{name}" if folder else name for name in names]
 
 
 def every_recipe() -> list[str]:
-    """``recipes()``, and the paper's steps from Conformer to Squeezeformer."""
+    """Return the names of all recipes, including the paper's steps from Conformer to Squeezeformer."""
     return [*recipes(), *recipes(ABLATION)]
 
 
 def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
-    """A recipe's OmegaConf configuration with Hydra's overrides.
+    """Return the OmegaConf configuration of a recipe with Hydra's overrides.
 
     Args:
-        recipe: a name in ``every_recipe()``, or a path to a YAML file, whose ``defaults`` may name our recipes and
-            groups.
+        recipe: a name in ``every_recipe()``, or a path to a YAML file. The ``defaults`` of the file can name recipes
+            and configuration groups of this package.
 
     Raises:
-        UserError: no such recipe, or Hydra refuses it or an override.
+        UserError: there is no such recipe, or Hydra refuses the recipe or an override.
     """
     import hydra
     from hydra.errors import HydraException
@@ -63,10 +63,13 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
 
 
 def build(cfg: Any, trainer: Any = None) -> Any:
-    """The model that a composed recipe describes, untrained; ``trainer`` may be None where it is not to be trained.
+    """Return the untrained model that a composed recipe describes.
+
+    Args:
+        trainer: the Lightning trainer; None if the model will not be trained.
 
     Raises:
-        UserError: the recipe names no model, or one that the installed NeMo does not have.
+        UserError: the recipe names no model, or the installed NeMo does not have the model.
     """
     from hydra.utils import get_class
 
@@ -79,28 +82,31 @@ def build(cfg: Any, trainer: Any = None) -> Any:
 
 
 def target(cfg: Any) -> str:
-    """The path of NeMo's class that a composed recipe is for.
+    """Return the path of the NeMo class that a composed recipe names.
 
     Raises:
-        UserError: it names none.
+        UserError: the recipe names no class.
     """
     path = value(cfg, "model_target") or value(cfg, "model.target")
     if path is None:
         raise UserError(
             "the recipe does not say which model to build; add "
-            "+model_target=nemo.collections.asr.models.EncDecCTCModelBPE, or another of NeMo's"
+            "+model_target=nemo.collections.asr.models.EncDecCTCModelBPE, or another model of NeMo"
         )
     return str(path)
 
 
 def check(cfg: Any, audio: bool = True) -> None:
-    """Find what training would meet late or never: missing manifests, unreadable audio, no tokenizer, wrong characters,
-    a loss that is not there.
+    """Check a composed recipe for errors that training would report late or never.
 
-    Changes nothing; ``fill_labels`` sets labels that the recipe leaves null.
+    The check finds missing manifests, unreadable audio, a missing tokenizer, characters without a label, and a loss
+    that the accelerator does not support. It does not change the recipe. ``fill_labels`` sets labels that are null.
+
+    Args:
+        audio: compare the manifests with their audio files.
 
     Raises:
-        UserError: naming the key, its value and the remedy.
+        UserError: the message names the key, its value and the remedy.
     """
     from omegaconf import OmegaConf
 
@@ -124,30 +130,31 @@ def _check_loss(cfg: Any) -> None:
     loss, given = value(cfg, "model.loss.loss_name"), value(cfg, "trainer.accelerator", "auto")
     if loss in CUDA_LOSSES and accelerator(given) != "cuda":
         raise UserError(
-            f"model.loss.loss_name={loss}: NeMo has this loss for CUDA only, which trainer.accelerator={given} is not "
-            "here; train on a GPU, or take a recipe with the plain loss (transducer instead of tdt in its name)"
+            f"model.loss.loss_name={loss}: NeMo has this loss for CUDA only, and trainer.accelerator={given} does "
+            "not select CUDA here; train on a GPU, or use a recipe with the plain loss (transducer instead of tdt in "
+            "its name)"
         )
 
 
 def _check_tokenizer(cfg: Any, section: str) -> None:
     folder, kind = value(cfg, f"{section}.dir"), value(cfg, f"{section}.type")
     file = {"bpe": "tokenizer.model", "wpe": "vocab.txt"}.get(str(kind).lower())
-    if file is None or value(cfg, f"{section}.model_path"):  # none, an aggregate, or a file named outright: NeMo's
+    if file is None or value(cfg, f"{section}.model_path"):  # an aggregate or a named file: checked by NeMo
         return
     if folder is not None and os.path.isfile(os.path.join(folder, file)):
-        # NeMo, when it saves, wants the pieces beside the model.
+        # When NeMo saves a model, it needs vocab.txt in the folder of tokenizer.model.
         if file == "vocab.txt" or value(cfg, f"{section}.vocab_path") or os.path.isfile(f"{folder}/vocab.txt"):
             return
         command = f"nemo-squeezeformer tokenizer {os.path.join(folder, file)} --output {folder.rstrip('/')}-nemo"
         raise UserError(
-            f"{section}.dir={folder} has {file} but no vocab.txt, which NeMo needs; make both by: {command}"
+            f"{section}.dir={folder} has {file} but no vocab.txt, which NeMo needs; create both with: {command}"
         )
     problem = f"{section}.dir is not set" if folder is None else f"{section}.dir={folder} has no {file}"
     manifest = next(manifest_files(value(cfg, "model.train_ds.manifest_filepath")), "MANIFEST")
     command = f"nemo-squeezeformer tokenizer {manifest} --vocab-size 128 --output {folder or 'tokenizer'}"
     if section.endswith(".spl_tokens"):
         command = f"NeMo's CanaryTokenizer.build_special_tokenizer(['transcribe', 'en'], {folder or 'spl_tokens'!r})"
-    raise UserError(f"{problem}; make one by: {command}")
+    raise UserError(f"{problem}; create a tokenizer with: {command}")
 
 
 def _check_manifests(cfg: Any, split: str, audio: bool) -> None:
@@ -162,10 +169,10 @@ def _check_manifests(cfg: Any, split: str, audio: bool) -> None:
 
 
 def fill_labels(cfg: Any) -> None:
-    """Set ``model.labels``, where it is null and there is no tokenizer, to the characters of the training text.
+    """Set ``model.labels`` to the characters of the training text if it is null and the recipe has no tokenizer.
 
     Raises:
-        UserError: there is no text.
+        UserError: the training manifests have no text.
     """
     from nemo.utils import logging
     from omegaconf import open_dict
@@ -175,30 +182,31 @@ def fill_labels(cfg: Any) -> None:
     named = value(cfg, "model.train_ds.manifest_filepath")
     characters = sorted(_characters(named))
     if not characters:
-        raise UserError(f"model.labels=null, and {named} has no text to count characters from; list the labels")
+        raise UserError(f"model.labels=null, but {named} has no text to take characters from; list the labels")
     with open_dict(cfg):
         cfg.model.labels = characters
-    logging.info(f"model.labels, counted from the training text: {''.join(characters)!r}")
+    logging.info(f"model.labels, taken from the training text: {''.join(characters)!r}")
 
 
 def _warn_of_other_characters(cfg: Any) -> None:
-    """Warn of characters without a label, which NeMo drops in silence."""
+    """Warn about characters without a label. NeMo drops them without a message."""
     from nemo.utils import logging
 
     labels, seen = value(cfg, "model.labels"), _characters(value(cfg, "model.train_ds.manifest_filepath"))
     if unknown := {letter: number for letter, number in seen.most_common() if letter not in labels}:
         logging.warning(
             f"{sum(unknown.values()):,} of {sum(seen.values()):,} characters of the training text are not in "
-            f"model.labels and will be left out: {''.join(unknown)!r}; model.labels=null takes the text's own"
+            f"model.labels and will be dropped: {''.join(unknown)!r}; set model.labels=null to keep all characters"
         )
 
 
 def _characters(named: Any) -> Counter[str]:
-    """The characters of the text in manifests on this machine, and how often each is there."""
+    """Return the characters of the text in local manifests, with their counts."""
     seen: Counter[str] = Counter()
     for path in filter(os.path.isfile, manifest_files(named)):
         with open(path, encoding="utf-8") as lines:
             rows = [json.loads(line) for line in filter(str.strip, lines)]
-        texts = (row.get("text") or "" for row in rows if "label" not in row)  # with one, model.labels are classes
+        # In rows with a label, model.labels are classes.
+        texts = (row.get("text") or "" for row in rows if "label" not in row)
         seen.update(letter for text in texts for letter in text)
     return seen

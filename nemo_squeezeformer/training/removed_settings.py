@@ -1,4 +1,4 @@
-"""What earlier recipes could say about the schedule: refused, with what takes its place."""
+"""Settings of the schedule in earlier recipes that are refused. The error names the replacement."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.settings import value
 
-COUNTED = "leave it out, for NeMo counts the run; where it cannot, set trainer.max_steps"
+COUNTED = "remove it, because NeMo counts the steps of the run; if NeMo cannot, set trainer.max_steps"
 SETTINGS = {
     "schedule.warmup_epochs": "set model.optim.sched.warmup_ratio, a share of the run (20 of 500 epochs: 0.04)",
     "schedule.hold_epochs": "set model.optim.sched.hold_ratio, a share of the run (160 of 500 epochs: 0.32)",
@@ -20,22 +20,32 @@ RESOLVERS = {
 
 
 def refuse_overrides(overrides: Iterable[str]) -> None:
-    """Refuse a setting among Hydra's overrides; Hydra itself would say that there is none, and to add it."""
+    """Refuse removed settings in Hydra's overrides.
+
+    Hydra's own error would suggest adding the setting.
+
+    Raises:
+        UserError: the message names the setting and the replacement.
+    """
     for name in (override.lstrip("+").partition("=")[0] for override in overrides):
         if name in SETTINGS:
-            raise UserError(f"{name} is gone: {SETTINGS[name]}")
+            raise UserError(f"{name} was removed: {SETTINGS[name]}")
 
 
 def refuse_settings(cfg: Any) -> None:
-    """Refuse a composed recipe that has one of the settings, or calls one of the resolvers."""
+    """Refuse a composed recipe that has a removed setting or calls a removed resolver.
+
+    Raises:
+        UserError: the message names the setting and the replacement.
+    """
     from omegaconf import OmegaConf
 
     refuse_overrides(name for name in SETTINGS if value(cfg, name) is not None)
-    written = OmegaConf.to_yaml(cfg)  # interpolations as they stand
+    written = OmegaConf.to_yaml(cfg)  # interpolations are not resolved
     for name in RESOLVERS:
         if f"${{{name}:" in written:
             refuse_resolver(name)
 
 
 def refuse_resolver(name: str) -> None:
-    raise UserError(f"${{{name}:}} is gone: {RESOLVERS[name]}")
+    raise UserError(f"${{{name}:}} was removed: {RESOLVERS[name]}")

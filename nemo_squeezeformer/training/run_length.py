@@ -1,4 +1,4 @@
-"""Refuses runs that never end, or with Lhotse never validate."""
+"""Checks of the length of a run. Runs that never end, and Lhotse runs that never validate, are refused."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from nemo_squeezeformer.training.settings import value
 
 
 def check(cfg: Any) -> None:
-    """Refuse a composed recipe whose run would not start, not end, or with Lhotse never validate.
+    """Refuse a composed recipe whose run would never start, never end or, with Lhotse, never validate.
 
-    A recipe that names no training data is not refused yet.
+    A recipe without training data is not checked.
 
     Raises:
-        UserError: naming the setting, its value and the remedy.
+        UserError: the message names the setting, its value and the remedy.
     """
     train = value(cfg, "model.train_ds")
     if not is_named(train):
@@ -24,26 +24,26 @@ def check(cfg: Any) -> None:
     epochs, steps = value(cfg, "trainer.max_epochs"), value(cfg, "trainer.max_steps", -1)
     if steps < 0 and epochs is not None and epochs < 0:
         given = f"trainer.max_epochs={epochs} and trainer.max_steps={steps}"
-        raise UserError(f"{given} never end, so that the learning rate cannot be planned; set one of them")
+        raise UserError(f"{given}: the run would never end, so its learning rate cannot be planned; set one of them")
 
 
 def _check_lhotse(cfg: Any) -> None:
     if value(cfg, "trainer.max_steps", -1) < 0:
         raise UserError(
-            "with model.train_ds.use_lhotse=true the steps of an epoch are not known beforehand: set "
-            "trainer.max_steps, the optimiser steps of the whole run"
+            "with model.train_ds.use_lhotse=true the number of steps of an epoch is unknown: set "
+            "trainer.max_steps, the number of optimizer steps of the whole run"
         )
     limit = value(cfg, "trainer.limit_train_batches")
     if not isinstance(limit, int):
         raise UserError(
-            f"trainer.limit_train_batches={limit} with model.train_ds.use_lhotse=true: an epoch need not end, and "
-            "nothing would be validated or saved; data=lhotse (or lhotse_tarred) sets that and its like, or give "
-            "trainer.limit_train_batches=1000 (batches)"
+            f"trainer.limit_train_batches={limit} with model.train_ds.use_lhotse=true: an epoch may never end; then "
+            "the run never validates and saves no checkpoint; use data=lhotse (or lhotse_tarred), which sets this and "
+            "related settings, or set trainer.limit_train_batches=1000 (batches)"
         )
     number = processes(value(cfg, "trainer.accelerator", "auto"), value(cfg, "trainer.devices", "auto"))
     number *= value(cfg, "trainer.num_nodes", 1)
     if number > 1 and value(cfg, "trainer.use_distributed_sampler") is not False:
         raise UserError(
             f"{number} processes with model.train_ds.use_lhotse=true need +trainer.use_distributed_sampler=false, "
-            "for Lhotse shares the data out itself; data=lhotse sets it"
+            "because Lhotse distributes the data itself; data=lhotse sets it"
         )

@@ -1,7 +1,7 @@
-"""What NeMo's learning-rate schedule leaves to us: the peak rate for the global batch, and a warm-up of short runs.
+"""Additions to NeMo's learning-rate schedule: the peak rate for the global batch, and the warm-up of short runs.
 
-The recipes ask by OmegaConf resolvers (``${squeezeformer.peak_lr:}`` and so on), which ``register`` makes known. NeMo
-resolves a model's configuration when it builds the model, so that saved models hold plain numbers.
+The recipes call OmegaConf resolvers, for example ``${squeezeformer.peak_lr:}``, which ``register`` registers. NeMo
+resolves the configuration of a model when it builds the model, so saved models contain plain numbers.
 """
 
 import math
@@ -17,7 +17,7 @@ from nemo_squeezeformer.training.settings import value
 
 
 def register() -> None:
-    """Make the resolvers of the recipes known to OmegaConf; safe to call again."""
+    """Register the resolvers of the recipes with OmegaConf. A second call is safe."""
     from omegaconf import OmegaConf
 
     resolvers: dict[str, Callable[..., Any]] = {
@@ -37,15 +37,16 @@ def _on_cuda(*, _root_: Any) -> bool:
 
 
 def _unless(steps: int | None, ratio: float, *, _root_: Any) -> float | None:
-    """A share of the run, unless its steps are given: NeMo takes one or the other."""
-    check(_root_)  # in NeMo's own scripts nothing else would
+    """Return ``ratio``, a fraction of the run, or None if ``steps`` is given. NeMo accepts only one of the two."""
+    check(_root_)  # NeMo's own scripts do not call check in another way
     return ratio if steps is None else None
 
 
 def _short_warm_up(ratio: float, *, _parent_: Any, _root_: Any) -> int | None:
-    """One step where ``ratio`` of ``trainer.max_steps`` is none, with which NeMo's NoamHoldAnnealing fails.
+    """Return 1 if ``ratio`` of ``trainer.max_steps`` is less than one step, otherwise None.
 
-    Null where somebody has given another ratio: NeMo takes one or the other.
+    NeMo's NoamHoldAnnealing fails without a warm-up step. Also return None if the user sets ``warmup_ratio``, because
+    NeMo accepts only one of ``warmup_steps`` and ``warmup_ratio``.
     """
     from omegaconf import OmegaConf
 
@@ -59,34 +60,39 @@ def _peak_lr(*, _root_: Any) -> float | None:
 
 
 def check(cfg: Any) -> None:
-    """Refuse a composed recipe whose run has no end, or that asks for what is gone.
+    """Refuse a composed recipe whose run never ends, or that uses removed settings.
 
     Raises:
-        UserError: naming the setting, its value and the remedy.
+        UserError: the message names the setting, its value and the remedy.
     """
     removed_settings.refuse_settings(cfg)
     run_length.check(cfg)
 
 
 def peak_lr(cfg: Any) -> float:
-    """The published peak learning rate; a smaller global batch takes the square root of its share of the published one.
+    """Return the peak learning rate for the global batch of the recipe.
+
+    The published peak belongs to the published global batch. For a smaller global batch it is multiplied by the square
+    root of the ratio of the two batches.
 
     Raises:
-        UserError: the recipe has no published peak, or a global batch of 0.
+        UserError: the recipe has no published peak, or the global batch is 0.
     """
     published, batch = value(cfg, "schedule.peak_lr"), value(cfg, "schedule.peak_lr_batch")
     if not published or not batch:
         given = f"schedule.peak_lr={published} and schedule.peak_lr_batch={batch}"
-        raise UserError(f"{given} must be above 0; a size (size=s) sets both")
+        raise UserError(f"{given}: both must be above 0; a size (for example size=s) sets both")
     share = min(1.0, global_batch(cfg).utterances / batch)
-    return float(f"{published * math.sqrt(share):.4g}")  # rounded: it will stand in saved models
+    return float(f"{published * math.sqrt(share):.4g}")  # rounded, because saved models show this number
 
 
 def summary(cfg: Any) -> str:
-    """The global batch and the peak learning rate in a line; NeMo shows the steps itself when training starts.
+    """Return one line with the global batch and the peak learning rate.
+
+    NeMo itself shows the number of steps when training starts.
 
     Raises:
-        UserError: as ``global_batch`` and ``peak_lr`` do.
+        UserError: ``global_batch`` or ``peak_lr`` refuses the recipe.
     """
     from omegaconf import OmegaConf
 
@@ -100,10 +106,10 @@ def summary(cfg: Any) -> str:
 
 
 def keep_warm_up(model: Any) -> None:
-    """Give a run of few epochs one step of warm-up where the share of the run makes none.
+    """Set one warm-up step if ``warmup_ratio`` gives less than one step in a run of few epochs.
 
-    NeMo's NoamHoldAnnealing fails without a warm-up, when the hold is over. How many steps the epochs have is known
-    only to a model with its data; the resolver ``short_warm_up`` sees to runs of few ``max_steps``.
+    Without a warm-up, NeMo's NoamHoldAnnealing fails at the end of the hold. The number of steps of an epoch is known
+    only after the model has set up its data. The resolver ``short_warm_up`` handles runs with a small ``max_steps``.
     """
     from nemo.utils import logging
     from omegaconf import open_dict
@@ -115,5 +121,5 @@ def keep_warm_up(model: Any) -> None:
         model.cfg.optim.sched.update({"warmup_steps": 1, "warmup_ratio": None})
         with logging.temp_verbosity(logging.ERROR):
             _, made = model.setup_optimization()
-        if made is None or ratio * made["scheduler"].max_steps >= 1:  # the steps of the run as NeMo counts them
+        if made is None or ratio * made["scheduler"].max_steps >= 1:  # NeMo's number of steps
             model.cfg.optim.sched.update({"warmup_steps": None, "warmup_ratio": ratio})

@@ -1,10 +1,13 @@
-"""Reading one setting of a configuration, whatever is open in the rest of it."""
+"""Reading of one setting of a configuration that can have missing values elsewhere."""
 
 from typing import Any
 
 
 def value(cfg: Any, key: str, default: Any = None) -> Any:
-    """A value of a configuration, resolved, as plain Python; the default where it is absent, null or ``???``."""
+    """Return a resolved value of a configuration as a plain Python object.
+
+    Return ``default`` if the value is absent, null or ``???``.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationToMissingValueError
 
@@ -13,6 +16,6 @@ def value(cfg: Any, key: str, default: Any = None) -> Any:
         found = OmegaConf.select(cfg, key, default=None)
         if OmegaConf.is_config(found):
             return OmegaConf.to_container(found, resolve=True)
-    except InterpolationToMissingValueError:  # of the key itself, or of some that are below it
+    except InterpolationToMissingValueError:  # the key itself or a key below it is missing
         return default if found is None else {name: value(found, name) for name in found}
     return default if found is None else found

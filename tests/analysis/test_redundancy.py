@@ -177,7 +177,7 @@ def test_labels_are_the_files_names_or_where_these_are_alike_their_paths():
 
 @pytest.mark.parametrize(
     ("out", "missing", "message"),
-    [("out.jpg", "", "ends in .png, .pdf, .svg"), ("no/out.png", "", "make it first"),
+    [("out.jpg", "", "ends in .png, .pdf, .svg"), ("no/out.png", "", "create it first"),
      ("new.png", "matplotlib", "pip install matplotlib")],
 )  # fmt: skip
 def test_a_figure_that_cannot_be_written_is_refused_at_once(folder, out, missing, message, monkeypatch, capsys):

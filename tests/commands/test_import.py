@@ -140,7 +140,7 @@ def test_starting_nemos_variant_from_it_is_warned_of(imported, model, monkeypatc
     cfg = {"model": {"encoder": {"variant": variant}}, "init_from_nemo_model": str(imported)}
     initial_weights.check(OmegaConf.create(cfg), model)
     assert (
-        any("its encoder is of model.encoder.variant=original, and this one of nemo" in text for text in said) == warned
+        any("its encoder has model.encoder.variant=original, but the model has nemo" in text for text in said) == warned
     )
 
 

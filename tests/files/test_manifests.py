@@ -66,7 +66,7 @@ def test_paths_are_resolved_as_nemo_resolves_them(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "named"),
     [
-        ("{'audio_filepath': 1}", ["is not JSON", "one JSON object a line"]),
+        ("{'audio_filepath': 1}", ["is not JSON", "one JSON object per line"]),
         ('[{"audio_filepath": "wavs/one.wav"}]', ["not a JSON object"]),
         ({"text": "a"}, ["has no audio_filepath", "text"]),
         ({"audio_filepath": "wavs/one.wav"}, ["has no duration", "add it"]),

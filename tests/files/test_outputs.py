@@ -99,13 +99,13 @@ def test_what_is_there_has_the_permissions_of_any_new_file(tmp_path):
 
 def test_outputs_that_cannot_be_are_refused_before_any_work(tmp_path):
     require_folder(tmp_path / "out", "--output out")
-    with pytest.raises(UserError, match=r"^--output out: there is no folder .*/none; make it first$"):
+    with pytest.raises(UserError, match=r"^--output out: there is no folder .*/none; create it first$"):
         require_folder(tmp_path / "none" / "out", "--output out")
     refuse_existing([tmp_path / "out"], force=False)
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match="/out exists; choose another --output, or pass --force"):
         refuse_existing([tmp_path / "free", tmp_path / "out"], force=False)
     refuse_existing([tmp_path / "free", tmp_path / "out"], force=True)
-    with pytest.raises(UserError, match="is a folder, and a file is to be written"):
+    with pytest.raises(UserError, match="is a folder, but the output is a file"):
         refuse_existing([tmp_path], force=True)
     assert strangers(tmp_path, ["out"]) == [] and strangers(tmp_path, ["other"]) == ["out"]

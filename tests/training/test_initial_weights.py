@@ -1,4 +1,4 @@
-"""Starting from another model's weights: what fits is taken, what does not is named before NeMo or torch fail on it."""
+"""Tests of initial weights from files: matching weights are used, and other weights are reported before NeMo fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.samples.asr_models import LETTERS, asr_model
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> str:
-    """A saved CTC model, of weights that no other has."""
+    """A saved CTC model whose weights differ from the weights of all other models."""
     path = tmp_path_factory.mktemp("model") / "start.nemo"
     model = asr_model()
     for parameter in model.parameters():
@@ -27,7 +27,7 @@ def recipe(model, **start) -> OmegaConf:
 
 
 def start(model, **start) -> None:
-    """Check, then let NeMo load."""
+    """Run the check and let NeMo load the weights."""
     cfg = recipe(model, **start)
     check(cfg, model)
     model.maybe_init_from_pretrained_checkpoint(cfg)
@@ -38,7 +38,7 @@ def wider_decoder():
     return asr_model(labels=decoder["vocabulary"], decoder=decoder)
 
 
-def test_a_file_of_the_same_size_is_taken_whole(file, caplog):
+def test_all_weights_of_a_file_of_the_same_size_are_used(file, caplog):
     model = asr_model()
     before = model.encoder.pre_ln.weight.clone()
     start(model, init_from_nemo_model=file)
@@ -46,7 +46,7 @@ def test_a_file_of_the_same_size_is_taken_whole(file, caplog):
     assert "start untrained" not in caplog.text
 
 
-def test_another_size_is_named_with_both_numbers_and_the_remedy(file):
+def test_another_size_is_reported_with_both_numbers_and_the_remedy(file):
     model = asr_model(encoder={"d_model": 32})
     with pytest.raises(UserError) as error:
         check(recipe(model, init_from_nemo_model=file), model)
@@ -55,11 +55,11 @@ def test_another_size_is_named_with_both_numbers_and_the_remedy(file):
     assert (
         "encoder.layers.0.conv.batch_norm.bias is [32] there and [64] in the model" in message and "\n" not in message
     )
-    with pytest.raises(RuntimeError, match="size mismatch"):  # what it would end in
+    with pytest.raises(RuntimeError, match="size mismatch"):  # NeMo's error without the check
         model.maybe_init_from_pretrained_checkpoint(recipe(model, init_from_nemo_model=file))
 
 
-def test_another_vocabulary_is_left_out_by_the_remedy_in_the_message(file, caplog):
+def test_the_remedy_in_the_message_excludes_another_vocabulary(file, caplog):
     model = wider_decoder()
     with pytest.raises(UserError, match=r"decoder\.decoder_layers\.0\.\w+ is .* exclude: \[decoder\.\]"):
         check(recipe(model, init_from_nemo_model=file), model)
@@ -67,16 +67,16 @@ def test_another_vocabulary_is_left_out_by_the_remedy_in_the_message(file, caplo
     start(model, init_from_nemo_model={"it": {"path": file, "exclude": ["decoder."]}})
     torch.testing.assert_close(model.decoder.decoder_layers[0].weight, before[0])
     torch.testing.assert_close(model.encoder.pre_ln.weight, before[1] + 1.0)
-    assert "decoder start untrained" in caplog.text
+    assert "start untrained: decoder" in caplog.text
 
 
-def test_more_layers_are_a_warning_since_what_there_is_fits(file, caplog):
+def test_more_layers_than_in_the_file_are_a_warning(file, caplog):
     model = asr_model(encoder={"n_layers": 5, "time_recovery_idx": 3})
     start(model, init_from_nemo_model=file)
-    assert "encoder.layers start untrained" in caplog.text
+    assert "start untrained: encoder.layers" in caplog.text
 
 
-def test_an_encoder_goes_from_ctc_to_a_transducer(file, caplog):
+def test_a_transducer_starts_from_the_encoder_of_a_ctc_model(file, caplog):
     model = asr_model("transducer")
     before = model.encoder.pre_ln.weight.clone()
     start(model, init_from_nemo_model={"it": {"path": file, "include": ["encoder."]}})
@@ -84,13 +84,13 @@ def test_an_encoder_goes_from_ctc_to_a_transducer(file, caplog):
     assert "decoder, joint" in caplog.text
 
 
-def test_nothing_in_common_is_a_mistake_and_not_silence(file):
+def test_a_file_without_matching_weights_is_refused(file):
     model = asr_model()
     with pytest.raises(UserError, match=r"no weight in it .*include: \['encodr'\]"):
         check(recipe(model, init_from_nemo_model={"it": {"path": file, "include": ["encodr"]}}), model)
 
 
-def test_a_checkpoint_of_lightning_is_checked_too(tmp_path, monkeypatch):
+def test_a_lightning_checkpoint_is_checked(tmp_path, monkeypatch):
     model, path = asr_model(), tmp_path / "last.ckpt"
     torch.save({"state_dict": asr_model(encoder={"d_model": 32}).state_dict()}, path)
     with pytest.raises(UserError, match=r"init_from_ptl_ckpt=.*last.ckpt does not fit"):
@@ -103,7 +103,7 @@ def test_a_checkpoint_of_lightning_is_checked_too(tmp_path, monkeypatch):
     check(recipe(model, init_from_ptl_ckpt=str(path)), model)
 
 
-def test_a_missing_file_and_one_that_is_no_model_are_told_apart(tmp_path):
+def test_a_missing_file_and_a_file_that_is_not_a_model_have_different_errors(tmp_path):
     model, other = asr_model(), tmp_path / "other.nemo"
     other.write_text("no archive")
     for path, message in ((tmp_path / "none.nemo", "no such file"), (other, "does not look like a model")):
@@ -111,7 +111,7 @@ def test_a_missing_file_and_one_that_is_no_model_are_told_apart(tmp_path):
             check(recipe(model, init_from_nemo_model=str(path)), model)
 
 
-def test_without_such_a_setting_nothing_is_said(caplog):
+def test_without_initial_weights_there_is_no_warning(caplog):
     model = asr_model()
     check(recipe(model), model)
     check(recipe(model, init_from_nemo_model=None), model)

@@ -1,4 +1,4 @@
-"""Recipes are found, composed, and held against what is on disk; test_every_recipe.py trains each of them."""
+"""Tests of finding, composing and checking recipes. test_every_recipe.py trains each recipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.samples.model_types import MODEL_TYPES
 BPE, CHARACTERS = MODEL_TYPES["EncDecCTCModelBPE"], MODEL_TYPES["EncDecCTCModel"]
 
 
-def test_a_recipe_of_ones_own_may_build_on_ours(tmp_path):
+def test_a_users_recipe_can_extend_a_packaged_recipe(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "defaults: [squeezeformer_ctc_char, _self_]\nname: mine\nmodel: {optim: {weight_decay: 0.5}}\n"
     )
@@ -27,7 +27,7 @@ def test_a_recipe_of_ones_own_may_build_on_ours(tmp_path):
     assert (cfg.name, cfg.model.optim.weight_decay, cfg.model.encoder.d_model) == ("mine", 0.5, 144)
 
 
-def test_any_program_with_nemos_hydra_runner_finds_the_recipes_without_a_path(tmp_path):
+def test_a_program_with_nemos_hydra_runner_finds_the_recipes_without_a_path(tmp_path):
     (tmp_path / "program.py").write_text(
         "from nemo.core.config import hydra_runner\n"
         "@hydra_runner(config_path='.', config_name='none')\n"
@@ -69,14 +69,14 @@ def test_a_recipe_or_override_that_does_not_exist_is_named(recipe, overrides, me
         ("model.test_ds.manifest_filepath=/not/test.json", r"model.test_ds.manifest_filepath=/not/test.json"),
     ],
 )
-def test_what_training_needs_from_disk_is_checked_first(tmp_path, change, message):
+def test_missing_files_are_reported_before_training(tmp_path, change, message):
     given = BPE.overrides(tmp_path)
     check(compose("squeezeformer_ctc_bpe", given))
     with pytest.raises(UserError, match=message):
         check(compose("squeezeformer_ctc_bpe", [*given, change]))
 
 
-def test_a_sentencepiece_model_alone_is_no_tokenizer_folder_for_nemo(tmp_path):
+def test_a_folder_with_only_a_sentencepiece_model_is_refused(tmp_path):
     cfg = compose("squeezeformer_ctc_bpe", BPE.overrides(tmp_path))
     folder = Path(cfg.model.tokenizer.dir)
     (folder / "vocab.txt").unlink()
@@ -90,7 +90,7 @@ def test_a_sentencepiece_model_alone_is_no_tokenizer_folder_for_nemo(tmp_path):
     check(cfg)
 
 
-def test_labels_that_the_recipe_leaves_open_are_asked_for(tmp_path):
+def test_missing_labels_are_reported(tmp_path):
     given = [*CHARACTERS.overrides(tmp_path), "model.labels=???"]
     cfg = compose("squeezeformer_ctc_char", given)
     schedule.check(cfg)

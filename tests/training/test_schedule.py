@@ -1,4 +1,4 @@
-"""The learning rate that a real optimiser has in a run of a recipe, and mistakes that must not pass."""
+"""Tests of the learning rate of a real optimizer in a run of a recipe, and of settings that must be refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def recipe(*overrides: str):
 
 
 class OneWeight(ModelPT):
-    """NeMo's way from a configuration to an optimiser, around a single weight and a recipe's data loader."""
+    """A model with one weight that uses NeMo's path from a configuration to an optimizer."""
 
     def __init__(self, cfg, trainer, utterances: int):
         self.utterances, self.rates = utterances, []
@@ -50,7 +50,10 @@ class OneWeight(ModelPT):
 
 
 def rates(utterances: int, *overrides: str, short: bool = False) -> list[float]:
-    """The learning rate at each step of a recipe's run on so many utterances; ``short`` as the command does it."""
+    """Return the learning rate at each step of a run of a recipe with ``utterances`` utterances.
+
+    ``short``: call ``keep_warm_up`` before training, like the command.
+    """
     cfg = recipe(TRAIN, *overrides)
     OmegaConf.set_struct(cfg, False)
     for section in set(cfg.model) - {"train_ds", "optim"}:
@@ -66,14 +69,14 @@ def rates(utterances: int, *overrides: str, short: bool = False) -> list[float]:
     return model.rates
 
 
-RUNS = {  # 100 steps each
+RUNS = {  # each run has 100 steps
     "epochs": (160, ["trainer.max_epochs=10"]),
     "steps": (160, ["trainer.max_epochs=-1", "trainer.max_steps=100"]),
     "steps before the epochs end": (160, ["trainer.max_epochs=500", "trainer.max_steps=100"]),
     "a last batch that is not full": (150, ["trainer.max_epochs=10"]),
     "a last batch that is dropped": (170, ["trainer.max_epochs=10", "+model.train_ds.drop_last=true"]),
     "accumulated batches": (310, ["trainer.max_epochs=10", "trainer.accumulate_grad_batches=2"]),
-    "so many batches": (999, ["trainer.max_epochs=10", "+trainer.limit_train_batches=10"]),
+    "a limited number of batches": (999, ["trainer.max_epochs=10", "+trainer.limit_train_batches=10"]),
     "a share of the batches": (640, ["trainer.max_epochs=10", "+trainer.limit_train_batches=0.25"]),
 }
 
@@ -103,7 +106,7 @@ def test_a_run_of_few_steps_still_has_one_step_of_warm_up(steps, run):
     assert taken[:2] == pytest.approx([0.5, 1.0][:steps])
 
 
-def test_without_it_nemo_ends_such_a_run_in_an_error():
+def test_nemo_fails_in_a_short_run_without_a_warm_up_step():
     with pytest.raises(ValueError, match="without warmup steps"):
         rates(16, "trainer.max_epochs=10")
 
@@ -120,18 +123,18 @@ def test_without_it_nemo_ends_such_a_run_in_an_error():
     ],
     ids=str,
 )
-def test_in_nemos_own_scripts_a_run_of_few_steps_has_a_warm_up_too(overrides, steps, ratio):
+def test_the_recipe_has_a_warm_up_step_in_a_run_of_few_steps(overrides, steps, ratio):
     sched = compose("squeezeformer_ctc_bpe", ["size=xs", *overrides]).model.optim.sched
     assert (sched.warmup_steps, sched.warmup_ratio) == (steps, ratio)
 
 
-def test_a_longer_run_keeps_its_share_of_warm_up():
+def test_a_longer_run_keeps_the_warm_up_ratio():
     assert rates(160, "model.optim.lr=1.0", "trainer.max_epochs=10", short=True)[:5] == pytest.approx(
         [0.2, 0.4, 0.6, 0.8, 1.0]
     )
 
 
-def test_steps_written_by_the_user_take_the_place_of_the_ratio():
+def test_steps_given_by_the_user_replace_the_ratio():
     given = ["model.optim.lr=1.0", "trainer.max_epochs=10"]
     taken = rates(160, *given, "model.optim.sched.warmup_steps=9", "model.optim.sched.hold_steps=20", short=True)
     assert taken[:10] == pytest.approx([step / 10 for step in range(1, 11)])
@@ -139,12 +142,12 @@ def test_steps_written_by_the_user_take_the_place_of_the_ratio():
     assert taken[30] < 1.0
 
 
-def test_a_ratio_written_by_the_user_is_taken():
+def test_a_ratio_given_by_the_user_is_used():
     taken = rates(160, "model.optim.lr=1.0", "trainer.max_epochs=10", "model.optim.sched.warmup_ratio=0.1")
     assert taken[9:11] == pytest.approx([10 / 11, 1.0])
 
 
-def test_a_smaller_batch_takes_the_square_root_and_a_larger_one_no_more_than_published():
+def test_a_smaller_batch_lowers_the_peak_by_the_square_root_and_a_larger_batch_keeps_it():
     def peak(*overrides: str) -> float:
         return recipe(TRAIN, *overrides).model.optim.lr
 
@@ -154,7 +157,7 @@ def test_a_smaller_batch_takes_the_square_root_and_a_larger_one_no_more_than_pub
     assert peak("model.train_ds.batch_size=16", "trainer.accumulate_grad_batches=4") == 2e-3 / 4
     assert peak("size=l", "model.train_ds.batch_size=512") == 5e-4 / 2
     assert peak("model.optim.lr=0.01") == 0.01
-    assert max(rates(160, "trainer.max_epochs=10")) == 2.5e-4  # 16 of 1,024
+    assert max(rates(160, "trainer.max_epochs=10")) == 2.5e-4  # batch of 16, published for 1,024
 
 
 def test_a_recipe_without_data_resolves():
@@ -203,18 +206,18 @@ def test_devices_that_lightning_refuses_are_named():
         (["trainer.devices=-1"], r"trainer.devices=-1 .*trainer.devices=auto"),
     ],
 )
-def test_a_peak_that_cannot_be_planned_is_refused_with_a_remedy(overrides, message):
+def test_a_peak_that_cannot_be_computed_is_refused_with_a_remedy(overrides, message):
     with pytest.raises(UserError, match=message):
         schedule.summary(recipe(TRAIN, *overrides))
 
 
-def test_a_run_without_an_end_is_refused_in_nemos_own_scripts_too():
+def test_a_run_that_never_ends_is_refused_also_in_nemos_scripts():
     cfg = recipe(TRAIN, "trainer.max_epochs=-1")
     with pytest.raises(UserError, match="never end"):
         schedule.check(cfg)
     with pytest.raises(InterpolationResolutionError, match="never end"):
         OmegaConf.to_container(cfg.model.optim, resolve=True)
-    schedule.check(recipe("trainer.max_epochs=-1"))  # no data is named yet
+    schedule.check(recipe("trainer.max_epochs=-1"))  # the recipe names no data
 
 
 @pytest.mark.parametrize(
@@ -226,20 +229,20 @@ def test_a_run_without_an_end_is_refused_in_nemos_own_scripts_too():
         ("+schedule.steps_per_epoch=100", "trainer.max_steps"),
     ],
 )
-def test_a_setting_that_is_gone_is_refused_with_its_replacement(setting, replacement, tmp_path):
+def test_a_removed_setting_is_refused_with_the_replacement(setting, replacement, tmp_path):
     key, _, number = setting.lstrip("+").partition("=")
-    with pytest.raises(UserError, match=rf"{key} is gone: .*{replacement}"):
+    with pytest.raises(UserError, match=rf"{key} was removed: .*{replacement}"):
         recipe(setting)
     name = key.partition(".")[2]
     (tmp_path / "mine.yaml").write_text(f"defaults: [squeezeformer_ctc_char, _self_]\nschedule: {{{name}: {number}}}\n")
-    with pytest.raises(UserError, match=rf"{key} is gone: .*{replacement}"):
+    with pytest.raises(UserError, match=rf"{key} was removed: .*{replacement}"):
         schedule.check(compose(str(tmp_path / "mine.yaml")))
 
 
 @pytest.mark.parametrize("phase", ["warmup", "hold"])
-def test_a_recipe_that_still_asks_for_steps_is_told_to_give_the_ratio(phase):
+def test_a_removed_resolver_of_steps_is_refused_with_the_ratio(phase):
     cfg = recipe(TRAIN, f"model.optim.sched.{phase}_steps=${{squeezeformer.{phase}_steps:}}")
-    with pytest.raises(UserError, match=f"is gone: write {phase}_steps: null and {phase}_ratio: 0"):
+    with pytest.raises(UserError, match=f"was removed: write {phase}_steps: null and {phase}_ratio: 0"):
         schedule.check(cfg)
     with pytest.raises(InterpolationResolutionError, match=f"{phase}_ratio: 0"):
         OmegaConf.to_container(cfg.model.optim, resolve=True)
