@@ -1,1 +1,1 @@
-"""How alike are neighbouring frames after each block, with the U-Net and without?"""
+"""How similar are neighboring frames after each block, with and without the temporal U-Net?"""

@@ -1,10 +1,11 @@
-"""How alike neighbouring frames are after each block of Conformer, and of Squeezeformer with and without its U-Net.
+"""The similarity of neighboring frames after each block of Conformer and of Squeezeformer with and without its U-Net.
 
     python -m benchmarks.redundancy DIGITS
 
-Trains the three alike, as NeMo's CTC models, on one thread; measures them with `nemo-squeezeformer redundancy`, beside
-the same networks before training; writes the figure, its numbers and the page to `benchmarks/results/redundancy`. A
-model that lies in `build/redundancy` is not trained again. `--page` writes the page alone, from the numbers there.
+The program trains the three encoders under equal conditions, as NeMo's CTC models, on one thread. It measures them with
+`nemo-squeezeformer redundancy`, together with the same networks with random weights. It writes the figure, the numbers
+and the page to `benchmarks/results/redundancy`. A model that exists in `build/redundancy` is not trained again. With
+`--page` the program only writes the page, from the existing numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MEASURED = ("connected_test_seen.jsonl", "connected_test.jsonl", "connected_dev.
 
 
 def train(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Writes the model to the work folder, and gives what is said of its training."""
+    """Train one encoder, save the model in the work folder, and return the record of the training."""
     from benchmarks.measuring.counts import parameters
 
     task = training.Task(digits(args.digits), args.work / "tokenizer", args.steps, args.batch)
@@ -66,14 +67,14 @@ def everything(args: argparse.Namespace) -> None:
     picture = str(args.output / "similarity.png")
     options = ["--untrained", "--force", "--device", "cpu", "--utterances", str(args.utterances)]
     if command(["redundancy", *models, "--data", *data, "--output", picture, *options]):
-        sys.exit("the models could not be measured")
+        sys.exit("`nemo-squeezeformer redundancy` failed, see its message above.")
     (args.output / "training.json").write_text(json.dumps(trained, indent=2) + "\n")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = command_line("benchmarks.redundancy", __doc__)
     parser.add_argument("digits", type=Path, nargs="?", help="a folder with the manifests of connected digits")
-    parser.add_argument("--page", action="store_true", help="neither train nor measure")
+    parser.add_argument("--page", action="store_true", help="only write the page, without training and measuring")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--peak", type=float, default=1.5e-3)
@@ -83,7 +84,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=RESULTS / "redundancy")
     args = parser.parse_args(arguments)
     if not args.page and not args.digits:
-        parser.error("give the folder of the digits, or --page")
+        parser.error("the folder of the digits is missing: give the folder, or --page")
     return args
 
 

@@ -1,4 +1,4 @@
-"""The three encoders that are trained alike: Conformer, and Squeezeformer with and without its U-Net."""
+"""The three encoders of the comparison: Conformer, and Squeezeformer with and without its temporal U-Net."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.measuring.training import CONFORMER, SHARED, SQUEEZEFORMER
 
 CONFORMER_NAME, FLAT, UNET = "Conformer", "Squeezeformer without U-Net", "Squeezeformer"
-# Of one depth and width; the U-Net where the published sizes have it.
+# All have the same depth and width. The U-Net starts and ends at the same layers as in the published sizes.
 ENCODERS: dict[str, dict[str, Any]] = {
     CONFORMER_NAME: CONFORMER | {"d_model": 64, "subsampling": "striding"},
     FLAT: SQUEEZEFORMER | {"d_model": 64, "time_reduce_idx": None},

@@ -1,4 +1,4 @@
-"""The page of redundancy: similarities after each block, and what of the paper's words they bear out."""
+"""The page of temporal redundancy: similarities after each block, and a comparison with the claims of the paper."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Rows = dict[tuple[str, str, int, str], dict[str, str]]
 
 
 def read(results: Path) -> tuple[list[str], Rows]:
-    """The conditions, and rows by model, weights, block and distance in frames."""
+    """Return the conditions, and the rows by model, weights, block and distance in frames."""
     lines = (results / "similarity.csv").read_text(encoding="utf-8").splitlines()
     rows = csv.DictReader(each for each in lines if not each.startswith("#"))
     found = {(row["model"], row["weights"], int(row["block"]), row["distance_frames"]): row for row in rows}
@@ -28,26 +28,31 @@ def page(results: Path) -> str:
     text = [
         "# Temporal redundancy",
         "",
-        "Made by `python -m benchmarks.redundancy`; all numbers are in [similarity.csv](similarity.csv). What they",
-        "mean is in [docs/redundancy.md](../../../docs/redundancy.md).",
+        "Made by `python -m benchmarks.redundancy`. All numbers are in [similarity.csv](similarity.csv).",
+        "[docs/redundancy.md](../../../docs/redundancy.md) explains what they mean.",
         "",
-        "![Mean cosine similarity of two frames after each block, a panel for each distance and a line for each model]"
+        "![Mean cosine similarity of two frames after each block. Each panel shows one distance, each line one model.]"
         "(similarity.png)",
         "",
-        head(["encoder", "parameters", "steps", "WER of seen speakers", "of unseen ones", "processor seconds"]),
+        head(["encoder", "parameters", "steps", "WER of seen speakers", "WER of unseen speakers", "processor seconds"]),
     ]
     for name, of in trained.items():
         rates = [f"{rate:.1f} %" for rate in of["wer"].values()]
         text.append(line([name, f"{of['parameters']:,}", str(of["steps"]), *rates, str(of["cpu_seconds"])]))
     shown = list(range(last + 1))
-    for title, distance in [("the next frame", "1"), ("the frame four further", "4"), ("any two frames", "any")]:
-        text += ["", f"Similarity in percent, {title}, after block", ""]
+    for title, distance in [("a frame and the next frame", "1"), ("frames four apart", "4"), ("any two frames", "any")]:
+        text += ["", f"Similarity of {title} after each block, in percent:", ""]
         text.append(head(["encoder", "weights", *map(str, shown)]))
         for name in trained:
             for weights in ("trained", "untrained"):
                 found = [rows[name, weights, block, distance] for block in shown]
                 text.append(line([name, weights, *map(cell, found)]))
-    text += ["", "\\* at 80 ms a frame; others at 40 ms. Untrained: the same network with new random weights.", ""]
+    text += [
+        "",
+        "\\* Inside the U-Net, where a frame lasts 80 ms. All other frames last 40 ms.\n"
+        '"untrained" is the same network with random weights.',
+        "",
+    ]
     text += beside_the_paper(rows)
     both = {
         weights: ", ".join(cell(rows[CONFORMER_NAME, weights, last, distance]) for distance in ("1", "4", "any"))
@@ -55,29 +60,36 @@ def page(results: Path) -> str:
     }
     text += [
         "",
-        f"After its last block Conformer has {both['trained']} % (next frame, four apart, any two frames), and with",
-        f"random weights {both['untrained']} %: a high figure by itself is no sign of training.",
-        f"Inside the U-Net any two frames of an utterance are {inside(rows, 'any'):.1f} % alike: the nearer to 100 %,",
-        "the more its branch adds the same to every frame, and the less its neighbours tell of redundancy.",
+        f"After the last block of the trained Conformer, the similarities are {both['trained']} % (next frame,\n"
+        "frames four apart, any two frames).",
+        f"With random weights they are {both['untrained']} %.\n"
+        "A high similarity alone does not show an effect of training.\n",
+        f"Inside the U-Net, any two frames of an utterance have a similarity of {inside(rows, 'any'):.1f} %.\n"
+        "Near 100 %, the branch adds nearly the same vector to every frame.",
+        "The similarity of neighboring frames then says little about redundancy.",
         "",
-        "Again: trainings are seeded, on one thread. On the same processor and versions similarities come out within",
-        "0.1 points and error rates to the digit; elsewhere rounding leads the trainings apart as another seed would.",
+        "Repeated runs: the trainings are seeded and use one thread. On the same processor and with the same versions,\n"
+        "similarities differ by at most 0.1 points, and error rates are identical.",
+        "With another processor or other versions, rounding changes the results as much as another seed does.",
     ]
     return "\n".join([*text, "", "## Conditions", "", *(f"- {condition}" for condition in conditions), ""])
 
 
 def branch(rows: Rows) -> list[int]:
-    """The blocks inside the U-Net."""
+    """Return the blocks inside the U-Net."""
     return sorted({block for _, _, block, _ in rows if float(rows[UNET, "trained", block, "1"]["frame_ms"]) > 40})
 
 
 def inside(rows: Rows, distance: str, name: str = UNET) -> float:
-    """The mean similarity of a trained encoder in those blocks, in percent."""
+    """Return the mean similarity of a trained encoder in the blocks inside the U-Net, in percent.
+
+    Without a U-Net, the encoder is measured in the same blocks.
+    """
     return mean(100 * float(rows[name, "trained", block, distance]["similarity"]) for block in branch(rows))
 
 
 def beside_the_paper(rows: Rows) -> list[str]:
-    """A table of what the paper says of its own models, and what these show."""
+    """Return a table with the paper's claims about its models, and the results of the models here."""
     last = max(block for _, _, block, _ in rows)
 
     def of(name: str, block: int, distance: int) -> float:
@@ -107,5 +119,5 @@ def beside_the_paper(rows: Rows) -> list[str]:
 
 
 def cell(row: dict[str, str]) -> str:
-    """The similarity in percent, marked inside the U-Net."""
+    """Return the similarity in percent, with an asterisk inside the U-Net."""
     return f"{100 * float(row['similarity']):.1f}" + ("\\*" if float(row["frame_ms"]) > 40 else "")
