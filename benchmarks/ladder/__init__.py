@@ -1,1 +1,1 @@
-"""What does each step from Conformer to Squeezeformer save, and does the paper's argument hold?"""
+"""How much does each step from Conformer to Squeezeformer save, and do the results support the paper's argument?"""

@@ -1,10 +1,11 @@
-"""The paper's ladder from Conformer to Squeezeformer, measured rung by rung and set beside the paper's figures.
+"""The paper's ladder from Conformer to Squeezeformer: measurements of each rung, and a comparison with the paper.
 
     python -m benchmarks.ladder DIGITS
 
-counts and times each rung at its full size, trains the same ladder in small on the recordings in DIGITS, and writes
-results, figure and page. What the results hold already is kept, so a run that was stopped goes on. Without DIGITS
-nothing is trained. `--quick` tries it all with encoders of a few thousand parameters.
+The program counts the operations of each rung at its full size and measures its time. It trains a small version of
+each rung on the recordings in DIGITS. Then it writes the results, the figure and the page. Existing results are kept,
+so a stopped run can be continued. Without DIGITS the program does not train. With `--quick` it uses encoders of a few
+thousand parameters, to try the program.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ TINY: dict[str, object] = {"d_model": 16, "n_layers": 4, "n_heads": 2, "subsampl
 
 def main(arguments: list[str] | None = None) -> None:
     parser = command_line("benchmarks.ladder", __doc__)
-    parser.add_argument("digits", nargs="?", type=Path, help="folder with connected_train.jsonl and the others")
+    parser.add_argument(
+        "digits", nargs="?", type=Path, help="folder with connected_train.jsonl and the other manifests"
+    )
     parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--peak", type=float, default=1.5e-3, help="learning rate")
+    parser.add_argument("--peak", type=float, default=1.5e-3, help="peak learning rate")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=27)
-    parser.add_argument("--patience", type=float, default=15, help="seconds of turns that each rung gets")
+    parser.add_argument("--patience", type=float, default=15, help="seconds for the turns of each rung")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--output", type=Path, default=RESULTS / "ladder")
-    parser.add_argument("--work", type=Path, default=Path("build/ladder"), help="for the tokenizer")
+    parser.add_argument("--work", type=Path, default=Path("build/ladder"), help="folder for the tokenizer")
     args = parser.parse_args(arguments)
 
     from benchmarks.ladder.measure import clock, count

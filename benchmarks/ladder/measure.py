@@ -1,4 +1,4 @@
-"""What each rung of the ladder takes: parameters, operations, those of the subsampling, and time."""
+"""Measurements of each rung of the ladder: parameters, operations, operations of the subsampling, and time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from benchmarks.measuring.turns import in_milliseconds, interleaved
 
 
 def operations(encoder: Any, seconds: int = 30) -> dict[str, float]:
-    """In 10^9, a multiplication and an addition are two; of an encoder on the meta device, for one utterance.
+    """Return the operations for one utterance, in 10^9. A multiplication and an addition count as two operations.
 
-    ``counted_by_t`` is without those that relative positions take beyond T of their 2 T - 1.
+    Relative attention uses 2 T - 1 positions. ``counted_by_t`` counts only T of them.
+
+    Args:
+        encoder: An encoder on the meta device.
     """
     with torch.device("meta"):
         counter = counts.operations(partial(encoder, torch.randn(1, encoder.feat_in, 100 * seconds)))
@@ -46,13 +49,13 @@ def count(results: Results, changes: dict[str, object]) -> None:
 
 @torch.inference_mode()
 def clock(results: Results, changes: dict[str, object], seconds: int, patience: float) -> None:
-    """Processor time of one thread for one utterance, all rungs in turn."""
+    """Measure the processor time for one utterance on one thread. All rungs take turns."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     x = torch.randn(1, 80, 100 * seconds)
     calls: dict[str, Callable[[], object]] = {rung: partial(build(rung, **changes).eval(), x) for rung in RUNGS}
     for call in calls.values():
-        call()  # the first of each warms up
+        call()  # warm-up
     took = interleaved(calls, patience, clock=time.thread_time)
-    load = round(os.getloadavg()[1], 1)  # of the last five minutes
+    load = round(os.getloadavg()[1], 1)  # average over the last five minutes
     results.add("time", {"seconds": seconds, "threads": 1, "load": load}, in_milliseconds(took), {})

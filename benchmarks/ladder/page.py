@@ -1,4 +1,4 @@
-"""The page of the ladder: its table, and what of the paper's argument it bears out."""
+"""The page of the ladder: its table, and a comparison with the paper's argument."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from nemo_squeezeformer.analysis.sizes import PUBLISHED
 
 INTRODUCTION = """# The ladder
 
-From Conformer-CTC-M to Squeezeformer-SM in the paper's steps (arXiv 2206.00888, section 3). Each rung is a recipe of
-`conf/ablation/`, a line or two beside the one before it. Made by `python -m benchmarks.ladder`; every figure is
-in [ladder.json](ladder.json).
+The paper develops Squeezeformer-SM from Conformer-CTC-M in steps (arXiv 2206.00888, section 3). Each rung of this
+ladder is a recipe in `conf/ablation/`. It differs from the recipe before it in one or two lines. The page is made by
+`python -m benchmarks.ladder`. All numbers are in [ladder.json](ladder.json).
 
-![Operations with the part of the subsampling, measured time, the paper's word error rates and those of small models, a
-row for each step from Conformer-CTC-M down to Squeezeformer-SM.](ladder.png)"""
+![Four panels with a row for each step from Conformer-CTC-M to Squeezeformer-SM. The panels show operations with the
+share of the subsampling, measured time, the paper's word error rates, and word error rates of small
+models.](ladder.png)"""
 
 
 def measured(data: dict[str, Any], part: str) -> dict[str, Any]:
-    """By rung, the first measurement of that part; nothing where there is none."""
+    """Return the first measurement of a part, by rung. Return an empty dict if the part has no measurement."""
     rows = data.get(part, [])
     found: dict[str, Any] = rows[0]["measured"] if rows else {}
     return found
@@ -33,7 +34,11 @@ def percent(part: float, whole: float) -> float:
 
 
 def shares(data: dict[str, Any], by: str = "gflops") -> dict[str, float]:
-    """The paper's three figures as they come out here, in percent of Conformer; ``by`` one of the two counts."""
+    """Return our values for the paper's three shares, in percent of Conformer's operations.
+
+    Args:
+        by: ``gflops``, or ``counted_by_t`` for the count with T positions.
+    """
     counts = measured(data, "operations")
     first = counts["Conformer"][by]
     return {
@@ -44,14 +49,17 @@ def shares(data: dict[str, Any], by: str = "gflops") -> dict[str, float]:
 
 
 def longest(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """The trainings of most steps, one of all rungs for each seed."""
+    """Return the trainings with the largest number of steps: one entry with all rungs for each seed."""
     rows: list[dict[str, Any]] = data.get("trained", [])
     steps = max((row["steps"] for row in rows), default=0)
     return [row for row in rows if row["steps"] == steps]
 
 
 def error_rates(data: dict[str, Any], which: str) -> dict[str, list[float]]:
-    """By rung, in their order, word error rates of the small models that converged, one a seed."""
+    """Return the word error rates of the small models, by rung, with one value for each seed.
+
+    Runs with weights that are not finite are left out.
+    """
     found: dict[str, list[float]] = {}
     for name in RUNGS:
         runs = [row["measured"][name] for row in longest(data) if name in row["measured"]]
@@ -66,8 +74,10 @@ def listed(rates: list[float] | None) -> str:
 
 def ladder(data: dict[str, Any]) -> str:
     counts, times = measured(data, "operations"), measured(data, "time")
-    head = ["step", "parameters", "GFLOPs at 30 s", "in the subsampling", "time, ms", "paper: test-other, %"]
-    small = {f"small, {which}, %": error_rates(data, which) for which in ("seen", "unseen")} if longest(data) else {}
+    head = ["step", "parameters", "GFLOPs at 30 s", "share of subsampling", "time, ms", "paper: test-other, %"]
+    small = (
+        {f"small models: {which}, %": error_rates(data, which) for which in ("seen", "unseen")} if longest(data) else {}
+    )
     rows = []
     for name, rung in RUNGS.items():
         held = counts[name]
@@ -81,55 +91,59 @@ def ladder(data: dict[str, Any]) -> str:
 
 def notes(data: dict[str, Any]) -> Iterator[str]:
     yield (
-        "Parameters and operations are the encoder's; a multiplication and an addition are two, as "
-        "`torch.utils.flop_counter` counts 30 s of 80-bin features."
+        "Parameters and operations: only of the encoder. `torch.utils.flop_counter` counts the operations for 30 s of "
+        "80-bin features. A multiplication and an addition count as two operations."
     )
     for row in data.get("time", []):
         turns = sorted({held["turns"] for held in row["measured"].values()})
-        beside = f", beside other work (a load of {row['load']:g})" if row.get("load", 0) > 1.5 else ""
+        beside = f" The machine also did other work (load {row['load']:g})." if row.get("load", 0) > 1.5 else ""
         yield (
-            f"Time: processor time of an inference of {row['seconds']} s, batch 1, one thread, random weights, rungs "
-            f"interleaved{beside}; medians of {turns[0]} turns{' or more' if len(turns) > 1 else ''}, quartiles in "
-            "brackets."
+            f"Time: processor time of an inference with {row['seconds']} s of audio, batch 1, one thread and random "
+            f"weights. The rungs take turns.{beside} The table has the median of {turns[0]}"
+            f"{' or more' if len(turns) > 1 else ''} turns, with the quartiles in brackets."
         )
-    yield "Paper: word error rates after LibriSpeech's 960 hours, published, not ours; `-` where we know none."
+    yield (
+        "Paper: published word error rates after training on the 960 hours of LibriSpeech. We did not measure them. "
+        "`-` means that no value is known."
+    )
     runs = longest(data)
     if runs:
         seconds = mean(run["cpu_seconds"] for row in runs for run in row["measured"].values())
         yield (
-            "Small: word error rates of the same ladder six layers deep and 64 wide, trained by one program on the "
-            f"digits of four voices: {runs[0]['steps']} steps of 16 utterances, {seconds:.0f} processor seconds a "
-            f"model, peak learning rate {runs[0]['peak_lr']:g}, {seeds(len(runs))}. Tested on other recordings of "
-            "those voices, and on a voice that was never heard."
+            "Small models: word error rates of the same ladder with six layers of width 64. All models are trained by "
+            f"the same program on spoken digits of four speakers: {runs[0]['steps']} steps of 16 utterances, "
+            f"{seconds:.0f} processor seconds for each model, peak learning rate {runs[0]['peak_lr']:g}, "
+            f'{seeds(len(runs))}. "seen" is a test on other recordings of the same speakers. "unseen" is a test on an '
+            "unseen speaker."
         )
 
 
 def repeatable(data: dict[str, Any]) -> str:
-    """What whoever runs it again may expect."""
+    """Return how closely a repeated run agrees with these results."""
     trained = (
-        " Trainings are seeded, on one thread: on the same processor and versions they give the same error rates to "
-        "the digit, elsewhere rounding leads them apart as another seed would."
+        " The trainings are seeded and use one thread. On the same processor and with the same versions, error rates "
+        "are identical. With another processor or other versions, rounding changes them as much as another seed does."
         if longest(data)
         else ""
     )
     return (
-        "Again: parameters and operations are equal on every machine; times, on one like this, within 20 %, and shares "
-        f"of Conformer's time within 10 points.{trained}"
+        "Repeated runs: parameters and operations are equal on every machine. On a similar machine, times agree within "
+        f"20 %, and shares of Conformer's time agree within 10 points.{trained}"
     )
 
 
 def seeds(number: int) -> str:
-    return "one seed" if number == 1 else f"{number} seeds, one figure each"
+    return "one seed" if number == 1 else f"{number} seeds with one number each"
 
 
 def ends(data: dict[str, Any]) -> str:
-    """The ladder's ends as they were published, or computed from the authors' code."""
+    """Return a table of the first and the last rung, with the operations of the authors' code."""
     counts, published = measured(data, "operations"), PUBLISHED["sm"]
     rows: list[tuple[str, str, float | None]] = [
         ("Squeezeformer-SM", "Squeezeformer", published.gflops),
-        ("the same without the U-Net", WITHOUT_UNET, published.gflops_without_unet),
+        ("Squeezeformer-SM without the U-Net", WITHOUT_UNET, published.gflops_without_unet),
         ("Conformer-CTC-M, 16 layers", "Conformer", None),
-        ("Conformer-CTC-M as NeMo's recipe has it, 18 layers", NEMOS_RECIPE, None),
+        ("Conformer-CTC-M of NeMo's recipe, 18 layers", NEMOS_RECIPE, None),
     ]
     cells = []
     for what, name, gflops in rows:
@@ -137,7 +151,7 @@ def ends(data: dict[str, Any]) -> str:
         share = f"{percent(held['subsampling'], held['gflops']):.1f} %"
         known = f"{gflops:.2f}" if gflops else "-"
         cells.append([what, known, f"{held['gflops']:.2f}", f"{held['counted_by_t']:.2f}", share])
-    return table(["GFLOPs at 30 s", "authors' code", "here", "here, with T positions", "in the subsampling"], cells)
+    return table(["GFLOPs at 30 s", "authors' code", "here", "here, with T positions", "share of subsampling"], cells)
 
 
 def claims(data: dict[str, Any]) -> str:
@@ -155,20 +169,22 @@ def verdicts(data: dict[str, Any]) -> Iterator[str]:
     first, last = counts["Conformer"], counts["Squeezeformer"]
     fits = all(round(by_t[name]) == published for name, (_, published) in PAPER.items())
     yield (
-        "Relative attention multiplies with 2 T - 1 positions, in the authors' code as in NeMo's and ours. Counted "
-        f"with T, one for each frame, the paper's figures {'all come' if fits else 'do not all come'} out to the "
-        f"percent{'; so we take it that they were counted so' if fits else ''}. The network as it is takes "
-        f"{first['gflops'] - first['counted_by_t']:.1f} GFLOPs more as Conformer, all of them in attention: the U-Net "
-        "saves more of that, and the subsampling, which does not change, is a smaller part."
+        "Relative attention multiplies queries with 2 T - 1 positions, in the authors' code, in NeMo and in this "
+        f"project. If only T positions are counted, one for each frame, the paper's shares "
+        f"{'all agree' if fits else 'do not all agree'} with ours after rounding to percent."
+        f"{' We assume that the paper counts T positions.' if fits else ''} With 2 T - 1 positions, Conformer needs "
+        f"{first['gflops'] - first['counted_by_t']:.1f} GFLOPs more, all of them in attention. The share that the "
+        "U-Net saves is then larger. The share of the subsampling is smaller, because its operations do not change."
     )
     alike = [("U-Net", "MF/CF"), ("Swish", "post-norm")]
     same = all(counts[before]["gflops"] == counts[after]["gflops"] for before, after in alike)
     swish = {key: counts["Swish"][key] - counts["MF/CF"][key] for key in ("gflops", "parameters")}
     yield (
-        f"The order of modules and the norms {'change no' if same else 'change'} operations, as one expects. Swish for "
-        f"GLU adds {swish['gflops']:.2f} GFLOPs and {swish['parameters'] / 1e6:.2f} M parameters, for the convolution "
-        f"is twice as wide after it: simpler, not cheaper. From end to end, {first['gflops']:.2f} become "
-        f"{last['gflops']:.2f} GFLOPs, {percent(first['gflops'] - last['gflops'], first['gflops']):.0f} % less."
+        f"The order of modules and the norms {'do not change' if same else 'change'} the number of operations. "
+        f"Swish for GLU adds {swish['gflops']:.2f} GFLOPs and {swish['parameters'] / 1e6:.2f} M parameters, because "
+        "the depthwise convolution is then twice as wide. This step makes the network simpler, but not cheaper. In "
+        f"total, the ladder reduces {first['gflops']:.2f} to {last['gflops']:.2f} GFLOPs. This is a reduction by "
+        f"{percent(first['gflops'] - last['gflops'], first['gflops']):.0f} %."
     )
     if times:
         took = {rung: held["ms"][1] for rung, held in times.items()}
@@ -177,47 +193,49 @@ def verdicts(data: dict[str, Any]) -> Iterator[str]:
             for before, after in pairwise(["Squeezeformer", "Conformer", "U-Net", "post-norm", "Squeezeformer"])
         )
         yield (
-            f"Of Conformer's time, {-whole:.0f} % is saved from end to end: {unet:.0f} % by the U-Net and "
-            f"{depthwise:.0f} % by the subsampling; the three steps between take {abs(between):.0f} % "
-            f"{'more' if between < 0 else 'less'}. So time follows operations, but not all the way."
+            f"In total, the ladder saves {-whole:.0f} % of Conformer's time: {unet:.0f} % by the U-Net and "
+            f"{depthwise:.0f} % by the subsampling. The three steps between them take {abs(between):.0f} % "
+            f"{'more' if between < 0 else 'less'} time. Time decreases with operations, but not by the same share."
         )
     nemos = percent(counts[NEMOS_RECIPE]["subsampling"], counts[NEMOS_RECIPE]["counted_by_t"])
     yield (
         "The paper's Conformer-CTC-M has 16 layers of width 256 (the authors' `conformer-M.yml`), like "
-        "Squeezeformer-SM. With the 18 layers of NeMo's recipe, however counted, at most "
-        f"{nemos:.1f} % would be spent in the subsampling. The first rung is NeMo's ConformerEncoder: its weights load "
-        "by name, outputs and operations are equal (`tests/benchmarks/test_ladder.py`)."
+        "Squeezeformer-SM. With the 18 layers of NeMo's recipe, the share of the subsampling would be at most "
+        f"{nemos:.1f} % with both ways of counting. The first rung equals NeMo's ConformerEncoder: the weights of "
+        "NeMo's encoder load by name, and outputs and operations are equal (`tests/benchmarks/test_ladder.py`)."
     )
 
 
 def accuracy(data: dict[str, Any]) -> Iterator[str]:
-    """What the small models tell, and what they cannot."""
+    """Yield the conclusions from the small models, and their limits."""
     rates, seen = error_rates(data, "unseen"), error_rates(data, "seen")
     if not rates:
         return
     path = ", ".join(f"{name} {mean(rates[name]):.1f} ({mean(seen[name]):.1f})" for name in RUNGS if name in rates)
     worse = [name for before, name in pairwise(rates) if mean(rates[name]) > mean(rates[before])]
     yield (
-        f"Error rates of the small ladder for the unseen voice, and in brackets for seen ones: {path}. No step that "
-        "the paper gives a figure for is worse than the one before; here, for the unseen voice, "
-        f"{', '.join(worse) or 'none'} {'are' if len(worse) > 1 else 'is'}."
+        f"Mean word error rates of the small models for the unseen speaker, with seen speakers in brackets: {path}. In "
+        "the paper, no step with a published error rate is worse than the step before it. Here the steps that are "
+        f"worse than the step before for the unseen speaker {'are' if len(worse) > 1 else 'is'}: "
+        f"{', '.join(worse) or 'none'}."
     )
     spread = max(max(each) - min(each) for each in rates.values())
     if spread:
         yield (
-            f"Seeds of one rung differ by up to {spread:.1f} points, and the paper's whole ladder is one point high: "
-            "smaller differences between rungs tell nothing about them."
+            f"Seeds of one rung differ by up to {spread:.1f} points. From the first to the last rung, the paper's "
+            "error rate changes by one point. Smaller differences between rungs do not show that one rung is better."
         )
     else:
         yield (
-            "Of this length, trainings of one network with other seeds differ by ten points ([side by "
-            "side](../side_by_side/README.md)), and the paper's whole ladder is one point high: with one seed a rung, "
-            "this order of the rungs is chance as likely as not. It shows that every rung trains."
+            "In trainings of this length, the results of one network differ by ten points between seeds ([side by "
+            "side](../side_by_side/README.md)). From the first to the last rung, the paper's error rate changes by one "
+            "point. With one seed for each rung, the order of the rungs may be chance. The results only show that "
+            "every rung trains."
         )
 
 
 def page(data: dict[str, Any]) -> str:
-    """The whole page, as Markdown."""
+    """Return the whole page in Markdown."""
     commits = sorted({row["commit"] for part in data.values() if isinstance(part, list) for row in part} - {""})
     given = {"allocator": "Allocator: {}", "size": "{}"}
     made = [given.get(name, "{}").format(text) for name, text in data["conditions"].items()]

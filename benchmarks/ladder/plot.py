@@ -1,4 +1,4 @@
-"""The ladder as a figure: operations, time and error rates, a row a rung."""
+"""The figure of the ladder: operations, time and error rates, with one row for each rung."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.measuring.figures import BLUE, RED, save
 
 
 def draw(data: dict[str, Any], path: Path, source: str) -> None:
-    """A panel a quantity; ``source`` is noted in the file."""
+    """Draw one panel for each quantity and store ``source`` in the metadata of the file."""
     from matplotlib.figure import Figure
 
     panels = 4 if longest(data) else 3
@@ -44,16 +44,16 @@ def _operations(axis: Any, counts: dict[str, Any], at: dict[str, int]) -> None:
         axis.text(held["subsampling"] + 1, at[name], f"{share:.0f} %", va="center", color="white")
     handles = [axis.barh(0, 0, color=RED, hatch="//", edgecolor="white"), axis.barh(0, 0, color=BLUE)]
     axis.legend(
-        handles, ["subsampling (and its share)", "layers"], loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
+        handles, ["subsampling (with its share)", "layers"], loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
     )
-    axis.set(xlabel="operations of 30 s, GFLOPs", xlim=(0, 1.15 * counts["Conformer"]["gflops"]))
+    axis.set(xlabel="operations for 30 s of audio, GFLOPs", xlim=(0, 1.15 * counts["Conformer"]["gflops"]))
 
 
 def _time(axis: Any, times: dict[str, Any], at: dict[str, int]) -> None:
     for name, held in times.items():
         low, middle, high = (value / 1e3 for value in held["ms"])
         axis.barh(at[name], middle, color="0.7", xerr=[[middle - low], [high - middle]], capsize=3)
-    axis.set(xlabel="time of 30 s on one thread, s")
+    axis.set(xlabel="time for 30 s of audio, one thread, s")
 
 
 def _published(axis: Any, at: dict[str, int]) -> None:
@@ -67,12 +67,12 @@ def _published(axis: Any, at: dict[str, int]) -> None:
 def _small(axis: Any, data: dict[str, Any], at: dict[str, int]) -> None:
     for which, colour, marker in (("unseen", BLUE, "o"), ("seen", RED, "s")):
         rates = error_rates(data, which)
-        label = f"{which} voice{'s' if which == 'seen' else ''}"
+        label = f"{which} speaker{'s' if which == 'seen' else ''}"
         middle = [mean(each) for each in rates.values()]
         axis.plot(middle, [at[name] for name in rates], color=colour, marker=marker, ls=":", label=label)
         if any(len(each) > 1 for each in rates.values()):
             points = [(rate, at[name]) for name, each in rates.items() for rate in each]
-            axis.plot(*zip(*points), color=colour, marker=marker, mfc="white", ms=4, ls="none", label="a seed")
+            axis.plot(*zip(*points), color=colour, marker=marker, mfc="white", ms=4, ls="none", label="one seed")
     axis.set(xlabel="small models: word error rate, digits, %")
     axis.set_xlim(left=0)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)

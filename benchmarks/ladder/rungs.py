@@ -1,4 +1,4 @@
-"""The rungs of the paper's ladder from Conformer to Squeezeformer: our recipes, and what the paper says of each."""
+"""The rungs of the paper's ladder from Conformer to Squeezeformer: our recipes, and the values of the paper."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rung:
-    """One step: the recipe after it, and the paper's word error rate on LibriSpeech test-other where we know it."""
+    """A step of the ladder: the recipe after the step, and the paper's word error rate on test-other, if known."""
 
     step: str
     recipe: str
@@ -30,18 +30,18 @@ PAPER = {  # percent of Conformer-CTC-M's operations
     "depthwise": ("saved by depthwise-separable subsampling", 22),
 }
 WITHOUT_UNET, NEMOS_RECIPE = "Squeezeformer without the U-Net", "Conformer, 18 layers"
-BESIDE: dict[str, tuple[str, dict[str, object]]] = {  # what is counted besides: a rung with another setting
+BESIDE: dict[str, tuple[str, dict[str, object]]] = {  # further encoders whose operations are counted: rung and changes
     WITHOUT_UNET: ("Squeezeformer", {"time_reduce_idx": "null"}),
     NEMOS_RECIPE: ("Conformer", {"n_layers": 18}),
 }
 
-# The small ladder, six layers as those of side_by_side: what two cores can train.
+# The small ladder has six layers, like the encoders of side_by_side. Two cores can train it.
 SMALL = {
     "d_model": 64,
     "n_layers": 6,
     "n_heads": 2,
     "subsampling_conv_channels": 32,
-    "dropout": 0,  # so short a training does not overfit, and dropout takes a third of the time on a CPU
+    "dropout": 0,  # a short training does not overfit, and dropout would take a third of the time on a CPU
     "dropout_emb": 0,
     "dropout_att": 0,
 }
@@ -49,7 +49,7 @@ SMALL = {
 
 @cache
 def encoder_settings(rung: str, **changes: object) -> dict[str, Any]:
-    """What the recipe of a rung builds its encoder from, but for ``changes``; ``_target_`` is among it."""
+    """Return the encoder settings in the recipe of a rung, with ``changes``. The settings include ``_target_``."""
     from omegaconf import OmegaConf
 
     from nemo_squeezeformer.training.recipes import compose
@@ -60,7 +60,7 @@ def encoder_settings(rung: str, **changes: object) -> dict[str, Any]:
 
 
 def build(rung: str, **changes: object) -> Any:
-    """The encoder of a rung, without NeMo; features have 80 channels."""
+    """Return the core encoder of a rung, for features with 80 channels. It does not need NeMo."""
     from nemo_squeezeformer import core
 
     return core.SqueezeformerEncoder(**{k: v for k, v in encoder_settings(rung, **changes).items() if k != "_target_"})

@@ -1,4 +1,4 @@
-"""The small ladder, trained and tested: every rung by the same program, data, schedule and seed."""
+"""The training and the test of the small ladder. Every rung has the same program, data, schedule and seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.measuring.results import Results
 
 
 def train(results: Results, folder: Path, work: Path, changes: dict[str, object], args: argparse.Namespace) -> None:
-    """Adds losses and word error rates of what has not been trained for so many steps with that seed yet."""
+    """Train the rungs that ``results`` does not have for these steps and seeds, and add them to ``results``."""
     import torch
     from nemo.utils import logging
 

@@ -40,7 +40,7 @@ def page(results: Path) -> str:
         rates = [f"{rate:.1f} %" for rate in of["wer"].values()]
         text.append(line([name, f"{of['parameters']:,}", str(of["steps"]), *rates, str(of["cpu_seconds"])]))
     shown = list(range(last + 1))
-    for title, distance in [("a frame and the next frame", "1"), ("frames four apart", "4"), ("any two frames", "any")]:
+    for title, distance in [("neighboring frames", "1"), ("frames four apart", "4"), ("any two frames", "any")]:
         text += ["", f"Similarity of {title} after each block, in percent:", ""]
         text.append(head(["encoder", "weights", *map(str, shown)]))
         for name in trained:
@@ -68,8 +68,8 @@ def page(results: Path) -> str:
         "Near 100 %, the branch adds nearly the same vector to every frame.",
         "The similarity of neighboring frames then says little about redundancy.",
         "",
-        "Repeated runs: the trainings are seeded and use one thread. On the same processor and with the same versions,\n"
-        "similarities differ by at most 0.1 points, and error rates are identical.",
+        "Repeated runs: the trainings are seeded and use one thread. On the same processor and with the same\n"
+        "versions, similarities differ by at most 0.1 points, and error rates are identical.",
         "With another processor or other versions, rounding changes the results as much as another seed does.",
     ]
     return "\n".join([*text, "", "## Conditions", "", *(f"- {condition}" for condition in conditions), ""])
