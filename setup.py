@@ -1,4 +1,4 @@
-"""Packaging: metadata, dependency ranges, and where the recipes of ``conf/`` go in an installed package."""
+"""The packaging: metadata, version ranges of dependencies, and the place of ``conf/`` in the installed package."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ setup(
     description="The Squeezeformer speech encoder for NVIDIA NeMo: train, restore and transcribe",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",  # and no classifier of it: setuptools has deprecated these
+    license="Apache-2.0",  # without a license classifier, because setuptools has deprecated these classifiers
     keywords=["speech recognition", "ASR", "NeMo", "Squeezeformer", "Conformer", "CTC"],
     classifiers=[
         "Development Status :: 4 - Beta",
@@ -30,22 +30,20 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["nemo_squeezeformer", "nemo_squeezeformer.*"])
     + CONF
-    + ["hydra_plugins", "hydra_plugins.nemo_squeezeformer"],  # the first is a namespace: Hydra's, with no __init__.py
+    + ["hydra_plugins", "hydra_plugins.nemo_squeezeformer"],  # hydra_plugins is Hydra's namespace package
     package_dir={"nemo_squeezeformer.conf": "conf"},
     package_data={name: ["*.yaml"] for name in CONF} | {"nemo_squeezeformer": ["py.typed"]},
-    install_requires=["torch>=2.2"],  # all that nemo_squeezeformer.core needs
+    install_requires=["torch>=2.2"],  # nemo_squeezeformer.core needs only torch
     extras_require={
         "nemo": ["nemo_toolkit[asr]>=2.7.3,<3.1"],  # to train, restore and transcribe with NeMo
-        "onnx": [
-            "onnx",
-            "onnxruntime",
-        ],  # the first to export; the second to run what was exported, both to quantise it
-        "plots": ["matplotlib"],  # the figure of `nemo-squeezeformer redundancy`
-        "safetensors": ["safetensors"],  # nemo_squeezeformer.deployment.weights, without NeMo; with it, it is there
+        # onnx exports models, onnxruntime runs them, and quantization needs both packages.
+        "onnx": ["onnx", "onnxruntime"],
+        "plots": ["matplotlib"],  # for the figure of `nemo-squeezeformer redundancy`
+        "safetensors": ["safetensors"],  # for nemo_squeezeformer.deployment.weights without NeMo; NeMo installs it
         "tensorflow": ["h5py"],  # to import the authors' checkpoints; TensorFlow itself is not needed
-        "dev": [  # for the tests, the demo, lint and types
-            "accelerate",  # with peft: what NeMo's SpeechLM2 needs
-            "espeakng-loader",  # speech for the tests and the demo
+        "dev": [  # for the tests, the demo, lint and type checks
+            "accelerate",  # NeMo's SpeechLM2 needs accelerate and peft
+            "espeakng-loader",  # makes speech for the tests and the demo
             "h5py",
             "matplotlib",
             "mypy",

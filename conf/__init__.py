@@ -1,1 +1,1 @@
-"""Training recipes: one YAML file a recipe, composed by Hydra from ``size/`` and ``squeezeformer/``."""
+"""Training recipes. Each recipe is a YAML file that Hydra composes from the files in the subfolders."""

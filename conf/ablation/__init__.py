@@ -1,1 +1,1 @@
-"""The paper's ladder from Conformer to Squeezeformer: one recipe a step, each a line or two beside the one before."""
+"""The paper's steps from Conformer to Squeezeformer. Each recipe changes one or two lines of the previous recipe."""

@@ -1,1 +1,1 @@
-"""How audio is read and batched, one YAML file each: ``data=lhotse`` on the command line."""
+"""The ways to read and batch audio. Each YAML file is an option of the command line, for example ``data=lhotse``."""

@@ -1,1 +1,1 @@
-"""The frame rates of the encoder, one YAML file each: ``rate=8x`` on the command line."""
+"""The frame rates of the encoder. Each YAML file is an option of the command line, for example ``rate=8x``."""

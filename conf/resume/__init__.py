@@ -1,1 +1,1 @@
-"""How a killed run goes on, one YAML file each: ``+resume=exact`` on the command line."""
+"""The ways to resume a run. Each YAML file is an option of the command line, for example ``+resume=exact``."""

@@ -1,1 +1,1 @@
-"""The sizes of the encoder, one YAML file each: ``size=xs`` on the command line."""
+"""The sizes of the encoder. Each YAML file is an option of the command line, for example ``size=xs``."""

@@ -1,1 +1,1 @@
-"""The parts that every recipe shares, one YAML file each."""
+"""The parts from which the recipes are composed. Each part is a YAML file."""

@@ -1,13 +1,13 @@
-"""Lets every Hydra program, NeMo's training scripts among them, find our recipes and our encoder."""
+"""A Hydra plugin that adds the recipes and the encoder to every Hydra program, for example NeMo's training scripts."""
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-import nemo_squeezeformer  # noqa: F401  registers with NeMo, without loading it
+import nemo_squeezeformer  # noqa: F401  the import registers with NeMo without loading NeMo
 
 
 class NemoSqueezeformerSearchPath(SearchPathPlugin):
-    """Appends ``conf/`` of this package, after the program's own configuration folder."""
+    """A plugin that appends ``conf/`` of this package to the search path, after the folder of the program."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append(provider="nemo-squeezeformer", path="pkg://nemo_squeezeformer.conf")
