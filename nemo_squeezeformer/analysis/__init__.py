@@ -1,4 +1,5 @@
-"""What can be said of a model without training or running it: `nemo-squeezeformer info` prints it.
+"""The analysis of a model without training it, printed by `nemo-squeezeformer info`, and of its frames' redundancy.
 
-Networks lie on PyTorch's ``meta`` device here, whose tensors have shapes and no values, so that size l takes seconds.
+For `info` the networks are on PyTorch's ``meta`` device. Its tensors have shapes but no values, so that even the
+largest size takes only seconds.
 """

@@ -1,4 +1,4 @@
-"""Counts of an encoder that nobody computes with: parameters, operations, and the most bytes of tensors at once."""
+"""Counts of an encoder on the meta device: its parameters, its operations and the peak memory of its tensors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ from nemo_squeezeformer.analysis.parts import Part
 
 
 def parameters(module: nn.Module) -> int:
+    """Return the number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def gflops(encoder: Any, features: int, frames: int, parts: Sequence[Part] = ()) -> tuple[float, list[float]]:
-    """Operations of one utterance of ``frames`` feature frames in inference, in 10^9, and those of each of ``parts``.
+    """Return the operations for one utterance in inference, in 10^9: of the encoder, and of each of ``parts``.
 
-    A multiplication and an addition are two; only products and convolutions count (``FlopCounterMode``).
+    A multiplication and an addition are two operations. Only matrix products and convolutions count, as in
+    ``FlopCounterMode``.
+
+    Args:
+        encoder: an encoder on the meta device.
+        features: number of feature channels.
+        frames: number of feature frames of the utterance.
+        parts: parts of the encoder.
     """
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         _call(encoder.eval(), 1, features, frames)
@@ -33,10 +41,11 @@ def gflops(encoder: Any, features: int, frames: int, parts: Sequence[Part] = ())
 
 
 def peak_bytes(encoder: Any, features: int, frames: int, batch: int, training: bool) -> int:
-    """The most bytes of tensors alive at once in an inference, or in a training step without its optimizer.
+    """Return the peak memory of the tensors in an inference, or in a training step without the optimizer, in bytes.
 
-    Above weights and input; with training, gradients are among them. The computation is that of a GPU, where our
-    encoder computes what is written; what libraries take for themselves inside an operation is not seen.
+    Weights and input are not counted. With ``training``, gradients are counted. The count follows the computation on a
+    GPU, where the encoder runs its reference implementation. Memory that a library uses inside an operation is not
+    counted.
     """
     encoder.train(training)
     with torch.set_grad_enabled(training), Alive() as alive:
@@ -49,7 +58,10 @@ def peak_bytes(encoder: Any, features: int, frames: int, batch: int, training: b
 
 
 class Alive(TorchDispatchMode):
-    """Sums the storages of all tensors that operations give, until each is freed: ``most`` is the largest sum."""
+    """A counter of the memory of all tensors that operations return.
+
+    ``now`` is the number of bytes in storages that are not freed yet. ``most`` is the largest value of ``now``.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,11 +71,12 @@ class Alive(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         for x in tree_leaves(output):
-            if isinstance(x, Tensor) and x.layout == torch.strided:  # others have no storage
+            if isinstance(x, Tensor) and x.layout == torch.strided:  # other layouts have no storage
                 self.add(x.untyped_storage())
         return output
 
     def add(self, storage: Any) -> None:
+        """Count a storage until it is freed. A storage that is already counted is not counted again."""
         if storage in self.known:
             return
         self.known.add(storage)
@@ -72,6 +85,7 @@ class Alive(TorchDispatchMode):
         weakref.finalize(storage, self.free, storage.nbytes())
 
     def free(self, size: int) -> None:
+        """Subtract the ``size`` bytes of a freed storage."""
         self.now -= size
 
 

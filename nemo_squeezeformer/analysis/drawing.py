@@ -1,4 +1,7 @@
-"""The frame rates through an encoder as a drawing: a line for each, the temporal U-Net below what it runs beside."""
+"""A drawing of the frame rates in an encoder, with one line for each rate.
+
+Each branch of the temporal U-Net is drawn one line below the layers from which it branches off.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,14 @@ FORK, JOIN, DOWN, UP, LINE = "┬", "+", "└", "┘", "─"
 
 
 def drawing(span: Span, feature_ms: float, frame_ms: float) -> list[str]:
-    """Lines of text, the first for the features and the others for the layers of ``span``, each after its ms a frame.
+    """Return the lines of the drawing: the first for the features, the others for the layers of ``span``.
+
+    Each line begins with the length of its frames in milliseconds.
 
     Args:
-        span: the layers and the branches of the temporal U-Net, as ``SqueezeformerEncoder.span`` has them.
-        feature_ms, frame_ms: how long a frame of the features is, and one of the encoder.
+        span: the layers and the branches of the temporal U-Net, as in ``SqueezeformerEncoder.span``.
+        feature_ms: length of a feature frame in milliseconds.
+        frame_ms: length of an encoder frame in milliseconds.
     """
     rows = ["features ─┐"]
     at = len(rows[0]) - 1
@@ -26,7 +32,7 @@ def drawing(span: Span, feature_ms: float, frame_ms: float) -> list[str]:
 
 
 def layers(start: int, stop: int) -> str:
-    """The name of layers ``start`` to the one before ``stop``."""
+    """Return the name of the layers from ``start`` to ``stop - 1``, for example ``layers 0-7``."""
     return f"layer {start}" if stop == start + 1 else f"layers {start}-{stop - 1}"
 
 

@@ -1,4 +1,4 @@
-"""What a stream through an encoder waits for and remembers, by NeMo's streaming interface."""
+"""The latency and the cache sizes of a stream through an encoder with NeMo's streaming interface."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ from typing import Any
 
 
 def streams(encoder: Any, feature_ms: float, batch: int) -> tuple[list[dict[str, Any]], str]:
-    """For each ``att_context_size`` that limits what lies ahead: latency and bytes of caches; and why there is none.
+    """Return the latency and the cache sizes for each ``att_context_size`` with limited look-ahead.
 
-    ``latency_ms`` is the audio that a chunk waits for: its own, and what comes after it where there is look-ahead;
-    caches are those of ``batch`` streams in float32.
+    ``latency_ms`` is the length of audio that a chunk waits for: its own length, plus the look-ahead if there is any.
+    ``cache_bytes`` is the size of the caches of ``batch`` streams in float32.
+
+    Returns:
+        One dict for each size, and the reason if there is no dict, else an empty string.
     """
     if not hasattr(encoder, "setup_streaming_params") or not hasattr(encoder, "att_context_size_all"):
-        return [], f"{type(encoder).__name__} has no streaming interface of NeMo's"
+        return [], f"{type(encoder).__name__} does not have NeMo's streaming interface"
     if getattr(encoder, "self_attention_model", "") == "rel_pos_local_attn":
-        return [], "self_attention_model='rel_pos_local_attn' takes whole recordings"
+        return [], "self_attention_model='rel_pos_local_attn' needs whole recordings"
     found, reason = [], ""
     for size in encoder.att_context_size_all:
         if min(size[1:]) < 0:
-            reason = f"att_context_size={list(size)} has no limit to the right; recipes named ..._streaming have chunks"
+            reason = (
+                f"att_context_size={list(size)} has no limit to the right; the recipes named ..._streaming have a limit"
+            )
             continue
         try:
             found.append(_stream(encoder, feature_ms, batch, list(size)))

@@ -1,4 +1,4 @@
-"""The parts of an encoder in the order that frames go through them, each with its modules and its frame rate."""
+"""The parts of an encoder in the order of computation, each with its modules and its frame rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from nemo_squeezeformer.core.frames.spans import Span, build_spans
 
 @dataclass(frozen=True)
 class Part:
-    """``modules`` are names in the encoder; ``halved`` says how many times the encoder's frame rate is halved there."""
+    """A part of an encoder.
+
+    ``modules`` are the names of its modules in the encoder. Its frame rate is the encoder's frame rate divided by
+    ``2**halved``.
+    """
 
     name: str
     modules: tuple[str, ...]
@@ -20,19 +24,22 @@ class Part:
 
 
 def span_of(encoder: Any) -> Span | None:
-    """The layers of an encoder of ours, of NeMo 2.7.3's Squeezeformer or of a Conformer; None for other networks."""
+    """Return the layers of a Squeezeformer of this package or of NeMo 2.7.3, or of a Conformer.
+
+    For other networks the result is None.
+    """
     if isinstance(getattr(encoder, "span", None), Span):
         return encoder.span
     if not all(hasattr(encoder, name) for name in ("layers", "pre_encode")):
         return None
-    if getattr(encoder, "reduction_position", None) is not None:  # a frame rate that is not restored
+    if getattr(encoder, "reduction_position", None) is not None:  # the encoder does not restore its frame rate
         return None
     reduce, recover = (getattr(encoder, name, None) for name in ("time_reduce_idx", "time_recovery_idx"))
     return build_spans(len(encoder.layers), reduce, recover)
 
 
 def parts(encoder: Any) -> list[Part]:
-    """All that has parameters, each once; of an encoder without a span its children."""
+    """Return all parts with parameters. For an encoder without a span the parts are its child modules."""
     span = span_of(encoder)
     found = [*_entrance(encoder), *_within(span, 0)] if span is not None else []
     known = {module.split(".")[0] for part in found for module in part.modules}

@@ -1,4 +1,4 @@
-"""How alike the frames of an utterance are after every block of an encoder (paper, section 3.1.1)."""
+"""The similarity of the frames of an utterance after every block of an encoder (section 3.1.1 of the paper)."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ from torch import Tensor
 
 from nemo_squeezeformer.errors import UserError
 
-DISTANCES = (1, 2, 3, 4)  # frames apart; the paper's figure
+DISTANCES = (1, 2, 3, 4)  # distances between two frames, as in the figure of the paper
 
 
 @dataclass
 class Mean:
-    """A mean of cosine similarities that grows an utterance at a time; every pair of frames counts once."""
+    """A mean of cosine similarities over all utterances that are added. Every pair of frames counts once."""
 
     total: float = 0.0
     pairs: int = 0
     of_utterances: list[float] = field(default_factory=list)
 
     def add(self, total: float, pairs: int) -> None:
+        """Add an utterance: the sum of the similarities of its pairs, and the number of pairs."""
         if pairs:
             self.total, self.pairs = self.total + total, self.pairs + pairs
             self.of_utterances.append(total / pairs)
 
     @property
     def value(self) -> float:
-        """NaN where no utterance has two frames so far apart."""
+        """The mean, or NaN if no utterance has two frames at this distance."""
         return self.total / self.pairs if self.pairs else math.nan
 
     @property
     def spread(self) -> float:
-        """The standard deviation of the utterances' own means."""
+        """The standard deviation of the means of the utterances."""
         return pstdev(self.of_utterances) if self.of_utterances else math.nan
 
 
 @dataclass
 class Block:
-    """Frames after the block of this number, from 1; number 0 is what enters the first."""
+    """The similarities of the frames after a block. Numbers begin at 1; number 0 is the input of the first block."""
 
     number: int
-    frame_ms: float = math.nan  # milliseconds from one frame to the next, here
+    frame_ms: float = math.nan  # milliseconds from one frame to the next frame at this block
     frames: int = 0
     neighbours: dict[int, Mean] = field(default_factory=lambda: {distance: Mean() for distance in DISTANCES})
-    any_two: Mean = field(default_factory=Mean)  # of the same utterance: what is alike for another reason than nearness
+    # All pairs of frames of an utterance: a baseline for the similarity that does not come from the small distance.
+    any_two: Mean = field(default_factory=Mean)
 
     def add(self, x: Tensor) -> None:
-        """x: (T, D), the valid frames of one utterance."""
+        """Add the valid frames of one utterance, (T, D)."""
         t = len(x)
         unit = torch.nn.functional.normalize(x.double(), dim=-1)
         for distance, mean in self.neighbours.items():
@@ -62,32 +64,34 @@ class Block:
 
 
 def measure(preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> list[Block]:
-    """Mean cosine similarities of the frames that enter the first block, and of those after every block.
+    """Measure the mean cosine similarities of the frames before the first block and after every block.
 
-    A block is an entry of ``encoder.layers``, and what it gives is measured as the next block gets it: after the
-    LayerNorm that ends Conformer's and Squeezeformer's. Utterances go through one at a time, their features cut to
-    their length, so that there is no padding at all.
+    A block is an entry of ``encoder.layers``. Its output is measured as the next block receives it: after the
+    LayerNorm at the end of a Conformer or Squeezeformer block. The encoder processes one utterance at a time, and its
+    features are cut to its length. The frames therefore contain no padding.
 
     Args:
-        preprocessor, encoder: those of a NeMo model in evaluation mode.
-        speech: samples (T,) at the preprocessor's rate.
+        preprocessor: the preprocessor of a NeMo model in evaluation mode.
+        encoder: an encoder in evaluation mode.
+        speech: samples (T,) at the preprocessor's sample rate.
 
     Raises:
-        UserError: the encoder has no ``layers``, or no utterance gave two frames.
+        UserError: the encoder has no ``layers``, or no utterance gives two frames.
     """
     from nemo_squeezeformer.integration.latency import feature_ms
 
     layers = getattr(encoder, "layers", None)
     if not isinstance(layers, torch.nn.ModuleList) or not len(layers):
         raise UserError(
-            f"an encoder of class {type(encoder).__name__} has no list `layers` of blocks to look between; give a "
+            f"an encoder of class {type(encoder).__name__} has no list `layers` of blocks to measure; give a "
             "model with an encoder like Conformer, FastConformer or Squeezeformer"
         )
     blocks = [Block(number) for number in range(len(layers) + 1)]
     heard = _add_utterances(blocks, preprocessor, encoder, speech)
     if not blocks[-1].any_two.pairs:
-        raise UserError("no utterance is long enough for two frames after the last block; give longer ones")
-    # Odd lengths leave ratios a little less than 2, 4 and so on. NeMo 2.7.3's Squeezeformer does not tell its factor.
+        raise UserError("no utterance is long enough for two frames after the last block; give longer utterances")
+    # With odd lengths the ratios are a little below powers of 2, so they are rounded. NeMo 2.7.3's Squeezeformer has no
+    # attribute for its subsampling factor.
     factor = getattr(encoder, "subsampling_factor", 2 ** round(math.log2(heard / blocks[0].frames)))
     hop = feature_ms(preprocessor)
     for block in blocks:
@@ -96,7 +100,7 @@ def measure(preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> list[B
 
 
 def _add_utterances(blocks: list[Block], preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> int:
-    """Adds the frames of all utterances to ``blocks``; how many feature frames they have."""
+    """Add the frames of all utterances to ``blocks``, and return the total number of feature frames."""
     device, heard = next(encoder.parameters()).device, 0
     # A compiled layer would run without the hooks.
     with torch.inference_mode(), torch.compiler.set_stance("force_eager"), _recorded(encoder.layers) as outputs:
@@ -107,7 +111,7 @@ def _add_utterances(blocks: list[Block], preprocessor: Any, encoder: Any, speech
             if not int(lengths[0]):
                 continue
             heard += int(lengths[0])
-            features = features[..., : int(lengths[0])]  # NeMo pads them to a multiple of 16
+            features = features[..., : int(lengths[0])]  # NeMo pads features to a multiple of 16 frames
             _, encoded, *_ = encoder(audio_signal=features, length=lengths)
             for block, x in zip(blocks, _valid(outputs, int(encoded[0]))):
                 block.add(x)
@@ -116,7 +120,7 @@ def _add_utterances(blocks: list[Block], preprocessor: Any, encoder: Any, speech
 
 @contextmanager
 def _recorded(layers: torch.nn.ModuleList) -> Iterator[list[Tensor]]:
-    """A list that gets (B, T, D) whenever the first layer is entered, and whenever one is left."""
+    """Record the input (B, T, D) of the first layer and the output (B, T, D) of every layer in the yielded list."""
     outputs: list[Tensor] = []
 
     def entered(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -135,18 +139,25 @@ def _recorded(layers: torch.nn.ModuleList) -> Iterator[list[Tensor]]:
 
 
 def _valid(outputs: list[Tensor], length: int) -> Iterator[Tensor]:
-    """(1, T, D) of each block -> (T, D), without the frame past the end that masks of ``variant="original"`` let in.
+    """Yield the valid frames (T, D) of each recorded (1, T, D).
 
-    ``length`` counts frames that the encoder gives; a block at half their rate has half as many, rounded up.
+    The masks of ``variant="original"`` treat one frame past the end as valid. It is removed here.
+
+    Args:
+        outputs: the recorded inputs and outputs of the blocks.
+        length: number of valid encoder frames. A block at half the frame rate has half this number, rounded up.
     """
     t = outputs[-1].size(1)
     for (x,) in outputs:
         step = round(t / len(x))
-        yield x[: math.ceil(length / step)] if step else x  # 0: the rate falls after this block, for good
+        yield x[: math.ceil(length / step)] if step else x  # 0: the encoder lowers its rate after this block
 
 
 def untrained(model: Any) -> Any:
-    """A new encoder by the model's configuration, on its device and in evaluation mode; the same at every call."""
+    """Return a new encoder with random weights from the model's configuration.
+
+    The encoder is on the model's device and in evaluation mode. The weights are the same at every call.
+    """
     from nemo.core.classes import Serialization
 
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""The figure of temporal redundancy: similarity over depth, a line for each model."""
+"""The figure of temporal redundancy: similarity against the number of the block, with one line for each model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from nemo_squeezeformer.analysis.redundancy import DISTANCES, Block
 
-# Colours of Okabe and Ito, which people with any colour vision tell apart, and markers besides.
+# Colors of Okabe and Ito, which people with any color vision can distinguish, and markers.
 LOOKS = [
     ("#D55E00", "s"),
     ("#0072B2", "o"),
@@ -20,12 +20,12 @@ LOOKS = [
     ("#E69F00", "P"),
     ("#56B4E9", "X"),
 ]
-MILLISECONDS_SHOWN = 2  # panels of equal time, beside those of equal numbers of frames
+MILLISECONDS_SHOWN = 2  # number of panels with an equal distance in time for all models
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What one model gave; ``untrained``: with new random weights."""
+    """The measurement of one model. ``untrained``: the model has new random weights."""
 
     label: str
     blocks: Sequence[Block]
@@ -33,7 +33,10 @@ class Curves:
 
 
 def common_milliseconds(curves: Sequence[Curves]) -> list[float]:
-    """Distances in time that every block of every model has; none where all have one frame rate."""
+    """Return the distances in milliseconds that all blocks of all models have.
+
+    The list is empty if all blocks have the same frame rate: these panels would repeat the panels for frames.
+    """
     rates = {block.frame_ms for curve in curves for block in curve.blocks}
     if len(rates) == 1:
         return []
@@ -42,7 +45,7 @@ def common_milliseconds(curves: Sequence[Curves]) -> list[float]:
 
 
 def panels(curves: Sequence[Curves]) -> dict[str, Callable[[Block], float]]:
-    """By title, what to draw of each block."""
+    """Return the panels: a title -> the function that gives the value to draw for a block."""
     found: dict[str, Callable[[Block], float]] = {}
     for distance in DISTANCES:
         title = f"{distance} frame{'s' if distance > 1 else ''} apart"
@@ -55,17 +58,17 @@ def panels(curves: Sequence[Curves]) -> dict[str, Callable[[Block], float]]:
 
 
 def rates(blocks: Sequence[Block]) -> str:
-    """As ``40 ms a frame, hollow: 80``."""
+    """Return the frame lengths for the legend, for example ``40 ms a frame, hollow: 80 ms``."""
     first, *others = sorted({block.frame_ms for block in blocks})
     return f"{first:g} ms a frame" + (f", hollow: {' and '.join(f'{ms:g}' for ms in others)} ms" if others else "")
 
 
 def figure(curves: Sequence[Curves], heading: str, kind: str = "png") -> bytes:
-    """The picture as a file of that ``kind``: png, pdf or svg."""
+    """Draw the figure and return the bytes of a file of this ``kind``: png, pdf or svg."""
     from matplotlib.figure import Figure
 
     drawn = panels(curves)
-    columns = math.ceil((len(drawn) + 1) / 2)  # one place is the legend's
+    columns = math.ceil((len(drawn) + 1) / 2)  # one place is for the legend
     drawing = Figure(figsize=(3.1 * columns + 0.6, 6.4), layout="constrained")
     axes = drawing.subplots(2, columns, sharex=True, sharey=True, squeeze=False).ravel()
     looks = {label: LOOKS[i % len(LOOKS)] for i, label in enumerate(dict.fromkeys(curve.label for curve in curves))}

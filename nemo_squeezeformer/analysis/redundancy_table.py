@@ -1,4 +1,4 @@
-"""The numbers of the figure of how alike frames are, as CSV."""
+"""The numbers of the figure of temporal redundancy, as CSV."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ COLUMNS = [
 
 
 def table(curves: Sequence[Curves], conditions: Sequence[str]) -> str:
-    """CSV, after lines of conditions that begin with ``#``: ``pandas.read_csv(file, comment="#")``."""
+    """Return the CSV text.
+
+    It begins with the conditions, in lines that begin with ``#``. Read it with
+    ``pandas.read_csv(file, comment="#")``.
+    """
     file = io.StringIO()
     file.writelines(f"# {condition}\n" for condition in conditions)
     writer = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Everything that `info` says of a model, as a dict of plain values: its JSON, of which the text is made."""
+"""The report of `info` on a model, as a dict of plain values. It is printed as JSON or as text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from nemo_squeezeformer.analysis.source import Source
 from nemo_squeezeformer.training.settings import value
 
 T = TypeVar("T")
-FLOAT = 4  # bytes
+FLOAT = 4  # bytes of a float32
 SETTINGS = ("d_model", "n_layers", "n_heads", "subsampling", "self_attention_model", "block", "variant")
 
 
 def report(source: Source, seconds: float, batch: int) -> dict[str, Any]:
-    """Bytes, milliseconds and 10^9 operations, for utterances of ``seconds`` and ``batch`` of them.
+    """Return the report for ``batch`` utterances of ``seconds`` each, in bytes, milliseconds and 10^9 operations.
 
-    What an encoder does not tell is None, with a sentence in ``notes``.
+    A value is None if it is unknown for this encoder. ``notes`` then contains the reason.
     """
     encoder, notes = source.encoder, list(source.notes)
     feature_ms = 1000 * float(value(source.config, "preprocessor.window_stride", 0.01))
@@ -64,7 +64,7 @@ def report(source: Source, seconds: float, batch: int) -> dict[str, Any]:
 
 
 def _row(encoder: Any, part: Part, frame_ms: float | None, gflops: float | None) -> dict[str, Any]:
-    """One part; ``frame_ms``: of the encoder, None where the part's rate is not known."""
+    """Return the row of one part. ``frame_ms`` is the length of an encoder frame, or None if it is unknown."""
     return {
         "name": part.name,
         "frame_ms": None if frame_ms is None else frame_ms * 2**part.halved,
@@ -77,28 +77,32 @@ def _undrawn(encoder: Any) -> str:
     kind, position = type(encoder).__name__, getattr(encoder, "reduction_position", None)
     if position is not None:
         where = "at its end" if position < 0 else f"after layer {position}"
-        return f"No drawing: {kind} lowers its frame rate for good {where}."
-    return f"No drawing: {kind} is not built as Conformer or Squeezeformer is."
+        return f"No drawing: {kind} lowers its frame rate {where} and does not restore it."
+    return f"No drawing: {kind} does not have the structure of Conformer or Squeezeformer."
 
 
 def _attempt(what: str, count: Callable[[], T], notes: list[str]) -> T | None:
-    """A count, or None and a note: an encoder that is not ours may want to see values where tensors have none."""
+    """Return the result of ``count``. If it fails, return None and add a note.
+
+    It may fail for encoders of other packages, because their forward may read values and tensors on the meta device
+    have no values.
+    """
     try:
         return count()
     except Exception as error:
-        notes.append(f"{what} could not be counted: {type(error).__name__} in the encoder's forward.")
+        notes.append(f"{what} could not be counted: the forward of the encoder raises {type(error).__name__}.")
         return None
 
 
 def _features(source: Source) -> int:
-    """Channels of the features that go into the encoder."""
+    """Return the number of feature channels of the encoder's input."""
     own = (getattr(source.encoder, name, None) for name in ("feat_in", "_feat_in"))
     found = next((number for number in own if isinstance(number, int)), None)
     return found or value(source.config, "encoder.feat_in") or value(source.config, "preprocessor.features", 80)
 
 
 def _around(source: Source) -> list[dict[str, Any]]:
-    """The other parts of the model, as NeMo names them."""
+    """Return the other parts of the model, with NeMo's names for them."""
     if source.model is None:
         return []
     others = [(name, child) for name, child in source.model.named_children() if child is not source.encoder]
@@ -106,7 +110,11 @@ def _around(source: Source) -> list[dict[str, Any]]:
 
 
 def _memory(source: Source, features: int, frames: int, batch: int) -> dict[str, int]:
-    """In float32: of the encoder, what lives at once; of weights and optimizer, the whole model's where it is known."""
+    """Return the memory in bytes, in float32.
+
+    ``inference`` and ``training`` are the peak memory of the encoder's tensors. ``weights`` and ``adam`` are for the
+    whole model, or for the encoder if the model is unknown.
+    """
     weights = FLOAT * parameters(source.encoder if source.model is None else source.model)
     size = (features, frames, batch)
     return {

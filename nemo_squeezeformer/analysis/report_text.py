@@ -1,4 +1,4 @@
-"""A report as text: aligned columns, or with rich, where it is there, headings and rates in colour on a terminal."""
+"""A report as text with aligned columns. On a terminal, rich prints headings and rates in color if it is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence below it, and rows whose first is the columns' heads; or a drawing's lines."""
+    """A section of the text: a heading, a sentence, and either a table or lines.
+
+    The first entry of ``rows`` is the header of the table. ``lines`` are printed without changes.
+    """
 
     heading: str
     sentence: str = ""
@@ -20,7 +23,7 @@ class Section:
 
 
 def sections(report: dict[str, Any]) -> list[Section]:
-    """What is said, in its order."""
+    """Return the sections of the text in their order."""
     settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
     found = [Section(report["name"], f"{report['model'] or 'encoder'}: {report['encoder']}, {settings}".rstrip(", "))]
     if report["drawing"]:
@@ -46,15 +49,15 @@ def _gflops(count: float | None) -> str:
 
 def _streams(report: dict[str, Any]) -> Section:
     if not report["streams"]:
-        return Section("Streaming", f"none: {report['does_not_stream']}")
-    rows = [["att_context_size", "latency, ms", "a step every, ms", "caches, MB", "attention's", "convolutions'"]]
+        return Section("Streaming", f"The encoder does not stream: {report['does_not_stream']}")
+    rows = [["att_context_size", "latency, ms", "step, ms", "caches, MB", "attention, MB", "convolution, MB"]]
     for one in report["streams"]:
         caches = one["cache_bytes"]
         sizes = [sum(caches.values()), caches["attention"], caches["convolution"]]
         cells = [f"{size / 1e6:.2f}" for size in sizes]
         rows.append([str(one["att_context_size"]), str(one["latency_ms"]), str(one["every_ms"]), *cells])
     who = "one stream" if report["batch"] == 1 else f"{report['batch']} streams"
-    return Section("Streaming", f"Latency is the audio that a chunk waits for; caches of {who}, float32.", rows)
+    return Section("Streaming", f"Latency: the audio that a chunk waits for. Caches: for {who} in float32.", rows)
 
 
 def _memory(report: dict[str, Any]) -> list[Section]:
@@ -63,14 +66,14 @@ def _memory(report: dict[str, Any]) -> list[Section]:
         return []
     kept = memory["weights"] + memory["adam"]
     rows = [
-        ["MiB", "weights", "optimizer (Adam)", "encoder, at most", "together"],
+        ["MiB", "weights", "optimizer (Adam)", "encoder, peak", "sum"],
         ["inference", *_mib(memory["weights"], 0, memory["inference"], memory["weights"] + memory["inference"])],
         ["training step", *_mib(memory["weights"], memory["adam"], memory["training"], kept + memory["training"])],
     ]
     what = f"{report['batch']} x {report['seconds']:g} s in float32"
     sentence = (
-        f"{what}: tensors alive at once on a GPU, gradients among them; counted, not measured. What a decoder, a loss "
-        "and the libraries take comes on top; on a CPU ours trains in less."
+        f"{what}: the peak of tensors in memory on a GPU, with gradients; counted, not measured. Decoder, loss and "
+        "libraries need more memory in addition. On a CPU the encoder of this package trains with less memory."
     )
     return [Section("Memory", sentence, rows)]
 
@@ -84,7 +87,10 @@ def _notes(report: dict[str, Any]) -> list[Section]:
 
 
 def write(found: Sequence[Section], file: TextIO) -> None:
-    """In colour where ``file`` is a terminal and rich is installed, which NeMo 3.0.0 brings; else as plain text."""
+    """Write the sections: in color if ``file`` is a terminal and rich is installed, otherwise as plain text.
+
+    NeMo 3.0.0 installs rich.
+    """
     if file.isatty():
         try:
             import rich  # noqa: F401
@@ -97,7 +103,7 @@ def write(found: Sequence[Section], file: TextIO) -> None:
 
 
 def plain(section: Section) -> str:
-    """A section without colour; numbers to the right, as every column but the first has them."""
+    """Return a section as text without color. All columns except the first are right-aligned."""
     lines = [section.heading, *([section.sentence] if section.sentence else []), *section.lines]
     widths = [max(map(len, column)) for column in zip(*section.rows)]
     for first, *others in section.rows:

@@ -1,4 +1,4 @@
-"""The published sizes as data: dimensions out of the recipes' own YAML files, figures out of the releases."""
+"""The published sizes as data: dimensions from the YAML files of the recipes, and results from the releases."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -7,12 +7,13 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Published:
-    """What was published of a size: parameters and WERs by its authors, or measured from their code.
+    """The numbers that are published for a size, or measured with the authors' code.
 
-    ``gflops`` is the encoder over 30 s of 80-bin features at batch 1, two operations to a multiply-add;
-    ``gflops_without_unet`` the same at the full frame rate throughout. WERs are LibriSpeech test-clean and test-other,
-    in percent, trained on its 960 h: ``wer`` of the authors' release, ``wer_nemo`` of NVIDIA's
-    ``stt_en_squeezeformer_ctc_<size>_ls``.
+    ``gflops`` are the operations of the encoder for 30 s of 80-bin features at batch size 1, in 10^9. A multiply-add
+    is two operations. ``gflops_without_unet`` is the same count without the temporal U-Net, at the full frame rate.
+
+    The WERs are in percent, on LibriSpeech test-clean and test-other, after training on its 960 h. ``wer`` is from the
+    authors' release, ``wer_nemo`` from NVIDIA's ``stt_en_squeezeformer_ctc_<size>_ls``.
     """
 
     encoder_parameters: int
@@ -34,10 +35,10 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Size:
-    """One row of the table.
+    """The dimensions and the training settings of one size.
 
-    ``peak_lr`` belongs to a global batch of ``peak_lr_batch`` utterances. ``published`` is None for ``tiny``, which is
-    not of the paper.
+    ``peak_lr`` is the peak learning rate for a global batch of ``peak_lr_batch`` utterances. ``published`` is None for
+    ``tiny``, which is not a size of the paper.
     """
 
     name: str
@@ -53,14 +54,17 @@ class Size:
 
     @property
     def encoder(self) -> dict[str, int]:
-        """The arguments that a ``SqueezeformerEncoder`` takes besides ``feat_in``."""
+        """The arguments of ``SqueezeformerEncoder`` for this size, without ``feat_in``."""
         names = ("d_model", "n_layers", "n_heads", "time_reduce_idx", "time_recovery_idx")
         return {name: getattr(self, name) for name in names}
 
 
 @cache
 def sizes() -> dict[str, Size]:
-    """All sizes by name, smallest first: ``sizes()["xs"].d_model == 144``. Needs PyYAML, which NeMo and Hydra bring."""
+    """Return all sizes by name, smallest first: ``sizes()["xs"].d_model == 144``.
+
+    The function needs PyYAML, which NeMo and Hydra install.
+    """
     folder = files("nemo_squeezeformer.conf") / "size"
     names = [entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")]
     table = [_read(name, (folder / f"{name}.yaml").read_text(encoding="utf-8")) for name in names]

@@ -1,4 +1,4 @@
-"""What `info` is asked about: a recipe, a YAML file, a .nemo file or a pretrained model, as far as it can be built."""
+"""The input of `info`: a recipe, a YAML file, a .nemo file or a pretrained model, built as far as possible."""
 
 from __future__ import annotations
 
@@ -16,29 +16,33 @@ DATA = ("train_ds", "validation_ds", "test_ds")
 
 @dataclass
 class Source:
-    """``model`` is None where its configuration lacks what it takes besides the encoder; ``notes`` say what."""
+    """An encoder and its model.
+
+    ``model`` is None if the configuration is sufficient only for the encoder. ``notes`` then contains the reason.
+    """
 
     name: str
     encoder: Any  # on the meta device
     model: Any
-    config: Any  # of the model
+    config: Any  # the configuration of the model
     notes: list[str] = field(default_factory=list)
 
 
 def is_recipe(name: str) -> bool:
+    """Return True if ``name`` is a recipe of this package or a YAML file."""
     return name in recipes.every_recipe() or Path(name).suffix in (".yaml", ".yml")
 
 
 def of_recipe(name: str, overrides: Sequence[str] = ()) -> Source:
-    """The encoder that a recipe describes, and the model around it if tokenizer, labels and the like are set.
+    """Return the encoder of a recipe, and its model if the tokenizer, the labels and similar settings are given.
 
     Raises:
-        UserError: no such recipe, one without an encoder, or settings that its encoder refuses.
+        UserError: the recipe does not exist, it has no encoder, or the encoder rejects its settings.
     """
     cfg = recipes.compose(name, overrides)
-    model_cfg = cfg.model if "model" in cfg else cfg  # model_config.yaml of a .nemo file has the model's keys alone
+    model_cfg = cfg.model if "model" in cfg else cfg  # model_config.yaml of a .nemo file has only the keys of the model
     if value(model_cfg, "encoder") is None:
-        raise UserError(f"{name}: there is no model.encoder; give the recipe of a model that has one")
+        raise UserError(f"{name}: there is no model.encoder; give the recipe of a model with an encoder")
     notes: list[str] = []
     model = _built(cfg, notes) if "model" in cfg else None
     encoder = model.encoder if model is not None else _encoder(name, model_cfg)
@@ -46,10 +50,10 @@ def of_recipe(name: str, overrides: Sequence[str] = ()) -> Source:
 
 
 def of_model(name: str, verbose: bool = False) -> Source:
-    """A .nemo file, or a pretrained model by its name.
+    """Return the encoder and the model of a .nemo file or of a pretrained model.
 
     Raises:
-        UserError: no such model, or one without an encoder.
+        UserError: the model does not exist, or it has no encoder.
     """
     import torch
 
@@ -61,17 +65,19 @@ def of_model(name: str, verbose: bool = False) -> Source:
         known = ASRModel.get_available_model_names()
         if name not in known:
             raise UserError(
-                f"{name} is no recipe, no file, and none of the {len(known)} pretrained models of this NeMo; recipes "
-                f"are {', '.join(recipes.recipes())}"
+                f"{name} is not a recipe, not a file, and not one of the {len(known)} pretrained models of this NeMo; "
+                f"the recipes are {', '.join(recipes.recipes())}"
             )
     model = restore(name, torch.device("cpu"), verbose)
     if getattr(model, "encoder", None) is None:
-        raise UserError(f"{name} is of class {type(model).__name__}, which has no encoder; give a model that has one")
+        raise UserError(
+            f"{name} is of class {type(model).__name__}, which has no encoder; give a model with an encoder"
+        )
     return Source(name, model.encoder.eval().to("meta"), model, model.cfg)
 
 
 def _encoder(name: str, model_cfg: Any) -> Any:
-    import nemo.collections.asr.modules  # noqa: F401  lets configurations name NeMo's encoders
+    import nemo.collections.asr.modules  # noqa: F401  makes NeMo's encoders available to configurations
     from hydra.errors import InstantiationException
     from nemo.core.classes import Serialization
     from omegaconf.errors import OmegaConfBaseException
@@ -95,7 +101,7 @@ def _encoder(name: str, model_cfg: Any) -> Any:
 
 
 def _built(cfg: Any, notes: list[str]) -> Any:
-    """The whole model without its data, or None and a note of what it lacks."""
+    """Return the whole model without its data. If it cannot be built, return None and add a note with the reason."""
     from omegaconf import open_dict
 
     cfg = cfg.copy()
@@ -106,27 +112,28 @@ def _built(cfg: Any, notes: list[str]) -> Any:
     lacking += [f"model.{key}" for key in ("labels", "tokenizer.dir") if _is_null(cfg.model, key)]
     if lacking:
         keys = ", ".join(dict.fromkeys(lacking))
-        notes.append(f"The encoder alone: the rest of the model depends on {keys}, not set here.")
+        notes.append(f"Only the encoder is described: the model also needs {keys}, which is not set here.")
         return None
     try:
         return recipes.build(cfg).eval()
-    except Exception as error:  # whatever the model, its tokenizer and their libraries raise
+    except Exception as error:  # the model, its tokenizer and their libraries raise many kinds of errors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        notes.append(f"The encoder alone: the whole model could not be built ({reason}).")
+        notes.append(f"Only the encoder is described: the whole model could not be built ({reason}).")
         return None
 
 
 def _is_null(cfg: Any, key: str) -> bool:
-    """Whether ``key`` is there and null or ``???``, in a section that is there."""
+    """Return True if ``key`` and its section exist and the value is null or ``???``."""
     section, _, last = key.rpartition(".")
     inside = value(cfg, section) if section else cfg
     return inside is not None and last in inside and value(cfg, key) is None
 
 
 def _missing(model_cfg: Any) -> list[str]:
-    """Keys of the model that are written as ``???``, other than its data's.
+    """Return the keys of the model that have the value ``???``, without the keys of its data.
 
-    Interpolations stay as they are: that of a learning rate is an error where nothing says when the training ends.
+    Interpolations are not resolved. The interpolation of a learning rate would raise an error if the configuration
+    does not set the end of the training.
     """
     from omegaconf import OmegaConf
 

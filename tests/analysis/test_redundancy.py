@@ -1,4 +1,4 @@
-"""``redundancy``: its similarities are those of the blocks' own outputs, and padding has no part in them."""
+"""``redundancy``: its similarities are the similarities of the outputs of the blocks, without padding."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CONFORMER = {
 ENCODERS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "conformer": ("ctc", CONFORMER | {"subsampling": "striding", "subsampling_factor": 4}),
     "fastconformer": ("transducer", CONFORMER | {"subsampling": "dw_striding", "subsampling_factor": 8}),
-    "squeezeformer": ("hybrid", None),  # ours, with a U-Net around layers 1 and 2
+    "squeezeformer": ("hybrid", None),  # this package's encoder, with a temporal U-Net around layers 1 and 2
 }
 PERIODS = {"conformer": [40] * 5, "fastconformer": [80] * 5, "squeezeformer": [40, 40, 80, 80, 40]}
 
@@ -59,7 +59,7 @@ def model(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Of three models and a manifest; the numbers of them all, as the command leaves them."""
+    """A folder with three models, a manifest, and the output of the command for all models."""
     folder = tmp_path_factory.mktemp("redundancy")
     rows = []
     for number, seconds in enumerate(SECONDS):
@@ -85,7 +85,10 @@ def numbers(path: Path) -> list[dict[str, str]]:
 
 @torch.inference_mode()
 def by_hand(made: Any, padding: bool = False) -> dict[tuple[int, str], float]:
-    """By block and distance: the mean over pairs, one at a time, of what NeMo records of a padded batch."""
+    """Return the mean similarity by block and distance, computed pair by pair from the layer outputs of a padded batch.
+
+    NeMo records the layer outputs. With ``padding``, pairs with padding frames count too.
+    """
     sounds = [torch.from_numpy(noise(seconds, number)) for number, seconds in enumerate(SECONDS)]
     batch = torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True)
     features, lengths = made.preprocessor(input_signal=batch, length=torch.tensor([len(sound) for sound in sounds]))
@@ -107,15 +110,15 @@ def by_hand(made: Any, padding: bool = False) -> dict[tuple[int, str], float]:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_similarities_are_those_of_the_blocks_outputs_one_pair_at_a_time(folder, name):
+def test_similarities_equal_the_mean_over_single_pairs_of_the_blocks_outputs(folder, name):
     rows = [row for row in numbers(folder / "out.csv") if (row["model"], row["weights"]) == (name, "trained")]
     assert [float(row["frame_ms"]) for row in rows[::5]] == PERIODS[name]
     found = {(int(row["block"]), row["distance_frames"]): float(row["similarity"]) for row in rows}
     expected, padded = by_hand(model(name)), by_hand(model(name), padding=True)
     assert len(expected) == 5 * LAYERS
     for key, similarity in expected.items():
-        assert found[key] == pytest.approx(similarity, abs=2e-5), key  # five digits are written
-    for block in range(1, LAYERS + 1):  # the control
+        assert found[key] == pytest.approx(similarity, abs=2e-5), key  # the file has five digits
+    for block in range(1, LAYERS + 1):  # control: padding changes the similarities
         assert max(abs(padded[key] - found[key]) for key in found if key[0] == block) > 1e-3
 
 
@@ -145,7 +148,7 @@ def test_padding_of_features_does_not_count(variant):
     assert blocks[2].frames == sum(math.ceil(t / 2) for t in frames)
 
 
-def test_new_random_weights_are_measured_beside_the_trained_ones(folder):
+def test_new_random_weights_are_measured_in_addition_to_the_trained_weights(folder):
     rows = numbers(folder / "out.csv")
     trained, untrained = (
         [row["similarity"] for row in rows if (row["model"], row["weights"]) == ("squeezeformer", weights)]
@@ -170,7 +173,7 @@ def test_conditions_are_written_and_nothing_is_overwritten_unasked(folder, capsy
     assert "# 2 of 3 utterances" in (folder / "two.csv").read_text()
 
 
-def test_labels_are_the_files_names_or_where_these_are_alike_their_paths():
+def test_labels_are_file_names_or_paths_if_file_names_are_equal():
     assert labels(["a/one.nemo", "b/two.nemo", "stt_en"]) == ["one", "two", "stt_en"]
     assert labels(["a/one.nemo", "b/one.nemo", "two.nemo"]) == ["a/one.nemo", "b/one.nemo", "two"]
 
@@ -208,7 +211,7 @@ def blocks(*periods: float) -> list[Block]:
     return made
 
 
-def test_frame_rates_are_compared_over_equal_times_too():
+def test_models_with_different_frame_rates_are_also_compared_at_equal_distances_in_time():
     full, halved = Curves("a", blocks(40, 40, 40)), Curves("b", blocks(40, 80, 40))
     assert common_milliseconds([full]) == []
     assert common_milliseconds([full, halved]) == [80, 160]
@@ -226,7 +229,7 @@ def row(similarity: float, ms: int = 40) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("deep", "inside", "verdicts"), [(0.95, 0.7, "yes yes yes yes yes"), (0.5, 0.99, "no no no no no")]
 )
-def test_the_page_tells_agreement_with_the_paper_from_disagreement(deep, inside, verdicts):
+def test_the_page_shows_agreement_and_disagreement_with_the_paper(deep, inside, verdicts):
     rows: benchmark_page.Rows = {}
     for block, distance in itertools.product(range(7), ("1", "2", "3", "4", "any")):
         growing = deep if block > 3 else 0.7
@@ -238,12 +241,12 @@ def test_the_page_tells_agreement_with_the_paper_from_disagreement(deep, inside,
     assert " ".join(line.split("|")[-2].strip() for line in lines if line.startswith("| ")) == f"agrees --- {verdicts}"
 
 
-def test_the_page_is_what_its_numbers_make():
+def test_the_page_is_generated_from_its_numbers():
     assert benchmark_page.page(RESULTS) == (RESULTS / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_the_figure_and_its_page_are_made_from_nothing_but_recordings(tmp_path):
+def test_the_figure_and_its_page_are_made_from_recordings_only(tmp_path):
     for name in ("connected_train", "single_train", *(Path(file).stem for file in benchmark.MEASURED)):
         write_manifest(tmp_path, 12, name=name).rename(tmp_path / f"{name}.jsonl")
     tiny = ["--encoder", '{"d_model": 8, "subsampling_conv_channels": 4}', "--steps", "1", "--utterances", "3"]

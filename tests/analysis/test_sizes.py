@@ -1,4 +1,4 @@
-"""The published sizes, held against the network and the recipes."""
+"""The published sizes agree with the network and the recipes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_sizes_come_smallest_first_and_recover_at_the_last_layer():
         assert size.d_model % size.n_heads == 0
 
 
-def test_training_figures_are_the_published_ones():
+def test_training_settings_are_the_published_settings():
     figures = {name: (size.time_masks, size.peak_lr, size.peak_lr_batch) for name, size in sizes().items()}
     assert figures["xs"] == (5, 2e-3, 1024)
     assert figures["m"] == (7, 1.5e-3, 1024)
@@ -59,7 +59,7 @@ def test_each_size_takes_the_published_operations_and_saves_by_its_unet(name):
 
 
 def gflops(name: str, **settings) -> float:
-    """Of 30 s of 80-bin features."""
+    """Return the operations for 30 s of 80-bin features, in 10^9."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         encoder = core.SqueezeformerEncoder(feat_in=80, **(sizes()[name].encoder | settings)).eval()
         encoder(torch.randn(1, 80, 3000))
