@@ -1,1 +1,1 @@
-"""Weights of others, brought into our names and layouts."""
+"""The conversion of the authors' weights to the names and layouts of this package."""

@@ -1,4 +1,4 @@
-"""The arrays of a Keras weight file (HDF5) by name, in the order in which Keras lists them."""
+"""The reader of a Keras weight file (HDF5): its arrays by name, in the order of Keras' lists."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nemo_squeezeformer.errors import UserError
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:
-    """Every array of the file, in float32, by the name that it has in Keras: ``conformer/.../kernel:0``.
+    """Return all arrays of a file in float32, by their names in Keras: ``conformer/.../kernel:0``.
 
-    A file of a whole Keras model will do too; its optimiser is left alone.
+    The file may also contain a whole Keras model. The state of its optimizer is not read.
 
     Raises:
-        UserError: h5py is not installed; the path is no such file, or one that is cut off; an array has no name in
-            Keras' lists or two, a list names one that is not there, or one holds no floating-point numbers or some
-            that are not finite.
+        UserError: h5py is not installed, the path is not an HDF5 file, or the file is incomplete. Keras' lists name an
+            array twice or not at all, or they name an array that does not exist. An array does not contain
+            floating-point numbers, or some of its numbers are not finite.
     """
     try:
         import h5py
@@ -32,8 +32,8 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
         raise UserError(f"there is no file {path}; give an .h5 file of weights")
     if not h5py.is_hdf5(path):
         raise UserError(
-            f"{path} is not an HDF5 file, which Keras' save_weights(...h5) writes; was the download complete, "
-            "or does it need unpacking?"
+            f"{path} is not an HDF5 file, as Keras' save_weights(...h5) writes it; check that the download is complete "
+            "and unpacked"
         )
     try:
         with h5py.File(path, "r") as file:
@@ -41,10 +41,11 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error}); is it complete?") from error
+        raise UserError(f"{path} cannot be read ({error}); check that the file is complete") from error
     if not arrays:
         raise UserError(
-            f"{path} names no arrays in weight_names, so that no model of Keras 2 has saved its weights here"
+            f"{path} names no arrays in weight_names, so it is not a weight file of Keras 2; give a file that "
+            "Keras' save_weights has written"
         )
     return arrays
 
@@ -66,11 +67,14 @@ def _arrays(root: Any) -> Iterator[tuple[str, Tensor]]:
             datasets.discard(dataset.name)
             yield name, _tensor(name, dataset)
     if named and datasets:
-        raise UserError(f"arrays that no weight_names lists: {', '.join(sorted(datasets)[:5])}")
+        raise UserError(f"these arrays are missing in weight_names: {', '.join(sorted(datasets)[:5])}")
 
 
 def _names(group: Any) -> Iterator[str]:
-    """A group's ``weight_names``; where they are too long for one attribute, ``weight_names0`` and so on."""
+    """Yield the ``weight_names`` of a group.
+
+    Names that are too long for one attribute are in the attributes ``weight_names0``, ``weight_names1`` and so on.
+    """
     attributes = ["weight_names"]
     while f"weight_names{len(attributes) - 1}" in group.attrs:
         attributes.append(f"weight_names{len(attributes) - 1}")
@@ -81,8 +85,8 @@ def _names(group: Any) -> Iterator[str]:
 
 def _tensor(name: str, dataset: Any) -> Tensor:
     if dataset.dtype.kind != "f":
-        raise UserError(f"{name} holds {dataset.dtype}, which no weight is")
+        raise UserError(f"{name} has the dtype {dataset.dtype}; weights have a floating-point dtype")
     tensor = torch.as_tensor(dataset.astype("float32")[()])
     if not tensor.isfinite().all():
-        raise UserError(f"{name} holds numbers that are not finite; the training it comes from has failed")
+        raise UserError(f"{name} contains numbers that are not finite; the training of these weights has failed")
     return tensor

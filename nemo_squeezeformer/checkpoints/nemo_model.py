@@ -1,4 +1,7 @@
-"""The authors' weights and tokenizer as NeMo's CTC model, by the recipe that computes what they trained."""
+"""The conversion of the authors' weights and tokenizer to NeMo's CTC model.
+
+The model is built from the recipe that computes the same as the authors' code.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,22 @@ from nemo_squeezeformer.files.tokenizers import write_folder
 from nemo_squeezeformer.training import recipes
 
 RECIPE = "squeezeformer_ctc_bpe_original"
-FINE_TUNING_LR = 1e-4  # for whoever trains the model as it is; a recipe's own settings win over it
+FINE_TUNING_LR = 1e-4  # for training with the configuration in the file; the settings of a recipe override it
 
 
 def write_model(original: Original, tokenizer: bytes, output: Path) -> None:
-    """Write the ``.nemo`` file of these weights and this SentencePiece model, whole or not at all."""
+    """Write a ``.nemo`` file with these weights and this SentencePiece model, completely or not at all."""
     with tempfile.TemporaryDirectory() as folder, written_whole(output) as new:
         build_model(original, tokenizer, Path(folder)).save_to(str(new))
 
 
 def build_model(original: Original, tokenizer: bytes, folder: Path) -> Any:
-    """NeMo's EncDecCTCModelBPE of these weights and this SentencePiece model, in evaluation mode.
+    """Return NeMo's EncDecCTCModelBPE with these weights and this SentencePiece model, in evaluation mode.
 
     Args:
-        folder: an empty one, for the tokenizer's files until the model is saved.
+        original: the authors' weights.
+        tokenizer: the bytes of the SentencePiece model.
+        folder: an empty folder. The tokenizer's files must stay there until the model is saved.
     """
     from omegaconf import open_dict
 
@@ -39,19 +44,19 @@ def build_model(original: Original, tokenizer: bytes, folder: Path) -> Any:
         cfg.model.tokenizer.dir = str(folder)
         for split in ("train_ds", "validation_ds", "test_ds"):
             cfg.model[split].manifest_filepath = None
-        # A schedule belongs to a run, of which there is none yet.
+        # A schedule depends on the length of a training run, which is unknown here.
         cfg.model.optim.lr = FINE_TUNING_LR
         del cfg.model.optim.sched
     model = recipes.build(cfg)
     model.encoder.load_state_dict(original.encoder)
     weight, bias = original.nemo_decoder()
     model.decoder.decoder_layers.load_state_dict({"0.weight": weight, "0.bias": bias})
-    model.cfg.tokenizer.dir = None  # the saved model has the files, and this folder goes away
+    model.cfg.tokenizer.dir = None  # the .nemo file contains the tokenizer, and this folder is removed
     return model.eval()
 
 
 def published_size(original: Original) -> str | None:
-    """The name of the published size that has these settings: ``xs`` to ``l``."""
+    """Return the name of the published size with these settings, ``xs`` to ``l``, or None."""
     settings = original.settings
     width = settings["d_model"]
     common = {"feat_in": 80, "ff_expansion_factor": 4, "conv_kernel_size": 31, "subsampling_conv_channels": width}

@@ -1,7 +1,8 @@
-"""Where each array of the authors' TensorFlow network goes in ours: its name, its shape, its axes.
+"""The mapping from the arrays of the authors' TensorFlow network to this package: names, shapes and axes.
 
-Shapes are written in letters: D width, E inner width of the convolution module and I of the feed-forward, H heads, S
-width of a head, K kernel, C channels of the subsampling, W what it puts out for a frame, V outputs of the CTC layer.
+Letters in shapes: D model width, E inner width of the convolution module, I inner width of the feed-forward module, H
+heads, S width of a head, K kernel size, C channels of the subsampling, W inputs of the subsampling's linear layer (C
+channels times the number of bands), V outputs of the CTC layer.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ Layout = Callable[[Tensor, int], Tensor]
 
 
 class Row(NamedTuple):
-    """An array: ``source`` in the file, the layer's name without the encoder's before it; ``target`` in the state dict.
+    """The mapping of one array.
 
-    ``layout`` takes the array and C, and gives it as torch has it.
+    ``source`` is the name of the layer and the array in the file, without the name of the encoder. ``target`` is the
+    key in the state dict. ``layout`` converts the array, given C, to the layout of torch.
     """
 
     source: str
@@ -27,7 +29,10 @@ class Row(NamedTuple):
 
 
 def rows(n_layers: int, depthwise: bool, temporal_unet: bool) -> list[Row]:
-    """All arrays of such a network; targets that begin with ``logits`` are the CTC layer's, others the encoder's."""
+    """Return the rows of all arrays of a network.
+
+    Targets that begin with ``logits`` belong to the CTC layer. All other targets belong to the encoder.
+    """
     return [
         *_subsampling(depthwise),
         *_norm("preln", "pre_ln"),
@@ -72,7 +77,7 @@ def depthwise1d(x: Tensor, channels: int) -> Tensor:
 
 
 def projection(x: Tensor, channels: int) -> Tensor:
-    """(bands * C, D), a band's channels together -> (D, C * bands), a channel's bands together"""
+    """(bands * C, D) -> (D, C * bands): reorder the inputs from band-major order to channel-major order."""
     return x.reshape(-1, channels, x.size(1)).permute(2, 1, 0).flatten(1)
 
 
@@ -142,7 +147,7 @@ def _temporal_unet() -> Iterator[Row]:
 
 
 def _layer(source: str, target: str, shape: str, layout: Layout, width: str = "") -> Iterator[Row]:
-    """A kernel and its bias, which is as wide as ``width`` or the kernel's last axis."""
+    """Yield the rows of a kernel and its bias. The bias has the size ``width``, by default the kernel's last axis."""
     axes = tuple(shape.split())
     kernel = "depthwise_kernel" if axes[-1] == "1" else "kernel"
     yield Row(f"{source}/{kernel}", f"{target}.weight", axes, layout)

@@ -1,7 +1,7 @@
-"""The authors' TensorFlow checkpoints: settings and weights of the encoder that they are, and of the CTC layer on top.
+"""The reader of the authors' TensorFlow checkpoints: settings and weights of the encoder, and the CTC layer.
 
-The network is that of github.com/kssteven418/Squeezeformer, as ``variant="original"`` computes it. Its dimensions are
-read from the shapes.
+The network is the network of github.com/kssteven418/Squeezeformer. An encoder with ``variant="original"`` computes the
+same. Its dimensions are read from the shapes of the arrays.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from nemo_squeezeformer.checkpoints.original_layout import Row, rows
 from nemo_squeezeformer.core.frames.spans import build_spans
 from nemo_squeezeformer.errors import UserError
 
-BLANK_OUT_OF_REACH = -1e4  # a bias that even half precision holds, and no frame outweighs
+BLANK_OUT_OF_REACH = -1e4  # a bias within the range of half precision; no frame raises this output above the others
 
-# A layer's name, after the encoder's, which is the user's choice.
+# The name of a layer. The name of the encoder, which the user chooses, comes before it.
 LAYER = re.compile(r"(?:(.*?)_)?(subsampling_\w+|preln|linear|timereduce_\w+|block_\d+_\w+|logits)")
 ATTENTION = re.compile(r"block_\d+_layer1_mhsa_mhsa")
-UNNAMED = re.compile(r"dense(_\d+)?")  # the number counts all of a process, and so says nothing
+UNNAMED = re.compile(r"dense(_\d+)?")  # the number counts all dense layers of a process and has no meaning
 
-# What else the authors' code builds, by the arrays that only it has.
+# Other networks that the authors' code can build, by array names that only these networks have.
 OTHERS = {
-    r"block_\d+_\w+_(mhsa|ff|conv)_ln/.*": "LayerNorm before each module, where Squeezeformer has a scale and a bias "
+    r"block_\d+_\w+_(mhsa|ff|conv)_ln/.*": "a LayerNorm before each module instead of Squeezeformer's scale and bias "
     "(encoder_adaptive_scale: false)",
-    r"block_\d+_ln/.*": "LayerNorm after each block, as in Conformer (encoder_no_post_ln: false)",
-    r"block_\d+_layer\d_.*": "blocks of other modules than Squeezeformer's, or in another order (encoder_fixed_arch)",
+    r"block_\d+_ln/.*": "a LayerNorm after each block, as in Conformer (encoder_no_post_ln: false)",
+    r"block_\d+_layer\d_.*": "blocks with other modules or another order of modules (encoder_fixed_arch)",
 }
 
 
 @dataclass(frozen=True)
 class Original:
-    """A checkpoint in our names and layouts.
+    """A checkpoint with the names and layouts of this package.
 
-    ``settings`` are the arguments of ``SqueezeformerEncoder`` that it needs, and ``encoder`` the state dict of that.
-    ``logits_weight`` (V, D, 1) and ``logits_bias`` (V,) make logits of what it puts out; output 0 is CTC's blank, and
-    also the tokenizer's ``<unk>``.
+    ``settings`` are the arguments of ``SqueezeformerEncoder``, and ``encoder`` is its state dict. ``logits_weight``
+    (V, D, 1) and ``logits_bias`` (V,) are the weights of the CTC layer. Its output 0 is the CTC blank, and also the
+    ``<unk>`` of the tokenizer.
     """
 
     settings: dict[str, Any]
@@ -53,13 +53,13 @@ class Original:
 
     @property
     def vocabulary_size(self) -> int:
-        """Pieces of the tokenizer that belongs to it."""
+        """The number of pieces of the tokenizer."""
         return self.logits_bias.numel()
 
     def nemo_decoder(self) -> tuple[Tensor, Tensor]:
-        """Weight (V + 1, D, 1) and bias (V + 1,) of NeMo's CTC decoder, whose blank comes last.
+        """Return weight (V + 1, D, 1) and bias (V + 1,) of NeMo's CTC decoder. Its blank is the last output.
 
-        Piece 0 is out of reach, as it is for the authors' decoder, which takes output 0 for the blank.
+        The decoder never outputs piece 0. The authors' decoder does not output it either: its output 0 is the blank.
         """
         weight = torch.cat([self.logits_weight, self.logits_weight[:1]])
         bias = torch.cat([self.logits_bias, self.logits_bias[:1]])
@@ -68,15 +68,19 @@ class Original:
 
 
 def read(path: str | Path, time_reduce_idx: int | None = None, time_recovery_idx: int | None = None) -> Original:
-    """Read an .h5 file that the authors' ``save_weights`` wrote; every array in it is used exactly once.
+    """Read an .h5 file written by ``save_weights`` in the authors' code. Every array in it is used exactly once.
 
     Args:
-        time_reduce_idx, time_recovery_idx: the first layer at half the frame rate and the first at the full one again,
-            which nothing in the file tells. None: (n_layers - 1) // 2 and n_layers - 1, as in all published sizes.
+        path: the path of the file.
+        time_reduce_idx: the first layer at half the frame rate. The file does not contain this number. None:
+            (n_layers - 1) // 2, as in all published sizes.
+        time_recovery_idx: the first layer at the full frame rate again. The file does not contain this number. None:
+            n_layers - 1, as in all published sizes.
 
     Raises:
-        UserError: see ``keras_file.read_arrays``; or an array is missing, is none of a Squeezeformer's or has a shape
-            that does not go with the others'; or the indices do not go with the layers. It names what is wrong.
+        UserError: see ``keras_file.read_arrays``; or an array is missing, does not belong to a Squeezeformer, or has a
+            shape that does not match the other shapes; or the indices do not match the layers. The error names the
+            array or the index.
     """
     arrays = read_arrays(Path(path))
     try:
@@ -88,7 +92,7 @@ def read(path: str | Path, time_reduce_idx: int | None = None, time_recovery_idx
 def arrange(
     arrays: dict[str, Tensor], time_reduce_idx: int | None = None, time_recovery_idx: int | None = None
 ) -> Original:
-    """What ``read`` makes of the arrays of a file, in their order; it takes them out of the dictionary."""
+    """Convert the arrays of a file, in their order, to an ``Original``. They are removed from the dictionary."""
     names, prefix = _sources(arrays)
     blocks = [int(block) for block in re.findall(r"^block_(\d+)_", "\n".join(names), flags=re.MULTILINE)]
     n_layers = max(blocks, default=0) + 1
@@ -102,22 +106,26 @@ def arrange(
     settings |= _indices(n_layers, unet, time_reduce_idx, time_recovery_idx)
     state = {
         row.target: row.layout(arrays.pop(names[row.source]), sizes["C"]).contiguous() for row in table
-    }  # popped, so that a large model is not in memory twice
+    }  # the arrays are popped so that a large model is not in memory twice
     for layer in range(n_layers):
-        state[f"layers.{layer}.conv.batch_norm.num_batches_tracked"] = torch.tensor(0)  # not used: momentum is fixed
+        state[f"layers.{layer}.conv.batch_norm.num_batches_tracked"] = torch.tensor(0)  # unused: momentum is fixed
     weight, bias = state.pop("logits.weight"), state.pop("logits.bias")
     return Original(settings, state, weight, bias)
 
 
 def _sources(arrays: Iterable[str]) -> tuple[dict[str, str], str]:
-    """Names in the file by ``Row.source``, and what stands before the layers' names: ``conformer_encoder_``."""
+    """Map ``Row.source`` to names in the file, and find the prefix of layer names, for example ``conformer_encoder_``.
+
+    Returns:
+        The names and the prefix.
+    """
     names: dict[str, str] = {}
     prefixes: Counter[str] = Counter()
-    unnamed: dict[str, list[str]] = {}  # the layers, in their order, that are named dense at each place
+    unnamed: dict[str, list[str]] = {}  # place -> its layers with the default name "dense", in their order
     for name in arrays:
         *scopes, leaf = name.partition(":")[0].split("/")
         places = [found for scope in scopes if (found := LAYER.fullmatch(scope))]
-        if found := LAYER.fullmatch(leaf):  # variables that are in no layer
+        if found := LAYER.fullmatch(leaf):  # variables outside of layers
             source = found[2]
         elif scopes and UNNAMED.fullmatch(scopes[-1]):
             within = next((place[2] for place in places if ATTENTION.fullmatch(place[2])), "")
@@ -132,7 +140,7 @@ def _sources(arrays: Iterable[str]) -> tuple[dict[str, str], str]:
         else:
             source = name
         if source in names:
-            raise UserError(f"{name} is there twice; the other is {names[source]}")
+            raise UserError(f"{name} and {names[source]} are the same array of the network; one of them is extra")
         names[source] = name
         if places and places[0][1] and places[0][2] != "logits":
             prefixes[f"{places[0][1]}_"] += 1
@@ -145,19 +153,19 @@ def _check_names(names: Mapping[str, str], table: list[Row], prefix: str) -> Non
     for source in extra:
         for pattern, what in OTHERS.items():
             if re.fullmatch(pattern, source):
-                raise UserError(f"{names[source]} is in no Squeezeformer; it tells of {what}")
+                raise UserError(f"{names[source]} does not belong to a Squeezeformer; it indicates {what}")
     if extra:
-        raise UserError(f"{_listed(names[source] for source in extra)}: in no Squeezeformer-CTC")
+        raise UserError(f"{_listed(names[source] for source in extra)}: does not belong to a Squeezeformer-CTC")
     missing = [row.source for row in table if row.source not in names]
     if missing:
         shown = _listed(_full_name(source, names, prefix) for source in missing)
         unnamed = any(re.search(r"/[qkv]/|^recovery/", source) for source in missing)
-        note = "; query, key, value and recovery have no names of their own, and are told by order and place"
+        note = "; the layers of query, key, value and recovery have no names and are identified by order and place"
         raise UserError(f"{shown}: not in the file{note if unnamed else ''}")
 
 
 def _full_name(source: str, names: Mapping[str, str], prefix: str) -> str:
-    """What a missing array is called in Keras, as far as other arrays of its layer tell."""
+    """Return the name of a missing array in Keras, as far as it follows from the other arrays of its layer."""
     layer, _, leaf = source.rpartition("/")
     beside = [name for other, name in names.items() if layer and other.rpartition("/")[0] == layer]
     if beside:
@@ -166,7 +174,10 @@ def _full_name(source: str, names: Mapping[str, str], prefix: str) -> str:
 
 
 def _sizes(shapes: Mapping[Row, torch.Size], names: Mapping[str, str]) -> dict[str, int]:
-    """What each letter of the table stands for: what most arrays say, so that the one which is wrong can be named."""
+    """Return the size of each letter of the table.
+
+    The size is the size in most arrays. An error can then name the array with a different size.
+    """
     votes: dict[str, Counter[int]] = {}
     for row, shape in shapes.items():
         if len(row.shape) == len(shape):
@@ -178,13 +189,13 @@ def _sizes(shapes: Mapping[Row, torch.Size], names: Mapping[str, str]) -> dict[s
     if sizes.get("E") == sizes.get("D"):
         gated = next(names[row.source] for row in shapes if row.source.endswith("dw_conv/depthwise_kernel"))
         raise UserError(
-            f"{gated} is as wide as the encoder: a gated convolution, Conformer's (encoder_conv_use_glu: true)"
+            f"{gated} is as wide as the encoder: this is Conformer's gated convolution (encoder_conv_use_glu: true)"
         )
     for row, shape in shapes.items():
         expected = tuple(sizes.get(letter, -1) for letter in row.shape)
         if tuple(shape) != expected:
             written = ", ".join(letter if size < 0 else str(size) for letter, size in zip(row.shape, expected))
-            raise UserError(f"{names[row.source]} has the shape {tuple(shape)}; the other arrays go with ({written})")
+            raise UserError(f"{names[row.source]} has the shape {tuple(shape)}; the other arrays require ({written})")
     _check_sizes(sizes, names)
     return sizes
 
@@ -192,16 +203,32 @@ def _sizes(shapes: Mapping[Row, torch.Size], names: Mapping[str, str]) -> dict[s
 def _check_sizes(sizes: Mapping[str, int], names: Mapping[str, str]) -> None:
     d_model, heads, channels = sizes["D"], sizes["H"], sizes["C"]
     for holds, source, problem in [
-        (d_model % 2 == 0, "preln/gamma", f"{d_model} wide, and position encodings need an even width"),
-        (heads * sizes["S"] == d_model, "mhsa/pos_kernel", f"{heads} heads of {sizes['S']} do not make {d_model}"),
-        (sizes["E"] == 2 * d_model, "pw_conv_1/kernel", f"{sizes['E']} channels of {d_model}, which is not twice"),
-        (sizes["I"] % d_model == 0, "ff_dense_1/kernel", f"{sizes['I']} of {d_model}, which is no whole multiple"),
+        (d_model % 2 == 0, "preln/gamma", f"the width is {d_model}, but position encodings need an even width"),
+        (
+            heads * sizes["S"] == d_model,
+            "mhsa/pos_kernel",
+            f"{heads} heads of width {sizes['S']} do not make the width {d_model}",
+        ),
+        (
+            sizes["E"] == 2 * d_model,
+            "pw_conv_1/kernel",
+            f"{sizes['E']} channels are not twice the width {d_model}",
+        ),
+        (
+            sizes["I"] % d_model == 0,
+            "ff_dense_1/kernel",
+            f"{sizes['I']} channels are not a multiple of the width {d_model}",
+        ),
         (
             sizes["W"] % channels == 0,
             "linear/kernel",
-            f"{sizes['W']} rows, which is no multiple of {channels} channels",
+            f"{sizes['W']} rows are not a multiple of the {channels} channels",
         ),
-        (sizes["K"] % 2 == 1, "conv_dw_conv/depthwise_kernel", f"{sizes['K']} frames; only an odd number has a middle"),
+        (
+            sizes["K"] % 2 == 1,
+            "conv_dw_conv/depthwise_kernel",
+            f"the kernel size {sizes['K']} is even; expected an odd number of frames",
+        ),
     ]:
         if not holds:
             raise UserError(f"{next(name for key, name in names.items() if key.endswith(source))}: {problem}")
@@ -210,7 +237,7 @@ def _check_sizes(sizes: Mapping[str, int], names: Mapping[str, str]) -> None:
 def _settings(n_layers: int, depthwise: bool, sizes: Mapping[str, int]) -> dict[str, Any]:
     return {
         "variant": "original",
-        "feat_in": 4 * (sizes["W"] // sizes["C"]),  # halved twice; the authors' code takes nothing but 80
+        "feat_in": 4 * (sizes["W"] // sizes["C"]),  # two strides of 2; the authors' code accepts only 80
         "d_model": sizes["D"],
         "n_layers": n_layers,
         "n_heads": sizes["H"],
@@ -228,7 +255,7 @@ def _indices(n_layers: int, unet: bool, reduce: int | None, recover: int | None)
     if not unet:
         if reduce is not None or recover is not None:
             given = f"time_reduce_idx={reduce}, time_recovery_idx={recover}"
-            raise UserError(f"{given}: there is neither time reduction nor recovery in the file; leave them out")
+            raise UserError(f"{given}: the file has neither time reduction nor recovery; leave the indices out")
         return {"time_reduce_idx": None, "time_recovery_idx": None}
     reduce = (n_layers - 1) // 2 if reduce is None else reduce
     recover = n_layers - 1 if recover is None else recover

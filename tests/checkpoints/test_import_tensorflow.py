@@ -1,4 +1,4 @@
-"""The authors' weight files: read whole, laid out as ours, or refused by the name of what is wrong."""
+"""The authors' weight files are read completely and converted, or an error names the wrong array."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.samples.encoders import features, valid
 SMALL = {"d_model": 8, "n_layers": 3, "n_heads": 2, "conv_kernel_size": 5, "subsampling_conv_channels": 3}
 ATTENTION = "block_1/conformer_encoder_block_1_layer1/conformer_encoder_block_1_layer1_mhsa/"
 ATTENTION = f"conformer/conformer_encoder/conformer_encoder_{ATTENTION}conformer_encoder_block_1_layer1_mhsa_mhsa"
-DISTINCT = re.compile(r"(?!.*block_[02]_)").match  # one block of the three
+DISTINCT = re.compile(r"(?!.*block_[02]_)").match  # all arrays, but only one of the three blocks
 RECOVERY = "conformer/conformer_encoder/dense/kernel:0"
 
 
@@ -37,7 +37,7 @@ def built(original: Original, **changes) -> SqueezeformerEncoder:
 
 
 @pytest.mark.parametrize("case", ["padded", "mod8", "short"])
-def test_encoder_and_logits_are_those_of_the_authors_code_in_a_batch_and_alone(authors_run, case):
+def test_encoder_and_logits_equal_the_authors_code_in_a_batch_and_for_single_utterances(authors_run, case):
     original, found = read(authors_run / "squeezeformer-tiny.h5"), np.load(authors_run / f"{case}.npz")
     x, lengths = torch.from_numpy(found["features"]).transpose(1, 2), torch.from_numpy(found["length"]).long()
     expected = [torch.from_numpy(found[name]).transpose(1, 2) for name in ("encoder", "logits")]
@@ -61,7 +61,7 @@ def test_encoder_and_logits_are_those_of_the_authors_code_in_a_batch_and_alone(a
         for ours, theirs in zip(alone, expected):
             assert_close(valid(ours, n), valid(theirs[i : i + 1], n), atol=2e-5, rtol=0)
 
-    encoded, *_ = outputs(built(original, variant="nemo"), x, lengths)  # the same weights in NeMo's network
+    encoded, *_ = outputs(built(original, variant="nemo"), x, lengths)  # control: the same weights in NeMo's network
     assert (valid(encoded, encoded_lengths) - valid(expected[0], encoded_lengths)).abs().max() > 1e-2
 
 
@@ -106,7 +106,7 @@ def dimensions_of(original: Original) -> dict:
     }
 
 
-def test_every_layer_computes_what_its_array_says_in_keras(tmp_path):
+def test_every_layer_computes_the_same_as_its_array_in_keras(tmp_path):
     arrays = original_weights.write(tmp_path / "any.h5", **SMALL)
     state = read(tmp_path / "any.h5").encoder
     x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
@@ -115,13 +115,15 @@ def test_every_layer_computes_what_its_array_says_in_keras(tmp_path):
         (found,) = [value for name, value in arrays.items() if name.endswith(end)]
         return torch.from_numpy(found)
 
-    dense = array(f"{ATTENTION}/dense_4/kernel:0")  # the second of block 1: k
+    dense = array(f"{ATTENTION}/dense_4/kernel:0")  # the second dense layer of block 1: the key
     assert_close(linear(x, state["layers.1.self_attn.linear_k.weight"]), x @ dense)
     positions = torch.einsum("bti,hio->btho", x, array(f"{ATTENTION}/pos_kernel:0")).flatten(2)
     assert_close(linear(x, state["layers.1.self_attn.linear_pos.weight"]), positions)
     heads = torch.einsum("bthi,hio->bto", x.unflatten(2, (2, 4)), array(f"{ATTENTION}/projection_kernel:0"))
     assert_close(linear(x, state["layers.1.self_attn.linear_out.weight"]), heads)
-    bands = torch.randn(2, 5, 20, 3, generator=torch.Generator().manual_seed(1))  # 20 of 80, 3 channels
+    bands = torch.randn(
+        2, 5, 20, 3, generator=torch.Generator().manual_seed(1)
+    )  # 20 bands after the subsampling of 80 bands, 3 channels
     projected = bands.flatten(2) @ array("encoder_linear/kernel:0")
     assert_close(linear(bands.transpose(2, 3).flatten(2), state["pre_encode.out.weight"]), projected)
     window = torch.randn(16, 5, generator=torch.Generator().manual_seed(2))
@@ -149,7 +151,7 @@ def test_names_that_differ_between_files_do_not_matter(tmp_path):
         assert_close(other.logits_weight, one.logits_weight, rtol=0, atol=0)
 
 
-def test_query_key_and_value_are_told_by_their_order_and_not_by_numbers(tmp_path):
+def test_query_key_and_value_are_identified_by_their_order_and_not_by_numbers(tmp_path):
     arrays = original_weights.arrays(**SMALL)
     numbers = {"dense_3": "dense_12", "dense_4": "dense_9", "dense_5": "dense_2"}
     swapped = {
@@ -162,7 +164,7 @@ def test_query_key_and_value_are_told_by_their_order_and_not_by_numbers(tmp_path
     assert_close(read(tmp_path / "swapped.h5").encoder, read(tmp_path / "plain.h5").encoder, rtol=0, atol=0)
 
 
-def test_a_file_of_a_whole_keras_model_will_do(tmp_path):
+def test_a_file_of_a_whole_keras_model_is_accepted(tmp_path):
     original_weights.write(tmp_path / "weights.h5", **SMALL)
     with h5py.File(tmp_path / "weights.h5") as weights, h5py.File(tmp_path / "whole.h5", "w") as whole:
         weights.copy(weights["/"], whole, "model_weights")
@@ -170,7 +172,7 @@ def test_a_file_of_a_whole_keras_model_will_do(tmp_path):
     assert_close(read(tmp_path / "whole.h5").encoder, read(tmp_path / "weights.h5").encoder)
 
 
-def test_the_blank_moves_to_the_end_and_its_piece_out_of_reach(tmp_path):
+def test_the_blank_moves_to_the_end_and_piece_0_is_never_output(tmp_path):
     original_weights.write(tmp_path / "any.h5", vocabulary_size=6, **SMALL)
     original = read(tmp_path / "any.h5")
     weight, bias = original.nemo_decoder()
@@ -191,8 +193,8 @@ def test_an_array_that_is_missing_is_named():
     whole = original_weights.arrays(**SMALL)
     for name in filter(DISTINCT, whole):
         said = complaint({other: array for other, array in whole.items() if other != name})
-        if "/dense" in name:  # the rest of its layer is there, or the next ones have moved up
-            assert said.startswith(f"{name.partition('/dense')[0]}/") and "told by order and place" in said
+        if "/dense" in name:  # another array of its layer exists, or the following layers are taken for it
+            assert said.startswith(f"{name.partition('/dense')[0]}/") and "identified by order and place" in said
         else:
             assert said.startswith(f"{name if '/' in name else name.removesuffix(':0')}: not in the file")
 
@@ -207,18 +209,18 @@ def test_an_array_of_another_shape_is_named():
             (array.shape[0] + 1, *array.shape[1:]),
         }:
             if name.endswith(("linear/kernel:0", "logits/kernel:0")) and len(shape) == array.ndim:
-                continue  # the only ones that say how many features and outputs there are
+                continue  # only these arrays contain the number of features and the number of outputs
             said = complaint({**whole, name: np.zeros(shape, np.float32)})
-            assert said.startswith(f"{name} has the shape {shape}; the other arrays go with "), said
+            assert said.startswith(f"{name} has the shape {shape}; the other arrays require "), said
 
 
-def test_widths_that_do_not_go_together_are_named():
+def test_widths_that_do_not_match_are_named():
     def said(**dimensions) -> str:
         return complaint(original_weights.arrays(**{**SMALL, **dimensions}))
 
-    assert "conv_dw_conv/depthwise_kernel:0: 6 frames; only an odd number" in said(conv_kernel_size=6)
-    assert "encoder_preln/gamma:0: 9 wide" in said(d_model=9, n_heads=3)
-    assert "mhsa_mhsa/pos_kernel:0: 3 heads of 2 do not make 8" in said(n_heads=3)
+    assert "conv_dw_conv/depthwise_kernel:0: the kernel size 6 is even" in said(conv_kernel_size=6)
+    assert "encoder_preln/gamma:0: the width is 9" in said(d_model=9, n_heads=3)
+    assert "mhsa_mhsa/pos_kernel:0: 3 heads of width 2 do not make the width 8" in said(n_heads=3)
     whole = original_weights.arrays(**SMALL)
     linear_kernel = "conformer/conformer_encoder/conformer_encoder_linear/kernel:0"
     assert f"{linear_kernel}: 61 rows" in complaint({**whole, linear_kernel: np.zeros((61, 8), np.float32)})
@@ -226,7 +228,7 @@ def test_widths_that_do_not_go_together_are_named():
     assert "logits/bias:0 has the shape (128,)" in complaint({**whole, logits: np.zeros((1, 8, 9), np.float32)})
 
 
-def test_an_array_too_many_is_named():
+def test_an_additional_array_is_named():
     whole = original_weights.arrays(**SMALL)
     extra = np.zeros(8, np.float32)
     for name in (
@@ -250,12 +252,12 @@ def test_an_array_too_many_is_named():
         (("layer3_conv_pw_conv_1/", "layer3_pw_conv_1/"), "encoder_fixed_arch"),
     ],
 )
-def test_other_networks_of_the_authors_code_are_told_apart(change, message):
+def test_other_networks_of_the_authors_code_are_recognized(change, message):
     arrays = original_weights.arrays(**SMALL)
     assert message in complaint({name.replace(*change): array for name, array in arrays.items()})
 
 
-def test_gated_convolutions_are_told_apart():
+def test_gated_convolutions_are_recognized():
     halves = ("dw_conv/bias", "bn/gamma", "bn/beta", "bn/moving_mean", "bn/moving_variance")
     arrays = {
         name: array[..., :8, :] if re.search(r"layer3.*(dw_conv/depthwise_kernel|pw_conv_2/kernel)", name)
@@ -265,7 +267,7 @@ def test_gated_convolutions_are_told_apart():
     assert "encoder_conv_use_glu: true" in complaint(arrays)
 
 
-def test_which_layers_run_at_half_the_rate_may_be_told(tmp_path):
+def test_the_layers_at_half_the_frame_rate_can_be_chosen(tmp_path):
     original_weights.write(tmp_path / "any.h5", **{**SMALL, "n_layers": 6})
     x, lengths = features(1, 40, 80), torch.tensor([40])
     outputs = {}
@@ -299,9 +301,9 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, monkeypatch):
     assert "is not an HDF5 file" in said()
     arrays = original_weights.write(path, **SMALL)
     path.write_bytes(path.read_bytes()[:-100])
-    assert "is it complete?" in said()
+    assert "check that the file is complete" in said()
     with h5py.File(path, "w") as file:
-        file.create_group("layers/dense/vars")["0"] = np.zeros(3)  # as Keras 3 does
+        file.create_group("layers/dense/vars")["0"] = np.zeros(3)  # the layout of Keras 3
     assert "names no arrays in weight_names" in said()
     for name, value in {RECOVERY: np.nan, f"{ATTENTION}/pos_bias_u:0": np.inf}.items():
         original_weights.save(path, {**arrays, name: np.full_like(arrays[name], value)})

@@ -1,4 +1,4 @@
-"""The encoder with ``variant="original"`` against the authors' network, as it was written and as it was run."""
+"""The encoder with ``variant="original"`` equals a copy of the authors' network and recorded outputs of their code."""
 
 import copy
 from pathlib import Path
@@ -16,10 +16,10 @@ from nemo_squeezeformer.core import SqueezeformerEncoder
 from tests.samples.original_network import OriginalNetwork
 from tests.samples.original_weights import save, write
 
-TOLERANCE = 2e-5  # values are near 1, and float32 is summed in another order
-APART = 0.3  # at least so far off is what another network makes of the same weights
+TOLERANCE = 2e-5  # values are near 1, and float32 numbers are summed in another order
+APART = 0.3  # least difference of another network with the same weights
 
-# Widths, heads, kernels, depths and places of the temporal U-Net; the first is the smallest that has everything.
+# Widths, heads, kernels, depths and positions of the temporal U-Net. The first size is the smallest with all parts.
 SIZES = {
     "small": dict(d_model=16, n_layers=3, n_heads=2, conv_kernel_size=5, reduce=1, recover=2),
     "recovers early": dict(d_model=24, n_layers=5, n_heads=8, conv_kernel_size=31, reduce=1, recover=3),
@@ -39,7 +39,7 @@ LENGTHS = {
 
 
 class Networks:
-    """The authors' network and ours, of the same weights."""
+    """The authors' network and the encoder of this package with the same weights."""
 
     def __init__(self, directory: Path, reduce: int | None, recover: int | None, **dimensions):
         path = directory / "random.h5"
@@ -51,7 +51,7 @@ class Networks:
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """``Networks`` of a size of ``SIZES``, made once."""
+    """Return a function that returns the ``Networks`` of a size of ``SIZES``. Each size is built once."""
     made: dict[str, Networks] = {}
 
     def of(size: str) -> Networks:
@@ -64,7 +64,7 @@ def networks(tmp_path_factory):
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("size", SIZES)
-def test_the_encoder_is_the_authors_network(networks, size, lengths):
+def test_the_encoder_equals_the_authors_network(networks, size, lengths):
     both, features = networks(size), random_features(lengths)
     expected, logits, expected_lengths = both.original(features, torch.tensor(lengths))
     assert_encoded(both.ours, features, lengths, expected)
@@ -75,7 +75,7 @@ def test_the_encoder_is_the_authors_network(networks, size, lengths):
 
 
 @pytest.mark.parametrize("size", ["small", "no temporal U-Net"])
-def test_each_utterance_alone_is_what_it_is_in_a_batch(networks, size):
+def test_each_utterance_alone_equals_the_same_utterance_in_a_batch(networks, size):
     both, lengths = networks(size), [*range(1, 18), 98]
     features = random_features(lengths)
     expected, _, _ = both.original(features, torch.tensor(lengths))
@@ -86,7 +86,7 @@ def test_each_utterance_alone_is_what_it_is_in_a_batch(networks, size):
         assert_valid_equal(unsaid.transpose(1, 2), expected[row : row + 1], torch.tensor([(length + 3) // 4]))
 
 
-def test_what_is_past_the_end_has_no_influence(networks):
+def test_features_past_the_end_have_no_influence(networks):
     both, lengths = networks("small"), [61, 34, 12]
     features = random_features(lengths)
     expected, _ = encode(both.ours, features, lengths)
@@ -97,21 +97,21 @@ def test_what_is_past_the_end_has_no_influence(networks):
 
 
 @pytest.mark.parametrize("attention", ["plain", "blocks", "sdpa"])
-def test_every_form_of_attention_is_the_authors(networks, attention):
+def test_every_implementation_of_attention_equals_the_authors(networks, attention):
     both, lengths = networks("recovers early"), [131, 64, 5, 300]
     features = random_features(lengths)
     expected, _, _ = both.original(features, torch.tensor(lengths))
     assert_encoded(encoder(both.checkpoint, attention=attention), features, lengths, expected)
 
 
-def test_the_optimised_encoder_is_the_authors(networks):
+def test_the_optimized_encoder_equals_the_authors(networks):
     both, lengths = networks("recovers early"), [131, 64, 5, 300]
     features = random_features(lengths)
     expected, _, _ = both.original(features, torch.tensor(lengths))
     assert_encoded(copy.deepcopy(both.ours).optimize_for_inference(), features, lengths, expected)
 
 
-def test_the_same_weights_in_nemos_network_are_another_model(networks):
+def test_the_same_weights_in_nemos_network_give_another_output(networks):
     both, lengths = networks("small"), [131, 64, 5, 300]
     features = random_features(lengths)
     expected, _, _ = both.original(features, torch.tensor(lengths))
@@ -120,7 +120,7 @@ def test_the_same_weights_in_nemos_network_are_another_model(networks):
 
 
 @pytest.mark.parametrize("size", ["small", "no temporal U-Net"])
-def test_gradients_are_those_of_the_authors_network(networks, size, tmp_path):
+def test_gradients_equal_the_gradients_in_the_authors_network(networks, size, tmp_path):
     both, lengths = networks(size), torch.tensor([41, 38, 6, 23])
     original = OriginalNetwork(both.arrays, SIZES[size]["reduce"], SIZES[size]["recover"], torch.float64)
     for array in original.arrays.values():
@@ -132,7 +132,7 @@ def test_gradients_are_those_of_the_authors_network(networks, size, tmp_path):
     (expected[:, :11] * direction).sum().backward()
     (ours(mine.transpose(1, 2), lengths)[0].transpose(1, 2) * direction).sum().backward()
 
-    # Positions are float32 in both.
+    # Position encodings are float32 in both networks.
     for row, length in enumerate(lengths.tolist()):
         torch.testing.assert_close(mine.grad[row, :length], theirs.grad[row, :length], atol=1e-5, rtol=1e-5)
     gradients = {name: torch.zeros(()) if a.grad is None else a.grad for name, a in original.arrays.items()}
@@ -146,19 +146,19 @@ def test_gradients_are_those_of_the_authors_network(networks, size, tmp_path):
         assert parameter.grad.abs().max() > 1e-3 or name.endswith("linear_k.bias"), name
 
 
-def test_training_learns_from_valid_frames_alone(networks):
-    """In float32, through the forms of the layers that training takes."""
+def test_training_learns_from_valid_frames_only(networks):
+    """The gradients are computed in float32 by the fast implementations of training."""
     both, lengths = networks("recovers early"), [61, 34, 12]
     ours = encoder(both.checkpoint, dropout=0.0, dropout_emb=0.0).train()
     for module in ours.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
-            module.eval()  # the authors' statistics, which their network above has
+            module.eval()  # use the authors' statistics, as their network does
     features = random_features(lengths)
     expected, logits, valid = both.original(features.requires_grad_(), torch.tensor(lengths))
     loss(logits.transpose(1, 2), valid).backward()
     expected_gradient, features.grad = features.grad, None
     for row, length in enumerate(lengths):
-        expected_gradient[row, length:] = 0.0  # theirs are zeros there, and not masked
+        expected_gradient[row, length:] = 0.0  # the authors' network does not mask these zeros
     encoded, valid = ours(features.transpose(1, 2), torch.tensor(lengths))
     loss(conv1d(encoded, both.checkpoint.logits_weight, both.checkpoint.logits_bias), valid).backward()
     assert expected_gradient.abs().max() > 0.01
@@ -166,7 +166,7 @@ def test_training_learns_from_valid_frames_alone(networks):
 
 
 @pytest.mark.parametrize("case", ["padded", "mod8", "short"])
-def test_this_reference_is_what_the_authors_program_computes(authors_run, case):
+def test_the_copy_of_the_authors_network_equals_the_outputs_of_their_code(authors_run, case):
     features, lengths, run = recorded(authors_run, case)
     encoded, logits, valid = OriginalNetwork(read_all(authors_run), 2, 5)(features, lengths)
     assert valid.tolist() == run["logits_length"].tolist()
@@ -175,7 +175,7 @@ def test_this_reference_is_what_the_authors_program_computes(authors_run, case):
 
 
 @pytest.mark.parametrize("case", ["padded", "mod8", "short"])
-def test_the_encoder_is_what_the_authors_program_computes(authors_run, case):
+def test_the_encoder_equals_the_outputs_of_the_authors_code(authors_run, case):
     features, lengths, run = recorded(authors_run, case)
     checkpoint = read(authors_run / "squeezeformer-tiny.h5")
     cut = features[:, : int(lengths.max())]
@@ -205,7 +205,7 @@ def assert_encoded(ours, features: torch.Tensor, lengths: list[int], expected: t
 
 
 def assert_valid_equal(found: torch.Tensor, expected: torch.Tensor, valid: torch.Tensor) -> None:
-    """Of (B, T, D) and (B, T', D), the frames that are valid."""
+    """Assert that the valid frames of (B, T, D) and (B, T', D) are equal."""
     for ours, theirs, length in zip(found, expected, valid.tolist()):
         torch.testing.assert_close(ours[:length], theirs[:length], atol=TOLERANCE, rtol=0.0)
 
@@ -216,13 +216,13 @@ def furthest(found: torch.Tensor, expected: torch.Tensor, valid: torch.Tensor) -
 
 
 def loss(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """CTC's, of (B, V, T)"""
+    """Return the CTC loss of logits (B, V, T)."""
     targets, lengths = torch.tensor([[3, 1], [2, 2], [5, 0]]), torch.tensor([2, 2, 1])
     return ctc_loss(logits.permute(2, 0, 1).log_softmax(-1), targets, valid, lengths)
 
 
 def random_features(lengths: list[int]) -> torch.Tensor:
-    """(B, T, 80), normalised, zero past the lengths"""
+    """Return random features (B, T, 80), which are zero past the lengths."""
     generator = torch.Generator().manual_seed(sum(lengths))
     features = torch.randn(len(lengths), max(lengths), 80, generator=generator)
     for row, length in enumerate(lengths):
@@ -231,13 +231,13 @@ def random_features(lengths: list[int]) -> torch.Tensor:
 
 
 def recorded(folder: Path, case: str) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
-    """Features (B, T, 80), lengths (B,), and what the authors' program made of them."""
+    """Return features (B, T, 80), lengths (B,), and the recorded outputs of the authors' code for them."""
     run = dict(np.load(folder / f"{case}.npz"))
     return torch.from_numpy(run["features"]), torch.from_numpy(run["length"]).long(), run
 
 
 def read_all(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of the recorded file by name, by other means than the import's."""
+    """Return the arrays of the recorded file by name, without the reader of the package."""
     arrays: dict[str, np.ndarray] = {}
     with h5py.File(folder / "squeezeformer-tiny.h5") as file:
         for group in file.values():
