@@ -1,4 +1,4 @@
-"""The demo: makes speech, trains a small Squeezeformer through NeMo in minutes, transcribes voices it never heard."""
+"""The demo: create synthetic speech, train a small Squeezeformer with NeMo, and transcribe unseen speakers."""
 
 import argparse
 import contextlib
@@ -18,13 +18,13 @@ from make_speech import make_speech
 
 from nemo_squeezeformer.errors import UserError
 
-# What a manifest of each part may be called in the folder of --data; the first that is there is taken.
+# The possible names of the manifest of each part in the folder of --data. The first existing file is used.
 MANIFESTS = {
     "train": ("train*.json", "train*.jsonl"),
     "dev": ("dev*.json", "dev*.jsonl", "val*.json", "val*.jsonl"),
     "test": ("test*.json", "test*.jsonl"),
 }
-# A smaller network and a higher peak learning rate than the recipe's, for minutes on two cores.
+# A smaller network and a higher peak learning rate than in the recipe, for a training of minutes on two cores.
 RECIPE = [
     "size=tiny",
     "model.encoder.n_layers=5",
@@ -59,52 +59,50 @@ def main() -> int:
         print(f"demo: error: {error}", file=sys.stderr)
         return 2
     except Exception:
-        print(f"demo: failed, by the error below; what NeMo said before it is in {log}", file=sys.stderr)
+        print(f"demo: failed with the error below; NeMo's messages before the error are in {log}", file=sys.stderr)
         raise
-    print(f"log:     {log}\nin all:  {(time.perf_counter() - start) / 60:.1f} minutes")
+    print(f"log:     {log}\ntotal:   {(time.perf_counter() - start) / 60:.1f} minutes")
     return 0
 
 
 def arguments() -> argparse.Namespace:
     looked_for = "; ".join(f"{part}: {', '.join(names)}" for part, names in MANIFESTS.items())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument(
-        "--output", type=Path, default=Path("build/demo"), metavar="DIR", help="folder for all it makes"
-    )
+    parser.add_argument("--output", type=Path, default=Path("build/demo"), metavar="DIR", help="folder for all output")
     parser.add_argument(
         "--data",
         type=Path,
         metavar="FOLDER",
-        help="train on your own NeMo manifests instead of synthetic speech; the first of these names that is there is "
-        f"taken: {looked_for} (dev, where there is none)",
+        help="train on your own NeMo manifests in this folder instead of synthetic speech; for each part the first "
+        f"existing file is used: {looked_for} (without a test manifest, dev is used)",
     )
-    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="optimiser steps")
-    parser.add_argument(
-        "--minutes", type=float, default=7.5, metavar="N", help="stop training after so many, at the latest"
-    )
+    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="optimizer steps")
+    parser.add_argument("--minutes", type=float, default=7.5, metavar="N", help="stop training after at most N minutes")
     parser.add_argument("--train", type=int, default=3000, metavar="N", help="synthetic utterances to train on")
     parser.add_argument("--test", type=int, default=200, metavar="N", help="synthetic utterances to test on")
     parser.add_argument(
-        "--voices", type=int, default=150, metavar="N", help="synthetic voices, a third of them held out"
+        "--voices", type=int, default=150, metavar="N", help="synthetic voices; one third is not used for training"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of speech and training")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of speech and training")
     args = parser.parse_args()
     for name in ("steps", "minutes", "train", "test"):
         if getattr(args, name) <= 0:
-            parser.error(f"--{name} {getattr(args, name)}: give more than 0")
+            parser.error(f"--{name} {getattr(args, name)}: expected a number above 0")
     return args
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Finds now what would else be found after minutes of training.
+    """Check the packages and the output folder now. Otherwise a problem would appear only after minutes of training.
 
     Raises:
-        UserError: a package is missing, or the output folder cannot be made.
+        UserError: a package is missing, or the output folder cannot be created.
     """
     packages = {"nemo": "nemo_toolkit[asr]", "matplotlib": "matplotlib"}
     packages |= {} if args.data else {"espeakng_loader": "espeakng-loader"}
     if missing := [package for module, package in packages.items() if importlib.util.find_spec(module) is None]:
-        raise UserError(f"the demo needs more packages; pip install {' '.join(repr(package) for package in missing)}")
+        raise UserError(
+            f"the demo needs more packages; run: pip install {' '.join(repr(package) for package in missing)}"
+        )
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         (args.output / "demo.log").touch()
@@ -113,10 +111,10 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def find_manifests(folder: Path) -> dict[str, Path]:
-    """The manifests of train, dev and test in a user's folder.
+    """Return the manifests of train, dev and test in a folder of the user.
 
     Raises:
-        UserError: no such folder, or no manifest to train on or to validate on.
+        UserError: the folder does not exist, or it has no manifest for training or for validation.
     """
     if not folder.is_dir():
         raise UserError(f"--data {folder}: there is no such folder")
@@ -132,9 +130,10 @@ def find_manifests(folder: Path) -> dict[str, Path]:
 
 
 def speak(args: argparse.Namespace) -> dict[str, Path]:
-    """Synthetic speech in ``output/speech``; a third of the voices never reach training."""
+    """Create synthetic speech in ``output/speech``. One third of the voices is not used for training."""
     print(
-        f"speaking {args.train} sentences to train on, {args.test} to test on, in {args.voices} voices ...", flush=True
+        f"creating {args.train} sentences for training and {args.test} for testing, in {args.voices} voices ...",
+        flush=True,
     )
     sizes = {"train": args.train, "dev": max(1, args.test // 2), "test": args.test}
     return make_speech(args.output / "speech", sizes, args.voices, args.seed)
@@ -142,7 +141,7 @@ def speak(args: argparse.Namespace) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def quiet(log: Path) -> Iterator[TextIO]:
-    """All that NeMo, its libraries and their C code write goes to the log; yields the screen, for the demo itself."""
+    """Redirect stdout and stderr to the log, also for C code, and yield a file that writes to the screen."""
     sys.stdout.flush()
     sys.stderr.flush()
     stdout, stderr = os.dup(1), os.dup(2)
@@ -161,7 +160,7 @@ def quiet(log: Path) -> Iterator[TextIO]:
 
 
 def run(args: argparse.Namespace, manifests: dict[str, Path], screen: TextIO) -> None:
-    """Train, save, restore from the file, transcribe, draw; the report goes to the screen."""
+    """Train and save the model, restore it from its file, transcribe, draw the figure, and print a report."""
     model, losses, wers = train(args, manifests, screen)
     path, figure = args.output / "squeezeformer.nemo", args.output / "demo.png"
     model.save_to(str(path))
@@ -176,7 +175,11 @@ def run(args: argparse.Namespace, manifests: dict[str, Path], screen: TextIO) ->
 def train(
     args: argparse.Namespace, manifests: dict[str, Path], screen: TextIO
 ) -> tuple[Any, list[tuple[int, float]], list[tuple[int, float]]]:
-    """The model trained by NeMo and Lightning on our recipe, with its losses and validation WERs by step."""
+    """Train a model from a recipe with NeMo and Lightning.
+
+    Returns:
+        The model, its (step, loss) pairs and its (step, validation WER) pairs.
+    """
     import lightning.pytorch as lightning
     import torch
     from demo_progress import Progress
@@ -205,13 +208,17 @@ def train(
     schedule.keep_warm_up(model)
     trainer.fit(model)
     steps, parameters = trainer.global_step, sum(p.numel() for p in model.parameters())
-    early = f" (--minutes {args.minutes:g} ended it before --steps {args.steps})" if steps < args.steps else ""
+    early = f" (stopped by --minutes {args.minutes:g} before --steps {args.steps})" if steps < args.steps else ""
     print(f"trained {parameters / 1e6:.1f} M parameters for {steps} steps{early}", file=screen)
     return model, progress.losses, progress.wers
 
 
 def transcribe(path: Path, data: dict[str, Path], screen: TextIO) -> Alignment:
-    """Restore the model from its file, transcribe the test manifest, report; one of its utterances for the figure."""
+    """Restore the model from its file, transcribe the test manifest, and print a report.
+
+    Returns:
+        The alignment of one test utterance, for the figure.
+    """
     import torch
     from nemo.collections.asr.metrics.wer import word_error_rate
     from tqdm import tqdm
@@ -238,7 +245,7 @@ def transcribe(path: Path, data: dict[str, Path], screen: TextIO) -> Alignment:
     print(f"\n{data['test']}: {len(utterances)} utterances, {words} words, {audio / 60:.1f} minutes", file=screen)
     speakers, trained_on = ({row.get("speaker") for row in rows(data[part])} - {None} for part in ("test", "train"))
     if speakers:
-        print(f"voices:  {len(speakers)}, {len(speakers - trained_on)} of them never heard in training", file=screen)
+        print(f"voices:  {len(speakers)}, {len(speakers - trained_on)} of them not in the training data", file=screen)
     print(f"WER:     {wer:.2%}", file=screen)
     print(f"RTF:     {seconds / audio:.4f} (time / audio: {seconds:.1f} s)\n", file=screen)
     width = max(len(reference) for reference in references[:8])
@@ -246,17 +253,18 @@ def transcribe(path: Path, data: dict[str, Path], screen: TextIO) -> Alignment:
     for reference, hypothesis in list(zip(references, found, strict=True))[:8]:
         print(f"{reference:<{width}} | {hypothesis.text}", file=screen)
 
-    # For the figure: the first sentence of a length that can be read there.
+    # The figure shows the first sentence with a length that is readable there.
     choice = next((i for i, reference in enumerate(references) if 5 <= len(reference.split()) <= 8), 0)
     return align(model, utterances[choice], found[choice])
 
 
 def rows(manifest: Path) -> list[dict[str, Any]]:
+    """Return the rows of a manifest."""
     return [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def align(model: Any, utterance: Any, hypothesis: Any) -> Alignment:
-    """What the model makes of one utterance, frame by frame."""
+    """Return the features and the token probabilities of one utterance, frame by frame, with its words."""
     import torch
     from nemo.collections.asr.parts.preprocessing.segment import AudioSegment
 
@@ -267,7 +275,7 @@ def align(model: Any, utterance: Any, hypothesis: Any) -> Alignment:
         duration=utterance.duration,
         channel_selector="average" if utterance.channels > 1 else None,
     )
-    model.eval()  # NeMo's transcribing leaves parts of it in training mode
+    model.eval()  # NeMo's transcription leaves parts of the model in training mode
     samples = torch.as_tensor(segment.samples, device=model.device)
     length = torch.tensor([len(samples)], device=model.device)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The demo's one figure: training loss, validation WER, and an utterance's spectrogram with its CTC alignment."""
+"""The figure of the demo: training loss, validation WER, and the spectrogram of an utterance with its CTC alignment."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
+# Colors of Okabe and Ito, which color-blind readers can distinguish.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 
 
 @dataclass
 class Span:
-    """A word from ``start`` to ``end`` (seconds)."""
+    """A word with its start and end in seconds."""
 
     word: str
     start: float
@@ -21,10 +21,12 @@ class Span:
 
 @dataclass
 class Alignment:
-    """One utterance as the model sees and hears it.
+    """The features, the token probabilities and the words of one utterance.
 
-    ``features`` (mel bands, feature frames) and ``probabilities`` (output frames, tokens and, last, the blank), with
-    the seconds of one frame of each; the words where CTC emits them and, if known, where they were spoken.
+    ``features`` are (mel bands, feature frames). ``probabilities`` are (encoder frames, tokens + 1); the last column is
+    the blank. ``feature_seconds`` and ``output_seconds`` are the lengths of their frames. ``emitted`` are the words at
+    the times where CTC emits them. ``spoken`` are the words at the times where they were spoken, or empty if these
+    times are unknown.
     """
 
     features: np.ndarray
@@ -39,10 +41,10 @@ class Alignment:
 
 
 def plot(path: Path, losses: list[tuple[int, float]], wers: list[tuple[int, float]], example: Alignment) -> None:
-    """Write the figure; ``losses`` and ``wers`` (0 to 1) are (step, value)."""
+    """Write the figure to ``path``. ``losses`` and ``wers`` are (step, value) pairs; a WER is between 0 and 1."""
     import matplotlib
 
-    matplotlib.use("agg")  # no display is needed
+    matplotlib.use("agg")  # a backend that needs no display
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplot_mosaic(
@@ -73,7 +75,7 @@ def _plot_loss(axes: Any, losses: list[tuple[int, float]]) -> None:
     if window > 1:
         mean = np.convolve(values, np.ones(window) / window, mode="valid")
         axes.plot(steps[window - 1 :], mean, color=BLUE, linewidth=2, label=f"mean of {window} steps")
-    axes.set(title="Training loss", xlabel="optimiser step", ylabel="CTC loss (nats per utterance)")
+    axes.set(title="Training loss", xlabel="optimizer step", ylabel="CTC loss (nats per utterance)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
@@ -86,7 +88,7 @@ def _plot_wer(axes: Any, wers: list[tuple[int, float]]) -> None:
         axes.annotate(
             f"{values[-1]:.1%}", (steps[-1], 100 * values[-1]), xytext=(0, 9), textcoords="offset points", ha="right"
         )
-    axes.set(title="Validation", xlabel="optimiser step", ylabel="word error rate (%)")
+    axes.set(title="Validation", xlabel="optimizer step", ylabel="word error rate (%)")
     axes.set_ylim(0, max(105, 105 * max(values, default=1)))
     axes.grid(alpha=0.3)
 
@@ -104,11 +106,11 @@ def _plot_features(axes: Any, example: Alignment) -> None:
         extent=(0, frames * example.feature_seconds, 0, bands),
     )
     axes.set(title=f"A test utterance: “{example.reference}”", ylabel="mel band")
-    axes.figure.colorbar(image, ax=axes, label="log-mel energy\n(normalised per band)", pad=0.01)
+    axes.figure.colorbar(image, ax=axes, label="log-mel energy\n(normalized per band)", pad=0.01)
 
 
 def _plot_tokens(axes: Any, example: Alignment) -> None:
-    """The probability of the best token of each output frame: a letter where CTC emits one, grey for blank."""
+    """Draw the probability of the most probable token of each encoder frame, with its letter, and of the blank."""
     times = (np.arange(len(example.probabilities)) + 0.5) * example.output_seconds
     best = example.probabilities.argmax(axis=1)
     height = example.probabilities.max(axis=1)
@@ -119,8 +121,8 @@ def _plot_tokens(axes: Any, example: Alignment) -> None:
         letter = example.tokens[token].replace(" ", "␣")
         axes.annotate(letter, (time, top), xytext=(0, 3), textcoords="offset points", ha="center", color=BLUE)
     milliseconds = 1000 * example.output_seconds
-    axes.set(title=f"Tokens that CTC emits, one frame each {milliseconds:.0f} ms: “{example.hypothesis}”")
-    axes.set(ylabel="probability\n(grey line: blank)", ylim=(0, 1.2))
+    axes.set(title=f"Tokens that CTC emits, in frames of {milliseconds:.0f} ms: “{example.hypothesis}”")
+    axes.set(ylabel="probability\n(gray line: blank)", ylim=(0, 1.2))
 
 
 def _plot_words(axes: Any, example: Alignment) -> None:
@@ -133,4 +135,4 @@ def _plot_words(axes: Any, example: Alignment) -> None:
             )
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_title("Words: where CTC emits them" + (", and where they were spoken" if example.spoken else ""))
+    axes.set_title("Words: times of CTC's output" + (" and times in the speech" if example.spoken else ""))

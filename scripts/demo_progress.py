@@ -1,4 +1,4 @@
-"""A Lightning callback that shows one bar for the whole training and remembers loss and WER."""
+"""A Lightning callback that shows one progress bar for the whole training and records losses and WERs."""
 
 from typing import Any, TextIO
 
@@ -7,12 +7,12 @@ from tqdm import tqdm
 
 
 class Progress(Callback):
-    """``losses`` and ``wers`` hold (step, value); the bar on ``screen`` shows the mean of the last 25 losses."""
+    """The callback. ``losses`` and ``wers`` are (step, value) pairs. The bar shows the mean of the last 25 losses."""
 
     def __init__(self, steps: int, screen: TextIO) -> None:
         self.losses: list[tuple[int, float]] = []
         self.wers: list[tuple[int, float]] = []
-        # Where the screen is a file or a pipe each update is a new line: then one in 15 seconds is enough.
+        # In a file or a pipe each update is a new line, so one update in 15 seconds is enough.
         interval = 0.2 if screen.isatty() else 15.0
         self.bar = tqdm(
             total=steps, desc="training", unit="step", file=screen, mininterval=interval, dynamic_ncols=True

@@ -1,4 +1,4 @@
-"""eSpeak NG's synthesiser, called through its C library."""
+"""The synthesizer of eSpeak NG, called through its C library."""
 
 import ctypes
 import shutil
@@ -18,7 +18,7 @@ _RATE, _PITCH = 1, 3  # espeak_PARAMETER
 
 
 class _Event(ctypes.Structure):
-    """espeak_EVENT of speak_lib.h; ``id`` is a union there, of 8 bytes."""
+    """The struct espeak_EVENT of speak_lib.h. Its field ``id`` is a union of 8 bytes."""
 
     _fields_ = [
         ("type", ctypes.c_int),
@@ -37,7 +37,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True)
 class Voice:
-    """What makes a speaker: language (accent), variant (vocal tract), pitch (0 to 100) and words a minute."""
+    """A speaker: accent (language), variant (vocal tract), pitch (0 to 100) and rate (words per minute)."""
 
     accent: str
     variant: str
@@ -50,14 +50,15 @@ class Voice:
 
 
 class Synthesiser:
-    """Speaks sentences in one voice: the same voice, seed and sentences give the same samples.
+    """A synthesizer with one voice. The same voice, seed and sentences give the same samples.
 
-    eSpeak keeps flutter and noise state in globals that nothing resets, so that an utterance would depend on all those
-    before it in the process. Each Synthesiser therefore loads a copy of the library of its own.
+    eSpeak keeps the state of flutter and noise in global variables, which no function resets. An utterance would
+    therefore depend on all earlier utterances of the process. For this reason each Synthesiser loads its own copy of
+    the library.
 
     Raises:
         UserError: eSpeak NG is not installed or does not start.
-        ValueError: it has no such voice.
+        ValueError: eSpeak NG does not have this voice.
     """
 
     _copies = count()
@@ -66,21 +67,21 @@ class Synthesiser:
         try:
             import espeakng_loader
         except ImportError:
-            raise UserError("eSpeak NG is not installed; pip install espeakng-loader") from None
+            raise UserError("eSpeak NG is not installed; run: pip install espeakng-loader") from None
         source = Path(espeakng_loader.get_library_path())
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             self._library = ctypes.CDLL(str(shutil.copy(source, Path(folder) / f"{next(self._copies)}{source.name}")))
         data = str(espeakng_loader.get_data_path())
         rate = self._library.espeak_Initialize(_RETRIEVAL_SYNCHRONOUS, 0, data.encode(), _DONT_EXIT)
-        if rate != SAMPLE_RATE:  # eSpeak cuts off a path that is too long for its buffer
+        if rate != SAMPLE_RATE:  # eSpeak truncates a path that is too long for its buffer
             raise UserError(
-                f"eSpeak NG could not start with its data in {data} (espeak_Initialize gave {rate}); if that path "
-                "is longer than 130 characters, install espeakng-loader into a virtual environment with a shorter one"
+                f"eSpeak NG could not start with its data in {data} (espeak_Initialize gave {rate}); if this path has "
+                "more than 130 characters, install espeakng-loader into a virtual environment with a shorter path"
             )
-        self._callback = _Callback(self._receive)  # a reference, or ctypes frees it while the library calls it
+        self._callback = _Callback(self._receive)  # without a reference ctypes would free it while the library uses it
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
-        known = (Path(data) / "voices" / "!v" / voice.variant).is_file()  # eSpeak passes over a variant that it lacks
+        known = (Path(data) / "voices" / "!v" / voice.variant).is_file()  # eSpeak ignores an unknown variant
         if not known or self._library.espeak_SetVoiceByName(f"{voice.accent}+{voice.variant}".encode()):
             raise ValueError(f"eSpeak NG has no voice {voice.accent}+{voice.variant}")
         self._library.espeak_SetParameter(_RATE, voice.rate, 0)
@@ -99,9 +100,13 @@ class Synthesiser:
         return 0
 
     def speak(self, text: str) -> tuple[np.ndarray, list[tuple[int, float]]]:
-        """Samples (int16, SAMPLE_RATE) and, for each word event, the character it begins at and its time in seconds.
+        """Speak a text.
 
-        eSpeak speaks some pairs ("of the") as one word; they have one event.
+        eSpeak speaks some pairs of words, for example "of the", as one word. Such a pair has one event.
+
+        Returns:
+            The int16 samples at SAMPLE_RATE, and for each word event the index of its first character and its time in
+            seconds.
         """
         self._samples, self._words = [], []
         encoded = text.encode() + b"\0"

@@ -1,4 +1,7 @@
-"""Makes a data set of synthetic speech, with held-out voices: 16 kHz audio and NeMo manifests from eSpeak NG."""
+"""Create a data set of synthetic speech with eSpeak NG: 16 kHz audio and NeMo manifests.
+
+The voices for validation and for testing are not used for training.
+"""
 
 import argparse
 import json
@@ -15,8 +18,8 @@ from nemo_squeezeformer.errors import UserError
 
 SAMPLE_RATE = 16000
 ACCENTS = ["en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029"]
-# eSpeak's voice variants that sound like a person: its robots, whispers and echoes are left out. So is Reed, whose
-# breath is the C library's rand(): eSpeak's own seed does not reach that.
+# eSpeak's voice variants that sound like a person, without its robots, whispers and echoes. Reed is missing because its
+# breath noise comes from the C library's rand(), which eSpeak's seed does not control.
 # fmt: off
 VARIANTS = [
     "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "Alex", "Andrea", "Andy",
@@ -41,7 +44,7 @@ DEVICES = {
 
 
 def draw_sentence(rng: np.random.Generator) -> str:
-    """A command to a house (about 10,000 of them) or a number to call (111,000), from 37 words."""
+    """Draw a sentence from 37 words: a smart-home command (about 10,000 exist) or a number to call (111,000 exist)."""
 
     def one_of(choices: list[str]) -> str:
         return choices[rng.integers(len(choices))]
@@ -55,7 +58,10 @@ def draw_sentence(rng: np.random.Generator) -> str:
 
 
 def draw_texts(sizes: dict[str, int], rng: np.random.Generator) -> dict[str, list[str]]:
-    """Sentences of each part, in the order given; a part repeats its own sentences, never those of a part before it."""
+    """Draw the sentences of each part, in the given order.
+
+    A part may repeat its own sentences, but not the sentences of an earlier part.
+    """
     taken: set[str] = set()
     texts: dict[str, list[str]] = {}
     for part, size in sizes.items():
@@ -69,7 +75,10 @@ def draw_texts(sizes: dict[str, int], rng: np.random.Generator) -> dict[str, lis
 
 
 def draw_voices(number: int, rng: np.random.Generator) -> dict[str, list[Voice]]:
-    """A sixth of the voices to validate, a sixth to test, the rest to train; no variant (vocal tract) in two parts."""
+    """Draw the voices: one sixth for dev, one sixth for test, the rest for train.
+
+    No variant (vocal tract) is in two parts.
+    """
     variants = [VARIANTS[i] for i in rng.permutation(len(VARIANTS))]
     held_out, held_out_variants = max(1, number // 6), len(VARIANTS) // 6
     shares = {
@@ -90,9 +99,12 @@ def draw_voices(number: int, rng: np.random.Generator) -> dict[str, list[Voice]]
 
 
 def record(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """eSpeak's samples as a microphone might give them (16 kHz, int16), and the seconds of silence put before them.
+    """Simulate a recording of eSpeak's samples with a microphone.
 
-    The level, the noise floor and the silences vary, so that none of them gives a voice or a sentence away.
+    The level, the noise floor and the silences are random, so that they do not identify a voice or a sentence.
+
+    Returns:
+        The int16 samples at 16 kHz, and the seconds of silence before the speech.
     """
     import soxr
 
@@ -106,7 +118,10 @@ def record(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, f
 
 
 def word_spans(text: str, events: list[tuple[int, float]], offset: float, end: float) -> list[dict[str, Any]]:
-    """Each spoken word with its start and end in seconds; a pair that eSpeak runs together ("on the") is one entry."""
+    """Return each spoken word with its start and end in seconds.
+
+    A pair of words that eSpeak speaks as one word, for example "on the", is one entry.
+    """
     bounds = [*events, (len(text), end)]
     return [
         {"word": text[at:after].strip(), "start": round(offset + start, 3), "end": round(offset + stop, 3)}
@@ -117,21 +132,29 @@ def word_spans(text: str, events: list[tuple[int, float]], offset: float, end: f
 def make_speech(
     output: Path, sizes: dict[str, int], voices: int, seed: int, extension: str = "flac"
 ) -> dict[str, Path]:
-    """Writes ``output/PART.jsonl`` and ``output/audio/PART/`` for each of train, dev and test; returns the manifests.
+    """Write ``output/PART.jsonl`` and ``output/audio/PART/`` for train, dev and test, and return the manifests.
 
     The same arguments and library versions give the same bytes. Audio paths are relative to the manifest. An entry has
-    audio_filepath, duration (seconds), text, speaker and words (start and end in seconds). Shows a bar on a terminal.
+    audio_filepath, duration (seconds), text, speaker and words (with start and end in seconds). On a terminal a
+    progress bar is shown.
+
+    Args:
+        output: the folder to write to.
+        sizes: number of utterances of each part.
+        voices: number of voices of all parts.
+        seed: random seed, 0 or more.
+        extension: format of the audio files, flac or wav.
 
     Raises:
-        UserError: a number is out of range, a package is missing, or the folder cannot be written to.
+        UserError: a number is out of range, a package is missing, or the folder is not writable.
     """
     for part, size in sizes.items():
         if size < 1:
-            raise UserError(f"{size} utterances for {part}; at least 1 is needed")
+            raise UserError(f"{size} utterances for {part}: expected at least 1")
     if not 3 <= voices <= MOST_VOICES:
-        raise UserError(f"{voices} voices; give 3 (one each to train, validate and test) to {MOST_VOICES}")
+        raise UserError(f"{voices} voices: expected 3 (one each for train, dev and test) to {MOST_VOICES}")
     if seed < 0:
-        raise UserError(f"seed {seed}; give 0 or more")
+        raise UserError(f"seed {seed}: expected 0 or more")
     rng = np.random.default_rng(seed)
     texts = draw_texts({part: sizes[part] for part in ("test", "dev", "train")}, rng)
     manifests = {}
@@ -150,19 +173,19 @@ def make_speech(
 
 
 def speak(synthesiser: Synthesiser, text: str, folder: Path, path: str, rng: np.random.Generator) -> dict[str, Any]:
-    """Writes one utterance to ``folder / path``; its entry in the manifest, but for the speaker."""
+    """Write one utterance to ``folder / path``, and return its entry of the manifest without the speaker."""
     try:
         import soundfile
         import soxr  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed; pip install soxr soundfile") from None
+        raise UserError(f"{error.name} is not installed; run: pip install soxr soundfile") from None
     samples, events = synthesiser.speak(text)
     audio, offset = record(samples, rng)
     try:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(folder / path, audio, SAMPLE_RATE, subtype="PCM_16")
     except (OSError, soundfile.LibsndfileError) as error:
-        raise UserError(f"cannot write to the folder {folder} ({error}); choose another") from None
+        raise UserError(f"cannot write to the folder {folder} ({error}); choose another folder") from None
     return {
         "audio_filepath": path,
         "duration": round(len(audio) / SAMPLE_RATE, 4),
@@ -175,12 +198,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder for manifests and audio")
-    add("--train", type=int, default=2000, metavar="N", help="utterances to train on")
-    add("--dev", type=int, default=100, metavar="N", help="utterances to validate on, of other voices")
-    add("--test", type=int, default=200, metavar="N", help="utterances to test on, of yet other voices")
-    add("--voices", type=int, default=60, metavar="N", help=f"voices in all, 3 to {MOST_VOICES}; a third is held out")
-    add("--seed", type=int, default=0, help="the same seed gives the same files")
-    add("--format", choices=["flac", "wav"], default="flac", help="of the audio files")
+    add("--train", type=int, default=2000, metavar="N", help="utterances for training")
+    add("--dev", type=int, default=100, metavar="N", help="utterances for validation, with other voices")
+    add(
+        "--test",
+        type=int,
+        default=200,
+        metavar="N",
+        help="utterances for testing, with other voices than train and dev",
+    )
+    add(
+        "--voices",
+        type=int,
+        default=60,
+        metavar="N",
+        help=f"number of voices, 3 to {MOST_VOICES}; 2/3 are for training",
+    )
+    add("--seed", type=int, default=0, help="random seed; the same seed gives the same files")
+    add("--format", choices=["flac", "wav"], default="flac", help="format of the audio files")
     args = parser.parse_args()
     sizes = {"train": args.train, "dev": args.dev, "test": args.test}
     try:

@@ -1,4 +1,4 @@
-r"""Train Squeezeformer-CTC with characters, in the manner of NeMo's script of this name.
+r"""Train Squeezeformer-CTC with characters, like NeMo's script with the same name.
 
     python scripts/speech_to_text_ctc_char.py size=xs \
         model.train_ds.manifest_filepath=train.json model.validation_ds.manifest_filepath=dev.json

@@ -1,4 +1,4 @@
-"""The demo, end to end in a tiny form: speech, training, transcripts, model file, figure."""
+"""The demo from end to end with few steps: speech, training, transcripts, model file, figure."""
 
 import argparse
 import io
@@ -22,7 +22,7 @@ from tests.samples.paths import ROOT
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The folder that a demo of 6 steps leaves, and what it showed."""
+    """The output folder of a demo of 6 steps, and the finished process."""
     output = tmp_path_factory.mktemp("demo") / "out"
     options = ["--train", "24", "--test", "6", "--voices", "9", "--steps", "6"]
     command = [sys.executable, str(ROOT / "scripts" / "demo.py"), "--output", str(output), *options]
@@ -41,14 +41,14 @@ def model(ran):
 
 def test_the_report_names_wer_speed_voices_and_files(ran):
     output, done = ran
-    for expected in ("WER:", "RTF:", "never heard in training", "reference", "| hypothesis", "for 6 steps"):
+    for expected in ("WER:", "RTF:", "not in the training data", "reference", "| hypothesis", "for 6 steps"):
         assert expected in done.stdout
     for name in ("squeezeformer.nemo", "demo.png", "demo.log"):
         assert str(output / name) in done.stdout
     assert f"transcribe {output / 'squeezeformer.nemo'} FILE" in done.stdout
 
 
-def test_nemos_noise_goes_to_the_log_and_not_to_the_screen(ran):
+def test_nemos_messages_go_to_the_log_and_not_to_the_screen(ran):
     output, done = ran
     assert "[NeMo I" in (output / "demo.log").read_text()
     assert "NeMo I" not in done.stdout + done.stderr
@@ -73,7 +73,10 @@ def test_the_figure_is_an_image(ran):
 
 
 def _make_it_babble(model, utterance):
-    """Random letters with strong contrast between frames: after six steps it says next to nothing."""
+    """Make the model output random letters, with large differences between frames.
+
+    After six steps of training it outputs almost no letters.
+    """
     import torch
 
     layer = model.decoder.decoder_layers[0]
@@ -106,7 +109,7 @@ def test_the_frames_in_the_figure_spell_the_transcript(ran, model):
     assert len(aligned.probabilities) * aligned.output_seconds == pytest.approx(utterance.duration, abs=0.06)
 
 
-def test_own_data_is_learned_in_its_own_characters(ran, tmp_path):
+def test_a_model_for_user_data_has_the_characters_of_the_data(ran, tmp_path):
     source = ran[0] / "speech"
     for part in ("train", "dev"):
         rows = [json.loads(line) for line in (source / f"{part}.jsonl").read_text().splitlines()]

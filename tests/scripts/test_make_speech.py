@@ -1,4 +1,4 @@
-"""The synthetic data set: the same from the same seed, voices held out, manifests that fit the audio."""
+"""The synthetic data set: its seed determines it, each part has other voices, and the manifests match the audio."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ def test_another_seed_gives_other_sentences_and_audio(speech, tmp_path):
 
 
 def test_a_voice_does_not_depend_on_what_was_spoken_before_it():
-    voice = espeak.Voice("en-us", "m3", pitch=50, rate=150)  # m3 flutters: its state outlives an utterance
+    voice = espeak.Voice("en-us", "m3", pitch=50, rate=150)  # m3 has flutter, whose state continues after an utterance
     first, _ = espeak.Synthesiser(voice, seed=1).speak("open the hall door")
     again = espeak.Synthesiser(voice, seed=1)
     alone, _ = again.speak("open the hall door")
@@ -76,7 +76,7 @@ def test_audio_is_16_khz_mono_and_as_long_as_the_manifest_says(speech):
             assert info.frames / 16000 == pytest.approx(row["duration"], abs=1e-4)
 
 
-def test_words_cover_the_text_and_the_speech_lies_within_them(speech):
+def test_words_cover_the_text_and_their_times_cover_the_speech(speech):
     for row in rows(speech[1]["train"]):
         words = row["words"]
         assert " ".join(word["word"] for word in words) == row["text"]
@@ -109,7 +109,7 @@ def test_every_variant_is_known_and_repeats_itself():
     ("sizes", "voices", "message"),
     [
         ({"train": 0, "dev": 1, "test": 1}, 3, "0 utterances for train"),
-        (SIZES, 2, "2 voices; give 3"),
+        (SIZES, 2, "2 voices: expected 3"),
         (SIZES, make_speech.MOST_VOICES + 1, f"to {make_speech.MOST_VOICES}"),
     ],
 )
