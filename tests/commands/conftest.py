@@ -1,4 +1,4 @@
-"""Manifests of noise for the commands that transcribe."""
+"""Manifests with noise for the tests of the commands that transcribe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tests.samples.speech import RATE, noise
 
 @pytest.fixture
 def write_rows(tmp_path) -> Callable[..., Path]:
-    """Writes ``rows.jsonl``: rows of whole files, ``0.wav`` and so on, which are made; and rows of parts of them."""
+    """Return a function that writes the audio files ``0.wav``, ``1.wav``, ... and their manifest ``rows.jsonl``.
+
+    The manifest has a row for each whole file, and then the given rows for parts of files.
+    """
 
     def write(whole: Sequence[dict[str, Any]], *parts: dict[str, Any]) -> Path:
         rows = [{"audio_filepath": f"{number}.wav", **row} for number, row in enumerate(whole)]

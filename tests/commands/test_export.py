@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer export`: what it writes, and what it says where it cannot."""
+"""`nemo-squeezeformer export`: the files that it writes, and its errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STREAMING = {
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A streaming hybrid's .nemo file."""
+    """The .nemo file of a streaming hybrid model."""
     path = tmp_path_factory.mktemp("saved") / "model.nemo"
     asr_model("hybrid", **STREAMING).save_to(str(path))
     return path
@@ -35,7 +35,7 @@ def description(path):
     return json.loads({entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}[KEY])
 
 
-def test_a_transducer_makes_two_files_and_ctc_one(saved, tmp_path, capsys):
+def test_a_transducer_gives_two_files_and_ctc_gives_one_file(saved, tmp_path, capsys):
     given = ["export", str(saved), "--output", str(tmp_path / "out.onnx")]
     assert main(given) == 0
     parts = [tmp_path / "encoder-out.onnx", tmp_path / "decoder_joint-out.onnx"]

@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer import`: a .nemo that NeMo restores, transcribes with and trains, or why there is none."""
+"""`nemo-squeezeformer import`: a .nemo file that NeMo restores, transcribes with and trains, or an error."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_model_is_the_file_with_the_blank_moved_to_the_end(given, model):
     assert ours[..., 0].max() < -9000
 
 
-def test_the_file_says_all_and_names_nothing_outside_it(given, imported):
+def test_the_file_is_complete_and_refers_to_no_other_file(given, imported):
     with tarfile.open(imported) as archive:
         held = {Path(name).name: archive.extractfile(name) for name in archive.getnames() if name != "."}
         text = held["model_config.yaml"].read().decode()
@@ -109,7 +109,7 @@ def test_it_restores_in_a_fresh_process_and_transcribes_the_same(imported, model
     assert there == here and len("".join(here)) > 5
 
 
-def test_it_goes_on_training(imported, given, tmp_path):
+def test_the_imported_model_can_be_trained(imported, given, tmp_path):
     manifest = write_manifest(tmp_path, utterances=4)
     settings = [
         f"model.encoder.{name}={SMALL[name]}" for name in ("d_model", "n_layers", "n_heads", "conv_kernel_size")
@@ -134,9 +134,13 @@ def test_it_goes_on_training(imported, given, tmp_path):
 
 
 @pytest.mark.parametrize("variant, warned", [("nemo", True), ("original", False)])
-def test_starting_nemos_variant_from_it_is_warned_of(imported, model, monkeypatch, variant, warned):
+def test_training_of_nemos_variant_from_the_imported_model_gives_a_warning(
+    imported, model, monkeypatch, variant, warned
+):
     said: list[str] = []
-    monkeypatch.setattr(logging, "warning", said.append)  # NeMo's logger, whatever level other tests have left it at
+    monkeypatch.setattr(
+        logging, "warning", said.append
+    )  # works at every level of NeMo's logger, which other tests may have changed
     cfg = {"model": {"encoder": {"variant": variant}}, "init_from_nemo_model": str(imported)}
     initial_weights.check(OmegaConf.create(cfg), model)
     assert (
@@ -155,7 +159,7 @@ def test_a_published_size_is_called_by_its_name(given, name):
     assert "not one of the published sizes" in description(original, Path("out.nemo"), Path("sp.model"))
 
 
-def test_what_was_imported_is_said(given, tmp_path, capsys):
+def test_the_imported_model_is_described(given, tmp_path, capsys):
     assert main(command(given, tmp_path / "out.nemo", "--time-reduce-idx", "0", "--time-recovery-idx", "1")) == 0
     said = capsys.readouterr().out
     encoder = read(given / "weights.h5", 0, 1)

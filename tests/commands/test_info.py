@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer info`: what it says is what the network is, and what it cannot say it leaves out in words."""
+"""`nemo-squeezeformer info`: its numbers equal the numbers of the network, and unknown numbers have a note."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_a_size_has_the_published_parameters_and_operations(capsys):
 
 
 @pytest.mark.parametrize("recipe", recipes())
-def test_every_recipe_has_an_encoder_whatever_else_is_not_set(recipe):
+def test_the_encoder_of_every_recipe_can_be_built_without_other_settings(recipe):
     found = of_recipe(recipe, ["size=tiny", "model.encoder.d_model=16"])
     assert type(found.encoder) is SqueezeformerEncoder and next(found.encoder.parameters()).is_meta
     assert (found.model is None) == bool(found.notes)
 
 
-def test_a_recipe_that_lacks_nothing_is_told_of_with_its_decoder(capsys):
+def test_a_complete_recipe_is_described_with_its_decoder(capsys):
     found = told(capsys, *TINY)
     assert found["model"] == "EncDecCTCModel" and not found["notes"]
     (decoder,) = found["around_the_encoder"]
@@ -89,7 +89,7 @@ def test_the_drawing_has_a_line_for_each_frame_rate():
 
 
 @pytest.mark.parametrize("reduce, recover", [([0, 4], [3, 7]), ([1, 1], [6, 6]), (0, 7), ([2], [2])])
-def test_branches_close_where_they_join(reduce, recover):
+def test_corners_of_a_branch_are_below_its_fork_and_its_join(reduce, recover):
     lines = drawing(build_spans(8, reduce, recover), 10, 40)
     assert len(lines) > 2
     for upper, lower in zip(lines[1:], lines[2:]):
@@ -108,7 +108,7 @@ def test_every_parameter_is_in_one_part(capsys):
     assert rates[7:] == [("layer 2", 80), ("recover", 40), ("layer 3", 40)]
 
 
-def test_latency_and_caches_are_those_of_the_encoder_that_streams(capsys, tmp_path):
+def test_latency_and_caches_equal_those_of_the_streaming_encoder(capsys, tmp_path):
     sizes = [[16, 7], [16, 3], [-1, -1]]
     model = asr_model("ctc", encoder={"streaming": True, "att_context_size": sizes}, preprocessor={"normalize": "NA"})
     model.save_to(str(tmp_path / "model.nemo"))
@@ -122,7 +122,7 @@ def test_latency_and_caches_are_those_of_the_encoder_that_streams(capsys, tmp_pa
     assert offline["streams"] == [] and "no limit to the right" in offline["does_not_stream"]
 
 
-def test_nemos_conformer_is_told_of(tmp_path, capsys):
+def test_nemos_conformer_is_described(tmp_path, capsys):
     config = tmp_path / "conformer.yaml"
     OmegaConf.save(OmegaConf.create({"model": {"encoder": CONFORMER, "preprocessor": {"features": 20}}}), config)
     found = told(capsys, str(config))
@@ -133,14 +133,14 @@ def test_nemos_conformer_is_told_of(tmp_path, capsys):
     OmegaConf.save(OmegaConf.create({"model": {"encoder": CONFORMER | lower}}), config)
     found = told(capsys, str(config), "--seconds", "1")
     assert found["drawing"] is None
-    assert "ConformerEncoder lowers its frame rate for good after layer 1" in " ".join(found["notes"])
+    assert "ConformerEncoder lowers its frame rate after layer 1" in " ".join(found["notes"])
     encoder = Serialization.from_config_dict(OmegaConf.create(CONFORMER | {"att_context_size": [8, 3]}))
     ((one,), _) = streams(encoder.to("meta"), 10.0, 1)
-    assert one["latency_ms"] > 160  # its look-ahead adds up over the layers
+    assert one["latency_ms"] > 160  # the look-ahead of the layers adds up
 
 
 class Pool(nn.Module):
-    """An encoder of nobody's kind."""
+    """An encoder with an unknown structure."""
 
     def __init__(self):
         super().__init__()
@@ -150,21 +150,21 @@ class Pool(nn.Module):
         return self.mix(audio_signal.transpose(1, 2)).transpose(1, 2), length
 
 
-def test_an_encoder_of_another_kind_is_told_of_by_its_children():
+def test_an_encoder_of_another_kind_is_described_by_its_child_modules():
     encoder = Pool().to("meta")
     (only,) = parts(encoder)
     assert only.name == "mix"
     total, (each,) = counting.gflops(encoder, 20, 100, [only])
     assert total == each == pytest.approx(2 * 20 * 8 * 100 / 1e9)
-    assert streams(encoder, 10.0, 1) == ([], "Pool has no streaming interface of NeMo's")
+    assert streams(encoder, 10.0, 1) == ([], "Pool does not have NeMo's streaming interface")
 
 
-def test_memory_is_that_of_the_tensors_that_live_at_once():
+def test_memory_is_the_peak_of_the_tensors_that_exist_at_once():
     with counting.Alive() as alive:
         a = torch.zeros(1000, device="meta")
         b = a + 1
         del a
-        c = b[:10] * 2  # a view takes nothing
+        c = b[:10] * 2  # a view needs no memory
         del b
         torch.zeros(500, device="meta")
     assert alive.most == 4 * 2000 and alive.now == 4 * c.numel()
@@ -199,7 +199,7 @@ def test_mistakes_are_named(capsys, tmp_path):
         return capsys.readouterr().err
 
     assert "n_heads=5 must divide d_model=96" in complaint(TINY[0], "size=tiny", "model.encoder.n_heads=5")
-    assert "squeezeformer_ctc_bqe is no recipe, no file" in complaint("squeezeformer_ctc_bqe")
+    assert "squeezeformer_ctc_bqe is not a recipe, not a file" in complaint("squeezeformer_ctc_bqe")
     assert "there is no model file" in complaint(str(tmp_path / "none.nemo"))
     assert "size=s: overrides change a recipe" in complaint(str(tmp_path / "model.nemo"), "size=s")
     (tmp_path / "empty.yaml").write_text("model: {sample_rate: 16000}\n")

@@ -1,4 +1,4 @@
-"""The command line as a whole."""
+"""The command line `nemo-squeezeformer`, independent of its commands."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from nemo_squeezeformer.__main__ import main
 
 
-def test_without_nemo_the_cure_is_named(monkeypatch, capsys):
+def test_without_nemo_the_error_names_the_remedy(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "hydra", None)
     assert main(["train", "squeezeformer_ctc_char", "--print"]) == 2
-    assert "there is no module hydra; pip install 'nemo_toolkit[asr]'" in capsys.readouterr().err
+    assert "module hydra is missing; run: pip install 'nemo_toolkit[asr]'" in capsys.readouterr().err
 
 
-def test_a_missing_module_of_someone_else_is_not_blamed_on_nemo(monkeypatch, tmp_path):
+def test_a_missing_module_of_the_user_is_not_reported_as_missing_nemo(monkeypatch, tmp_path):
     (tmp_path / "script.py").write_text("import no_such_module")
     command = [sys.executable, "-m", "nemo_squeezeformer", "run", str(tmp_path / "script.py")]
     process = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""``run``: a script cannot tell the difference, but for the encoder being known, in its child processes too."""
+"""``run``: a script runs as with ``python``, and the encoder is also registered in its child processes."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from nemo_squeezeformer.errors import UserError
 
 @pytest.fixture(autouse=True)
 def process(monkeypatch, tmp_path):
-    """What ``run`` changes for good, as a program is the last thing in its process, is put back for the next test."""
+    """Restore the state that ``run`` changes. ``run`` does not restore it, because its process ends with the script."""
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
@@ -25,7 +25,7 @@ def process(monkeypatch, tmp_path):
 
 @pytest.fixture
 def script(tmp_path):
-    """Writes a program and a module beside it into a folder that is not the current one."""
+    """Return a function that writes a program and a module next to it, in a folder below the current folder."""
 
     def write(source: str) -> Path:
         folder = tmp_path / "programs"
@@ -48,7 +48,7 @@ def in_a_new_process(*command: object) -> None:
     subprocess.run([sys.executable, "-m", "nemo_squeezeformer", "run", *map(str, command)], check=True, env=environment)
 
 
-def test_the_script_sees_what_python_would_show_it(script):
+def test_the_script_has_the_same_state_as_with_python(script):
     program = script(
         "import json, sys, beside\n"
         "assert sys.modules['__main__'].__dict__ is globals()\n"
@@ -87,7 +87,7 @@ def test_a_missing_script_is_named(name):
         run_script(name, "--config-name", "x")
 
 
-def test_no_script_at_all_is_explained():
+def test_a_call_without_a_script_is_explained():
     with pytest.raises(UserError, match="run SCRIPT ARGS"):
         run_script()
 

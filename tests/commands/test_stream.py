@@ -1,4 +1,4 @@
-"""``stream``: text as it comes, from files, manifests and standard input, and what it says of mistakes."""
+"""``stream``: its text for files, manifests and standard input, and its errors."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def archive(model, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def manifest(write_rows) -> Path:
-    """Utterances of mixed lengths, and the middle of one of them."""
+    """A manifest of utterances of different lengths, and of the middle of one utterance."""
     whole = [{"duration": seconds, "text": f"zero {number}"} for number, seconds in enumerate(SECONDS)]
     return write_rows(whole, {"audio_filepath": "1.wav", "offset": 0.5, "duration": 1.0})
 
 
 @pytest.fixture
 def restored_once(monkeypatch, loaded):
-    """Restoring a model takes longer than all that these tests do with it."""
+    """Restore the model only once, because this takes longer than the rest of these tests."""
     monkeypatch.setattr("nemo_squeezeformer.transcription.models.load_model", lambda *_: loaded)
 
 
@@ -84,7 +84,7 @@ def test_a_manifest_gives_texts_in_its_order_and_its_word_errors(model, archive,
 
 
 @pytest.mark.usefixtures("restored_once")
-def test_partial_text_comes_before_the_final_one_and_grows(model, archive, tmp_path, capsys):
+def test_partial_texts_come_before_the_final_text_and_grow(model, archive, tmp_path, capsys):
     soundfile.write(tmp_path / "a.wav", noise(2.0, 1), RATE)
     assert command(archive, tmp_path / "a.wav", "--att-context-size", "[24, 1]", "--decoder", "ctc") == 0
     *partial, final = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
@@ -115,7 +115,7 @@ def pcm(monkeypatch, data: bytes) -> None:
 
 
 @pytest.mark.usefixtures("restored_once")
-def test_standard_input_is_heard_as_a_file_is(archive, tmp_path, monkeypatch, capsys):
+def test_standard_input_gives_the_text_of_the_same_file(archive, tmp_path, monkeypatch, capsys):
     soundfile.write(tmp_path / "a.wav", noise(1.3, 1), RATE, subtype="PCM_16")
     samples, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
     chosen = ["--latency", 160, "--decoder", "ctc"]
@@ -128,7 +128,7 @@ def test_standard_input_is_heard_as_a_file_is(archive, tmp_path, monkeypatch, ca
     pcm(monkeypatch, samples.astype("<i2").tobytes() + b"x")
     with pytest.raises(UserError, match=f"after {2 * len(samples) + 1} bytes: 16-bit samples have two"):
         command(archive, "-", *chosen)
-    assert capsys.readouterr().out == expected  # what was heard is not lost
+    assert capsys.readouterr().out == expected  # the text before the error is printed
     pcm(monkeypatch, (tmp_path / "a.wav").read_bytes())
     with pytest.raises(UserError, match="is a WAV file.*ffmpeg"):
         command(archive, "-", *chosen)
@@ -138,7 +138,7 @@ def test_standard_input_is_heard_as_a_file_is(archive, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.usefixtures("restored_once")
-def test_several_channels_are_averaged_or_one_is_chosen(archive, tmp_path, capsys):
+def test_several_channels_are_averaged_or_one_channel_is_chosen(archive, tmp_path, capsys):
     left, right = noise(1.0, 8), noise(1.0, 9)
     for name, samples in [("left", left), ("mean", (left + right) / 2), ("both", np.stack([left, right], 1))]:
         soundfile.write(tmp_path / f"{name}.wav", samples, RATE, subtype="FLOAT")
@@ -172,7 +172,7 @@ def test_ctrl_c_ends_with_the_text_so_far(model, loaded, archive, manifest, caps
 
     def press(*_):
         calls.append(1)
-        if len(calls) == 12:  # 7 of them are for the silence that warms up
+        if len(calls) == 12:  # the first 7 steps are the warm-up with silence
             signal.raise_signal(signal.SIGINT)
 
     hook = loaded.encoder.register_forward_pre_hook(press)

@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer tokenizer`: the folder NeMo reads, and nothing half-written."""
+"""`nemo-squeezeformer tokenizer`: it writes a folder that NeMo can read, or nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(manifest, size, output, *more) -> int:
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
-def test_the_folder_is_what_nemo_itself_would_write(manifest, tmp_path, kind):
+def test_the_folder_equals_the_folder_that_nemo_writes(manifest, tmp_path, kind):
     assert run(manifest, 30, tmp_path / "ours", "--type", kind) == 0
     text = tmp_path / "text.txt"
     text.write_text("\n".join(TEXTS) + "\n")
@@ -41,7 +41,7 @@ def test_the_folder_is_what_nemo_itself_would_write(manifest, tmp_path, kind):
     assert all(tokenizer.ids_to_text(tokenizer.text_to_ids(text)) == text for text in TEXTS)
 
 
-def test_a_trained_model_is_laid_out_as_it_is(manifest, tmp_path, capsys):
+def test_a_trained_model_is_copied_without_changes(manifest, tmp_path, capsys):
     assert run(manifest, 30, tmp_path / "trained") == 0
     model = (tmp_path / "trained" / "tokenizer.model").rename(tmp_path / "sp.model")
     assert main(["tokenizer", str(model), "--output", str(tmp_path / "laid out")]) == 0
@@ -65,7 +65,7 @@ def test_a_trained_model_is_laid_out_as_it_is(manifest, tmp_path, capsys):
 @pytest.mark.parametrize(
     "size, bound", [(5000, r"largest that works is (\d+)"), (3, r"characters of the text alone need (\d+)")]
 )
-def test_a_size_that_cannot_be_had_names_one_that_can(manifest, tmp_path, capsys, kind, size, bound):
+def test_the_error_for_an_impossible_size_names_a_possible_size(manifest, tmp_path, capsys, kind, size, bound):
     assert run(manifest, size, tmp_path / "out", "--type", kind) == 2
     named = re.search(bound, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
@@ -91,7 +91,7 @@ def test_plain_text_and_several_files_are_read_together(manifest, tmp_path):
     assert "q" in (tmp_path / "o/vocab.txt").read_text()
 
 
-def test_lower_case_folds_what_the_tokenizer_reads(tmp_path):
+def test_lower_case_converts_the_text_that_the_tokenizer_reads(tmp_path):
     (tmp_path / "t.txt").write_text("\n".join(TEXTS).upper())
     assert run(tmp_path / "t.txt", 25, tmp_path / "out", "--lower-case") == 0
     tokenizer = SentencePieceTokenizer(str(tmp_path / "out/tokenizer.model"))
@@ -104,11 +104,11 @@ def test_an_existing_folder_is_replaced_only_by_force_and_only_a_tokenizer(manif
     assert run(manifest, 30, tmp_path / "out") == 2
     assert "--force" in capsys.readouterr().err
     assert (tmp_path / "out/vocab.txt").read_text() == before
-    assert run(manifest, 5000, tmp_path / "out", "--force") == 2  # fails, and leaves the old one whole
+    assert run(manifest, 5000, tmp_path / "out", "--force") == 2  # this fails and does not change the old folder
     assert (tmp_path / "out/vocab.txt").read_text() == before
     assert run(manifest, 30, tmp_path / "out", "--force") == 0
     assert (tmp_path / "out/vocab.txt").read_text() != before
-    assert run(manifest, 30, tmp_path, "--force") == 2  # the folder with the manifest in it
+    assert run(manifest, 30, tmp_path, "--force") == 2  # the folder that contains the manifest
     assert manifest.exists()
 
 
@@ -131,7 +131,7 @@ def test_a_manifest_without_text_is_named(tmp_path, capsys, content, message):
     assert [entry.name for entry in tmp_path.iterdir()] == (["m.json"] if content is not None else [])
 
 
-def test_pieces_of_starts_and_ends_are_where_nemos_decoders_look_for_them(manifest, tmp_path):
+def test_start_and_end_pieces_have_the_ids_that_nemos_decoders_expect(manifest, tmp_path):
     options = ["--start-end-pad", "--append", "<EOU>", "--append", "<EOB>"]
     assert run(manifest, 28, tmp_path / "out", *options) == 0
     tokenizer = SentencePieceTokenizer(str(tmp_path / "out/tokenizer.model"))
@@ -142,6 +142,6 @@ def test_pieces_of_starts_and_ends_are_where_nemos_decoders_look_for_them(manife
     assert SentencePieceTokenizer(str(tmp_path / "plain/tokenizer.model")).bos_id == -1
 
 
-def test_a_piece_that_the_text_has_made_is_not_appended_again(manifest, tmp_path, capsys):
+def test_a_piece_that_is_already_in_the_vocabulary_cannot_be_appended(manifest, tmp_path, capsys):
     assert run(manifest, 25, tmp_path / "out", "--append", "▁") == 2
     assert "--append ▁" in capsys.readouterr().err

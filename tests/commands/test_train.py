@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer train`, as typed."""
+"""`nemo-squeezeformer train` on the command line, and the training scripts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_mistakes_end_in_one_line_and_status_2(arguments, message, capsys):
     assert message in error and "Traceback" not in error
 
 
-def test_a_model_that_this_nemo_does_not_have_is_named():
+def test_a_model_class_that_this_nemo_does_not_have_is_named():
     cfg = compose("squeezeformer_ctc_char", ["model_target=nemo.collections.asr.models.NoSuchModel"])
     with pytest.raises(UserError, match="model_target=nemo.collections.asr.models.NoSuchModel: this NeMo does not"):
         build(cfg)

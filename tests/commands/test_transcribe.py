@@ -1,4 +1,4 @@
-"""``transcribe``: NeMo's own transcripts, each in its place, and nothing lost when a run ends early."""
+"""``transcribe``: NeMo's transcripts in the order of the input, which an interruption does not lose."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ WIDTH = 32
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
-    """A CTC and a hybrid model of random weights, as .nemo files; their configurations are as bare as can be."""
+    """The .nemo files of a CTC model and a hybrid model with random weights and minimal configurations."""
     import sentencepiece
     import torch
     from nemo.collections.asr.models import EncDecCTCModelBPE, EncDecHybridRNNTCTCBPEModel
@@ -77,7 +77,7 @@ def models(tmp_path_factory) -> dict[str, Path]:
         torch.manual_seed(1)
         model = kind(cfg=OmegaConf.create({**base, **more}))
         for parameter in model.encoder.layers.parameters():
-            parameter.data.mul_(1.0 if parameter.dim() == 1 else 3.0)  # else each utterance sounds the same to it
+            parameter.data.mul_(1.0 if parameter.dim() == 1 else 3.0)  # otherwise all utterances have the same text
         paths[name] = folder / f"{name}.nemo"
         model.save_to(str(paths[name]))
     return paths
@@ -85,7 +85,7 @@ def models(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def manifest(write_rows) -> Path:
-    """Five utterances of mixed lengths, the longest not first; two of them share a file."""
+    """A manifest of five utterances of different lengths, the longest not first, and of a part of one of them."""
     whole = [{"duration": d, "text": WORDS[number], "speaker": number} for number, d in enumerate(SECONDS)]
     return write_rows(whole, {"audio_filepath": "1.wav", "offset": 0.5, "duration": 1.0, "text": "part"})
 
@@ -101,13 +101,13 @@ def read(path: Path) -> list[dict]:
 
 
 def nemo_transcripts(model: Path, files: list[str], decoder: str | None, **options) -> list:
-    """What NeMo's own transcribe() gives, one file at a time."""
+    """Return the output of NeMo's own transcribe() for each file, with batch size 1."""
     from nemo.collections.asr.models import ASRModel
     from omegaconf import open_dict
 
     restored = ASRModel.restore_from(str(model), map_location="cpu")
     with open_dict(restored.cfg):
-        # It raises without, though it needs neither.
+        # Without these keys NeMo raises an error, although it does not need their values.
         restored.cfg.validation_ds = {}
         restored.cfg.preprocessor.window_stride = 0.01
     if decoder:
@@ -127,14 +127,16 @@ def test_transcripts_are_nemos_own_in_the_order_of_the_input(models, manifest, k
     assert not list(manifest.parent.glob("out.jsonl.*"))
     files = [str(manifest.parent / f"{number}.wav") for number in range(len(SECONDS))]
     expected = nemo_transcripts(models[kind], files, decoder, timestamps=True)
-    assert len({hypothesis.text for hypothesis in expected}) == len(SECONDS)  # else their order would not show
+    assert len({hypothesis.text for hypothesis in expected}) == len(
+        SECONDS
+    )  # otherwise the test could not check the order
     for row, hypothesis in zip(rows, expected):
         assert row["pred_text"] == hypothesis.text
         words = [(word["word"], word["start"], word["end"]) for word in row["timestamps"]["word"]]
         assert words == [(w["word"], round(w["start"], 3), round(w["end"], 3)) for w in hypothesis.timestamp["word"]]
 
 
-def test_a_row_with_an_offset_is_transcribed_from_there_on(models, manifest):
+def test_a_row_with_an_offset_is_transcribed_from_its_offset(models, manifest):
     soundfile.write(manifest.parent / "part.wav", noise(SECONDS[1], 1)[RATE // 2 : RATE * 3 // 2], RATE)
     out = manifest.parent / "out.jsonl"
     command(models["ctc"], manifest, manifest.parent / "part.wav", "--output", out)
@@ -155,23 +157,23 @@ def test_without_output_stdout_has_a_line_for_each_file_and_nothing_else(models,
     assert "RTFx" in err and "WER" not in err and "[NeMo" not in err
 
 
-def test_word_error_rate_is_that_of_the_rows_with_a_text(models, manifest, capsys):
+def test_the_word_error_rate_counts_the_rows_with_a_text(models, manifest, capsys):
     out, again = manifest.parent / "out.jsonl", manifest.parent / "again.jsonl"
     command(models["ctc"], manifest, "--output", out)
     capsys.readouterr()
     rows = [{**row, "text": row["pred_text"]} for row in read(out)]
     right = sum(len(row["text"].split()) for row in rows[1:])
-    rows[0]["text"] = "word " * right  # half of all words, none of them in the transcript
+    rows[0]["text"] = "word " * right  # half of all words; no word of them is in the transcript
     again.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command(models["ctc"], again)
     assert f"of {2 * right} words" in (err := capsys.readouterr().err)
     assert 50.0 <= float(err.split("WER ")[1].split("%")[0]) < 100.0
 
 
-def test_several_channels_are_averaged_or_one_is_chosen(models, manifest, capsys):
+def test_several_channels_are_averaged_or_one_channel_is_chosen(models, manifest, capsys):
     folder = manifest.parent
     left, right = noise(1.0, 8), noise(1.0, 9)
-    # Float samples: in 16 bits the average would be rounded once more, and a transcript could tip over.
+    # The samples are floats: with 16 bits the average would be rounded again, which could change a transcript.
     for name, samples in [("left", left), ("mean", (left + right) / 2), ("both", np.stack([left, right], 1))]:
         soundfile.write(folder / f"{name}.wav", samples, RATE, subtype="FLOAT")
     names = [folder / "left.wav", folder / "mean.wav", folder / "both.wav"]
@@ -186,7 +188,7 @@ def test_several_channels_are_averaged_or_one_is_chosen(models, manifest, capsys
         command(models["ctc"], names[2], "--channel", 2)
 
 
-def test_an_interrupted_run_keeps_what_was_done(models, manifest, monkeypatch, capsys):
+def test_an_interrupted_run_keeps_the_finished_transcripts(models, manifest, monkeypatch, capsys):
     def load_with_a_key_press(*arguments):
         model, calls = load_model(*arguments), []
 
@@ -203,7 +205,7 @@ def test_an_interrupted_run_keeps_what_was_done(models, manifest, monkeypatch, c
     assert command(models["ctc"], manifest, "--output", out, "--batch-size", 2) == 130
     assert not out.exists()
     kept = read(manifest.parent / "out.jsonl.partial")
-    # the longest first, then of the two that are one second long, or nearly
+    # Two batches of two utterances, the longest utterances first.
     assert [row["audio_filepath"] for row in kept] == ["1.wav", "3.wav", "4.wav", "1.wav"]
     assert all("pred_text" in row for row in kept)
     assert "4 of 6 utterances are done: " in capsys.readouterr().err
@@ -229,7 +231,7 @@ def test_nothing_is_overwritten_unasked(models, manifest):
 def test_mistakes_in_the_input_are_found_before_the_model_is_opened(manifest):
     unreadable = manifest.parent / "model.nemo"
     with tarfile.open(unreadable, "w"):
-        pass  # an archive with nothing in it: restoring it would fail
+        pass  # an empty archive, which cannot be restored
     with manifest.open("a") as rows:
         rows.write('{"audio_filepath": "gone.wav"}\n')
     with pytest.raises(UserError, match="rows.jsonl: 1 of 7 rows cannot be used\n  line 7: .*gone.wav"):
@@ -242,7 +244,7 @@ def test_mistakes_in_the_input_are_found_before_the_model_is_opened(manifest):
 
 
 @pytest.mark.parametrize("name", ["gone.nemo", "rows.jsonl", "."])
-def test_a_model_that_is_none_is_named(manifest, monkeypatch, name):
+def test_a_path_that_is_not_a_model_is_named(manifest, monkeypatch, name):
     monkeypatch.chdir(manifest.parent)
     with pytest.raises(UserError, match="no model file|not a NeMo archive"):
         command(name, manifest)

@@ -1,4 +1,4 @@
-"""Features and resampled audio of a stream: piece by piece what the whole recording gives."""
+"""Features and resampled audio of a stream, computed in pieces, equal the result for the whole recording."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.samples.speech import RATE, noise
 
 
 @pytest.mark.parametrize(("window", "stride"), [(0.02, 0.01), (0.025, 0.01), (0.032, 0.0125), (0.01, 0.01)])
-def test_features_of_pieces_are_those_of_the_whole(window, stride):
+def test_features_of_pieces_equal_the_features_of_the_whole_recording(window, stride):
     from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
 
     preprocessor = AudioToMelSpectrogramPreprocessor(
@@ -35,7 +35,7 @@ def test_features_of_pieces_are_those_of_the_whole(window, stride):
                 at[slot] += piece
                 if at[slot] >= lengths[slot]:
                     features.end(slot)
-                assert len(features.streams[slot].samples) <= 4 * 1600 + 1024  # no more than is needed
+                assert len(features.streams[slot].samples) <= 4 * 1600 + 1024  # only the needed samples are kept
             left = [features.available(slot) - features.streams[slot].given for slot in range(slots)]
             some = [slot for slot in range(slots) if left[slot] and draw.random() < 0.8]
             if some:
@@ -50,7 +50,7 @@ def test_features_of_pieces_are_those_of_the_whole(window, stride):
             expected, count = preprocessor(input_signal=sound[None], length=torch.tensor([len(sound)]))
             joined = torch.cat(frames, dim=1) if frames else expected[0, :, :0]
             torch.testing.assert_close(joined, expected[0, :, :count], rtol=0, atol=1e-5)
-            if count > 4:  # the control: frames at the edges of pieces are others without the samples around them
+            if count > 4:  # control: without the samples around them, frames at the edges of pieces differ
                 apart, _ = preprocessor(input_signal=sound[None, 320:], length=torch.tensor([len(sound) - 320]))
                 assert (apart[0, :, 0] - expected[0, :, round(320 / stride / RATE)]).abs().max() > 1e-3
 

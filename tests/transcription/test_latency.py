@@ -1,4 +1,4 @@
-"""Latencies of every att_context_size, of our encoder and of NeMo's, without setting any."""
+"""The latency of every att_context_size is known without setting it, for this encoder and for NeMo's encoders."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def settings_of(encoder: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_latencies_are_those_of_each_size_when_it_is_set_and_none_is(name):
+def test_latencies_equal_the_latency_after_setting_each_size_and_change_no_setting(name):
     model = MODELS[name]()
     encoder = model.encoder
     before, found = settings_of(encoder), latencies(model)
@@ -62,7 +62,7 @@ def test_latencies_are_those_of_each_size_when_it_is_set_and_none_is(name):
         assert len(set(found.values())) == 2
 
 
-def test_chunks_that_a_program_has_set_count():
+def test_latency_uses_the_chunk_size_that_a_program_has_set():
     model = ours(att_context_size=[[16, 7]])
     model.encoder.setup_streaming_params(chunk_size=4, shift_size=2)
     assert latency(model) == 160 and latency(model, [16, 7]) == 320

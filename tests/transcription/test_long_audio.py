@@ -1,4 +1,4 @@
-"""Audio of minutes and hours: local attention on models as they are restored, and what `transcribe` does about it."""
+"""Audio of minutes and hours: local attention in restored models, and the option of `transcribe` for it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def restored(path: Path) -> Any:
 
 
 def log_probabilities(model: Any) -> torch.Tensor:
-    """(2, T, V) of two utterances of noise, one padded."""
+    """Return (2, T, V) of two utterances of noise. The second utterance is padded."""
     audio = torch.randn(2, 2 * RATE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model(input_signal=audio, input_signal_length=torch.tensor([2 * RATE, RATE]))[0]
@@ -78,7 +78,7 @@ def test_a_restored_model_goes_to_local_attention_and_back_with_its_weights(ctc_
 
 
 @pytest.mark.parametrize("form", [{"use_pytorch_sdpa": True}, {"attention": "plain"}])
-def test_a_form_of_full_attention_gives_way_to_windows(form):
+def test_local_attention_replaces_every_implementation_of_full_attention(form):
     encoder, windows = asr_model(encoder=form).encoder, asr_model().encoder
     for one in (encoder, windows):
         one.change_attention_model("rel_pos_local_attn", [6, 6])
@@ -88,13 +88,13 @@ def test_a_form_of_full_attention_gives_way_to_windows(form):
     assert_close(output, expected, atol=0, rtol=0)
 
 
-def test_an_optimised_encoder_refuses_another_attention():
+def test_an_optimized_encoder_refuses_another_attention():
     encoder = asr_model().encoder.optimize_for_inference()
     with pytest.raises(RuntimeError, match=r"change_attention_model\(\) of an encoder after optimize_for_inference"):
         encoder.change_attention_model("rel_pos_local_attn", [6, 6])
 
 
-def test_an_optimised_encoder_keeps_its_windows():
+def test_an_optimized_encoder_keeps_its_local_attention():
     plain, optimised = (asr_model().encoder for _ in range(2))
     for encoder in (plain, optimised):
         encoder.change_attention_model("rel_pos_local_attn", [6, 6])
@@ -114,7 +114,7 @@ def transcripts(model: Path, sound: Path, tmp_path: Path, *options: str) -> str:
     return json.loads(output.read_text())["pred_text"]
 
 
-def test_the_command_attends_to_a_window_as_nemo_does_when_told(ctc_file, sound, tmp_path, capsys):
+def test_the_command_with_att_context_size_equals_nemo_with_change_attention_model(ctc_file, sound, tmp_path, capsys):
     model, expected = restored(ctc_file), {}
     for size in ([-1, -1], [3, 3]):
         model.change_attention_model("rel_pos" if size[0] < 0 else "rel_pos_local_attn", size)
@@ -135,12 +135,12 @@ def test_the_command_attends_to_a_window_as_nemo_does_when_told(ctc_file, sound,
         ({"streaming": True, "att_context_size": [8, 3], "time_reduce_idx": None}, [8, 4], "nearest are"),
     ],
 )
-def test_a_window_that_the_model_cannot_have_is_refused(encoder, size, words):
+def test_a_size_that_the_model_cannot_have_is_refused(encoder, size, words):
     with pytest.raises(UserError, match=words):
         long_audio.set_context(asr_model(encoder=encoder), size)
 
 
-def test_a_model_with_chunks_keeps_them():
+def test_a_model_with_chunks_keeps_its_chunks():
     model = asr_model(encoder={"streaming": True, "att_context_size": [8, 3], "time_reduce_idx": None})
     assert long_audio.set_context(model, [4, 3]) == "att_context_size [4, 3]: 0.16 s, 0.12 s"
     assert model.encoder.contexts.style == "chunked_limited" and model.encoder.att_context_size == [4, 3]
@@ -149,7 +149,7 @@ def test_a_model_with_chunks_keeps_them():
 
 @pytest.mark.parametrize("settings", [{}, {"normalize": "NA", "pad_to": 16}, {"normalize": "all_features"}])
 @pytest.mark.parametrize("samples", [32_000, 32_077, 32_159])
-def test_features_in_pieces_are_those_of_the_whole(samples, settings, monkeypatch):
+def test_features_in_pieces_equal_the_features_of_the_whole_recording(samples, settings, monkeypatch):
     monkeypatch.setattr(piecewise_preprocessor, "FRAMES", 50)
     whole, pieces = (AudioToMelSpectrogramPreprocessor(**{"pad_to": 0, **settings}).eval() for _ in range(2))
     made, compute = [], FilterbankFeatures.forward
@@ -165,7 +165,7 @@ def test_features_in_pieces_are_those_of_the_whole(samples, settings, monkeypatc
     assert len(made) > 3 and max(made[:-1]) < samples / 2
 
 
-def test_a_preprocessor_in_pieces_leaves_the_whole_one_and_its_settings_alone(monkeypatch):
+def test_a_preprocessor_in_pieces_does_not_change_the_original_preprocessor(monkeypatch):
     monkeypatch.setattr(piecewise_preprocessor, "FRAMES", 50)
     whole = AudioToMelSpectrogramPreprocessor(normalize="per_feature", pad_to=16).eval()
     pieces = piecewise_preprocessor.in_pieces(whole)
@@ -182,7 +182,7 @@ def test_a_preprocessor_in_pieces_leaves_the_whole_one_and_its_settings_alone(mo
 
 
 @pytest.mark.parametrize("settings", [{"exact_pad": True}, {"frame_splicing": 2}, {"window_stride": 0.002}])
-def test_features_that_no_pieces_give_stay_as_they_are(settings):
+def test_a_preprocessor_whose_features_need_the_whole_recording_is_not_replaced(settings):
     preprocessor = AudioToMelSpectrogramPreprocessor(**settings)
     assert piecewise_preprocessor.in_pieces(preprocessor) is preprocessor
 
@@ -198,7 +198,11 @@ def test_matrices_of_an_hour_are_refused_before_they_are_made():
     assert long_audio.notice_of_memory(plain, [recording(10.0)], 16) is None
     conformer = asr_model()
     settings = {"feat_in": 80, "n_layers": 1, "d_model": 16, "n_heads": 4, "xscaling": True, "pos_emb_max_len": 5000}
-    settings |= {"dropout": 0.0, "dropout_emb": 0.0, "dropout_att": 0.0}  # NeMo reads all of them from there
+    settings |= {
+        "dropout": 0.0,
+        "dropout_emb": 0.0,
+        "dropout_att": 0.0,
+    }  # NeMo reads all three rates from the configuration
     conformer.encoder = ConformerEncoder.from_config_dict({"_target_": CONFORMER, **settings})
     with pytest.raises(UserError, match="--att-context-size"):
         long_audio.notice_of_memory(conformer, [recording(3600.0)], 16)
@@ -206,7 +210,7 @@ def test_matrices_of_an_hour_are_refused_before_they_are_made():
     assert long_audio.notice_of_memory(conformer, [recording(3600.0)], 16) is None
 
 
-def test_full_attention_to_an_hour_is_computed_and_remarked_upon():
+def test_full_attention_over_an_hour_is_allowed_with_a_notice():
     model = asr_model()
     assert "grows with the square of the length" in str(long_audio.notice_of_memory(model, [recording(3600.0)], 16))
     assert long_audio.notice_of_memory(model, [recording(60.0)], 16) is None
@@ -214,7 +218,7 @@ def test_full_attention_to_an_hour_is_computed_and_remarked_upon():
     assert long_audio.notice_of_memory(model, [recording(3600.0)], 16) is None
 
 
-def test_batches_have_an_hour_of_padded_audio_at_most():
+def test_batches_have_at_most_an_hour_of_padded_audio():
     hour = 3600.0
     assert list(long_audio.batches([5.0] * 5, 2)) == [[0, 1], [2, 3], [4]]
     assert list(long_audio.batches([hour / 2, hour / 2, 10.0, 2 * hour, 1.0, 2.0], 16)) == [[0, 1], [2], [3], [4, 5]]
@@ -253,6 +257,7 @@ def test_ten_minutes_take_five_times_as_long_as_two_and_little_memory():
         [sys.executable, "-c", LINEAR], capture_output=True, text=True, check=True, env={**os.environ, **kept}
     )
     operations, time, gib = map(float, run.stdout.split())
-    assert operations == pytest.approx(1, rel=0.02)  # of a minute of ten, to one of two
-    assert time < 2, f"a minute of ten takes {time:.2f} times as long as one of two"  # by caches and neighbours 1.3
+    assert operations == pytest.approx(1, rel=0.02)  # per minute of 10 minutes, divided by per minute of 2 minutes
+    # Usually 1.3, because of the processor's caches and of other programs.
+    assert time < 2, f"per minute, 10 minutes of audio take {time:.2f} times as long as 2 minutes"
     assert gib < 1.5

@@ -1,4 +1,4 @@
-"""Real recordings, where they lie beside the checkout: connected and single digits of six speakers."""
+"""Real recordings of connected and single digits by six speakers, if they exist beside the checkout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_every_manifest_agrees_with_its_recordings(digits):
     assert all(0 < utterance.duration < 10 for utterances in found.values() for utterance in utterances)
 
 
-def test_a_recording_cut_short_is_found(digits, tmp_path):
+def test_a_truncated_recording_is_reported(digits, tmp_path):
     (tmp_path / "audio").mkdir()
     row = (digits / "connected_dev.jsonl").read_text().splitlines()[0]
     name = row.split('"')[3]

@@ -1,4 +1,4 @@
-"""Text of streams: NeMo's models decode chunk by chunk what they decode from the whole under the same mask."""
+"""The text of a stream that NeMo decodes in chunks equals the text of the whole recording under the same mask."""
 
 from __future__ import annotations
 

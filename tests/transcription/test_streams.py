@@ -1,4 +1,4 @@
-"""Streams: the text of the whole, of many that begin and end when they like, at a cost that does not grow."""
+"""Streams that begin and end independently give the text of the whole recording, at a constant cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def model(streaming_hybrid):
 
 
 def streamed(model, sounds, slots: int, seed: int = 0, forget: int | None = None) -> list[str]:
-    """Their text from ``slots`` streams at once, fed in pieces of any size; a step to ``forget`` the caches at."""
+    """Return the texts of ``sounds`` from ``slots`` streams at once, pushed in pieces of random sizes.
+
+    ``forget`` is the number of a step at which the caches are cleared.
+    """
     draw, streams = random.Random(seed), Streams(model, slots)
     waiting, texts, playing = list(range(len(sounds))), {}, {}
     for step in range(10_000):
@@ -51,13 +54,13 @@ def streamed(model, sounds, slots: int, seed: int = 0, forget: int | None = None
 
 @pytest.mark.parametrize("decoder", ["rnnt", "ctc"])
 @pytest.mark.parametrize("size", LATENCIES.values(), ids=[f"{ms}ms" for ms in LATENCIES])
-def test_streams_that_begin_and_end_at_different_times_have_the_text_of_the_whole(model, decoder, size):
+def test_streams_that_begin_and_end_at_different_times_give_the_text_of_the_whole_recording(model, decoder, size):
     sounds = [noise(seconds, number) for number, seconds in enumerate(SECONDS)]
     expected = whole_texts(model, sounds, decoder, size)
     assert len(set(expected)) == len(expected) and expected[2] == ""
     assert streamed(model, sounds, slots=2) == expected
     assert streamed(model, sounds, slots=5) == expected
-    assert streamed(model, sounds, slots=1, forget=35) != expected  # the control
+    assert streamed(model, sounds, slots=1, forget=35) != expected  # control
 
 
 def test_a_cache_aware_conformer_of_nemo_streams_too():
@@ -87,7 +90,7 @@ def test_a_cache_aware_conformer_of_nemo_streams_too():
             assert streams.text(slot) == conformer.decoding.decode_tokens_to_str_with_strip_punctuation(kept)
 
 
-def test_what_a_stream_keeps_does_not_grow(model):
+def test_the_state_of_a_stream_does_not_grow(model):
     sizes = []
     for decoder in ("rnnt", "ctc"):
         model.change_decoding_strategy(decoder_type=decoder, verbose=False)
@@ -97,7 +100,7 @@ def test_what_a_stream_keeps_does_not_grow(model):
             streams.push(0, piece)
             while streams.step([0]):
                 pass
-            if second in (5, 21):  # as many samples into a chunk
+            if second in (5, 21):  # two seconds with the same position inside a chunk
                 kept = [*streams.caches, streams.past[0], streams.features.streams[0].samples]
                 sizes.append([tensor.untyped_storage().nbytes() for tensor in kept])
                 assert len(streams.texts[0].tokens) <= 3 * KEPT
@@ -107,7 +110,7 @@ def test_what_a_stream_keeps_does_not_grow(model):
         assert sizes[-1] == sizes[-2]
 
 
-def test_text_is_that_of_all_tokens_though_few_are_kept(model):
+def test_the_text_equals_the_text_of_all_tokens_although_few_tokens_are_kept(model):
     draw = random.Random(0)
     write = model.ctc_decoding.decode_tokens_to_str_with_strip_punctuation
     tokens = [draw.randrange(22) for _ in range(1000)]
@@ -123,7 +126,7 @@ def test_text_is_that_of_all_tokens_though_few_are_kept(model):
 
 @pytest.mark.slow
 def test_an_hour_costs_no_more_at_its_end_than_at_its_start(model):
-    """Ten minutes stand for it."""
+    """Ten minutes of audio are sufficient to measure this."""
     model.change_decoding_strategy(decoder_type="rnnt", verbose=False)
     model.encoder.set_default_att_context_size([24, 11])
     streams, sound = Streams(model, 1), torch.from_numpy(noise(30.0))
@@ -135,5 +138,5 @@ def test_an_hour_costs_no_more_at_its_end_than_at_its_start(model):
             streams.step([0])
         seconds.append(time.process_time() - start)
         memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20)
-    assert memory[-1] - memory[4] < 8.0, memory  # MiB; what is kept of each chunk would be many times that
+    assert memory[-1] - memory[4] < 8.0, memory  # MiB; data kept for each chunk would need many times this memory
     assert np.median(seconds[-5:]) < 1.5 * np.median(seconds[2:7]), seconds

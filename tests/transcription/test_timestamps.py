@@ -1,4 +1,7 @@
-"""Times of letters, words and segments: a frame lasts the subsampling factor times the feature stride, U-Net or not."""
+"""Timestamps of letters, words and segments: an encoder frame is the subsampling factor times the feature stride long.
+
+The temporal U-Net does not change this length.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ FACTORS = [4, 8]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> list[str]:
-    """Two utterances of noise."""
+    """The audio files of two utterances of noise."""
     folder, rng = tmp_path_factory.mktemp("speech"), np.random.default_rng(0)
     paths = [folder / f"{i}.wav" for i in range(len(SECONDS))]
     for path, seconds in zip(paths, SECONDS):
@@ -30,7 +33,7 @@ def transcribe(model, files: list[str]) -> list:
 
 
 def check(hypothesis, seconds: float, frame: float) -> None:
-    """Every unit has its times, in order, on the grid of frames that are ``frame`` seconds long, within the audio."""
+    """Check the times of all units: multiples of ``frame`` seconds, in order, and within the audio."""
     assert {"char", "word", "segment"} <= set(hypothesis.timestamp) and hypothesis.timestamp["char"]
     for kind in ("char", "word", "segment"):
         units = hypothesis.timestamp[kind]
@@ -40,7 +43,7 @@ def check(hypothesis, seconds: float, frame: float) -> None:
             assert 0 <= unit["start_offset"] <= unit["end_offset"] and unit["end"] <= seconds + 2 * frame
         starts = [unit["start_offset"] for unit in units]
         assert starts == sorted(starts)
-    assert hypothesis.timestamp["char"][-1]["end"] > seconds / 2  # the random model spells something to the end
+    assert hypothesis.timestamp["char"][-1]["end"] > seconds / 2  # the random model outputs letters up to the end
 
 
 @pytest.mark.parametrize("factor", FACTORS)
@@ -57,7 +60,7 @@ def test_times_lie_on_the_encoders_frames(kind, units, factor, files, tokenizer)
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_a_letter_ends_where_it_is_emitted_and_starts_where_the_one_before_was(factor, files):
+def test_a_letter_ends_where_it_is_emitted_and_starts_where_the_letter_before_it_ends(factor, files):
     model = asr_model(encoder={"subsampling_factor": factor})
     hypothesis = transcribe(model, files)[0]
     samples, _ = soundfile.read(files[0], dtype="float32")
@@ -66,7 +69,7 @@ def test_a_letter_ends_where_it_is_emitted_and_starts_where_the_one_before_was(f
             input_signal=torch.from_numpy(samples)[None], input_signal_length=torch.tensor([len(samples)])
         )
     frames = log_probs[0, : lengths[0]].argmax(-1).tolist()
-    assert len(frames) == -(-200 // factor)  # 32000 samples, a feature frame each 160
+    assert len(frames) == -(-200 // factor)  # 32000 samples, one feature frame for each 160 samples
     blank = model.decoder.num_classes_with_blank - 1
     emitted = [i for i, label in enumerate(frames) if label != blank and (i == 0 or frames[i - 1] != label)]
     letters = "".join(model.decoder.vocabulary[frames[i]] for i in emitted)
