@@ -117,7 +117,7 @@ def find_manifests(folder: Path) -> dict[str, Path]:
         UserError: the folder does not exist, or it has no manifest for training or for validation.
     """
     if not folder.is_dir():
-        raise UserError(f"--data {folder}: there is no such folder")
+        raise UserError(f"--data {folder}: this folder does not exist")
     found: dict[str, Path] = {}
     for part, names in MANIFESTS.items():
         paths = sorted(path for name in names for path in folder.glob(name))

@@ -102,7 +102,7 @@ class Synthesiser:
     def speak(self, text: str) -> tuple[np.ndarray, list[tuple[int, float]]]:
         """Speak a text.
 
-        eSpeak speaks some pairs of words, for example "of the", as one word. Such a pair has one event.
+        eSpeak speaks some pairs of words, for example "of the", as one word. This pair has one event.
 
         Returns:
             The int16 samples at SAMPLE_RATE, and for each word event the index of its first character and its time in

@@ -60,7 +60,7 @@ def _arrays(root: Any) -> Iterator[tuple[str, Tensor]]:
         for name in _names(group):
             dataset = group.get(name) if name else None
             if not isinstance(dataset, h5py.Dataset):
-                raise UserError(f"{name} is listed in weight_names of {group.name}, but there is no such array")
+                raise UserError(f"{name} is listed in weight_names of {group.name}, but this array does not exist")
             if name in named:
                 raise UserError(f"{name} is listed twice in weight_names")
             named.add(name)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 HELP = "convert the authors' TensorFlow weights to a .nemo file"
 DESCRIPTION = """\
 Read weights of the authors' release (github.com/kssteven418/Squeezeformer), or weights that their code has saved, and
-write a .nemo file. NeMo can load, run, export and train this model. It computes exactly what the authors' model
-computes, including the features. TensorFlow is not needed.
+write a .nemo file. NeMo can load, run, export and train this model. It computes the same as the authors' model,
+including the features. TensorFlow is not needed.
 
 The dimensions of the network come from the file. All other settings come from the recipe
 squeezeformer_ctc_bpe_original.

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         metavar="AUDIO",
         nargs="+",
-        help="audio files, folders (at any depth), manifests (.json, .jsonl); - for raw 16-bit "
+        help="audio files, folders with audio at any depth, manifests (.json, .jsonl); - for raw 16-bit "
         "little-endian mono PCM on standard input",
     )
     context = parser.add_mutually_exclusive_group()
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample-rate", type=positive, metavar="HZ", help="sample rate of standard input (default: the model's)")
     add("--batch-size", type=positive, default=16, metavar="N", help="number of streams at once (default: %(default)s)")
     add("--threads", type=positive, metavar="N", help="number of threads on the cpu (default: PyTorch's choice)")
-    add_output(parser, ", too: OUT.partial gets each stream when it ends, OUT gets all in the order of the input")
+    add_output(parser, "; OUT.partial gets each stream when it ends, and OUT gets all in the order of the input")
     add_transcribing(parser)
 
 

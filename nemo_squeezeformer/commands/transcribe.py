@@ -17,7 +17,7 @@ from nemo_squeezeformer.files.manifests import Utterance
 
 HELP = "transcribe audio files, folders or manifests with a .nemo model"
 DESCRIPTION = """\
-Transcribe utterances and print one line for each of them, in the order of the input.
+Transcribe utterances and write one line for each of them, in the order of the input.
 
 Without --output, stdout gets a line with the path, a tab and the transcript.
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="audio files, folders (at any depth), manifests (.json, .jsonl)",
+        help="audio files, folders with audio at any depth, manifests (.json, .jsonl)",
     )
     add_output(parser, " instead of printing transcripts on stdout")
     add(

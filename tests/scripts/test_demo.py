@@ -130,7 +130,7 @@ def test_missing_manifests_are_named_with_what_was_looked_for(tmp_path):
     (tmp_path / "train.jsonl").touch()
     with pytest.raises(UserError, match=r"no dev manifest; looked for dev\*\.json.*found train\.jsonl"):
         demo.find_manifests(tmp_path)
-    with pytest.raises(UserError, match="nowhere: there is no such folder"):
+    with pytest.raises(UserError, match="nowhere: this folder does not exist"):
         demo.find_manifests(tmp_path / "nowhere")
 
 
