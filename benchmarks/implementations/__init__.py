@@ -1,1 +1,1 @@
-"""What does each fast implementation gain where it is used, and how many lines does it take?"""
+"""How much does each fast implementation gain, and how many lines of code does it need?"""

@@ -1,9 +1,10 @@
-"""What each implementation of the core gains where it is used: the program with all of them, and without one.
+"""The gain of each fast implementation of the core: the encoder with all implementations, and without one of them.
 
     export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
     python -m benchmarks.implementations > benchmarks/results/implementations.md
 
-One thread, float32, size s; the calls with and without take turns. It needs no NeMo, and about fifteen minutes.
+The program uses one thread, float32 and size s. The calls with and without an implementation take turns. The program
+does not need NeMo. It takes about fifteen minutes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CORE = ROOT / "nemo_squeezeformer" / "core"
 
 
 class Gain(NamedTuple):
-    """How many times the program takes without an implementation."""
+    """The factors by which time and memory of a work grow without an implementation."""
 
     case: Case
     work: str
@@ -45,7 +46,10 @@ def build(work: Work, size: str, without: Without) -> SqueezeformerEncoder:
 
 
 def prepared(case: Case | None, work: Work, size: str) -> Callable[[], object]:
-    """The work of an encoder without the implementation of ``case``; None: with all."""
+    """Return the work of an encoder without the implementation of ``case``.
+
+    If ``case`` is None, the encoder uses all implementations.
+    """
     without = NOTHING if case is None else case.without
     encoder = build(work, size, without if case is not None and case.when_built else NOTHING)
     call = work.run(encoder, work.seconds)
@@ -58,17 +62,17 @@ def run_without(without: Without, call: Callable[[], object]) -> None:
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """The most bytes of tensors that are alive at once while ``call`` runs."""
+    """Return the largest sum of bytes of all tensors that exist at the same time while ``call`` runs."""
     with Alive() as alive:
         call()
     return alive.most
 
 
 def measure(work: Work, size: str, patience: float) -> list[Gain]:
-    """The gains of all implementations that this work is for."""
+    """Measure the gains of all implementations that ``work`` uses."""
     cases = [case for case in CASES if work.name in case.work]
     calls = {"": prepared(None, work, size)} | {case.name: prepared(case, work, size) for case in cases}
-    for call in calls.values():  # what is loaded or packed once
+    for call in calls.values():  # warm-up: libraries are loaded and weights are packed in the first call
         call()
     memory = {name: peak_bytes(call) for name, call in calls.items()}
     took = {name: median(t) for name, t in interleaved(calls, patience, clock=time.thread_time).items()}
@@ -76,7 +80,7 @@ def measure(work: Work, size: str, patience: float) -> list[Gain]:
 
 
 def lines(files: Sequence[str], folder: Path = CORE) -> int:
-    """Lines of code, docstrings and comments, without empty ones."""
+    """Return the number of lines in the files, with docstrings and comments, without empty lines."""
     return sum(
         bool(line.strip()) for file in files for line in (folder / file).read_text(encoding="utf-8").splitlines()
     )
@@ -99,9 +103,10 @@ def page(gains: Sequence[Gain], conditions: str) -> str:
         [
             "# What each implementation gains",
             "",
-            "Made by `python -m benchmarks.implementations`. Each row takes one implementation away. The equation or",
-            "the next implementation computes in its place. Time and memory of the encoder grow by these factors.",
-            "Memory is the largest sum of tensors alive at once, above weights and input.",
+            "Made by `python -m benchmarks.implementations`. Each row disables one implementation. The reference",
+            "implementation or the next fast implementation replaces it. Time and memory of the encoder grow by these\n"
+            "factors.",
+            "Memory is the largest sum of all tensors that exist at the same time, without weights and input.",
             "",
             conditions,
             "",

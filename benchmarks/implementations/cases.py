@@ -1,4 +1,4 @@
-"""Each implementation of the core, how to do without it, and the work that it is for."""
+"""The fast implementations of the core, how to disable each of them, and the work that uses it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ Without = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Work:
-    """One kind of work: an encoder of ``settings`` does ``run``; ``optimised`` for inference first."""
+    """A kind of work: ``run`` with an encoder that is built with ``settings``.
+
+    If ``optimised``, ``optimize_for_inference()`` runs first.
+    """
 
     name: str
     run: Callable[[SqueezeformerEncoder, float], Callable[[], object]]
@@ -44,13 +47,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Case:
-    """An implementation; ``files`` below ``nemo_squeezeformer/core`` would go with it."""
+    """A fast implementation. Without it, ``files`` in ``nemo_squeezeformer/core`` would not be needed."""
 
     name: str
     files: tuple[str, ...]
     work: tuple[str, ...]
     without: Without
-    when_built: bool = False  # ``without`` is for the building of the encoder, else for its work
+    when_built: bool = False  # True: use ``without`` while the encoder is built. False: use it while the encoder works
 
 
 def features(batch: int, seconds: float) -> tuple[Tensor, Tensor]:
@@ -114,7 +117,7 @@ WORK = {
 
 
 def unregistered(*functions: Callable[..., object]) -> Without:
-    """Without the implementations that compute by ``functions``."""
+    """Return a context manager that disables the implementations that compute with ``functions``."""
     return lambda: only_equations(but=lambda found: found.compute not in functions)
 
 
@@ -159,7 +162,7 @@ def none_of_three() -> Iterator[None]:
 
 
 class EncodedAnew(EncodingTable):
-    """A table that keeps nothing."""
+    """An encoding table that stores nothing and computes the encodings in every call."""
 
     def __call__(self, first: int, last: int, x: Tensor) -> Tensor:
         return relative_encodings(first, last, x)

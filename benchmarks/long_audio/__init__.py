@@ -1,1 +1,1 @@
-"""What becomes of words in one call of an hour, with a window and without?"""
+"""How many words are recognized in one call with an hour of audio, with and without local attention?"""

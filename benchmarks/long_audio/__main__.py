@@ -1,10 +1,12 @@
-"""Words of recordings far longer than those of the training: in one call, with a window and without, and cut.
+"""Words in recordings that are far longer than the recordings of the training.
 
     python -m benchmarks.long_audio MODEL.nemo MANIFEST... --minutes 10 20 60
 
-Joins the utterances of NeMo manifests with pauses in changing order, and prints a table for each length: word error
-rate, words that were found, and the processor time of one thread. Full attention and cut utterances are for the first
-length alone.
+The program joins the utterances of NeMo manifests with pauses between them, in changing order. The long recording is
+transcribed in one call, with local attention and with full attention. For comparison, it is cut into its utterances.
+
+The program prints a table for each length: word error rate, number of words found, and processor time of one thread.
+It measures full attention and cut utterances only for the first length.
 """
 
 from __future__ import annotations
@@ -31,19 +33,23 @@ COLUMNS = ["", "WER, %", "words found", "processor time, s"]
 
 
 def utterances(manifests: Sequence[Path]) -> list[tuple[np.ndarray, str]]:
-    """(n,) samples and the text of each row; audio must be at 16 kHz."""
+    """Return samples `(N,)` and text of each row of the manifests.
+
+    Raises:
+        SystemExit: A recording does not have 16,000 samples per second.
+    """
     found = []
     for manifest in manifests:
         for row in recordings.rows(manifest):
             samples, rate = soundfile.read(row["audio_filepath"], dtype="float32")
             if rate != RATE:
-                raise SystemExit(f"{row['audio_filepath']} has {rate} samples a second; {RATE} are needed")
+                raise SystemExit(f"{row['audio_filepath']} has {rate} samples per second, but {RATE} are required")
             found.append((samples, row["text"]))
     return found
 
 
 def joined(spoken: list[tuple[np.ndarray, str]], minutes: float, rng: random.Random) -> list[tuple[np.ndarray, str]]:
-    """Utterances and, with an empty text, the pauses between them: together as long as ``minutes``."""
+    """Return utterances and the pauses between them. Together they last ``minutes``. A pause has an empty text."""
     left = int(minutes * 60 * RATE)
     parts: list[tuple[np.ndarray, str]] = []
     while True:
@@ -69,7 +75,11 @@ def row(name: str, model: Any, audio: list[np.ndarray], texts: list[str]) -> str
 
 
 def table(model: Any, parts: list[tuple[np.ndarray, str]], windows: Sequence[int], full: bool) -> Iterator[str]:
-    """The rows for one joined recording."""
+    """Yield the rows for one joined recording.
+
+    Args:
+        full: Add the rows of full attention and of cut utterances.
+    """
     spoken = [part for part in parts if part[1]]
     texts = [text for _, text in spoken]
     whole = [np.concatenate([samples for samples, _ in parts])]
@@ -84,10 +94,12 @@ def table(model: Any, parts: list[tuple[np.ndarray, str]], windows: Sequence[int
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line("benchmarks.long_audio", __doc__)
-    parser.add_argument("model", type=Path, help="a .nemo of ours with full attention")
+    parser.add_argument("model", type=Path, help="a .nemo file with a Squeezeformer of this project and full attention")
     parser.add_argument("manifests", type=Path, nargs="+")
     parser.add_argument("--minutes", type=float, nargs="+", default=[10.0, 20.0, 60.0])
-    parser.add_argument("--windows", type=int, nargs="+", default=[128, 64, 32, 16], help="frames to each side")
+    parser.add_argument(
+        "--windows", type=int, nargs="+", default=[128, 64, 32, 16], help="encoder frames to each side of a frame"
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     model = ASRModel.restore_from(str(args.model), map_location="cpu").eval()

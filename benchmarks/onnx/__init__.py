@@ -1,1 +1,1 @@
-"""What do ONNX Runtime and int8 gain in speed, and cost in accuracy?"""
+"""How much speed do ONNX Runtime and int8 gain, and how much accuracy do they cost?"""

@@ -1,11 +1,11 @@
-r"""What deployment costs in accuracy: the same models in torch, and in ONNX Runtime in float32 and in int8.
+r"""The accuracy of the same models in torch, in ONNX Runtime in float32, and in ONNX Runtime in int8.
 
     python -m benchmarks.onnx.accuracy DIGITS/connected_test_seen.jsonl MODEL.nemo... \
         > benchmarks/results/onnx_accuracy.md
 
-Each model is exported for whole utterances as `nemo-squeezeformer export` does it. Features and the decoder's search
-are NeMo's in all three cases; what is between is not. Errors are those of what the graph gives: log-probabilities of
-CTC, encodings of a transducer.
+Each model is exported for whole utterances, in the same way as by `nemo-squeezeformer export`. In all three cases NeMo
+computes the features and the search of the decoder. Only the part between them differs. Errors are measured on the
+output of the graph. This output is log-probabilities for CTC and encodings for a transducer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLUMNS = ["model", "form", "largest error", "rms error", "texts that differ", "
 
 
 def features(model: Any, audio: Sequence[str]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Of each recording (1, F, T), and T (1,)"""
+    """Return the features `(1, F, T)` and the length `(1,)` of each recording."""
     import soundfile
 
     found = []
@@ -42,7 +42,7 @@ def features(model: Any, audio: Sequence[str]) -> list[tuple[torch.Tensor, torch
 
 
 def in_torch(model: Any, transducer: bool) -> Forward:
-    """The encoder, and with CTC its decoder, as they are."""
+    """Return a function that runs the encoder in torch. For CTC models it also runs the decoder."""
 
     def forward(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -54,7 +54,7 @@ def in_torch(model: Any, transducer: bool) -> Forward:
 
 
 def in_onnx_runtime(path: Path) -> Forward:
-    """The graph at ``path``."""
+    """Return a function that runs the graph at ``path`` in ONNX Runtime."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -67,7 +67,7 @@ def in_onnx_runtime(path: Path) -> Forward:
 
 
 def text(model: Any, transducer: bool, output: torch.Tensor) -> str:
-    """What NeMo's search makes of (1, D, T) encodings or (1, T, V) log-probabilities."""
+    """Return the text that NeMo's search finds in encodings `(1, D, T)` or log-probabilities `(1, T, V)`."""
     lengths = torch.tensor([output.size(2 if transducer else 1)])
     with torch.no_grad():
         if transducer:
@@ -80,14 +80,14 @@ def text(model: Any, transducer: bool, output: torch.Tensor) -> str:
 
 
 def rows(path: Path, audio: Sequence[str], references: Sequence[str], folder: Path) -> list[list[str]]:
-    """The rows of one model."""
+    """Return the rows of one model."""
     from nemo.collections.asr.metrics.wer import word_error_rate
     from nemo.collections.asr.models import ASRModel
 
     from nemo_squeezeformer.deployment.onnx import model_files
 
     files = {}
-    for form in ("float32", "int8"):  # each from the file: an optimised encoder is exported, not saved
+    for form in ("float32", "int8"):  # export changes the model, so each export restores it from the file
         model = ASRModel.restore_from(str(path), map_location="cpu").eval()
         graph = folder / f"{path.stem}-{form}.onnx"
         files[form] = model_files.export(model, graph, streaming=False, int8=form == "int8")[0]
@@ -125,7 +125,7 @@ def main() -> None:
     spoken = recordings.rows(args.manifest)
     audio, references = ([row[key] for row in spoken] for key in ("audio_filepath", "text"))
     print("Made by `python -m benchmarks.onnx.accuracy`.\n")
-    print(f"Whole recordings of `{args.manifest.name}`: {len(spoken)}, {sum(row['duration'] for row in spoken):.0f} s.")
+    print(f"{len(spoken)} whole recordings of `{args.manifest.name}`, {sum(row['duration'] for row in spoken):.0f} s.")
     print(f"{versions()}, ONNX Runtime {onnxruntime.__version__}.\n")
     print(head(COLUMNS))
     for path in args.models:

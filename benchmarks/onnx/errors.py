@@ -1,4 +1,4 @@
-"""How far outputs are from those that are expected, relative to these."""
+"""Relative errors of outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import torch
 
 
 def relative(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> tuple[float, float]:
-    """The largest error by the largest value, and the root of the mean squares of both by one another."""
+    """Return the relative errors.
+
+    The largest error is relative to the largest expected value. The RMS error is relative to the RMS of the expected
+    values.
+    """
     a, b = (np.concatenate([x.numpy().ravel() for x in xs]) for xs in (found, expected))
     error = a - b
     return float(abs(error).max() / abs(b).max()), float(np.sqrt((error**2).mean() / (b**2).mean()))

@@ -1,11 +1,12 @@
-"""How fast an encoder is where it is deployed: ONNX Runtime in float32 and int8, beside torch, and in-tree in both.
+"""The speed of encoders in torch and in ONNX Runtime, in float32 and in int8.
 
     export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
     python -m benchmarks.onnx.speed > benchmarks/results/onnx_speed.md
 
-All have equal weights and take turns. Ours is exported as `nemo-squeezeformer export --offline` does it, in-tree by
-NeMo's own export. In an environment without NeMo's own Squeezeformer (after NeMo 2.7.3) that is left out.
-`python -m benchmarks.onnx.accuracy` measures what int8 costs in accuracy.
+"in-tree" is NeMo 2.7.3's Squeezeformer. Later releases of NeMo do not have it, and the program then leaves it out. All
+encoders have equal weights and take turns. The encoder of this project is exported in the same way as by
+`nemo-squeezeformer export --offline`. The in-tree encoder is exported by NeMo's own export.
+`python -m benchmarks.onnx.accuracy` measures the accuracy of int8.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ NAMES = {
 
 
 def export(encoder: Any, path: Path, int8: bool = False) -> Path:
-    """The graph of our ``encoder`` at ``path``, as the command makes it."""
+    """Export an encoder of this project to ``path`` in the same way as the command, and return ``path``."""
     from nemo_squeezeformer.deployment.onnx.graphs import for_graphs, quantize, unfuse_norms
 
     for_graphs(encoder, streaming=False)
@@ -51,7 +52,7 @@ def export(encoder: Any, path: Path, int8: bool = False) -> Path:
 
 
 def graphs(encoders: Encoders, folder: Path) -> dict[str, Path]:
-    """The files of all that ONNX Runtime is to run."""
+    """Export all graphs that ONNX Runtime runs, and return their files by name."""
     found = {}
     if IN_TREE not in missing():
         found["in-tree, ONNX"] = folder / "in-tree.onnx"
@@ -63,7 +64,10 @@ def graphs(encoders: Encoders, folder: Path) -> dict[str, Path]:
 
 
 def session(path: Path, threads: int) -> Any:
-    """The graph at ``path`` on so many threads, which do not spin while it is the turn of others."""
+    """Return a session for the graph at ``path`` with this number of threads.
+
+    The threads do not spin after a call, because they would slow down the other encoders.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -84,7 +88,7 @@ def infer(encoder: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 def callables(
     encoders: Encoders, files: dict[str, Path], threads: int
 ) -> dict[str, Callable[[dict[str, Any]], torch.Tensor]]:
-    """What takes turns; each gives the encodings of features and lengths."""
+    """Return the functions that take turns. Each function returns the encodings for a dict of features and lengths."""
     torch.set_num_threads(threads)
     eager = [name for name in (IN_TREE, "ours", "ours, optimised") if name not in missing()]
     calls = {name: partial(infer, encoders.build(name, training=False)) for name in eager}
@@ -93,7 +97,7 @@ def callables(
 
 
 def table(encoders: Encoders, files: dict[str, Path], threads: int, lengths: Sequence[int], turns: int) -> list[str]:
-    """The rows of a number of threads: milliseconds, and how many times faster than the first."""
+    """Return the section for a number of threads: milliseconds, and the speed relative to the first encoder."""
     calls = callables(encoders, files, threads)
     clock = time.thread_time if threads == 1 else time.perf_counter
     times: dict[int, dict[str, list[float]]] = {}
@@ -101,7 +105,7 @@ def table(encoders: Encoders, files: dict[str, Path], threads: int, lengths: Seq
         inputs = utterances(seconds, 1)
         prepared = {name: partial(call, inputs) for name, call in calls.items()}
         for name in prepared:
-            prepared[name]()  # what is loaded or measured once
+            prepared[name]()  # warm-up
         took = interleaved(prepared, patience=10.0, fewest=turns, most=25, clock=clock)
         times[seconds] = {name: quartiles([1e3 * value for value in values]) for name, values in took.items()}
     lines = [
@@ -119,7 +123,7 @@ def table(encoders: Encoders, files: dict[str, Path], threads: int, lengths: Seq
 
 
 def errors(encoders: Encoders, files: dict[str, Path], seconds: int) -> list[str]:
-    """How far the encodings are from those of ours in torch."""
+    """Return a table with the errors of the encodings, relative to this project's encoder in torch."""
     calls, inputs = callables(encoders, files, 1), utterances(seconds, 1)
     expected = calls["ours"](inputs)
     lines = head(["encoder", "largest error", "rms error", "file, MB"]).splitlines()
@@ -136,7 +140,7 @@ def main() -> None:
     parser.add_argument("--size", default="s", choices=("s", "quick"))
     parser.add_argument("--seconds", nargs="+", type=int, default=[5, 15, 60])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--turns", type=int, default=5, help="at least so many")
+    parser.add_argument("--turns", type=int, default=5, help="smallest number of turns")
     args = parser.parse_args()
 
     import onnxruntime
@@ -149,17 +153,18 @@ def main() -> None:
     )
     torch.set_num_threads(1)
     peak = ", ".join(f"{name} {value:.0f}" for name, value in peak_gflops().items())
-    print(f"GFLOP/s of one thread in large products of float32: {peak}.\n")
+    print(f"Speed of large matrix products in float32 on one thread, in GFLOP/s: {peak}.\n")
     print(
-        "Medians (quartiles) of calls that take turns, and how many times faster than the first row; of one thread, its"
+        "The cells have the median time of a call, with the quartiles in brackets, and the speed relative to the\n"
+        "first row. The encoders take turns. With one thread the time is processor time."
     )
-    print("CPU time.\n")
+    print("With more threads it is wall-clock time.\n")
     with TemporaryDirectory() as folder:
         encoders = Encoders(args.size, "cpu")
         files = graphs(encoders, Path(folder))
         for threads in args.threads:
             print("\n".join(table(encoders, files, threads, args.seconds, args.turns)), flush=True)
-        print("### Errors of the encodings, relative\n")
+        print("### Relative errors of the encodings\n")
         print("\n".join(errors(encoders, files, args.seconds[0])))
 
 

@@ -1,10 +1,10 @@
-"""The six published sizes in one table: parameters, operations, time and memory of ours, word error rates as published.
+"""The six published sizes: parameters, operations, time and memory of our encoders, and published word error rates.
 
     export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
     python -m benchmarks.sizes
 
-Writes results/sizes.json and results/sizes.md, in ten minutes on one core; it needs no NeMo. With `table` and
-`readme` it prints what the page and the README hold.
+The program writes results/sizes.json and results/sizes.md. It takes ten minutes on one core and does not need NeMo.
+`table` prints the page, and `readme` prints the table of the README.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nemo_squeezeformer.analysis.sizes import PUBLISHED, sizes
 
 OUTPUT = RESULTS / "sizes.json"
 SECONDS = (5, 15, 30, 60)
-PROCESSES = 3  # whose memory is measured; one may find its heap in pieces
+PROCESSES = 3  # number of measurements of memory, because the heap of one process may be fragmented
 
 
 def build(name: str, **settings: Any) -> core.SqueezeformerEncoder:
@@ -41,7 +41,7 @@ def build(name: str, **settings: Any) -> core.SqueezeformerEncoder:
 
 
 def gflops(name: str, seconds: int, **settings: Any) -> float:
-    """Operations of one utterance, in 10^9."""
+    """Return the operations for one utterance, in 10^9."""
     with torch.device("meta"):
         return round(counts.gflops(partial(build(name, **settings), torch.empty(1, 80, 100 * seconds))), 5)
 
@@ -52,17 +52,20 @@ def infer(encoder: core.SqueezeformerEncoder, features: Tensor) -> None:
 
 
 def prepared(encoder: core.SqueezeformerEncoder, seconds: int) -> partial[None]:
-    """The call to be measured, after a short one, which loads what is loaded once."""
+    """Make a short warm-up call and return the call to measure."""
     infer(encoder, torch.randn(1, 80, 200))
     return partial(infer, encoder, torch.randn(1, 80, 100 * seconds))
 
 
 def measure(names: Sequence[str], lengths: Sequence[int], patience: float) -> dict[str, Any]:
-    """What the page is made of: ``memory`` in MiB, ``ms`` as quartiles, by name and seconds."""
+    """Measure all sizes and return the data of the page.
+
+    Each size has ``memory_mib`` and the quartiles ``ms``, by length in seconds.
+    """
     torch.set_num_threads(1)
     encoders = {name: build(name) for name in names}
     rows: dict[str, Any] = {name: {"ms": {}, "memory_mib": {}} for name in names}
-    for name in names:  # before there is anything but one thread: a fork has no other
+    for name in names:  # memory is measured before other threads start, because a fork has only one thread
         rows[name]["parameters"] = counts.parameters(encoders[name])
         rows[name]["gflops"] = {str(seconds): gflops(name, seconds) for seconds in lengths}
         rows[name]["gflops_without_unet"] = {
@@ -84,7 +87,9 @@ def measure(names: Sequence[str], lengths: Sequence[int], patience: float) -> di
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line("benchmarks.sizes", __doc__)
     parser.add_argument("what", nargs="?", choices=["measure", "table", "readme"], default="measure")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the .json; the page goes beside it")
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, help="the .json file; the page is written to the same folder"
+    )
     parser.add_argument("--sizes", nargs="+", choices=list(sizes()), default=list(PUBLISHED))
     parser.add_argument("--seconds", nargs="+", type=int, default=list(SECONDS))
     parser.add_argument("--patience", type=float, default=4.0, help="seconds for each size at each length")

@@ -1,4 +1,4 @@
-"""The table of sizes as a page, and as the README quotes it."""
+"""The page of the sizes, and the table that the README quotes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from nemo_squeezeformer.analysis.sizes import PUBLISHED, Published
 
 INTRODUCTION = """# The six sizes
 
-Made by `python -m benchmarks.sizes`, with `sizes.json`, which has every figure. Parameters and operations of the
-encoder are counted: they are equal on every machine, and equal to the published ones (`tests/analysis/test_sizes.py`).
-Times and memory were measured: again, on an idle machine like this one, times come out within 20 % and memory within
-15 MiB. Word error rates are published: **none of them is ours**."""
+Made by `python -m benchmarks.sizes`. `sizes.json` has all numbers. Parameters and operations of the encoder are
+counted. They are equal on every machine, and equal to the published values (`tests/analysis/test_sizes.py`). Times and
+memory are measured. In repeated runs on a similar idle machine, times agree within 20 % and memory agrees within
+15 MiB. **The word error rates are published values. We did not measure them.**"""
 HEAD = {
-    "counted": """Of one utterance, 80 features every 10 ms; a multiplication and an addition are two operations. In
-brackets: without the temporal U-Net.""",
-    "ms": """Of one utterance through the encoder, the sizes taking turns: median, with quartiles in brackets where
-there was more than one turn, of the processor's time for the thread that computes.""",
-    "memory": """The most above the model and its input: the median of three processes, each with this one call; the
-weights besides.""",
-    "wer": """LibriSpeech test-clean / test-other, in %, trained on its 960 h: of the authors' release, and of NVIDIA's
-`stt_en_squeezeformer_ctc_<size>_ls`. As published, not ours.""",
+    "counted": """The operations are for one utterance with 80 features every 10 ms. A multiplication and an addition
+count as two operations. The numbers in brackets are without the temporal U-Net.""",
+    "ms": """Processor time of the encoder for one utterance, on one thread. The sizes take turns. The table has the
+median, with the quartiles in brackets if there was more than one turn.""",
+    "memory": """Peak memory above the model and its input: the median of three processes with one call each. The
+weights are in a separate column.""",
+    "wer": """Word error rates on LibriSpeech test-clean / test-other, in percent, after training on its 960 h. The
+authors' values are for the authors' release. NVIDIA's values are for `stt_en_squeezeformer_ctc_<size>_ls`. Both are
+published values.""",
 }
 
 
 def page(made: dict[str, Any]) -> str:
-    """The whole page, as Markdown."""
+    """Return the whole page in Markdown."""
     rows = made["sizes"]
     lengths = list(next(iter(rows.values()))["gflops"])
 
@@ -63,7 +64,7 @@ def page(made: dict[str, Any]) -> str:
 
 
 def quoted(made: dict[str, Any]) -> str:
-    """The README's table, at 30 s."""
+    """Return the table of the README, for 30 s of audio."""
     head = ["size", "parameters", "GFLOPs", "without the temporal U-Net", "time", "memory", "authors' WER, published"]
     rows = []
     for name, row in made["sizes"].items():

@@ -1,1 +1,1 @@
-"""What does an encoder take in time and memory, at each length, beside its peers?"""
+"""How much time and memory does each encoder need for audio of each length?"""

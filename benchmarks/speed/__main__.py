@@ -1,13 +1,17 @@
-"""Speed and memory of encoders of equal parameters: ours in its forms, NeMo 2.7.3's Squeezeformer, NeMo's Conformers.
+"""Speed and memory of encoders with nearly equal numbers of parameters.
 
     export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
     python -m benchmarks.speed all
     python -m benchmarks.speed inference --seconds 5 15 --threads 1
     python -m benchmarks.speed table > benchmarks/results/speed/README.md
 
-In the environment of NeMo 2.7.3, which has them all; elsewhere what is missing is left out and named. There is a file
-of results for each device and NeMo. What it holds is not measured again, so that a run may be stopped and go on later,
-or do one part at a time. With these settings glibc keeps the memory that it has, for all encoders alike.
+The program compares variants of this project's encoder, NeMo 2.7.3's Squeezeformer, and NeMo's Conformers. Run it with
+NeMo 2.7.3, which has all these encoders. With other releases of NeMo, the program leaves out missing encoders and
+names them.
+
+Each device and each release of NeMo has its own file of results. Existing measurements are not repeated. A stopped run
+can therefore be continued, and the parts can run one at a time. With the settings above, glibc does not return freed
+memory to the system. This is the same for all encoders.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from benchmarks.speed.plots import draw
 from benchmarks.speed.readme import quoted
 
 OUTPUT = RESULTS / "speed"
-PARTS = ("memory", "inference", "training", "operations")  # memory first: it forks, before there are threads
+PARTS = ("memory", "inference", "training", "operations")  # memory is first: it forks, which must precede threads
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -62,19 +66,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = command_line("benchmarks.speed", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("all", *PARTS):
-        one = commands.add_parser(name, help="everything, and the page" if name == "all" else f"measure {name}")
-        one.add_argument("--quick", action="store_true", help="tiny encoders, for trying the program")
-        one.add_argument("--again", action="store_true", help="measure what the file holds again")
+        one = commands.add_parser(
+            name, help="measure everything and write the page" if name == "all" else f"measure {name}"
+        )
+        one.add_argument("--quick", action="store_true", help="use tiny encoders, to try the program")
+        one.add_argument("--again", action="store_true", help="repeat existing measurements")
         one.add_argument("--output", type=Path, default=OUTPUT)
-        one.add_argument("--devices", nargs="+", choices=["cpu", "cuda"], help="default: all there are")
+        one.add_argument("--devices", nargs="+", choices=["cpu", "cuda"], help="default: all available devices")
         one.add_argument("--encoders", nargs="+", metavar="NAME")
         one.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"])
         one.add_argument("--seconds", type=int, nargs="+", help="lengths of the audio")
         one.add_argument("--batches", type=int, nargs="+")
         one.add_argument("--threads", type=int, nargs="+")
         one.add_argument("--patience", type=float, help="seconds for each encoder of a group")
-        one.add_argument("--longest-call", type=float, help="seconds; encoders that would take longer are left out")
-        one.add_argument("--memory-limit", type=float, help="GiB; encoders that would need more are left out")
+        one.add_argument("--longest-call", type=float, help="seconds; slower encoders are left out")
+        one.add_argument("--memory-limit", type=float, help="GiB; encoders that need more memory are left out")
     texts = {"table": "print the page", "plots": "draw the figures", "readme": "print the table that the README quotes"}
     for name, text in texts.items():
         commands.add_parser(name, help=text).add_argument("results", type=Path, nargs="?", default=OUTPUT)

@@ -1,9 +1,10 @@
-"""Whether ours is still as much faster than NeMo 2.7.3's own Squeezeformer as it was: ratios of turns taken in one run.
+"""A check that this project's encoder is still faster than NeMo 2.7.3's Squeezeformer by the expected ratio.
 
     python -m benchmarks.speed.check
 
-In the environment of NeMo 2.7.3. What counts is by how much, never how long; the least ratios lie well below those that
-`results/speed` holds, and what falls short is measured once more before the check fails.
+Run it with NeMo 2.7.3. Both encoders take turns in one run, and only the ratio of their times counts. The required
+ratios are well below the ratios in `results/speed`. If a ratio is too small, the check measures it a second time before
+it fails.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from benchmarks.measuring.encoders import Encoders, missing, utterances
 from benchmarks.measuring.turns import interleaved
 from benchmarks.speed.measure import prepared
 
-# How many times as fast as in-tree each must be at least, one utterance of so many seconds.
+# The smallest accepted speed relative to in-tree, by the length of the utterance in seconds and by encoder.
 LEAST: Mapping[int, Mapping[str, float]] = {
     5: {"ours": 0.85, "ours, optimised": 0.95},
     15: {"ours": 0.95, "ours, optimised": 1.05},
     30: {"ours": 1.1, "ours, optimised": 1.2},
 }
-TOLERANCE = 1e-4  # of outputs of equal weights: a wrong result is no speed
+TOLERANCE = 1e-4  # largest accepted difference of outputs with equal weights: a fast wrong result does not count
 
 
 def ratios(encoders: Encoders, seconds: int, names: list[str], patience: float) -> dict[str, float]:
-    """How many times as fast as in-tree each is."""
+    """Return the speed of each encoder relative to in-tree."""
     calls = {name: prepared(encoders, name, seconds, 1, training=False) for name in ["in-tree", *names]}
     took = {name: median(turns) for name, turns in interleaved(calls, patience, clock=time.thread_time).items()}
     return {name: took["in-tree"] / took[name] for name in names}
@@ -38,14 +39,14 @@ def ratios(encoders: Encoders, seconds: int, names: list[str], patience: float) 
 
 @torch.inference_mode()
 def differences(encoders: Encoders, names: list[str]) -> dict[str, float]:
-    """The largest difference of each from in-tree's output, whose weights it has."""
+    """Return the largest difference between the output of each encoder and of in-tree, with equal weights."""
     inputs = utterances(5, 1)
     expected = encoders.build("in-tree")(**inputs)[0]
     return {name: float((encoders.build(name)(**inputs)[0] - expected).abs().max()) for name in names}
 
 
 def check(size: str, least: Mapping[int, Mapping[str, float]], patience: float) -> list[str]:
-    """What is wrong, in sentences; prints the ratios."""
+    """Print the ratios and return the failures, one sentence for each."""
     encoders = Encoders(size)
     names = list(dict.fromkeys(name for limits in least.values() for name in limits))
     found = differences(encoders, names)
@@ -53,17 +54,18 @@ def check(size: str, least: Mapping[int, Mapping[str, float]], patience: float) 
     for seconds, limits in least.items():
         best: dict[str, float] = {}
         slow = list(limits)
-        for _ in range(2):  # a second time, if need be: other work on the machine may have hit one more than the other
+        for _ in range(2):  # the second time only if needed: other work may have slowed down one encoder
             measured = ratios(encoders, seconds, slow, patience)
             best |= {name: max(ratio, best.get(name, 0.0)) for name, ratio in measured.items()}
             slow = [name for name in limits if best[name] < limits[name]]
             if not slow:
                 break
         for name, limit in limits.items():
-            print(f"{name}, {seconds} s: {best[name]:.2f} times as fast as in-tree, at least {limit}")
+            print(f"{name}, {seconds} s: {best[name]:.2f} times as fast as in-tree, required: {limit}")
         wrong += [
-            f"{name} is {best[name]:.2f} times as fast as in-tree at {seconds} s, and was to be {limits[name]} times: "
-            "`python -m benchmarks.speed` tells where, if the profile of a call does not"
+            f"{name} is {best[name]:.2f} times as fast as in-tree at {seconds} s, "
+            f"but {limits[name]} times is required. "
+            "To find the reason, profile a call, or measure all lengths with `python -m benchmarks.speed`"
             for name in slow
         ]
     return wrong
@@ -76,9 +78,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     if reason := missing().get("in-tree"):
-        sys.exit(f"There is nothing to compare with: {reason}")
+        sys.exit(f"The check needs NeMo's Squeezeformer for comparison: {reason}.")
     if wrong := check(args.size, LEAST, args.patience):
-        sys.exit("Slower than it was:\n" + "\n".join(wrong))
+        sys.exit("The check failed:\n" + "\n".join(wrong))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,10 @@ from benchmarks.speed.plan import Plan, apart
 def call(
     encoder: torch.nn.Module, inputs: dict[str, torch.Tensor], precision: str, training: bool
 ) -> Callable[[], None]:
-    """An inference, or a training step without its optimizer, whose work is the same for all."""
+    """Return a function that runs an inference, or a training step.
+
+    The training step has no optimizer, because its work is the same for all encoders.
+    """
     autocast = partial(
         torch.autocast, inputs["audio_signal"].device.type, TYPES[precision], enabled=precision != "fp32"
     )
@@ -37,7 +40,7 @@ def call(
 
 
 def prepared(encoders: Encoders, name: str, seconds: int, batch: int, training: bool) -> Callable[[], None]:
-    """The call to be measured, after a short one, which loads what is loaded once."""
+    """Make a short warm-up call and return the call to measure."""
     encoder, precision = apart(name)
     built = encoders.build(encoder, training)
     call(built, utterances(1, 2, encoders.device), precision, training)()
@@ -45,7 +48,10 @@ def prepared(encoders: Encoders, name: str, seconds: int, batch: int, training: 
 
 
 def group(plan: Plan, results: Results, part: str, key: dict[str, int], left_out: dict[str, str], most: int) -> None:
-    """One group of encoders that take turns; those that the file has already of it take theirs again with the rest."""
+    """Measure one group of encoders that take turns.
+
+    If an encoder of the group is missing in the file, all encoders of the group are measured again.
+    """
     training = part == "training"
     names = [name for name in plan.names(training) if name not in left_out]
     if not results.missing(part, key, names):
@@ -66,7 +72,7 @@ def inference(plan: Plan, results: Results) -> None:
         for batch in plan.batches:
             for seconds in sorted(plan.seconds):
                 if batch > 1 and threads < max(plan.threads):
-                    continue  # who computes batches wants all the cores at work
+                    continue  # batches are measured only with the largest number of threads, as in practice
                 key = {"threads": threads, "batch": batch, "seconds": seconds}
                 left_out = plan.too_long(results, key) | plan.left_out(seconds, batch, training=False)
                 group(plan, results, "inference", key, left_out, plan.most)
@@ -80,7 +86,7 @@ def training(plan: Plan, results: Results) -> None:
 
 
 def memory(plan: Plan, results: Results) -> None:
-    """Of single utterances in inference, and of a training step; the last number of threads."""
+    """Measure the memory of inference with one utterance and of a training step, with the last number of threads."""
     tasks = [("memory", seconds, 1) for seconds in sorted(plan.seconds)]
     for part, seconds, batch in [*tasks, ("training_memory", plan.step_memory_seconds, plan.step_batch)]:
         training = part == "training_memory"

@@ -1,4 +1,4 @@
-"""What does not depend on the clock: parameters, operations, whether outputs are equal; and the machine's peak."""
+"""Parameters, operations, differences between outputs, and the peak speed of the machine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from benchmarks.speed.plan import Plan
 
 @torch.inference_mode()
 def counts(encoder: torch.nn.Module, lengths: tuple[int, ...], device: str) -> list[float]:
-    """Operations of one utterance of these lengths, in 10^9."""
+    """Return the operations for one utterance of each length, in 10^9."""
     inputs = (utterances(seconds, 1, device) for seconds in lengths)
     return [round(gflops(partial(encoder, **each)), 5) for each in inputs]
 
 
 def gflops_at(seconds: float, lengths: list[int], counted: list[float]) -> float:
-    """The polynomial through the counts: operations grow with the length, and those of attention with its square."""
+    """Return the operations for another length by polynomial interpolation.
+
+    Operations grow linearly with the length, and the operations of attention grow with its square.
+    """
     terms = []
     for x, count in zip(lengths, counted):
         factors = [(seconds - other) / (x - other) for other in lengths if other != x]
@@ -33,7 +36,7 @@ def gflops_at(seconds: float, lengths: list[int], counted: list[float]) -> float
 
 @torch.inference_mode()
 def output(encoders: Encoders, name: str, seconds: int) -> torch.Tensor:
-    """Of three utterances, with zeros in place of what stands in the padding."""
+    """Return the output of an encoder for three utterances, with zeros in the padding."""
     x, lengths = encoders.build(name)(**utterances(seconds, 3, encoders.device))
     return x * (torch.arange(x.size(2), device=x.device) < lengths[:, None])[:, None]
 

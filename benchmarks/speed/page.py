@@ -1,4 +1,4 @@
-"""The page of tables that the measured speeds make."""
+"""The page of results of the speed benchmark."""
 
 from __future__ import annotations
 
@@ -16,25 +16,38 @@ Row = dict[str, Any]
 MEASURED = ("inference", "memory", "training", "training_memory")
 INTRODUCTION = """# Speed
 
-Made by `python -m benchmarks.speed`; every figure is in the `.json` files here. Encoders of equal parameters with
-random weights, equal ones in all forms of a network. "in-tree" is NeMo 2.7.3's Squeezeformer; ours: as it is built by
-default, with `attention="plain"` and after `optimize_for_inference()`; "8x" is our recipe's `rate=8x`; "local" attends
-to 128 frames to each side, all others to all frames.
+Made by `python -m benchmarks.speed`. The `.json` files in this folder have all numbers. The encoders have nearly equal
+numbers of parameters and random weights. Encoders of the same network have equal weights.
 
-Encoders take turns in one process; medians, with quartiles in brackets where there was more than one turn. Utterances
-of a batch last from half the given length to the whole. GFLOPs are those of the plain form, a multiplication and an
-addition are two; the share of the peak is theirs in the time measured, of the fastest large matrix product that was
-measured with as many threads, so that work saved may bring it above 100 %. Memory is the most above the model and its
-input, in a process of its own. A training step is forward and backward, with dropout, without an optimizer."""
+The names of the encoders:
+
+- "in-tree" is NeMo 2.7.3's Squeezeformer.
+- "ours" is the Squeezeformer of this project with its default settings.
+- "plain" means `attention="plain"`.
+- "optimised" means after `optimize_for_inference()`.
+- "8x" is the setting `rate=8x` of our recipes: a frame lasts 80 ms instead of 40 ms.
+- "local" attends to 128 frames to each side. All other encoders attend to all frames.
+- "SDPA" means `use_pytorch_sdpa=True`.
+
+How they are measured:
+
+- Time: the encoders take turns in one process. The tables have the median, with the quartiles in brackets if there was
+  more than one turn. The lengths of the utterances of a batch go from half of the given length to the whole length.
+- GFLOPs: the operations of the encoder. Our encoders with full attention are counted with `attention="plain"`. A
+  multiplication and an addition count as two operations.
+- Share of the peak: these GFLOPs, divided by the measured time and by the speed of the fastest large matrix product
+  with the same number of threads. Encoders that save operations may have a share above 100 %.
+- Memory: the peak above the model and its input, in a separate process.
+- Training step: forward and backward pass with dropout, without an optimizer."""
 
 
 def reference(rows: list[Row]) -> str:
-    """Whom the others are compared with: in-tree, or where there is none, our plain form."""
+    """Return the encoder with which the others are compared: in-tree, or our plain encoder if in-tree is missing."""
     return "in-tree" if any("in-tree" in row["measured"] for row in rows) else "ours, plain"
 
 
 def names_of(rows: list[Row]) -> list[str]:
-    """All encoders of these measurements, in their order."""
+    """Return the names of all encoders in these measurements, in their order."""
     return list(dict.fromkeys(name for row in rows for name in row["measured"]))
 
 
@@ -43,7 +56,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def left_out(rows: list[Row]) -> Iterator[str]:
-    """Who was left out of which measurements, and why, as items of a list."""
+    """Yield Markdown list items that name the encoders left out, the reasons and the measurements."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         threads = f", {counted(row['threads'], 'thread')}" if "threads" in row else ""
@@ -55,9 +68,9 @@ def left_out(rows: list[Row]) -> Iterator[str]:
 
 
 def operations_of(data: Row, name: str, seconds: float) -> float | None:
-    """GFLOPs of one utterance."""
+    """Return the GFLOPs for one utterance."""
     encoder, _ = apart(name)
-    points = 3 if FORMS[encoder].exact else 2  # local attention is linear, but for windows that are not full
+    points = 3 if FORMS[encoder].exact else 2  # local attention grows linearly, except for incomplete windows
     for row in data.get("operations", []):
         if encoder in row["measured"]:
             return gflops_at(seconds, row["lengths"][-points:], row["measured"][encoder]["gflops"][-points:])
@@ -65,13 +78,13 @@ def operations_of(data: Row, name: str, seconds: float) -> float | None:
 
 
 def peak_of(data: Row, threads: int, precision: str) -> float | None:
-    """GFLOP/s of the fastest matrix product with so many threads."""
+    """Return the GFLOP/s of the fastest matrix product with this number of threads."""
     rows = [row for row in data.get("peak", []) if row["threads"] == threads and precision in row["measured"]]
     return max(rows[0]["measured"][precision].values()) if rows else None
 
 
 def compared(data: Row, row: Row, name: str, base: str) -> str:
-    """How many times as fast as the base, and which share of the machine's peak for a single utterance."""
+    """Return a cell with the speed relative to ``base`` and, for a single utterance, the share of the peak."""
     if name not in row["measured"]:
         return "-"
     took = row["measured"][name]["ms"][1]
@@ -92,11 +105,17 @@ def encoders(data: Row) -> Iterator[str]:
             difference = f"{measured['difference']:.1e}" if measured.get("difference") else "-"
             rows.append([name, f"{measured['parameters']:,}", *work, difference])
         yield "### Encoders\n\n" + table(head, rows)
-        yield "The difference is that of valid frames from the first encoder here of the same network."
+        yield (
+            "The largest difference is the difference to the first encoder of the same network in this table. Padding "
+            "does not count."
+        )
     for row in data.get("peak", []):
         for precision, ways in row["measured"].items():
             speeds = ", ".join(f"{way} {speed:.0f}" for way, speed in ways.items())
-            yield f"Matrix products, {precision}, {counted(row['threads'], 'thread')}, GFLOP/s: {speeds}."
+            yield (
+                f"Speed of large matrix products, {precision}, {counted(row['threads'], 'thread')}, in GFLOP/s: "
+                f"{speeds}."
+            )
 
 
 def inference(data: Row) -> Iterator[str]:
@@ -144,7 +163,7 @@ def training(data: Row) -> Iterator[str]:
 
 
 def page(folder: Path) -> str:
-    """The whole page, as Markdown."""
+    """Return the whole page in Markdown."""
     parts = [INTRODUCTION]
     for name, data in read(folder).items():
         parts.append(f"## {name}")

@@ -1,4 +1,4 @@
-"""What is measured: encoders, lengths, batches, threads, and how long each may take."""
+"""The plan of the measurements: encoders, lengths, batches, threads, and limits of time and memory."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from benchmarks.measuring.forms import FORMS, config
 from benchmarks.measuring.products import TYPES
 from benchmarks.measuring.results import Results
 
-SLOWEST_MATRICES = 8  # how many matrices of all queries by all keys the plain attentions hold at once, about
+SLOWEST_MATRICES = 8  # approximate number of query-by-key matrices that plain attention stores at the same time
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Lengths and times are in seconds, memory in GiB; ``patience`` is for each encoder of a group."""
+    """The settings of all measurements.
+
+    Lengths and times are in seconds, memory is in GiB. ``patience`` is the time for each encoder of a group.
+    """
 
     size: str = "s"
     device: str = "cpu"
     encoders: tuple[str, ...] = tuple(FORMS)
-    precisions: tuple[str, ...] = ()  # none: float32, and bfloat16 besides in training and on a GPU
+    precisions: tuple[str, ...] = ()  # empty: float32, and also bfloat16 in training and on a GPU
     seconds: tuple[int, ...] = (5, 15, 30, 60, 120, 300)
     batches: tuple[int, ...] = (1, 8)
     threads: tuple[int, ...] = (1, 2)
@@ -35,17 +38,17 @@ class Plan:
     fewest: int = 5
     most: int = 20
     longest_call: float = 75.0
-    memory_limit: float | None = None  # None: most of what is free
+    memory_limit: float | None = None  # None: most of the free memory
 
     def names(self, training: bool) -> list[str]:
-        """The encoders in every precision; a name is followed by its precision, unless that is float32."""
+        """Return the names of the encoders in every precision. A precision other than float32 is part of the name."""
         both = training or self.device == "cuda"
         precisions = self.precisions or (tuple(TYPES) if both else ("fp32",))
         encoders = [name for name in self.encoders if not training or FORMS[name].trained]
         return [name if kind == "fp32" else f"{name}, {kind}" for kind in precisions for name in encoders]
 
     def free_memory(self) -> float:
-        """GiB that a measurement may take."""
+        """Return the memory that a measurement may use, in GiB."""
         if self.memory_limit is not None:
             return self.memory_limit
         if self.device == "cuda":
@@ -53,7 +56,7 @@ class Plan:
         return 0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
 
     def left_out(self, seconds: float, batch: int, training: bool) -> dict[str, str]:
-        """Who is left out of a measurement, and why: who is not here, and who would need too much memory."""
+        """Return the encoders to leave out, each with the reason: it is missing, or it would need too much memory."""
         reasons, limit = missing(), self.free_memory()
         for name in FORMS:
             need = gib_needed(name, self.size, seconds, batch, training)
@@ -62,14 +65,17 @@ class Plan:
         return {name: reasons[apart(name)[0]] for name in self.names(training) if apart(name)[0] in reasons}
 
     def too_long(self, results: Results, key: dict[str, int]) -> dict[str, str]:
-        """Who would take too long, going by shorter audio: the time grows with the square of the length at most."""
+        """Return the encoders that would take too long, each with the reason.
+
+        The estimate is based on shorter audio. It assumes that time grows with the square of the length.
+        """
         found = {}
         for name in self.names(training=False):
             for seconds in sorted(self.seconds):
                 shorter = results.find("inference", key | {"seconds": seconds})["measured"].get(name)
                 if shorter and seconds < key["seconds"] and FORMS[apart(name)[0]].quadratic:
                     took = shorter["ms"][1] / 1e3 * (key["seconds"] / seconds) ** 2
-                    found[name] = took  # the longest of the shorter ones has the last word
+                    found[name] = took  # the estimate from the longest measured audio replaces the others
         return {name: f"would take up to {t:.0f} s a call" for name, t in found.items() if t > self.longest_call}
 
 
@@ -89,7 +95,7 @@ QUICK = Plan(
 
 
 def gib_needed(name: str, size: str, seconds: float, batch: int, training: bool) -> float:
-    """About how much memory it takes, with which a run is refused before it brings the machine down."""
+    """Estimate the memory of a call, in GiB. A call is left out if the estimate exceeds the limit."""
     settings = config(name, size)
     frames = 100 * seconds / settings["subsampling_factor"]
     matrix = 4 * batch * settings["n_heads"] * frames**2 if FORMS[name].quadratic else 0
@@ -99,6 +105,6 @@ def gib_needed(name: str, size: str, seconds: float, batch: int, training: bool)
 
 
 def apart(name: str) -> tuple[str, str]:
-    """The encoder and the precision that a name stands for."""
+    """Split a name into encoder and precision."""
     encoder, _, last = name.rpartition(", ")
     return (encoder, last) if last in TYPES else (name, "fp32")

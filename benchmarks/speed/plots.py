@@ -1,4 +1,4 @@
-"""Time and memory over the length of the audio, as figures."""
+"""Figures of time and memory over the length of the audio."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from benchmarks.measuring.figures import BLACK, BLUE, GREEN, PURPLE, RED, digest, save
 from benchmarks.measuring.results import read
 
-# A colour for each network and attention. Ours and NeMo's counterpart have the same, and are solid and dashed; forms of
-# one network differ in their markers.
+# Each combination of network and attention has a color. Encoders of this project have solid or dotted lines, and the
+# NeMo encoders with the same color have dashed lines. Variants of one network differ in their markers.
 STYLES: dict[str, tuple[str, str, str]] = {
     "in-tree": (BLACK, "-", "X"),
     "ours, plain": (BLUE, ":", "o"),
@@ -31,7 +31,7 @@ STYLES: dict[str, tuple[str, str, str]] = {
 def curves(
     rows: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]
 ) -> dict[str, list[tuple[float, float]]]:
-    """By encoder, points of length and value; of those in float32, where both were measured."""
+    """Return pairs of length and value for each encoder, for float32 only."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in STYLES}
     for row in rows:
         for name in STYLES:
@@ -41,7 +41,7 @@ def curves(
 
 
 def figure(path: Path, panels: dict[str, dict[str, list[tuple[float, float]]]], quantity: str, source: str) -> None:
-    """Panels side by side, one legend on the right; ``source`` is noted in the file."""
+    """Draw the panels side by side with one legend, and store ``source`` in the metadata of the file."""
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(3.6 + 4.2 * len(panels), 5.2), layout="constrained")
@@ -68,7 +68,7 @@ def figure(path: Path, panels: dict[str, dict[str, list[tuple[float, float]]]], 
 
 
 def draw(folder: Path) -> None:
-    """The figures of all results in a folder, beside them."""
+    """Draw the figures for all results in a folder, and write them to the same folder."""
     for name, data in read(folder).items():
         source = digest(folder / f"{name}.json")
         groups: dict[str, list[dict[str, Any]]] = {}

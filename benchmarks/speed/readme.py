@@ -1,4 +1,4 @@
-"""The few figures of the speed comparison that the README quotes."""
+"""The table of the speed benchmark that the README quotes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LENGTHS = (5, 15, 60, 300)
 
 
 def quoted(folder: Path) -> str:
-    """The table: milliseconds of one utterance with one thread, and the memory that the longest takes."""
+    """Return the table: time for one utterance on one thread, and memory for the longest utterance."""
     data = read(folder)[QUOTED]
     times = {row["seconds"]: row["measured"] for row in data["inference"] if row["threads"] == row["batch"] == 1}
     memory = {row["seconds"]: row["measured"] for row in data["memory"]}

@@ -1,1 +1,1 @@
-"""Do transducers learn beside CTC, and do word timestamps fit the true ones?"""
+"""Do transducers and hybrid models learn, and do their word timestamps agree with the true times?"""

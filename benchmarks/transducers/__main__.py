@@ -1,10 +1,13 @@
-"""A transducer and hybrids, ours and NeMo's Conformer, trained alike on connected digits on one thread of a CPU.
+"""The training of a transducer and of hybrid models on connected digits, on one CPU thread.
 
     python -m benchmarks.transducers hybrid DIGITS --output build/transducers
     python -m benchmarks.transducers.timestamps DIGITS/connected_test_seen.jsonl build/transducers/*.nemo
 
-Trains our recipes with characters, by NeMo's models and trainer. NeMo's transducer loss for CPUs is loops in Python, of
-seconds a step; here the same loss goes by anti-diagonals (tests/benchmarks/test_transducers.py shows that they agree).
+The program trains recipes of this project with characters. `conformer` is the hybrid recipe with NeMo's Conformer. All
+trainings use NeMo's models and trainer, and equal data and schedules.
+
+NeMo's transducer loss for CPUs has loops in Python and takes seconds for each step. This program computes the same loss
+by anti-diagonals. tests/benchmarks/test_transducers.py shows that both losses agree.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ WIDTHS = {
     "transducer": 64,
     "conformer": 66,
     "streaming": 64,
-}  # 66: as many parameters in the encoder as the others
+}  # with a width of 66, Conformer has nearly the same number of parameters as the other encoders
 
 
 def config(name: str, args: argparse.Namespace) -> Any:
@@ -106,7 +109,7 @@ def main() -> None:
     parser = command_line("benchmarks.transducers", __doc__)
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument(
-        "digits", type=Path, help="folder with connected_train.jsonl, single_train.jsonl and the others"
+        "digits", type=Path, help="folder with connected_train.jsonl, single_train.jsonl and the other manifests"
     )
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--peak", type=float, default=2.5e-3)

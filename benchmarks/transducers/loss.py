@@ -1,24 +1,24 @@
-"""The transducer loss without a loop over the nodes of its lattice, for CPUs."""
+"""The transducer loss for CPUs, without a loop over the nodes of the lattice."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-IMPOSSIBLE = -1e30  # finite, so that the gradient of what is impossible is zero and not NaN
+IMPOSSIBLE = -1e30  # finite, because the gradient of impossible paths must be zero and not NaN
 
 
 class AntiDiagonalTransducerLoss(nn.Module):
-    """The transducer loss (Graves 2012, arXiv 1211.3711), all nodes of an anti-diagonal of the lattice at once."""
+    """The transducer loss (Graves 2012, arXiv 1211.3711), computed for a whole anti-diagonal of the lattice at once."""
 
-    reduction = None  # NeMo reduces
+    reduction = None  # NeMo reduces the loss of the utterances
 
     def __init__(self, blank: int):
         super().__init__()
         self.blank = blank
 
     def forward(self, acts: Tensor, labels: Tensor, act_lens: Tensor, label_lens: Tensor) -> Tensor:
-        """acts: (B, T, U + 1, V), labels: (B, U) -> the loss of each utterance (B,)"""
+        """Return the loss of each utterance: acts `(B, T, U + 1, V)`, labels `(B, U)` -> `(B,)`."""
         t, u = acts.size(1), acts.size(2)
         log_probs = acts.log_softmax(dim=-1)
         blank = skewed(log_probs[..., self.blank])  # (T + U, B, U + 1)
@@ -37,8 +37,10 @@ class AntiDiagonalTransducerLoss(nn.Module):
 
 
 def skewed(x: Tensor) -> Tensor:
-    """(B, T, U) -> (T + U - 1, B, U): row d holds the nodes with t + u = d."""
+    """Rearrange the nodes by anti-diagonals: `(B, T, U) -> (T + U - 1, B, U)`. Row d has the nodes with t + u = d."""
     b, t, u = x.shape
     x = nn.functional.pad(x.transpose(1, 2), (0, u), value=IMPOSSIBLE)  # (B, U, T + U)
-    x = x.flatten(1)[:, : u * (t + u - 1)].view(b, u, t + u - 1)  # each row one step further right than the last
+    x = x.flatten(1)[:, : u * (t + u - 1)].view(
+        b, u, t + u - 1
+    )  # each row is one step further right than the row before
     return x.permute(2, 0, 1)

@@ -1,10 +1,10 @@
-r"""How well a model's word timestamps fit the true ones of a manifest whose rows have `words` (word, start, end).
+r"""The errors of word timestamps, for a manifest whose rows have the true `words` (word, start, end).
 
     python -m benchmarks.transducers.timestamps test_seen.jsonl hybrid.nemo conformer.nemo \
         > benchmarks/results/timestamps.md
 
-Times are in seconds. Words are aligned to the reference; those recognised right are compared. A hybrid model is taken
-with each of its decoders.
+Times in the manifest are in seconds. The recognized words are aligned to the reference. Only correctly recognized words
+are compared. A hybrid model is measured with each of its decoders.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from benchmarks.measuring import recordings
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.tables import head, line
 
-GAP = "*"  # what kaldialign puts opposite an insertion or a deletion
+GAP = "*"  # kaldialign writes this opposite an insertion or a deletion
 
 
 def pairs(words: list[dict[str, Any]], true: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The words recognised right, each with its true one."""
+    """Yield each correctly recognized word together with the true word."""
     from kaldialign import align
 
     said, found = iter(true), iter(words)
@@ -34,7 +34,11 @@ def pairs(words: list[dict[str, Any]], true: list[dict[str, Any]]) -> Iterator[t
 
 
 def report(model: Any, rows: list[dict[str, Any]]) -> list[str]:
-    """The cells of a row: word error rate, share that overlaps, median errors of start and end in milliseconds."""
+    """Return the cells of a row.
+
+    They are the word error rate, the number of correct words, the share of these words that overlap with the true
+    words, and the median errors of start and end in milliseconds.
+    """
     from nemo.collections.asr.metrics.wer import word_error_rate
 
     audio = [row["audio_filepath"] for row in rows]
@@ -64,7 +68,10 @@ def main() -> None:
     rows = recordings.rows(args.manifest)
     words = sum(len(row["words"]) for row in rows)
     print("Made by `python -m benchmarks.transducers.timestamps`.\n")
-    print(f"Word timestamps on {args.manifest.stem}: {len(rows)} utterances, {words} words.\n")
+    print(
+        f"Word timestamps on {args.manifest.stem}: {len(rows)} utterances, {words} words. Only correctly recognized\n"
+        "words are compared. The errors are medians. A positive signed error means that the word starts too late.\n"
+    )
     errors = ["start error, ms (signed)", "end error, ms"]
     print(head(["model", "decoder", "WER, %", "right words", "overlap, %", *errors]))
     for path in args.models:
