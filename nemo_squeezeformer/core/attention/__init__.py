@@ -1,4 +1,4 @@
-"""Self-attention: over all frames or a window, with relative positions, absolute ones or none."""
+"""Self-attention over all frames or over a window, with relative or absolute positions."""
 
 from .multi_head import MultiHeadAttention, RelPositionAttention, position_biases
 

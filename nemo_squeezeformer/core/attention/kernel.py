@@ -1,4 +1,4 @@
-"""From queries, keys and values to what the queries gather: the equation."""
+"""The attention kernels: from queries, keys and values to the attended values. The equation is here."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from .scores import attention_weights, relative_shift
 
 
 class Tokens(NamedTuple):
-    """Keys that all queries see, wherever they are."""
+    """The global tokens of local attention: keys that all queries see at any distance."""
 
     scores: Tensor  # (B, H, T, G)
     values: Tensor  # (B, H, G, d)
 
 
 class Operands(NamedTuple):
-    """What attention multiplies, by heads. Where it knows no positions, the last two are None."""
+    """The inputs of a kernel, split into heads. Without relative positions, ``position`` and ``p`` are None."""
 
-    content: Tensor  # (B, H, T, d)  queries as they meet keys
+    content: Tensor  # (B, H, T, d)  queries for the scores by content
     k: Tensor  # (B, H, S, d)
     v: Tensor  # (B, H, S, d)
-    position: Tensor | None = None  # (B, H, T, d)  queries as they meet positions
-    p: Tensor | None = None  # (1, H, S + T - 1, d)  positions
-    tokens: Tokens | None = None  # of local attention
+    position: Tensor | None = None  # (B, H, T, d)  queries for the scores by position
+    p: Tensor | None = None  # (1, H, S + T - 1, d)  projected position encodings
+    tokens: Tokens | None = None  # global tokens of local attention
 
 
 class PlainKernel:
-    """Attention written out. Kernels are no modules: the weights are the attention's, and so is its dropout."""
+    """The reference implementation of attention.
+
+    Kernels are not modules: the weights and the dropout belong to the attention module.
+    """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
-        """(B, H, T, d)"""
+        """Return the attended values (B, H, T, d)."""
         content, k, v, position, p, _ = operands
         scores = content @ k.transpose(-2, -1)
         if position is not None and p is not None:
@@ -44,10 +47,10 @@ class PlainKernel:
 
 
 def position_scores(position: Tensor, p: Tensor, keys: int) -> Tensor:
-    """(B, H, T, d), (1, H, S + T - 1, d) -> (B, H, T, S)"""
+    """Return the scores by position: (B, H, T, d), (1, H, S + T - 1, d) -> (B, H, T, S)."""
     return relative_shift(position @ p.transpose(-2, -1))[..., :keys]
 
 
-# Kernels by the names that ``attention`` gives them; ``windows`` is for local attention. ``core/kernels`` adds to them.
-# Each is made from the backends of ``use_pytorch_sdpa_backends``, which only ``sdpa`` looks at.
+# The kernels by the values of the setting ``attention``; ``windows`` is for local attention. ``core/kernels``
+# adds kernels. The argument is ``use_pytorch_sdpa_backends``; only ``sdpa`` uses it.
 KERNELS: dict[str, Callable[[tuple[str, ...] | None], PlainKernel]] = {"plain": lambda backends: PlainKernel()}

@@ -1,4 +1,4 @@
-"""Relative-position attention over a window, in linear time and memory, with global tokens (Longformer)."""
+"""Attention with relative positions over a window, in linear time and memory, with global tokens (Longformer)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,25 @@ from .multi_head import RelPositionAttention
 
 
 class LocalAttention(RelPositionAttention):
-    """What ``RelPositionAttention`` computes under the band mask of ``frames.context``, and global tokens.
+    """Attention with the window of ``frames.context``, and with global tokens.
 
-    A global token is a frame that sees all frames and is seen by all, by content alone. As in NeMo, others see one that
-    lies in their window twice, once for its content and once with its position, and take its value from the same
-    projection. Unlike NeMo's, windows may be wider on one side, and padding and other utterances have no influence.
+    Without global tokens the result equals ``RelPositionAttention`` with a band mask.
+
+    A global token is a frame that sees all frames and that all frames see. Its scores depend on content only. As in
+    NeMo, a frame whose window contains a global token sees the token twice: once by content, and once by content and
+    position. Both times its value comes from the same projection. Unlike in NeMo, a window can have different widths on
+    its two sides, and padding and other utterances have no influence.
 
     Args:
-        global_tokens: how many frames are global tokens.
-        global_tokens_spacing: how far apart they are, at the frame rate before the temporal U-Net.
-        global_attn_separate: they have projections of their own.
+        d_model: Width D of the input and the output.
+        n_heads: Number of heads H.
+        dropout: Dropout rate of the attention weights.
+        use_bias: If True, the projections have biases.
+        biases: The pair of position biases (u, v) that all layers share, or None for a pair of this layer.
+        global_tokens: Number of global tokens.
+        global_tokens_spacing: Distance between two global tokens in encoder frames, also inside the temporal U-Net.
+        global_attn_separate: If True, global tokens have their own projections.
+        kernel: The kernel; None means the kernel ``windows``.
     """
 
     model = "rel_pos_local_attn"
@@ -43,7 +52,7 @@ class LocalAttention(RelPositionAttention):
         if global_tokens < 0 or global_tokens_spacing < 1:
             raise ValueError(
                 f"global_tokens={global_tokens}, global_tokens_spacing={global_tokens_spacing}: "
-                "expected 0 or more tokens, 1 or more frames apart"
+                "expected at least 0 tokens and a spacing of at least 1 frame"
             )
         self.tokens = [i * global_tokens_spacing for i in range(global_tokens)]
         self.global_attn_separate = global_attn_separate
@@ -53,7 +62,10 @@ class LocalAttention(RelPositionAttention):
             self.global_v = nn.Linear(d_model, d_model, bias=use_bias)
 
     def attended(self, x: Tensor, context: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """x, context: (B, T, D), positions: (left + right + 1, D) -> (B, H, T, D / H)"""
+        """Attend from ``x`` (B, T, D) to ``context`` (B, T, D): -> (B, H, T, D / H).
+
+        ``positions`` is (left + right + 1, D).
+        """
         q, k, v = self.projected(x, context)
         if not self.tokens:
             return self.attend(q, k, v, frames, positions)

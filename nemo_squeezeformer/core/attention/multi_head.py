@@ -1,4 +1,4 @@
-"""Multi-head self-attention, with relative positions (Transformer-XL, section 3.3) or without."""
+"""Multi-head self-attention, with or without relative positions (Transformer-XL, section 3.3)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from .kernel import Operands, PlainKernel
 
 
 class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention over the frames within reach.
+    """Scaled dot-product attention over the frames that ``frames`` allows.
 
-    ``kernel`` is the seam for other exact forms: everything before it is projection, everything after it is too.
+    Args:
+        d_model: Width D of the input and the output.
+        n_heads: Number of heads H.
+        dropout: Dropout rate of the attention weights.
+        use_bias: If True, the projections have biases.
+        kernel: Computes the attended values from queries, keys and values; None means ``PlainKernel``. All kernels
+            compute the same equation.
     """
 
     model = "abs_pos"
@@ -40,7 +46,7 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self, x: Tensor, frames: Frames, positions: Tensor | None = None, state: LayerState | None = None
     ) -> Tensor:
-        """x: (B, T, D), positions: (S + T - 1, D) or None -> (B, T, D)"""
+        """Apply attention: x (B, T, D), positions (S + T - 1, D) or None -> (B, T, D)."""
         context = x
         if state is not None:
             context, state.attention = with_left_context(x, state.attention, dim=1, advance=frames.advance)
@@ -50,13 +56,16 @@ class MultiHeadAttention(nn.Module):
 
     @dispatched
     def attended(self, x: Tensor, context: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """x: (B, T, D), context: (B, S, D) -> (B, H, T, D / H)"""
+        """Attend from ``x`` (B, T, D) to ``context`` (B, S, D): -> (B, H, T, D / H)."""
         q, k, v = self.projected(x, context)
         return self.attend(q, k, v, frames, positions)
 
     @dispatched
     def projected(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x: (B, T, D), context: (B, S, D) -> queries (B, H, T, D / H), keys and values (B, H, S, D / H)"""
+        """Return queries of ``x`` (B, T, D) and keys and values of ``context`` (B, S, D).
+
+        Queries are (B, H, T, D / H), keys and values (B, H, S, D / H).
+        """
         return (
             self.heads(self.linear_q(x)),
             self.heads(self.linear_k(context)),
@@ -64,19 +73,26 @@ class MultiHeadAttention(nn.Module):
         )
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """q: (B, H, T, D / H), k, v: (B, H, S, D / H) -> (B, H, T, D / H)"""
+        """Attend: q (B, H, T, D / H), k and v (B, H, S, D / H) -> (B, H, T, D / H)."""
         return self.kernel(Operands(q, k, v), frames, self.dropout)
 
     def heads(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, H, T, D / H)"""
+        """Split the channels into heads: (B, T, D) -> (B, H, T, D / H)."""
         b, t, d = x.size()
         return x.view(b, t, self.n_heads, d // self.n_heads).transpose(1, 2)
 
 
 class RelPositionAttention(MultiHeadAttention):
-    """Attention whose scores depend on the content of a key and on how far away it is.
+    """Attention whose scores depend on the content of a key and on its distance from the query.
 
-    ``biases``: the pair (u, v) of one encoder for all its layers (``untie_biases=False``), or None for an own pair.
+    Args:
+        d_model: Width D of the input and the output.
+        n_heads: Number of heads H.
+        dropout: Dropout rate of the attention weights.
+        use_bias: If True, the projections of queries, keys, values and outputs have biases.
+        kernel: As in ``MultiHeadAttention``.
+        biases: The pair of position biases (u, v) that all layers share (``untie_biases=False``), or None for a pair of
+            this layer.
     """
 
     model = "rel_pos"
@@ -95,7 +111,7 @@ class RelPositionAttention(MultiHeadAttention):
         self.pos_bias_u, self.pos_bias_v = biases or position_biases(d_model, n_heads)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """q: (B, H, T, D / H), k, v: (B, H, S, D / H), positions: (S + T - 1, D) -> (B, H, T, D / H)"""
+        """Attend: q (B, H, T, D / H), k and v (B, H, S, D / H), positions (S + T - 1, D) -> (B, H, T, D / H)."""
         assert positions is not None
         p = self.heads(self.linear_pos(positions)[None])  # (1, H, S + T - 1, D / H)
         content, position = q + self.pos_bias_u[:, None], q + self.pos_bias_v[:, None]
@@ -103,7 +119,7 @@ class RelPositionAttention(MultiHeadAttention):
 
 
 def position_biases(d_model: int, n_heads: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """The learned u and v of Transformer-XL, both (H, D / H), which stand in for the query's own position."""
+    """Return the learned position biases u and v of Transformer-XL, each (H, D / H), initialized with zeros."""
     if d_model % n_heads:
         raise ValueError(f"n_heads={n_heads} must divide d_model={d_model}")
     zeros = torch.zeros(n_heads, d_model // n_heads)

@@ -1,4 +1,4 @@
-"""Sinusoidal position encodings, relative (Transformer-XL, appendix B) and absolute (Vaswani et al. 2017)."""
+"""Sinusoidal position encodings: relative (Transformer-XL, appendix B) and absolute (Vaswani et al. 2017)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..frames.masks import Frames
 
 
 class RelativePositions(nn.Module):
-    """Gives attention the encodings of the relative positions S-1 ... -(T-1); the frames stay as they are.
+    """The encodings of the relative positions S - 1 to -(T - 1), for attention.
 
-    ``encodings`` is the seam for other ways to them than to compute them each time.
+    ``encodings(first, last, x)`` returns the encodings. A faster function, for example with a cache, can replace it.
     """
 
     def __init__(self, dropout: float = 0.0):
@@ -23,43 +23,52 @@ class RelativePositions(nn.Module):
         self.encodings: Callable[[int, int, Tensor], Tensor] = relative_encodings
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
-        """x: (B, T, D) -> x, (S + T - 1, D)"""
+        """Return ``x`` (B, T, D) unchanged, and the encodings (S + T - 1, D)."""
         t = x.size(1)
         return x, self.dropout(self.encodings(frames.past + t - 1, 1 - t, x))
 
 
 class LocalPositions(RelativePositions):
-    """Gives attention the encodings of the relative positions within its window: left ... -right."""
+    """The encodings of the relative positions left to -right of a window, for local attention."""
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
-        """x: (B, T, D) -> x, (left + right + 1, D)"""
+        """Return ``x`` (B, T, D) unchanged, and the encodings (left + right + 1, D)."""
         return x, self.dropout(self.encodings(frames.context.left, -frames.context.right, x))
 
 
 class AbsolutePositions(nn.Module):
-    """Adds the encodings of 0 ... T-1 to the frames; attention needs none of its own."""
+    """The encodings of the positions 0 to T - 1, added to the frames. Attention gets no encodings."""
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
-        """x: (B, T, D) -> (B, T, D), None"""
+        """Return the sum of ``x`` (B, T, D) and the encodings, and None."""
         position = torch.arange(x.size(1), dtype=torch.float32, device=x.device)
         return x + sinusoids(position, x.size(-1)).to(x.dtype), None
 
 
 def relative_encodings(first: int, last: int, x: Tensor) -> Tensor:
-    """Those of the relative positions ``first``, ``first`` - 1, ... ``last``, of the width of ``x``: (N, D)"""
+    """Return the encodings (N, D) of the positions ``first``, ``first`` - 1, ..., ``last``.
+
+    ``x`` gives the width D, the dtype and the device.
+    """
     position = torch.arange(first, last - 1, -1, dtype=torch.float32, device=x.device)
     return sinusoids(position, x.size(-1)).to(x.dtype)
 
 
 def sinusoids(position: Tensor, d_model: int) -> Tensor:
-    """(N,) -> (N, D) sine and cosine interleaved; float32, since bfloat16 cannot tell positions past 256 apart."""
+    """Return interleaved sines and cosines of positions: (N,) -> (N, D).
+
+    They are computed in float32, because bfloat16 cannot represent all positions above 256.
+    """
     channel = torch.arange(0, d_model, 2, dtype=torch.float32, device=position.device)
     angle = position[:, None] * torch.exp(channel * -(math.log(10000.0) / d_model))
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
 def build_positions(model: str, dropout: float) -> tuple[nn.Module, nn.Module]:
-    """The encodings that ``self_attention_model`` needs: at the full frame rate, and inside the temporal U-Net."""
+    """Return the position modules of ``self_attention_model``: at the full frame rate, and inside the temporal U-Net.
+
+    ``dropout`` applies at the full frame rate only.
+    """
     if model == "abs_pos":
         return AbsolutePositions(), AbsolutePositions()
     if model == "rel_pos_local_attn":

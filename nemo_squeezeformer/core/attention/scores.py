@@ -1,4 +1,4 @@
-"""What is between the products of queries with keys and the weights of attention."""
+"""The steps from the products of queries and keys to the attention weights."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from torch.nn.functional import pad
 
 
 def attention_weights(scores: Tensor, blocked: Tensor | None) -> Tensor:
-    """scores: (B, H, T, S), blocked: (B, T, S) or None -> (B, H, T, S)"""
+    """Return the attention weights (B, H, T, S) of ``scores`` (B, H, T, S).
+
+    ``blocked`` (B, T, S) is True where a query must not see a key; None means that every query sees every key.
+    """
     if blocked is None:
         return scores.softmax(dim=-1)
     blocked = blocked[:, None]
-    # Twice: a query that may see nothing must get zeros, not the mean of what it may not see.
+    # The second fill gives zeros to a query that sees no key. Without it, that query would get the mean of all values.
     return scores.masked_fill(blocked, -10000.0).softmax(dim=-1).masked_fill(blocked, 0.0)
 
 
 def relative_shift(x: Tensor) -> Tensor:
-    """(B, H, T, S + T - 1) -> same: column p of row t becomes column p - (T - 1 - t)."""
+    """Shift each row: (B, H, T, S + T - 1) -> same shape; column p of row t becomes column p - (T - 1 - t)."""
     b, h, t, n = x.size()
     return pad(x, (1, 0)).view(b, h, -1, t)[:, :, 1:].reshape(b, h, t, n)

@@ -1,4 +1,4 @@
-"""Which attention the layers of an encoder have."""
+"""The choice of the attention modules of an encoder from its settings."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FORMS = ("auto", "plain", "blocks", "sdpa")
 
 @dataclass(frozen=True)
 class AttentionSettings:
-    """The arguments of the encoder that are about attention.
+    """The settings of an encoder that concern attention.
 
     Raises:
-        ValueError: for an unknown ``self_attention_model``, or a setting that does not go with it.
+        ValueError: ``self_attention_model`` is unknown, or another setting does not fit it.
     """
 
     self_attention_model: str
@@ -31,8 +31,8 @@ class AttentionSettings:
     untie_biases: bool = True
     use_bias: bool = True
     form: str = "auto"
-    sdpa: tuple[str, ...] | None = None  # the backends of use_pytorch_sdpa, none for all; None: it is off
-    global_tokens: tuple[int, int, bool] = (0, 1, False)  # how many, how far apart, separate projections
+    sdpa: tuple[str, ...] | None = None  # backends of use_pytorch_sdpa, () for all; None if it is off
+    global_tokens: tuple[int, int, bool] = (0, 1, False)  # number, spacing, separate projections
 
     def __post_init__(self) -> None:
         if self.self_attention_model not in MODELS:
@@ -42,31 +42,31 @@ class AttentionSettings:
         choose_kernel(self.form, self.sdpa)
         if self.local and (self.sdpa is not None or self.form != "auto"):
             given = f"attention={self.form!r}" if self.sdpa is None else "use_pytorch_sdpa=True"
-            raise ValueError(f"{given}: self_attention_model='rel_pos_local_attn' is a form of its own; leave it out")
+            raise ValueError(f"{given}: self_attention_model='rel_pos_local_attn' has its own kernel; leave it out")
 
     @property
     def local(self) -> bool:
-        """Whether attention goes by windows, without a mask of all queries against all keys."""
+        """True for attention in windows, which needs no mask of all queries and all keys."""
         return self.self_attention_model == "rel_pos_local_attn"
 
     def refuse_contexts(self, contexts: ContextSettings, sizes: Sequence[Sequence[int]]) -> None:
-        """Raises ValueError where the attention cannot have one of ``sizes``."""
+        """Raise ``ValueError`` if the attention does not support one of the context ``sizes``."""
         if not self.local:
             return
         if contexts.style != "regular":
             raise ValueError(
                 f"att_context_style={contexts.style!r}: self_attention_model='rel_pos_local_attn' has windows, "
-                "not chunks; use 'regular', or 'rel_pos' for chunks"
+                "not chunks; use att_context_style='regular', or self_attention_model='rel_pos' for chunks"
             )
         for size in sizes:
             if min(size) < 0 or max(size) == 0:
                 raise ValueError(
-                    f"att_context_size={list(size)}: self_attention_model='rel_pos_local_attn' needs a window, such as "
-                    "[128, 128]; 'rel_pos' attends to all frames"
+                    f"att_context_size={list(size)}: self_attention_model='rel_pos_local_attn' needs a window, for "
+                    "example [128, 128]; use 'rel_pos' to attend to all frames"
                 )
 
     def build(self, layers: int) -> Iterator[MultiHeadAttention]:
-        """One attention a layer; they share their position biases where those are tied."""
+        """Yield an attention module for each layer. With ``untie_biases=False`` they share their position biases."""
         biases = None
         if not self.untie_biases and self.self_attention_model != "abs_pos":
             biases = position_biases(self.d_model, self.n_heads)
@@ -84,14 +84,18 @@ class AttentionSettings:
 
 
 def choose_kernel(attention: str, sdpa_backends: tuple[str, ...] | None) -> PlainKernel:
-    """The kernel of ``attention``, or of ``use_pytorch_sdpa`` where ``sdpa_backends`` are given.
+    """Return the kernel that the settings choose.
+
+    Args:
+        attention: ``attention`` of the encoder.
+        sdpa_backends: The backends of ``use_pytorch_sdpa``, or None if it is off.
 
     Raises:
-        ValueError: for an unknown name, or both settings at once.
+        ValueError: The name is unknown, or both settings choose different kernels.
     """
     if sdpa_backends is not None:
         if attention not in ("auto", "sdpa"):
-            raise ValueError(f"attention={attention!r} and use_pytorch_sdpa=True: leave one of them out")
+            raise ValueError(f"attention={attention!r} and use_pytorch_sdpa=True: leave out one of the two settings")
         return KERNELS["sdpa"](sdpa_backends)
     if attention not in FORMS:
         raise ValueError(f"attention={attention!r}: expected one of {', '.join(map(repr, FORMS))}")
