@@ -1,4 +1,4 @@
-"""Manifests: each mistake in a row is found before training or transcribing, and named with its remedy."""
+"""Tests of manifests: errors in rows are found before training or transcribing, and reported with a remedy."""
 
 import json
 import os
@@ -18,7 +18,7 @@ RATE = 16_000
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A manifest's folder with one second of audio in it; the current folder is another."""
+    """The folder of a manifest, with one second of audio. The current folder is another folder."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -34,7 +34,7 @@ def written(folder: Path, *rows: object) -> Path:
     return manifest
 
 
-def test_rows_give_their_stretch_of_audio_relative_to_the_manifest(folder):
+def test_rows_give_a_segment_of_audio_with_a_path_relative_to_the_manifest(folder):
     rows = [
         {"audio_filepath": "wavs/one.wav", "duration": 1.0, "text": "whole", "speaker": "a"},
         {"audio_filepath": "wavs/one.wav", "duration": 0.25, "offset": 0.5, "text": "part"},
@@ -46,7 +46,7 @@ def test_rows_give_their_stretch_of_audio_relative_to_the_manifest(folder):
     assert (part.offset, part.duration) == (0.5, 0.25)
 
 
-def test_paths_are_resolved_as_nemo_resolves_them(folder, monkeypatch):
+def test_paths_are_resolved_as_in_nemo(folder, monkeypatch):
     get_full_path = pytest.importorskip("nemo.collections.common.parts.preprocessing.manifest").get_full_path
     manifest = str(folder / "rows.jsonl")
     long_name = "d/" * 130 + "one.wav"
@@ -84,7 +84,7 @@ def test_paths_are_resolved_as_nemo_resolves_them(folder, monkeypatch):
         ({"audio_filepath": "wavs/one.wav", "duration": 0.9, "offset": 0.9}, ["offset 0.9", "more than the 1.00 s"]),
     ],
 )
-def test_a_bad_row_is_named_with_its_line_and_remedy(folder, row, named):
+def test_a_bad_row_is_reported_with_its_line_and_a_remedy(folder, row, named):
     (folder / "zero.wav").touch()
     soundfile.write(folder / "silent.wav", np.zeros(0), RATE)
     (folder / "broken.flac").write_bytes(b"fLaC" + bytes(60))
@@ -108,12 +108,12 @@ def test_one_error_counts_all_bad_rows_and_shows_the_first_few(folder):
     assert lines[-1].strip() == "... and 5 more"
 
 
-def test_small_differences_of_duration_are_no_mistake(folder):
+def test_small_differences_of_duration_are_accepted(folder):
     rows = [{"audio_filepath": "wavs/one.wav", "duration": seconds} for seconds in (0.99, 1.01)]
     assert [utterance.duration for utterance in manifests.read_utterances(written(folder, *rows))] == [0.99, 1.0]
 
 
-def test_duration_comes_from_the_file_where_it_is_not_required(folder):
+def test_a_missing_duration_is_read_from_the_file_if_it_is_not_required(folder):
     (utterance,) = manifests.read_utterances(
         written(folder, {"audio_filepath": "wavs/one.wav", "offset": 0.25}), ["audio_filepath"]
     )
@@ -121,7 +121,7 @@ def test_duration_comes_from_the_file_where_it_is_not_required(folder):
 
 
 @pytest.mark.parametrize("content", [None, "", "\n \n", b"\xff\xfe\x00"])
-def test_a_manifest_that_is_missing_empty_or_binary_is_named(folder, content):
+def test_a_missing_empty_or_binary_manifest_is_reported(folder, content):
     manifest = folder / "rows.jsonl"
     if content is not None:
         manifest.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -129,7 +129,7 @@ def test_a_manifest_that_is_missing_empty_or_binary_is_named(folder, content):
         manifests.read_utterances(manifest)
 
 
-def test_every_kind_of_audio_that_is_searched_for_has_a_readable_header(folder):
+def test_every_supported_audio_format_has_a_readable_header(folder):
     for kind, (name, subtype) in {"FLAC": ("flac", None), "OGG": ("ogg", None), "MP3": ("mp3", None)}.items():
         soundfile.write(folder / f"a.{name}", np.zeros((RATE, 2)), RATE, format=kind, subtype=subtype)
     soundfile.write(folder / "a.opus", np.zeros((RATE, 2)), RATE, format="OGG", subtype="OPUS")

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Tests of outputs: files and folders appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_takes_the_place_of_another_only_when_it_is_complete(tmp_path):
+def test_a_file_replaces_another_file_only_when_it_is_complete(tmp_path):
     path = tmp_path / "out.txt"
     path.write_text("old")
     with written_whole(path) as new:
@@ -30,7 +30,7 @@ def test_a_file_takes_the_place_of_another_only_when_it_is_complete(tmp_path):
     assert path.read_text() == "new" and names(tmp_path) == ["out.txt"]
 
 
-def test_a_folder_takes_the_place_of_another_with_all_that_was_in_it(tmp_path):
+def test_a_folder_replaces_another_folder_with_its_contents(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "old.txt").touch()
@@ -43,7 +43,7 @@ def test_a_folder_takes_the_place_of_another_with_all_that_was_in_it(tmp_path):
 
 @pytest.mark.parametrize("stop", [OSError, KeyboardInterrupt])
 @pytest.mark.parametrize("before", [None, "old"])
-def test_what_fails_leaves_what_was_there(tmp_path, before, stop):
+def test_a_failure_does_not_change_an_existing_file(tmp_path, before, stop):
     path = tmp_path / "out.txt"
     if before:
         path.write_text(before)
@@ -54,7 +54,7 @@ def test_what_fails_leaves_what_was_there(tmp_path, before, stop):
     assert not before or path.read_text() == before
 
 
-def test_a_folder_that_cannot_be_put_in_place_leaves_the_one_that_was_there(tmp_path, monkeypatch):
+def test_a_failed_rename_keeps_the_existing_folder(tmp_path, monkeypatch):
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "old.txt").touch()
@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_one_that_was_there(tmp_
 
 
 @pytest.mark.parametrize("make, there", [(Path.mkdir, Path.touch), (Path.touch, Path.mkdir)])
-def test_a_folder_and_a_file_never_take_the_place_of_one_another(tmp_path, make, there):
+def test_a_folder_never_replaces_a_file_and_a_file_never_replaces_a_folder(tmp_path, make, there):
     path = tmp_path / "out"
     there(path)
     kind = path.is_dir()
@@ -78,7 +78,7 @@ def test_a_folder_and_a_file_never_take_the_place_of_one_another(tmp_path, make,
     assert names(tmp_path) == ["out"] and path.is_dir() == kind
 
 
-def test_several_files_come_together(tmp_path):
+def test_several_files_appear_together(tmp_path):
     with pytest.raises(OSError), all_written_whole(tmp_path) as new:
         (new / "one").touch()
         raise OSError
@@ -89,7 +89,7 @@ def test_several_files_come_together(tmp_path):
     assert names(tmp_path) == ["one", "two"]
 
 
-def test_what_is_there_has_the_permissions_of_any_new_file(tmp_path):
+def test_an_output_has_the_permissions_of_any_new_file(tmp_path):
     plain, whole = tmp_path / "plain", tmp_path / "whole"
     plain.touch()
     with written_whole(whole) as new:
@@ -97,7 +97,7 @@ def test_what_is_there_has_the_permissions_of_any_new_file(tmp_path):
     assert whole.stat().st_mode == plain.stat().st_mode
 
 
-def test_outputs_that_cannot_be_are_refused_before_any_work(tmp_path):
+def test_impossible_outputs_are_refused_before_any_work(tmp_path):
     require_folder(tmp_path / "out", "--output out")
     with pytest.raises(UserError, match=r"^--output out: there is no folder .*/none; create it first$"):
         require_folder(tmp_path / "none" / "out", "--output out")

@@ -1,4 +1,4 @@
-"""PEFT adapters: the kinds that NeMo's Conformer takes, trained as NeMo trains them, saved with the model or alone."""
+"""Tests of PEFT adapters: the supported types, training as in NeMo, and saving with or without the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.samples.speech import write_manifest
 
 
 def encodings(model: Any) -> torch.Tensor:
-    """(2, D, T) of two utterances of noise, one padded."""
+    """Return the encodings (2, D, T) of two utterances of noise. One utterance is padded."""
     audio = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features, lengths = model.preprocessor(input_signal=audio, length=torch.tensor([16000, 11000]))
@@ -32,7 +32,7 @@ def test_adapters_change_the_output_and_survive_saving(tmp_path, position):
     before = encodings(adapted_model(position=position, names=[]))
     model = adapted_model(position=position)
     assert model.cfg.encoder._target_ == "nemo_squeezeformer.SqueezeformerEncoderAdapter"
-    assert_close(encodings(model), before, atol=1e-5, rtol=0)  # adapters start as the identity
+    assert_close(encodings(model), before, atol=1e-5, rtol=0)  # a new adapter is the identity
     move(model)
     adapted = encodings(model)
     model.set_enabled_adapters("houlsby", enabled=False)
@@ -49,8 +49,9 @@ def test_adapters_change_the_output_and_survive_saving(tmp_path, position):
 
 
 @pytest.mark.parametrize("name", [None, "houlsby"])
-def test_adapters_alone_move_from_one_model_to_another(tmp_path, monkeypatch, name):
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # NeMo keeps the adapters' configuration in the file
+def test_adapters_saved_without_the_model_can_be_loaded_into_another_model(tmp_path, monkeypatch, name):
+    # The file also contains the configuration of the adapters.
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     model = adapted_model()
     move(model)
     if name:
@@ -64,8 +65,8 @@ def test_adapters_alone_move_from_one_model_to_another(tmp_path, monkeypatch, na
     assert (encodings(base) - before).abs().max() > 1e-3
 
 
-def test_types_that_nemo_2_pickled_with_adapters_can_be_named():
-    """A file of adapters carries the model's decoding options too, among them a class that NeMo 3 no longer has."""
+def test_types_that_nemo_2_pickled_with_adapters_can_be_loaded():
+    """A file of adapters also contains the decoding options of the model, with a class that NeMo 3 does not have."""
     import importlib
     import pickle
 
@@ -76,8 +77,8 @@ def test_types_that_nemo_2_pickled_with_adapters_can_be_named():
 
 
 @pytest.mark.parametrize("kind", ["ctc", "transducer", "hybrid"])
-def test_training_adapters_leaves_the_model_below_them_untouched(tmp_path, kind):
-    """As NeMo's train_asr_adapter.py goes about it; the batch norms' statistics stay too."""
+def test_training_adapters_does_not_change_the_other_weights(tmp_path, kind):
+    """Train as NeMo's train_asr_adapter.py does. The statistics of batch norms do not change."""
     import lightning.pytorch as lightning
 
     manifest = write_manifest(tmp_path, utterances=2)
@@ -109,21 +110,22 @@ def test_training_adapters_leaves_the_model_below_them_untouched(tmp_path, kind)
     assert trainer.global_step == 2
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved and moved <= trained
-    assert {name.split(".")[2] for name in moved} == {"0", "1", "2", "3"}  # every layer's, in the U-Net too
+    # The adapters of all layers, also inside the U-Net.
+    assert {name.split(".")[2] for name in moved} == {"0", "1", "2", "3"}
 
 
-def test_conformers_kinds_of_adapter_are_taken_and_no_fewer():
+def test_the_supported_adapter_types_are_the_types_of_nemos_conformer():
     taken = adapted_model(names=[]).encoder.get_accepted_adapter_types()
     conformer = ConformerEncoderAdapter(feat_in=80, n_layers=1, d_model=16, n_heads=2)
     assert taken == conformer.get_accepted_adapter_types() and len(taken) == 3
 
 
-def test_another_kind_is_refused_by_name():
+def test_another_adapter_type_is_refused_by_name():
     with pytest.raises(ValueError, match="PositionalEncodingAdapter"):
         adapted_model(names=[]).add_adapter("positions", attention.PositionalEncodingAdapterConfig(d_model=16))
 
 
-def test_adapters_of_another_width_take_the_encoders():
+def test_adapters_of_another_width_get_the_width_of_the_encoder():
     model = adapted_model(names=[])
     model.add_adapter("houlsby", LinearAdapterConfig(in_features=999, dim=4))
     assert model.encoder.layers[0].adapter_layer["houlsby"].module[0].normalized_shape == (16,)
@@ -136,8 +138,8 @@ def test_adapters_are_chosen_by_module_name():
     assert model.get_enabled_adapters() == ["houlsby"] and model.encoder.layers[1].is_adapter_available()
 
 
-def test_an_adapted_encoder_records_what_its_layers_give():
-    """InterCTC and the feature extractor see a layer's output behind its adapters."""
+def test_an_encoder_with_adapters_records_the_outputs_of_the_layers():
+    """InterCTC and the feature extractor get the output of a layer after the adapters."""
     from nemo.collections.asr.modules.conformer_encoder import ConformerMultiLayerFeatureExtractor
 
     model = adapted_model()
@@ -156,7 +158,7 @@ def _arguments(model: Any) -> dict[str, Any]:
     return {name: value for name, value in model.cfg.encoder.items() if name != "_target_"}
 
 
-def test_the_registry_knows_each_from_the_other():
+def test_the_registry_maps_between_the_encoder_and_the_adapted_encoder():
     for name in ("nemo_squeezeformer.SqueezeformerEncoder", nemo_squeezeformer.SqueezeformerEncoder):
         found = adapter_mixins.get_registered_adapter(name)
         assert found is not None
@@ -165,7 +167,7 @@ def test_the_registry_knows_each_from_the_other():
 
 
 @pytest.mark.slow
-def test_an_adapted_model_exports_to_onnx(tmp_path: Path):
+def test_a_model_with_adapters_exports_to_onnx(tmp_path: Path):
     import onnxruntime
 
     model = adapted_model()

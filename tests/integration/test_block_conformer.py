@@ -1,4 +1,4 @@
-"""``block: conformer``: NeMo's ConformerEncoder by its weights, and the temporal U-Net around its layers."""
+"""Tests of ``block: conformer``: equality with NeMo's ConformerEncoder, and Conformer layers in the U-Net."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LENGTHS = (5, 37, 64, 101, 200)
 
 
 def both(settings: dict) -> tuple[ConformerEncoder, SqueezeformerEncoder]:
-    """NeMo's encoder and ours, with its weights, name by name."""
+    """Return NeMo's encoder and a Squeezeformer encoder with the same weights."""
     torch.manual_seed(0)
     ours_alone = ("block", "time_reduce_idx")
     theirs = ConformerEncoder(**{k: v for k, v in (CONFORMER | settings).items() if k not in ours_alone})
@@ -46,7 +46,7 @@ def both(settings: dict) -> tuple[ConformerEncoder, SqueezeformerEncoder]:
 
 
 def batch(length: int) -> dict[str, torch.Tensor]:
-    """Three utterances, two of them padded with zeros, as NeMo's preprocessor pads."""
+    """Return three utterances. Two are padded with zeros, as by NeMo's preprocessor."""
     lengths = torch.tensor([length, max(1, length // 2), max(1, length - 3)])
     x = features(3, length)
     return {"audio_signal": x.masked_fill(torch.arange(length) >= lengths[:, None, None], 0.0), "length": lengths}
@@ -57,7 +57,7 @@ def test_equals_nemos_conformer_with_its_weights(settings):
     theirs, ours = both(settings)
     for training in (False, True):
         theirs.train(training), ours.train(training)
-        for length in LENGTHS[2 * training :]:  # a batch norm over one frame divides by nearly nothing
+        for length in LENGTHS[2 * training :]:  # a batch norm over one frame divides by almost 0
             inputs = batch(length)
             with torch.no_grad():
                 expected, expected_lengths = theirs(**inputs)
@@ -66,7 +66,7 @@ def test_equals_nemos_conformer_with_its_weights(settings):
             assert_close(valid(output, lengths), valid(expected, lengths), atol=1e-5, rtol=0)
 
 
-def test_a_wrong_weight_would_be_seen():
+def test_a_wrong_weight_changes_the_output():
     for name in ("pos_bias_v", "norm_out.weight", "pointwise_conv1.bias", "running_var"):
         theirs, ours = both({})
         for key, tensor in ours.state_dict().items():
@@ -75,7 +75,7 @@ def test_a_wrong_weight_would_be_seen():
         assert (theirs.eval()(**batch(64))[0] - ours.eval()(**batch(64))[0]).abs().max() > 1e-3, name
 
 
-def test_gradients_equal_nemos():
+def test_gradients_equal_the_gradients_of_nemo():
     theirs, ours = both({})
     gradients = []
     for encoder in (theirs.train(), ours.train()):
@@ -89,7 +89,7 @@ def test_gradients_equal_nemos():
 
 
 @pytest.mark.parametrize("mode", ["linear", "uniform"])
-def test_stochastic_depth_leaves_out_the_layers_that_nemo_leaves_out(mode):
+def test_stochastic_depth_skips_the_same_layers_as_nemo(mode):
     theirs, ours = both({"stochastic_depth_drop_prob": 0.5, "stochastic_depth_mode": mode})
     assert ours.layer_drop_probs == theirs.layer_drop_probs
     outputs = set()
@@ -104,7 +104,7 @@ def test_stochastic_depth_leaves_out_the_layers_that_nemo_leaves_out(mode):
     assert len(outputs) > 1
 
 
-def test_the_unet_goes_around_conformer_layers():
+def test_conformer_layers_run_inside_the_temporal_unet():
     conformer = SqueezeformerEncoder(**(CONFORMER | {"time_reduce_idx": 1, "time_recovery_idx": 3})).eval()
     plain = SqueezeformerEncoder(**CONFORMER).eval()
     assert {name.partition(".")[0] for name in conformer.state_dict().keys() - plain.state_dict().keys()} == {
@@ -120,7 +120,7 @@ def test_the_unet_goes_around_conformer_layers():
     assert_close(output[1, :, : lengths[1]], alone[0], atol=1e-5, rtol=0)
 
 
-def test_conformer_layers_stream_too():
+def test_conformer_layers_stream():
     encoder = SqueezeformerEncoder(
         **(CONFORMER | {"time_reduce_idx": 1, "streaming": True, "att_context_size": [8, 3]})
     ).eval()
@@ -133,7 +133,7 @@ def test_conformer_layers_stream_too():
     assert_close(torch.cat(chunks, dim=2), whole, atol=1e-5, rtol=0)
 
 
-def test_adapters_change_the_output_of_conformer_layers_as_of_nemos():
+def test_adapters_change_the_output_as_in_nemos_conformer_layers():
     from nemo.collections.asr.modules.conformer_encoder import ConformerEncoderAdapter
     from nemo.collections.asr.parts.submodules.adapters.multi_head_attention_adapter_module import (
         RelPositionMultiHeadAttentionAdapterConfig,

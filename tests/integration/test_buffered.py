@@ -1,4 +1,4 @@
-"""Offline models in overlapping windows: NeMo's buffered classes and pipelines decode their text about as the whole."""
+"""Tests of offline models in overlapping windows: NeMo's buffered inference gives nearly the offline text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DELAY = math.ceil((CHUNK + (WINDOW - CHUNK) / 2) / STRIDE)
 
 @pytest.fixture(scope="module")
 def files(tokenizer, tmp_path_factory) -> tuple[list[str], dict[str, Any]]:
-    """Paths of audio files, and a model of each kind that spells on them, in a file and not."""
+    """The paths of audio files, and for each type a trained model and its file."""
     folder = tmp_path_factory.mktemp("buffered")
     paths, models = write_noises(folder, SECONDS), {}
     for kind in ("ctc", "transducer", "hybrid"):
@@ -38,7 +38,7 @@ def offline_texts(model: Any, paths: list[str]) -> list[str]:
 
 
 def assert_alike(texts: list[str], offline: list[str]) -> None:
-    """Each text is like its own offline text, and less like another's."""
+    """Check that each text is more similar to its own offline text than to the other offline texts."""
     for i, text in enumerate(texts):
         alike = [SequenceMatcher(None, text, other, autojunk=False).ratio() for other in offline]
         assert alike[i] == max(alike) > 0.3, alike
@@ -46,7 +46,7 @@ def assert_alike(texts: list[str], offline: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["ctc", "hybrid"])
 def test_ctc_frames_of_windows_follow_each_other(files, kind):
-    """Frame for frame what the model gives for each window, of which ``FrameBatchASR`` takes the middle."""
+    """The frames are the middle frames of each window, which ``FrameBatchASR`` keeps."""
     paths, models = files
     model, _ = models[kind]
     if kind == "hybrid":
@@ -68,12 +68,12 @@ def test_ctc_frames_of_windows_follow_each_other(files, kind):
         t = math.ceil(WINDOW / STRIDE)
         assert lengths.tolist() == [t] * len(windows)
         middle = expected[:, t - 1 - DELAY : t - 1 - DELAY + TOKENS].flatten(0, 1)
-        torch.testing.assert_close(log_probs, middle, atol=1e-4, rtol=1e-5)  # some of them are below -10
+        torch.testing.assert_close(log_probs, middle, atol=1e-4, rtol=1e-5)  # some values are below -10
     assert_alike(texts, offline_texts(model, paths))
 
 
 @pytest.mark.parametrize("merge, stateful", [("middle", False), ("middle", True), ("subsequence", False)])
-def test_transducers_decode_windows_of_a_batch_as_alone(files, merge, stateful):
+def test_transducers_decode_windows_in_a_batch_as_without_a_batch(files, merge, stateful):
     paths, models = files
     model, _ = models["transducer"]
     strategy = "greedy" if stateful else "greedy_batch"
@@ -127,7 +127,7 @@ def test_pipelines_decode_windows(files, kind, decoder, request_type):
     assert texts != whole
     assert_alike(texts, offline)
     if hasattr(pipeline, "tail_padding_in_samples"):
-        return  # NeMo 2.7.3 takes silence after the audio for a part of it, and normalises its features too
-    if decoder == "ctc":  # whose pipeline decodes what lies past the end of the audio, too
+        return  # NeMo 2.7.3 includes the silence after the audio in the normalization of features
+    if decoder == "ctc":  # the CTC pipeline also decodes the padding after the end of the audio
         whole = [text[: len(expected)] for text, expected in zip(whole, offline)]
     assert whole == offline

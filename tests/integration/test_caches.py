@@ -1,4 +1,4 @@
-"""Caches: a streaming state in NeMo's stacked tensors and back, with nothing lost and nothing in them of size 0."""
+"""Tests of caches: the conversion of a streaming state to NeMo's stacked tensors and back, without loss."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tensors(state: EncoderState) -> list[Tensor]:
 @pytest.mark.parametrize("kernel", [1, 7])
 @pytest.mark.parametrize("past", [0, 1, 8, 13])
 @pytest.mark.parametrize("unet", UNETS)
-def test_a_state_goes_into_caches_and_comes_out_as_it_was(unet, past, kernel):
+def test_packing_and_unpacking_a_state_gives_the_same_state(unet, past, kernel):
     caches = layout(past, conv_kernel_size=kernel, **UNETS[unet])
     given = random_caches(caches, 3)
     state = caches.unpacked(*given)
@@ -54,7 +54,7 @@ def test_a_state_goes_into_caches_and_comes_out_as_it_was(unet, past, kernel):
     kept = torch.cat(
         [given[0].transpose(0, 1).flatten(1, 2)[:, :frames].flatten(), given[1][..., : kernel - 1].flatten()]
     )
-    assert_close(values, kept.sort().values, atol=0, rtol=0)  # each of them once
+    assert_close(values, kept.sort().values, atol=0, rtol=0)  # each value occurs once
 
 
 @pytest.mark.parametrize(
@@ -68,23 +68,23 @@ def test_a_state_goes_into_caches_and_comes_out_as_it_was(unet, past, kernel):
         ("one", 0, 3),
     ],
 )
-def test_layers_of_the_unet_take_half_as_many_frames_and_rows_are_no_more_than_that_needs(unet, past, frames):
+def test_layers_of_the_unet_use_half_as_many_frames_and_the_rows_are_minimal(unet, past, frames):
     caches = layout(past, **UNETS[unet])
     channel, time, length = caches.zeros(2, torch.float32, torch.device("cpu"))
     assert channel.shape == (4, 2, -(-frames // 4), 16)
     assert time.shape == (4, 2, 32, 6) and length.shape == (2,)
 
 
-def test_a_stream_costs_the_bytes_of_its_frames_and_of_what_convolutions_see_before_them():
+def test_the_caches_have_the_bytes_of_the_frames_and_of_the_left_context_of_convolutions():
     caches = layout(156, n_layers=6, conv_kernel_size=31, time_reduce_idx=2, time_recovery_idx=5)
     stream = caches.zeros(1, torch.float32, torch.device("cpu"))
     frames = 3 * 156 + 3 * 156 // 2 + 3
-    empty = -frames % 6  # so that all layers have as many rows
+    empty = -frames % 6  # unused rows, because all layers have the same number of rows
     assert sum(tensor.nbytes for tensor in stream) == 4 * ((frames + empty) * 16 + 6 * 2 * 16 * 30) + 8
 
 
 @pytest.mark.parametrize("unet", UNETS)
-def test_zeros_are_a_fresh_stream(unet):
+def test_zeros_are_a_new_stream(unet):
     encoder = small_encoder(streaming=True, att_context_size=[8, 3], **UNETS[unet])
     caches = Caches(encoder, 8)
     state, fresh = caches.unpacked(*caches.zeros(2, torch.float32, torch.device("cpu"))), encoder.init_state(2)
@@ -94,7 +94,7 @@ def test_zeros_are_a_fresh_stream(unet):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_caches_keep_their_types_through_a_chunk(dtype):
+def test_caches_keep_their_dtypes_through_a_chunk(dtype):
     encoder = small_encoder(streaming=True, att_context_size=[8, 3], time_reduce_idx=1)
     caches = Caches(encoder, 8)
     channel, time, length = caches.zeros(2, dtype, torch.device("cpu"))
@@ -107,18 +107,20 @@ def test_caches_keep_their_types_through_a_chunk(dtype):
     assert packed[2].tolist() == [4, 4] and packed[0].abs().max() > 0 and packed[1].abs().max() > 0
 
 
-def test_caches_of_another_layout_are_refused_by_their_shapes():
+def test_caches_of_another_layout_are_refused():
     caches = layout(8, time_reduce_idx=1)
     channel, time, length = random_caches(caches, 2)
     for wrong in (channel[:3], channel[:, :, :-1], channel[..., :-1]):
         with pytest.raises(ValueError, match=r"cache_last_channel of shape .* expected \(4, 'B', 7, 16\)"):
             caches.unpacked(wrong, time, length)
     for wrong in (time[:3], time[:, :, :-1], time[..., :-1]):
-        with pytest.raises(ValueError, match=r"cache_last_time of shape .* get_initial_cache_state\(\), again after"):
+        with pytest.raises(
+            ValueError, match=r"cache_last_time of shape .* get_initial_cache_state\(\), .* again after"
+        ):
             caches.unpacked(channel, wrong, length)
 
 
-def test_a_chunk_leaves_the_caches_that_were_given_as_they_were():
+def test_a_chunk_does_not_change_the_given_caches():
     encoder = small_encoder(streaming=True, att_context_size=[8, 3], time_reduce_idx=1)
     caches = Caches(encoder, 8)
     given = random_caches(caches, 2)

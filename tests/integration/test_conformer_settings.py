@@ -1,7 +1,7 @@
-"""Each argument that NeMo's ConformerEncoder brings does what it says in ours, or is refused in words.
+"""Tests of the arguments of NeMo's ConformerEncoder: each argument works, or is refused with a reason.
 
-Contexts, local attention and convolutions have tests of their own in core; test_nemo_modules.py holds modules against
-NeMo's.
+Contexts, local attention and convolutions have their own tests in core. test_nemo_modules.py compares the modules with
+NeMo's modules.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.samples.encoders import features, valid
 
 
 @pytest.mark.parametrize("layers, reduce", [(16, 7), (18, 8), (20, 9), (22, 10), (17, 8), (1, 0)])
-def test_without_indices_the_unet_is_that_of_the_published_sizes(layers, reduce, monkeypatch):
+def test_auto_selects_the_unet_of_the_published_sizes(layers, reduce, monkeypatch):
     logged = []
     monkeypatch.setattr(
         nemo_squeezeformer.integration.encoder.logging, "info", lambda text, mode: logged.append((text, mode))
@@ -37,7 +37,7 @@ def test_without_indices_the_unet_is_that_of_the_published_sizes(layers, reduce,
         SqueezeformerEncoder(**settings, time_reduce_idx="middle")
 
 
-def test_the_old_name_keeps_its_default_so_that_old_files_fit():
+def test_the_old_class_name_keeps_the_old_default():
     config = {
         "_target_": "nemo.collections.asr.modules.SqueezeformerEncoder",
         "feat_in": 20,
@@ -50,7 +50,7 @@ def test_the_old_name_keeps_its_default_so_that_old_files_fit():
 
 
 @pytest.mark.parametrize("given", [{"reduction": "pooling", "reduction_position": 2, "reduction_factor": 2}])
-def test_the_reduction_of_conformer_is_refused_with_what_serves_instead(given):
+def test_the_reduction_of_conformer_is_refused_with_the_replacement(given):
     words = "reduction='pooling', reduction_position=2, reduction_factor=2: .*time_reduce_idx.*subsampling_factor"
     with pytest.raises(ValueError, match=words):
         small_nemo_encoder(**given)
@@ -83,7 +83,7 @@ def test_chunks_that_the_unet_would_cut_are_refused_and_work_without_it(settings
     "settings",
     [{}, {"self_attention_model": "rel_pos_local_attn", "att_context_size": [4, 4], "global_attn_separate": True}],
 )
-def test_without_bias_no_linear_and_no_convolution_of_the_layers_has_one(settings):
+def test_use_bias_false_removes_the_biases_of_linear_and_convolution_layers(settings):
     with_bias, without = (set(small_nemo_encoder(use_bias=use, **settings).state_dict()) for use in (True, False))
     gone = {
         name
@@ -96,7 +96,7 @@ def test_without_bias_no_linear_and_no_convolution_of_the_layers_has_one(setting
     assert len(gone) == 4 * (4 + 4 + 3 + (3 if settings else 0))
 
 
-def test_dropout_pre_encoder_is_of_the_subsampled_features_and_is_dropout_if_left_out():
+def test_dropout_pre_encoder_acts_on_subsampled_features_and_defaults_to_dropout():
     def varies(**settings: float) -> bool:
         made = small_nemo_encoder(dropout_att=0.0, conv_norm_type="layer_norm", **settings).train()
         x = features(1, 61)
@@ -113,7 +113,7 @@ def test_dropout_pre_encoder_is_of_the_subsampled_features_and_is_dropout_if_lef
 
 @pytest.mark.parametrize("model", ["rel_pos", "abs_pos"])
 @pytest.mark.parametrize("context", [[-1, -1], [5, 2]])
-def test_pytorchs_attention_gives_the_same(model, context):
+def test_pytorchs_attention_gives_the_same_output(model, context):
     settings = {"self_attention_model": model, "att_context_size": context}
     plain, fused = (
         small_nemo_encoder(**settings),
@@ -131,12 +131,12 @@ def test_pytorchs_attention_gives_the_same(model, context):
 @pytest.mark.parametrize(
     "backends, words", [(["FAST"], "'FAST' is none of"), (["FLASH_ATTENTION"], "takes no mask.*EFFICIENT_ATTENTION")]
 )
-def test_backends_that_cannot_serve_are_refused(backends, words):
+def test_unsuitable_backends_are_refused(backends, words):
     with pytest.raises(ValueError, match=words):
         small_nemo_encoder(use_pytorch_sdpa=True, use_pytorch_sdpa_backends=backends)
 
 
-def test_a_loaded_model_goes_over_to_local_attention_with_its_weights():
+def test_a_loaded_model_switches_to_local_attention_with_its_weights():
     x, lengths = features(2, 201), torch.tensor([201, 150])
     made, masked = small_nemo_encoder(), small_nemo_encoder(att_context_size=[6, 4])
     masked.load_state_dict(made.state_dict())
@@ -169,7 +169,7 @@ def test_a_size_that_training_does_not_draw_gets_a_warning(monkeypatch):
     assert made.att_context_size == [4, 3] and "[4, 3] is not in [[8, 3], [4, 1]]" in warned[0]
 
 
-def test_an_adapter_for_attention_is_refused_in_words_where_attention_is_local():
+def test_an_attention_adapter_is_refused_with_local_attention():
     from nemo.collections.asr.parts.submodules.adapters.multi_head_attention_adapter_module import (
         RelPositionMultiHeadAttentionAdapterConfig,
     )

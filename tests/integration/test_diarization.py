@@ -1,4 +1,4 @@
-"""NeMo's streaming Sortformer subsamples speech once, and sends it through the encoder again with what it remembers."""
+"""Tests of NeMo's streaming Sortformer, which calls subsampling and layers separately to reuse subsampled frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def model(tmp_path_factory):
 
 
 @torch.no_grad()
-def test_subsampling_first_and_the_layers_after_make_the_encoder(model):
+def test_subsampling_followed_by_the_layers_equals_the_encoder(model):
     features = torch.randn(2, 80, 100, generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([100, 61])
     whole, whole_lengths = model.frontend_encoder(features, lengths)
@@ -34,6 +34,6 @@ def test_subsampling_first_and_the_layers_after_make_the_encoder(model):
 def test_a_recording_is_diarized_chunk_by_chunk(model):
     samples = torch.randn(1, 32000, generator=torch.Generator().manual_seed(1))
     speakers = model.forward(audio_signal=samples, audio_signal_length=torch.tensor([32000]))
-    assert speakers.shape == (1, 25, 4)  # 2 s, 80 ms a frame
+    assert speakers.shape == (1, 25, 4)  # 2 s at 80 ms per frame
     assert speakers.isfinite().all() and speakers.min() >= 0 and speakers.max() <= 1
     assert speakers.std() > 0

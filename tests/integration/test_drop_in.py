@@ -1,4 +1,4 @@
-"""A NeMo recipe for ConformerEncoder works when only ``_target_`` changes, and every argument does what it says."""
+"""Tests that a NeMo recipe for ConformerEncoder works if only ``_target_`` changes, with all its arguments."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ OURS = "nemo_squeezeformer.SqueezeformerEncoder"
 NEMOS = "nemo.collections.asr.modules.ConformerEncoder"
 
 
-def test_every_argument_of_conformer_encoder_is_ours_with_its_default():
+def test_the_encoder_has_every_argument_of_conformer_encoder_with_the_same_default():
     theirs, ours = parameters(ConformerEncoder), parameters(SqueezeformerEncoder)
     assert len(theirs) >= 38 and set(theirs) | NEW_IN_3 <= set(ours)
     differing = {name for name, parameter in theirs.items() if ours[name].default != parameter.default}
-    # None is for dropout, which is 0.1 in both, and for "regular" where the encoder was not built for streams.
+    # None stands for ``dropout``, which is 0.1 in both encoders, and for "regular" in an encoder without streaming.
     assert differing == {"subsampling", "dropout_pre_encoder", "att_context_style"}
     assert SqueezeformerEncoder(feat_in=8, n_layers=1, d_model=8).contexts.style == "regular"
     assert ours["dropout"].default == theirs["dropout_pre_encoder"].default == 0.1
@@ -36,7 +36,7 @@ def test_every_argument_of_conformer_encoder_is_ours_with_its_default():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_both_encoders_take_a_recipes_settings_and_give_as_many_frames(name):
+def test_both_encoders_accept_the_settings_of_a_recipe_and_give_the_same_number_of_frames(name):
     x, lengths = features(2, 201), torch.tensor([201, 150])
     shapes = []
     for target in (NEMOS, OURS):
@@ -97,7 +97,7 @@ def test_a_whole_model_trains_validates_and_restores_with_only_the_target_change
 
 
 @pytest.mark.parametrize("sizes, reduced", [([[70, 13], [72, 5]], True), ([[70, 13], [70, 6]], False)])
-def test_a_temporal_unet_is_chosen_where_it_does_not_cut_a_chunk(sizes, reduced):
+def test_auto_selects_a_temporal_unet_if_it_does_not_cut_chunks(sizes, reduced):
     encoder = SqueezeformerEncoder(feat_in=20, **recipe("fastconformer streaming", att_context_size=sizes))
     assert (encoder.time_reduce_layer is not None) == reduced
     if not reduced:
@@ -107,7 +107,7 @@ def test_a_temporal_unet_is_chosen_where_it_does_not_cut_a_chunk(sizes, reduced)
             )
 
 
-def test_settings_survive_as_nemo_writes_them(tmp_path: Path):
+def test_settings_are_saved_and_restored_by_nemo(tmp_path: Path):
     path = tmp_path / "config.yaml"
     OmegaConf.save(
         OmegaConf.create({"_target_": OURS, "feat_in": 20} | recipe("fastconformer streaming, several")), path

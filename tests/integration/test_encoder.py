@@ -1,4 +1,4 @@
-"""The encoder inside NeMo's models: what they ask of it, and what NeMo 2.7.3's own got wrong."""
+"""Tests of the encoder inside NeMo's models, including cases where the encoder of NeMo 2.7.3 fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LETTERS = list("abc '")
 
 
 def ctc_model(**encoder) -> EncDecCTCModel:
-    """A CTC model over a few letters, in eval mode."""
+    """Return a CTC model with a few letters, in evaluation mode."""
     torch.manual_seed(0)
     settings = {"_target_": "nemo_squeezeformer.SqueezeformerEncoder", **SMALL, "feat_in": 80, "time_reduce_idx": 1}
     model = EncDecCTCModel(
@@ -48,7 +48,7 @@ def ctc_model(**encoder) -> EncDecCTCModel:
     return model
 
 
-def test_a_saved_model_restores_and_equals_itself(tmp_path):
+def test_a_restored_model_equals_the_saved_model(tmp_path):
     model = ctc_model()
     model.save_to(str(tmp_path / "model.nemo"))
     restored = ASRModel.restore_from(str(tmp_path / "model.nemo"), map_location="cpu").eval()
@@ -56,18 +56,18 @@ def test_a_saved_model_restores_and_equals_itself(tmp_path):
     assert_close(log_probabilities(restored), log_probabilities(model), atol=0, rtol=0)
 
 
-def test_nemo_finds_the_frame_rate_and_the_widths():
+def test_nemo_reads_the_frame_rate_and_the_widths():
     assert small_nemo_encoder().subsampling_factor == 4 and small_nemo_encoder(subsampling=None).subsampling_factor == 1
     assert (small_nemo_encoder().d_model, small_nemo_encoder()._feat_in, small_nemo_encoder()._feat_out) == (16, 20, 16)
     assert small_nemo_encoder(feat_out=7)._feat_out == 7
 
 
-def test_lengths_may_be_left_out():
+def test_lengths_are_optional():
     made, x = small_nemo_encoder(), features(2, 61)
     assert_close(made(audio_signal=x)[0], made(audio_signal=x, length=torch.tensor([61, 61]))[0], atol=0, rtol=0)
 
 
-def test_a_forward_waits_for_no_other_process_and_keeps_no_position_tables(monkeypatch):
+def test_forward_does_not_wait_for_other_processes_and_keeps_no_position_tables(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a collective in forward")
 
@@ -75,10 +75,10 @@ def test_a_forward_waits_for_no_other_process_and_keeps_no_position_tables(monke
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", refuse)
     made(audio_signal=features(1, 61), length=torch.tensor([61]))
-    assert max(buffer.numel() for buffer in made.buffers()) <= 2 * made.d_model  # batch norms' statistics
+    assert max(buffer.numel() for buffer in made.buffers()) <= 2 * made.d_model  # the statistics of batch norms
 
 
-def test_without_a_padding_mask_unpadded_batches_are_as_before():
+def test_without_a_padding_mask_unpadded_batches_give_the_same_output():
     made, batch = small_nemo_encoder(), {"audio_signal": features(2, 61), "length": torch.tensor([61, 61])}
     expected, _ = made(**batch)
     assert made.enable_pad_mask(False) is True
@@ -95,7 +95,7 @@ def test_subsampled_input_bypasses_the_subsampling():
     assert output_lengths.tolist() == expected_lengths.tolist()
 
 
-def test_nemo_may_wrap_the_subsampling():
+def test_nemo_can_wrap_the_subsampling():
     made, x, lengths = small_nemo_encoder(), features(2, 61), torch.tensor([61, 40])
     expected, _ = made(audio_signal=x, length=lengths)
 
@@ -111,7 +111,7 @@ def test_nemo_may_wrap_the_subsampling():
     assert_close(made(audio_signal=x, length=lengths)[0], expected, atol=0, rtol=0)
 
 
-def test_caches_without_the_others_are_refused():
+def test_incomplete_caches_are_refused():
     with pytest.raises(ValueError, match="go together"):
         small_nemo_encoder()(audio_signal=features(1, 8), cache_last_channel=torch.zeros(4, 1, 2, 16))
 
@@ -133,7 +133,7 @@ def test_attention_changes_on_a_loaded_model_with_its_weights_kept():
     assert_close(log_probabilities(limited), before, atol=0, rtol=0)
 
 
-def test_subsampling_in_parts_of_a_batch_is_a_setting_of_the_model():
+def test_subsampling_in_parts_of_a_batch_gives_the_same_output():
     model = ctc_model()
     before = log_probabilities(model)
     model.change_subsampling_conv_chunking_factor(2)

@@ -1,4 +1,4 @@
-"""The graph with caches: in ONNX Runtime, window by window, what the encoder gives for the whole in torch."""
+"""Tests of the exported graph with caches: windows in ONNX Runtime give the output of the whole utterance in torch."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ CACHES_NEXT = ["cache_last_channel_next", "cache_last_time_next", "cache_last_ch
 
 @pytest.fixture(scope="module", params=SETTINGS)
 def exported(request, tmp_path_factory):
-    """A transducer, whose first graph is the encoder, and that graph."""
+    """A transducer and the exported graph of the encoder."""
     settings = {"streaming": True, **SETTINGS[request.param]}
     model = asr_model("transducer", encoder=settings, preprocessor={"normalize": "NA"})
     paths = model_files.export(model, tmp_path_factory.mktemp("onnx") / "model.onnx", streaming=True)
-    for module in model.modules():  # NeMo leaves its modules as the graph had them
+    for module in model.modules():  # NeMo does not restore the modules after export
         if hasattr(module, "_rnnt_export"):
             module._rnnt_export = False
     return model, Encoder(paths[0])
 
 
 def static_shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
-    """Names and known dimensions of initializers, constants, and of all that ONNX's shape inference finds."""
+    """Yield the names and known dimensions of initializers, constants, and tensors with inferred shapes."""
     graph = onnx.shape_inference.infer_shapes(onnx.load(str(path)), data_prop=True).graph
     for tensor in graph.initializer:
         yield tensor.name, list(tensor.dims)
@@ -62,7 +62,7 @@ def static_shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 def shapes_met(path: Path, inputs: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The shapes of what every node gives in a run with ``inputs``, none fused or folded away."""
+    """Yield the output shapes of all nodes in a run with ``inputs``, without fusion and constant folding."""
     model = onnx.load(str(path))
     outputs = {output.name for output in model.graph.output}
     names = [name for node in model.graph.node for name in node.output if name and name not in outputs]
@@ -77,7 +77,10 @@ def shapes_met(path: Path, inputs: dict[str, Any]) -> Iterator[tuple[str, tuple[
 def in_windows(
     encoder: Encoder, utterances: list[np.ndarray], before: float = 0.0, forget: bool = False
 ) -> list[np.ndarray]:
-    """(D, T) of each stream of a batch, in windows as the metadata has them; ``before``: what lies before the start."""
+    """Return the encodings (D, T) of each stream of a batch, computed in the windows that the metadata describes.
+
+    ``before``: the value of the features before the start of a stream.
+    """
     caches = fresh = encoder.caches(len(utterances))
     outputs: list[list[np.ndarray]] = [[] for _ in utterances]
     longest = max(x.shape[1] for x in utterances)
@@ -107,7 +110,7 @@ def test_windows_in_onnx_runtime_equal_the_whole_and_nemos_chunks_in_torch(expor
 
 
 class InTorch(Encoder):
-    """The same windows through NeMo's step in torch, which drops as much from the first as from all others."""
+    """NeMo's step in torch with the same windows. It drops the same number of frames from all windows."""
 
     def __init__(self, model: Any, encoder: Encoder):
         self.__dict__.update(encoder.__dict__)
@@ -124,31 +127,31 @@ class InTorch(Encoder):
         return x.numpy(), valid.numpy(), {name: cache.numpy() for name, cache in zip(caches, after)}
 
 
-def test_torch_takes_the_same_windows(exported):
+def test_torch_gives_the_same_output_with_the_same_windows(exported):
     model, encoder = exported
     utterances = noise_features((3, 160, 101), 80)
     outputs = in_windows(InTorch(model, encoder), [x.numpy() for x in utterances], before=np.nan)
     assert_close([torch.from_numpy(x) for x in outputs], offline(model.encoder, utterances), atol=1e-5, rtol=0)
 
 
-def test_what_lies_before_a_streams_start_has_no_influence(exported):
+def test_features_before_the_start_of_a_stream_have_no_influence(exported):
     _, encoder = exported
     utterances = [x.numpy() for x in noise_features((61, 160), 80)]
     outputs = in_windows(encoder, utterances, before=np.nan)
     assert_close(outputs, in_windows(encoder, utterances, before=0.0), atol=0, rtol=0)
 
 
-def test_without_its_caches_a_stream_is_another(exported):
+def test_a_stream_without_its_caches_gives_another_output(exported):
     model, encoder = exported
     utterances = noise_features((160,), 80)
     (output,) = in_windows(encoder, [x.numpy() for x in utterances], forget=True)
     assert np.abs(output - offline(model.encoder, utterances)[0].numpy()).max() > 1e-2
 
 
-def test_a_stream_may_begin_beside_one_that_runs(exported):
+def test_a_stream_can_start_in_a_batch_with_a_running_stream(exported):
     model, encoder = exported
     late, early = noise_features((100, 100), 80)
-    steps = encoder.shift * 2  # features of the one before the other begins
+    steps = encoder.shift * 2  # feature frames of the first stream before the second stream starts
     _, beside = in_windows(encoder, [early.numpy(), early.numpy()])
     caches, outputs = encoder.caches(2), []
     for k in range(2 + 2):
@@ -159,7 +162,7 @@ def test_a_stream_may_begin_beside_one_that_runs(exported):
             part = x.numpy()[:, max(first, 0) : max(first + encoder.window, 0)]
             windows[row, :, max(-first, 0) :][:, : part.shape[1]] = part
             lengths[row] = min(max(x.size(1) - first, 0), encoder.window)
-        if k == 2:  # a slot that has been in use, as its caches are set to their initial values
+        if k == 2:  # reuse a slot: reset its caches to the initial values
             for cache in caches.values():
                 cache[0] = 0
         x, valid, caches = encoder.step(windows, lengths, caches)
@@ -170,7 +173,7 @@ def test_a_stream_may_begin_beside_one_that_runs(exported):
     assert_close(output, offline(model.encoder, [late])[0][:, : output.size(1)], atol=1e-4, rtol=0)
 
 
-def test_no_dimension_is_zero_anywhere_in_the_graph(exported):
+def test_no_dimension_in_the_graph_is_zero(exported):
     _, encoder = exported
     zero = [found for found in static_shapes(encoder.path) if 0 in found[1]]
     for length in (encoder.window, encoder.before_start + 1, 0):
@@ -181,7 +184,7 @@ def test_no_dimension_is_zero_anywhere_in_the_graph(exported):
     assert zero == []
 
 
-def test_names_are_nemos_and_the_metadata_describes_the_graph(exported):
+def test_the_graph_has_the_names_of_nemo_and_metadata(exported):
     model, encoder = exported
     graph = encoder.session
     assert [value.name for value in graph.get_inputs()] == NAMES
@@ -189,7 +192,7 @@ def test_names_are_nemos_and_the_metadata_describes_the_graph(exported):
     caches = encoder.metadata["caches"]
     assert [(cache["input"], cache["output"]) for cache in caches] == list(zip(NAMES[2:], CACHES_NEXT))
     for cache, fresh in zip(caches, model.encoder.get_initial_cache_state(3)):
-        fresh = fresh.transpose(0, 1) if fresh.dim() > 1 else fresh  # the batch is first in graphs
+        fresh = fresh.transpose(0, 1) if fresh.dim() > 1 else fresh  # the batch is the first dimension in graphs
         shape = [3 if size == "batch" else size for size in cache["shape"]]
         assert shape == list(fresh.shape) and cache["initial"] == 0 and not fresh.any()
         assert cache["dtype"] == str(fresh.dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""Features of many layers, inside the U-Net and outside: NeMo's extractor, its aggregators, self-supervised losses."""
+"""Tests of the features of several layers: NeMo's extractor, its aggregators and self-supervised losses."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nemo_squeezeformer import SqueezeformerEncoder
 from tests.samples.asr_models import small_nemo_encoder
 from tests.samples.encoders import features, on_record
 
-LENGTHS = [101, 60]  # feature frames: 26 and 15 of the encoder, 13 and 8 inside its U-Net
+LENGTHS = [101, 60]  # feature frames; 26 and 15 encoder frames, 13 and 8 inside the U-Net
 
 
 def extractors() -> list[type]:
-    """NeMo's classes of that name: one in 3.0.0, two that differ in 2.7.3."""
+    """Return NeMo's feature extractor classes: one class in 3.0.0, two different classes in 2.7.3."""
     from nemo.collections.asr.modules import conformer_encoder
     from nemo.collections.asr.modules.ssl_modules import multi_layer_feat
 
@@ -24,7 +24,7 @@ def extractors() -> list[type]:
 
 
 def extract(made: SqueezeformerEncoder, layers: list[int], aggregator=None, extractor: type | None = None):
-    """What the extractor gives for ``features``: of the layers alone, without the encoder's own output."""
+    """Return the extractor's outputs of the layers, without the output of the encoder."""
     settings = {"layer_idx_list": layers, "aggregator": aggregator}
     extractor = extractor or extractors()[0]
     if "include_final_output" in extractor.__init__.__code__.co_varnames:
@@ -33,7 +33,7 @@ def extract(made: SqueezeformerEncoder, layers: list[int], aggregator=None, extr
 
 
 def own_outputs(made: SqueezeformerEncoder) -> dict[int, torch.Tensor]:
-    """(B, D, T) of each layer at its own frame rate, as a hook on the layer sees it."""
+    """Return the output (B, D, T) of each layer at its own frame rate, recorded by a hook."""
     outputs: dict[int, torch.Tensor] = {}
     hooks = [
         layer.register_forward_hook(lambda _, __, output, i=i: outputs.update({i: output.transpose(1, 2)}))
@@ -46,7 +46,7 @@ def own_outputs(made: SqueezeformerEncoder) -> dict[int, torch.Tensor]:
 
 
 @pytest.mark.parametrize("extractor", extractors(), ids=lambda extractor: extractor.__module__.rsplit(".", 1)[-1])
-def test_every_layers_features_come_at_the_encoders_frame_rate(extractor):
+def test_features_of_every_layer_have_the_frame_rate_of_the_encoder(extractor):
     made = small_nemo_encoder()
     own = own_outputs(made)
     outputs, lengths = extract(made, [0, 1, 2, 3], extractor=extractor)
@@ -58,7 +58,7 @@ def test_every_layers_features_come_at_the_encoders_frame_rate(extractor):
     assert_close(outputs[2][:, :, 1::2], own[2], atol=0, rtol=0)
 
 
-def test_the_frame_past_the_end_that_the_original_sees_is_no_feature():
+def test_the_extra_frame_of_the_original_variant_is_removed():
     made, x, lengths = small_nemo_encoder(variant="original"), features(2, 8), torch.tensor([8, 5])
     with on_record(interctc={"capture_layers": [0, 1, 2, 3]}):
         made(audio_signal=x, length=lengths)
@@ -78,7 +78,7 @@ def test_the_frame_past_the_end_that_the_original_sees_is_no_feature():
 
 
 @pytest.mark.parametrize("mode", ["cat", "sum", "mean", "weighted_sum"])
-def test_nemos_aggregators_join_layers_of_both_rates(mode):
+def test_nemos_aggregators_combine_layers_of_both_rates(mode):
     from nemo.collections.asr.modules.ssl_modules.multi_layer_feat import Aggregator
 
     made, layers = small_nemo_encoder(), [0, 2, 3]
@@ -89,7 +89,7 @@ def test_nemos_aggregators_join_layers_of_both_rates(mode):
     assert lengths.tolist() == [26, 15]
 
 
-def test_the_encoders_own_output_joins_them():
+def test_the_output_of_the_encoder_can_be_combined_with_layers():
     from nemo.collections.asr.modules.conformer_encoder import ConformerMultiLayerFeatureExtractor as Extractor
 
     if "include_final_output" not in Extractor.__init__.__code__.co_varnames:
@@ -102,7 +102,7 @@ def test_the_encoders_own_output_joins_them():
     assert_close(outputs[1], final, atol=0, rtol=0)
 
 
-def test_extracting_leaves_no_trace():
+def test_extraction_does_not_change_the_encoder():
     made = small_nemo_encoder()
     extract(made, [0, 2])
     assert not AccessMixin.is_access_enabled() and not AccessMixin.get_module_registry(made)
@@ -112,16 +112,16 @@ def test_extracting_leaves_no_trace():
     assert_close(first, second, atol=0, rtol=0)
 
 
-def test_gradients_reach_inner_layers_and_none_behind():
+def test_gradients_reach_inner_layers_but_not_later_layers():
     made = small_nemo_encoder()
     extract(made, [2])[0][0].square().sum().backward()
     reached = [layer.conv.depthwise_conv.weight.grad is not None for layer in made.layers]
     assert reached == [True, True, True, False]
 
 
-def test_interctc_keeps_each_layers_own_rate_and_lengths():
+def test_interctc_records_keep_the_rate_and_lengths_of_the_layer():
     made = small_nemo_encoder(feat_out=8)
-    with on_record(interctc={"capture_layers": [0, 1, 2, 3]}):  # InterCTC's request names layers and nothing else
+    with on_record(interctc={"capture_layers": [0, 1, 2, 3]}):  # the request of InterCTC contains only layers
         made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
     record = made._registry
     lengths = {i: record[f"interctc/layer_length_{i}"][0].tolist() for i in range(4)}
@@ -130,7 +130,7 @@ def test_interctc_keeps_each_layers_own_rate_and_lengths():
     assert shapes == {0: (2, 8, 26), 1: (2, 8, 13), 2: (2, 8, 13), 3: (2, 8, 26)}
 
 
-def test_self_supervised_losses_see_every_layer_at_the_encoders_frame_rate():
+def test_self_supervised_losses_get_every_layer_at_the_frame_rate_of_the_encoder():
     made = small_nemo_encoder()
     own = own_outputs(made)
     with on_record(save_encoder_tensors=True):
@@ -144,14 +144,14 @@ def test_self_supervised_losses_see_every_layer_at_the_encoders_frame_rate():
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 8, 97])
-def test_repeated_frames_are_as_many_as_the_encoders_whatever_the_length(frames):
+def test_repeated_frames_match_the_number_of_encoder_frames_at_any_length(frames):
     made = small_nemo_encoder(subsampling=None)
     extractor = extractors()[0](made, layer_idx_list=[1, 3])
     outputs, lengths = extractor(features(1, frames), torch.tensor([frames]))
     assert {x.size(2) for x in outputs} == {frames} and {length.item() for length in lengths} == {frames}
 
 
-def test_a_unet_in_a_unet_records_quarter_rates_at_the_encoders_too():
+def test_a_nested_unet_records_quarter_rates_at_the_rate_of_the_encoder():
     made = small_nemo_encoder(n_layers=6, time_reduce_idx=[1, 2], time_recovery_idx=[5, 4])
     own = own_outputs(made)
     assert [own[i].size(2) for i in range(6)] == [26, 13, 7, 7, 13, 26]
@@ -161,7 +161,7 @@ def test_a_unet_in_a_unet_records_quarter_rates_at_the_encoders_too():
     assert [length.tolist() for length in lengths] == [[26, 15]] * 6
 
 
-def test_layers_that_are_computed_twice_are_recorded_once():
+def test_layers_that_checkpointing_computes_twice_are_recorded_once():
     made = small_nemo_encoder(gradient_checkpointing=True).train()
     with on_record(interctc={"capture_layers": [0, 2]}, save_encoder_tensors=True):
         output, _ = made(audio_signal=features(2, 101), length=torch.tensor(LENGTHS))
@@ -171,5 +171,5 @@ def test_layers_that_are_computed_twice_are_recorded_once():
     assert all(len(tensors) == 1 for record in records.values() for tensors in record.values())
 
 
-def test_the_switch_is_off_again():
+def test_recording_is_off_after_extraction():
     assert not access_mixins._ACCESS_ENABLED.get("default", False)

@@ -1,4 +1,4 @@
-"""Freezing and unfreezing: what trains afterwards, and in which mode NeMo leaves the encoder."""
+"""Tests of freezing and unfreezing: the parameters that train afterwards, and the mode of the encoder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def file(tmp_path_factory) -> str:
     return str(path)
 
 
-def test_a_model_that_has_transcribed_is_as_it_was(file):
+def test_transcribing_does_not_change_the_model(file):
     model = asr_model(encoder={"dropout": 0.3})
     before = log_probabilities(model)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -29,16 +29,16 @@ def test_a_model_that_has_transcribed_is_as_it_was(file):
     assert_close(log_probabilities(model), before, atol=0, rtol=0)
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trained
     model.encoder.train()
-    assert (log_probabilities(model) - before).abs().max() > 1e-3  # what training mode would have done
+    assert (log_probabilities(model) - before).abs().max() > 1e-3  # the difference in training mode
 
 
-def test_transcribing_amid_training_goes_back_to_training(file):
+def test_transcribing_during_training_returns_to_training_mode(file):
     model = asr_model().train()
     model.transcribe([file], verbose=False, num_workers=0)
     assert all(module.training for module in model.encoder.modules())
 
 
-def test_a_frozen_encoder_stays_frozen_while_it_transcribes_and_trains_again_when_told(file):
+def test_a_frozen_encoder_stays_frozen_after_transcribing_until_it_is_unfrozen(file):
     model = asr_model().train()
     model.encoder.freeze()
     assert not model.encoder.training
@@ -49,27 +49,27 @@ def test_a_frozen_encoder_stays_frozen_while_it_transcribes_and_trains_again_whe
     assert model.encoder.training and all(parameter.requires_grad for parameter in model.encoder.parameters())
 
 
-def test_unfreezing_brings_back_the_mode_and_the_gradients_before_freezing():
+def test_unfreezing_restores_the_mode_and_the_gradients_before_freezing():
     for partial in (True, False):
         encoder = SqueezeformerEncoder(**SMALL, time_reduce_idx=1).train()
         encoder.freeze()
-        encoder.freeze()  # twice counts once
+        encoder.freeze()  # a second freeze has no effect
         encoder.unfreeze(partial=partial)
         assert encoder.training
     encoder = encoder.eval()
     encoder.freeze()
     encoder.unfreeze()
-    assert encoder.training  # a full unfreeze is for training
+    assert encoder.training  # a full unfreeze switches to training mode
 
 
-def test_the_first_layers_frozen_by_fine_tuners_do_not_move():
-    """Subsampling and the first N layers fixed, the rest trained, across the entrance of the U-Net."""
+def test_frozen_first_layers_do_not_change_in_fine_tuning():
+    """Freeze the subsampling and the first layers up to a layer inside the U-Net, and train the other layers."""
     encoder = SqueezeformerEncoder(**SMALL, time_reduce_idx=1).train()
     fixed = [encoder.pre_encode, *encoder.layers[:2]]
     for module in fixed:
         for parameter in module.parameters():
             parameter.requires_grad_(False)
-        module.eval()  # batch norms keep their statistics too
+        module.eval()  # batch norms also keep their statistics
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     optimiser = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.1)
     output, _ = encoder(audio_signal=features(2, 61), length=torch.tensor([61, 40]))
@@ -81,7 +81,7 @@ def test_the_first_layers_frozen_by_fine_tuners_do_not_move():
     assert {"pre_ln.weight", "time_reduce_layer.dw_conv.weight", "layers.2.conv.depthwise_conv.weight"} <= moved
 
 
-def test_a_fine_tuned_part_is_left_after_a_partial_unfreeze():
+def test_a_partial_unfreeze_keeps_the_choice_of_trained_parameters():
     encoder = SqueezeformerEncoder(**SMALL, time_reduce_idx=1)
     for parameter in encoder.layers[0].parameters():
         parameter.requires_grad = False

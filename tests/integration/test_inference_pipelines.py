@@ -1,4 +1,4 @@
-"""NeMo's cache-aware pipelines (``nemo.collections.asr.inference``): streams come and go, the text is the whole's."""
+"""Tests of NeMo's cache-aware pipelines (``nemo.collections.asr.inference``): streams give the text of whole files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DECODERS = [("ctc", "ctc"), ("transducer", "rnnt"), ("hybrid", "ctc"), ("hybrid"
 
 @pytest.fixture(scope="module")
 def files(tokenizer, tmp_path_factory) -> tuple[list[str], dict[str, Path]]:
-    """Paths of audio files, and of a model of each kind that spells on them."""
+    """The paths of audio files, and of a trained model of each type."""
     folder = tmp_path_factory.mktemp("pipelines")
     paths, nemo_files = write_noises(folder, SECONDS), {}
     for kind in ("ctc", "transducer", "hybrid"):
@@ -49,12 +49,12 @@ def texts(pipeline: Any, paths: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("kind, decoder", DECODERS)
-def test_text_equals_that_of_the_whole(files, kind, decoder, size):
-    """Five streams through two slots; the whole begins one frame's look-back before the first: at feature factor - 1.
+def test_streamed_text_equals_the_text_of_whole_files(files, kind, decoder, size):
+    """Decode five streams in two slots. The whole file is encoded from feature frame ``factor - 1`` on.
 
-    A pipeline feeds each chunk, the first too, after as many features as the subsampling sees before a later one, and
-    drops the frames made of those. The encoder takes the features of before the start for none, so that the first
-    frame's features end where the first chunk's first ``factor`` do.
+    A pipeline prepends feature frames to each chunk, also to the first chunk, and drops the encoder frames that they
+    produce. The encoder treats feature frames before the start of a stream as zero padding. The features of the first
+    encoder frame therefore end with the first ``factor`` feature frames of the first chunk.
     """
     paths, nemo_files = files
     pipeline = pipeline_of(nemo_files[kind], decoder, att_context_size=size)
@@ -73,10 +73,11 @@ def test_text_equals_that_of_the_whole(files, kind, decoder, size):
 
     assert [whole(i, start=encoder.subsampling_factor - 1) for i in range(len(paths))] == streamed
     assert [whole(i, start=0) for i in range(len(paths))] != streamed
-    assert texts(pipeline, paths[::-1]) == streamed[::-1]  # whichever slot a stream gets, and whatever was in it
+    # The result does not depend on the slot and its earlier contents.
+    assert texts(pipeline, paths[::-1]) == streamed[::-1]
 
 
-def test_without_caches_each_window_is_a_whole(files):
+def test_without_caches_each_window_is_encoded_separately(files):
     paths, nemo_files = files
     for kind, decoder in DECODERS[:2]:
         pipeline = pipeline_of(nemo_files[kind], decoder, att_context_size=[24, 11], use_cache=False)
@@ -94,7 +95,7 @@ def test_without_caches_each_window_is_a_whole(files):
 
 
 @pytest.mark.parametrize("settings", [{"request_type": "feature_buffer"}, {"use_feat_cache": False}], ids=str)
-def test_features_of_whole_buffers_stream_too(files, settings):
+def test_features_of_whole_buffers_stream(files, settings):
     paths, nemo_files = files
     for kind, decoder in DECODERS[:2]:
         streamed = texts(pipeline_of(nemo_files[kind], decoder, att_context_size=[24, 11], **settings), paths)
@@ -109,8 +110,8 @@ def test_shorter_steps_than_the_models_chunks_overlap(files):
     assert all(texts(pipeline, paths))
 
 
-def test_streams_begin_and_end_beside_others():
-    """NeMo's manager of slots: a stream starts in the zeros of one that ended, beside one in mid-stream."""
+def test_streams_start_and_end_while_other_streams_run():
+    """With NeMo's slot manager, a stream starts in the reset slot of an ended stream while another stream runs."""
     torch.manual_seed(0)
     settings = SMALL | {"feat_in": 16, "subsampling_conv_channels": 8, "time_reduce_idx": 1, "streaming": True}
     encoder = SqueezeformerEncoder(**settings, att_context_size=[8, 3]).eval()
@@ -118,7 +119,7 @@ def test_streams_begin_and_end_beside_others():
     config = encoder.streaming_cfg
     before, chunk = config.pre_encode_cache_size[1], config.chunk_size[1]
     utterances = noise_features([6 * chunk, 2 * chunk, 3 * chunk], 16)
-    begins = {0: 0, 1: 1, 2: 3}  # stream 2 gets the slot of stream 1
+    begins = {0: 0, 1: 1, 2: 3}  # stream 2 uses the slot of stream 1
     manager = CacheAwareContextManager(encoder, num_slots=2)
     outputs: dict[int, list[torch.Tensor]] = {0: [], 1: [], 2: []}
     for step in range(6):

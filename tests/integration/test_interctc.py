@@ -1,4 +1,4 @@
-"""InterCTC: CTC losses on inner layers, at each layer's own frame rate, in CTC and hybrid models."""
+"""Tests of InterCTC: CTC losses at inner layers, at the frame rate of each layer, in CTC and hybrid models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from tests.samples.asr_models import asr_model
 
-LAYERS = [0, 1, 2, 3]  # 1 and 2 are inside the U-Net
+LAYERS = [0, 1, 2, 3]  # layers 1 and 2 are inside the U-Net
 BATCH = (
     torch.randn(2, 32000, generator=torch.Generator().manual_seed(0)),
     torch.tensor([32000, 20000]),
@@ -26,7 +26,7 @@ def model_with_losses_at(layers: list[int], kind: str):
 
 
 class Log(dict):
-    """What a training step logs."""
+    """The values that a training step logs."""
 
     def __call__(self, name, value, **_):
         self[name] = value
@@ -36,7 +36,7 @@ class Log(dict):
 
 
 def training_step(model, monkeypatch) -> tuple[torch.Tensor, Log]:
-    """NeMo's own, with a trainer that has made no step yet."""
+    """Run NeMo's training step with a trainer at step 0, and return the loss and the logged values."""
     import lightning.pytorch as lightning
 
     model._trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, log_every_n_steps=1)
@@ -48,7 +48,7 @@ def training_step(model, monkeypatch) -> tuple[torch.Tensor, Log]:
 
 
 @pytest.mark.parametrize("kind", ["ctc", "hybrid"])
-def test_every_layer_can_have_a_loss_inside_the_unet_too(kind, monkeypatch):
+def test_every_layer_can_have_a_loss_also_inside_the_unet(kind, monkeypatch):
     model = model_with_losses_at(LAYERS, kind)
     loss, log = training_step(model, monkeypatch)
     inner = {name: value for name, value in log.items() if "inter_ctc_loss_l" in name}
@@ -57,13 +57,13 @@ def test_every_layer_can_have_a_loss_inside_the_unet_too(kind, monkeypatch):
     assert all(f"inter_wer_l{layer}" in log for layer in LAYERS)
     loss.backward()
     assert all(layer.conv.depthwise_conv.weight.grad.abs().max() > 0 for layer in model.encoder.layers)
-    assert not AccessMixin.get_module_registry(model.encoder)  # nothing is held on to between steps
+    assert not AccessMixin.get_module_registry(model.encoder)  # no records are kept between steps
 
 
 @pytest.mark.parametrize("kind", ["ctc", "hybrid"])
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_loss_is_that_of_the_layers_own_frames(layer, kind):
-    """Half as many frames, half the lengths, inside the U-Net: CTC over the hooked output gives the same loss."""
+def test_a_loss_uses_the_frame_rate_of_the_layer(layer, kind):
+    """CTC over the output recorded by a hook gives the same loss. Inside the U-Net, frames and lengths are halved."""
     model = model_with_losses_at([layer], kind)
     seen = {}
     model.encoder.layers[layer].register_forward_hook(lambda _, __, output: seen.update(x=output))
@@ -76,7 +76,7 @@ def test_a_loss_is_that_of_the_layers_own_frames(layer, kind):
     decoder, loss = (model.ctc_decoder, model.ctc_loss) if kind == "hybrid" else (model.decoder, model.loss)
     inside = layer in (1, 2)
     lengths = (encoded_lengths + 1) // 2 if inside else encoded_lengths
-    assert seen["x"].size(1) == (26 if inside else 52)  # features come padded, to 208 frames
+    assert seen["x"].size(1) == (26 if inside else 52)  # features are padded to 208 frames
     log_probs = decoder(encoder_output=seen["x"].transpose(1, 2))
     expected = loss(log_probs=log_probs, targets=BATCH[2], input_lengths=lengths, target_lengths=BATCH[3])
     assert_close(metrics[f"inter_ctc_loss_l{layer}"], expected.detach())
@@ -98,7 +98,7 @@ def test_gradients_of_an_inner_loss_stop_at_its_layer():
     assert gradients[2] > 1e-3 > gradients[3]
 
 
-def test_a_layer_that_there_is_none_of_is_named():
+def test_a_layer_that_does_not_exist_is_refused():
     model = model_with_losses_at([7], "ctc")
     AccessMixin.set_access_enabled(True, guid=model.model_guid)
     model(input_signal=BATCH[0], input_signal_length=BATCH[1])

@@ -1,4 +1,4 @@
-"""The attention decoder obeys Canary's second prompt as well: emotion, numerals, timestamps and speakers."""
+"""Tests of the attention decoder with the prompt format canary2: emotion, numerals, timestamps and speakers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our modules with settings of NeMo's ConformerEncoder, held against NeMo's own modules with the same weights."""
+"""Tests that modules with settings of NeMo's ConformerEncoder equal NeMo's modules with the same weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def batch(context: Context) -> tuple[torch.Tensor, Frames]:
     "kernel", [PlainKernel(), SDPA(), SDPA(["MATH"]), QueryBlocks()], ids=lambda kernel: type(kernel).__name__
 )
 @pytest.mark.parametrize("model", ["rel_pos", "abs_pos"])
-def test_attention_is_nemos(model, kernel, use_bias):
+def test_attention_equals_nemos(model, kernel, use_bias):
     x, frames = batch(Context(8, 4))
     options = {"use_bias": use_bias, "use_pytorch_sdpa": isinstance(kernel, SDPA)}
     if model == "rel_pos":
@@ -59,7 +59,7 @@ def test_attention_is_nemos(model, kernel, use_bias):
 
 
 @pytest.mark.parametrize("kernel", [PlainKernel(), SDPA()])
-def test_attention_drops_weights_in_training_alone(kernel):
+def test_attention_drops_weights_only_in_training(kernel):
     attention = RelPositionAttention(16, 4, dropout=0.5, kernel=kernel)
     x, frames = batch(Context())
     positions = RelativePositions()(x, frames)[1]
@@ -71,8 +71,11 @@ def test_attention_drops_weights_in_training_alone(kernel):
 @pytest.mark.parametrize("use_bias", [True, False])
 @pytest.mark.parametrize("tokens, spacing, separate", [(0, 1, False), (1, 1, False), (1, 1, True), (3, 5, True)])
 @pytest.mark.parametrize("width", [4, 16])
-def test_local_attention_is_nemos_longformer(width, tokens, spacing, separate, use_bias):
-    """Where that is right: its windows are as wide on both sides, and its global tokens' own rows are for one token."""
+def test_local_attention_equals_nemos_longformer(width, tokens, spacing, separate, use_bias):
+    """Compare only the cases that NeMo computes correctly.
+
+    NeMo's windows have the same width on both sides. The rows of global tokens are compared only for one token.
+    """
     ours = LocalAttention(16, 4, 0.0, use_bias, None, tokens, spacing, separate).eval()
     enliven(ours)
     other = theirs.RelPositionMultiHeadAttentionLongformer(
@@ -89,7 +92,7 @@ def test_local_attention_is_nemos_longformer(width, tokens, spacing, separate, u
     ).eval()
     other.load_state_dict(ours.state_dict(), strict=True)
     x, frames = batch(Context(width, width))
-    if tokens > 1:  # it takes padding for global tokens too
+    if tokens > 1:  # with several global tokens, NeMo also treats padding as global tokens
         x, frames = x[:1], Frames.of(LENGTHS[:1], 37, Context(width, width))
     positions = LocalPositions()(x, frames)[1]
     output, expected = ours(x, frames, positions), other(x, x, x, frames.padding, positions[None])
@@ -103,12 +106,12 @@ def test_local_attention_is_nemos_longformer(width, tokens, spacing, separate, u
 @pytest.mark.parametrize("use_bias", [True, False])
 @pytest.mark.parametrize("context", [None, "causal", [5, 1]])
 @pytest.mark.parametrize("norm", ["batch_norm", "layer_norm", "instance_norm", "fused_batch_norm", "group_norm4"])
-def test_the_convolution_module_is_nemos(norm, context, use_bias):
-    """With Swish for the gate, which NeMo's has as an option, at twice the width."""
+def test_the_convolution_module_equals_nemos(norm, context, use_bias):
+    """NeMo's module uses the option of Swish instead of GLU, which doubles the width."""
     ours = ConvolutionModule(16, 7, norm, context, use_bias).eval()
     enliven(ours)
     resolved = {None: None, "causal": [6, 0]}.get(context, context) if not isinstance(context, list) else context
-    norm_of_nemo = "batch_norm" if norm.startswith("group_norm") else norm  # NeMo's is for half the channels
+    norm_of_nemo = "batch_norm" if norm.startswith("group_norm") else norm  # NeMo's group norm has half the channels
     other = ConformerConvolution(16, 7, norm_of_nemo, resolved, "swish", use_bias=use_bias)
     if norm.startswith("group_norm"):
         other.batch_norm = torch.nn.GroupNorm(4, 32)
@@ -119,7 +122,7 @@ def test_the_convolution_module_is_nemos(norm, context, use_bias):
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
-def test_the_feed_forward_module_is_nemos(use_bias):
+def test_the_feed_forward_module_equals_nemos(use_bias):
     ours, other = FeedForward(16, 64, use_bias=use_bias), ConformerFeedForward(16, 64, 0.0, use_bias=use_bias)
     other.load_state_dict(ours.state_dict(), strict=True)
     x, _ = batch(Context())
@@ -130,7 +133,7 @@ def test_the_feed_forward_module_is_nemos(use_bias):
 @pytest.mark.parametrize("factor", [2, 4, 8])
 @pytest.mark.parametrize("kind", ["dw_striding", "striding"])
 @pytest.mark.parametrize("feat_in", [20, 13])
-def test_subsampling_is_nemos(kind, factor, causal, feat_in):
+def test_subsampling_equals_nemos(kind, factor, causal, feat_in):
     ours = build_subsampling(kind, feat_in, 16, factor, 8, CAUSAL if causal else CENTRED)
     enliven(ours)
     other = ConvSubsampling(kind, factor, feat_in, 16, 8, is_causal=causal)
@@ -159,7 +162,7 @@ MASKS: list[tuple[str, list[int]]] = [
 
 
 @pytest.mark.parametrize("style, size", MASKS)
-def test_masks_are_nemos(style, size):
+def test_masks_equal_nemos(style, size):
     if "with_rc" in style and "att_chunk_context_size" not in ConformerEncoder.__init__.__code__.co_varnames:
         pytest.skip("this NeMo has no chunked_limited_with_rc")
     settings: dict[str, Any] = {"feat_in": 20, "n_layers": 1, "d_model": 16, "att_context_style": style}
@@ -172,7 +175,7 @@ def test_masks_are_nemos(style, size):
     assert_close(frames.blocked, blocked)
 
 
-def test_sizes_and_probabilities_are_nemos():
+def test_sizes_and_probabilities_equal_nemos():
     for size in ([70, 13], [[70, 13], [70, 6], [70, 1], [70, 0]], None):
         settings = ContextSettings(size, style="chunked_limited" if size else "regular")
         encoder = ConformerEncoder(

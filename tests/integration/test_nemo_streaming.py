@@ -1,4 +1,4 @@
-"""Streams through NeMo's interface: chunks, as NeMo's buffer cuts them, equal the whole under the same mask."""
+"""Tests of NeMo's streaming interface: the chunks of NeMo's buffer equal the whole utterance under the same mask."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.samples.streams import STYLES, UNETS, noise_features, offline, steps,
 
 @pytest.fixture(scope="module")
 def model():
-    """A model to put encoders into: NeMo's buffer asks it for the encoder's streaming_cfg, and for no weights."""
+    """A model whose encoder the tests replace. NeMo's buffer reads only ``streaming_cfg`` of the encoder."""
     return asr_model(preprocessor={"normalize": "NA"})
 
 
 def some(encoder: Any, seed: int = 0) -> list[Tensor]:
-    """Features of three streams of unequal length: one of three steps, one that may be shorter than a step."""
+    """Return features of three streams of different lengths. One has three steps, one can be shorter than a step."""
     rng = random.Random(seed)
     config = encoder.streaming_cfg
     chunk, shift = (size if isinstance(size, int) else size[1] for size in (config.chunk_size, config.shift_size))
@@ -61,7 +61,7 @@ def test_any_number_of_frames_streams(model):
         assert_same(streamed(model, utterances), offline(encoder, utterances))
 
 
-def test_caches_keep_their_shapes_and_types(model):
+def test_caches_keep_their_shapes_and_dtypes(model):
     model.encoder = encoder = streaming_encoder("chunked_limited", chunk=4)
     initial = encoder.get_initial_cache_state(2)
     last = None
@@ -112,11 +112,11 @@ def test_caches_of_another_size_are_refused(model):
         step(*encoder.get_initial_cache_state(3))
     encoder.set_default_att_context_size([16, 7])
     assert encoder.streaming_cfg.chunk_size[1] == 8 * encoder.subsampling_factor
-    with pytest.raises(ValueError, match="get_initial_cache_state.* again after att_context_size has changed"):
+    with pytest.raises(ValueError, match="get_initial_cache_state.* again after a change of att_context_size"):
         step(*caches)
 
 
-def test_each_of_several_look_aheads_streams_and_gives_chunks_of_its_size(model):
+def test_each_of_several_look_aheads_streams_with_its_chunk_size(model):
     sizes = [[24, 11], [24, 3], [24, 1], [-1, -1]]
     model.encoder = encoder = streaming_encoder("chunked_limited", att_context_size=sizes)
     utterances = some(encoder)
@@ -126,7 +126,7 @@ def test_each_of_several_look_aheads_streams_and_gives_chunks_of_its_size(model)
         assert encoder.streaming_cfg.valid_out_len == size[1] + 1
         outputs.append(streamed(model, utterances))
         assert_same(outputs[-1], offline(encoder, utterances))
-    assert (outputs[0][0] - outputs[1][0]).abs().max() > 1e-3  # they are not the same mask
+    assert (outputs[0][0] - outputs[1][0]).abs().max() > 1e-3  # the masks differ
     encoder.set_default_att_context_size([-1, -1])
     assert encoder.streaming_cfg is None
     with pytest.raises(ValueError, match="limit to the right"):
@@ -142,7 +142,7 @@ def test_setup_streaming_params_overrides_chunks(model):
     encoder.setup_streaming_params(max_context=40)
     assert encoder.streaming_cfg.last_channel_cache_size == 40
     utterances = noise_features([160, 77], encoder.feat_in)
-    assert_same(streamed(model, utterances), offline(encoder, utterances))  # 40 frames are all there are
+    assert_same(streamed(model, utterances), offline(encoder, utterances))  # 40 frames cover the whole utterance
     for chunk in ({"chunk_size": 7}, {"chunk_size": 8, "shift_size": 7}):
         with pytest.raises(ValueError, match="=7 frames must be a multiple of 2.*nearest are 6 or 8"):
             encoder.setup_streaming_params(**chunk)
@@ -150,7 +150,7 @@ def test_setup_streaming_params_overrides_chunks(model):
         encoder.setup_streaming_params(chunk_size=4, shift_size=8)
 
 
-def test_an_offline_model_streams_in_chunks_that_overlap(model):
+def test_an_offline_model_streams_in_overlapping_chunks(model):
     settings = SMALL | {"feat_in": 16, "subsampling_conv_channels": 8, "time_reduce_idx": 1}
     model.encoder = encoder = SqueezeformerEncoder(**settings).eval()
     enliven(encoder)
@@ -160,7 +160,7 @@ def test_an_offline_model_streams_in_chunks_that_overlap(model):
     outputs = streamed(model, utterances)
     errors = [(x - y).norm() / y.norm() for x, y in zip(outputs, whole)]
     assert [x.shape for x in outputs] == [y.shape for y in whole] and 1e-4 < max(errors) < 0.5
-    encoder.setup_streaming_params(chunk_size=120, left_chunks=1)  # one chunk is the whole
+    encoder.setup_streaming_params(chunk_size=120, left_chunks=1)  # one chunk is the whole utterance
     assert_same(streamed(model, utterances), whole)
 
 
@@ -174,14 +174,15 @@ def test_nemos_streaming_recipes_stream_with_the_target_changed(model, name):
     model.encoder = encoder = SqueezeformerEncoder(feat_in=20, **recipe(name, **WITHOUT_DROPOUT)).eval()
     enliven(encoder)
     assert (encoder.time_reduce_layer is not None) == (name != "fastconformer streaming, odd chunks")
-    utterances = noise_features([401, 265], 20)  # NeMo's causal subsampling gives padding for other ends than 1 + 8 n
+    # With a length other than 1 + 8 n, NeMo's causal subsampling adds padding at the end.
+    utterances = noise_features([401, 265], 20)
     for size in encoder.att_context_size_all:
         encoder.set_default_att_context_size(size)
         assert_same(streamed(model, utterances), offline(encoder, utterances))
 
 
 @pytest.mark.parametrize("name", ["fastconformer streaming, odd chunks", "conformer ctc streaming"])
-def test_streams_as_nemos_conformer_with_its_weights(model, name):
+def test_streaming_equals_nemos_conformer_with_the_same_weights(model, name):
     settings = recipe(name, **WITHOUT_DROPOUT)
     if name.startswith("conformer"):
         settings |= {"att_context_size": [28, 13], "subsampling_conv_channels": 8}
@@ -200,7 +201,7 @@ def test_streams_as_nemos_conformer_with_its_weights(model, name):
             initial.append([tuple(cache.shape) for cache in encoder.get_initial_cache_state(2)])
             results.append(list(steps(model, utterances)))
         assert initial[0] == initial[1]
-        layers = {"last_channel_num": 4, "last_time_num": 4}  # NeMo leaves them at 0
+        layers = {"last_channel_num": 4, "last_time_num": 4}  # NeMo keeps the value 0
         assert vars(theirs.streaming_cfg) | layers == vars(ours.streaming_cfg)
         for (x, n, caches), (y, m, others) in zip(*results, strict=True):
             assert n.tolist() == m.tolist()
@@ -241,7 +242,7 @@ def test_a_stream_resumes_from_saved_caches_in_another_process(tmp_path):
     assert_close(torch.load(tmp_path / "stream.pt.out"), whole[:, :, 24:], atol=1e-5, rtol=0)
 
 
-def test_a_context_that_does_not_stream_leaves_no_settings_of_the_one_before(model):
+def test_a_context_that_does_not_stream_removes_earlier_streaming_settings(model):
     model.encoder = encoder = streaming_encoder("chunked_limited", att_context_size=[[24, 11], [-1, -1]])
     assert encoder.streaming_cfg is not None
     with pytest.raises(ValueError, match="limit to the right"):

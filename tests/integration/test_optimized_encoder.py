@@ -1,4 +1,4 @@
-"""NeMo's models with an encoder optimised for inference: the same text and encodings, and nothing saved of it."""
+"""Tests of NeMo models with an optimized encoder: the same text and encodings, and no saving."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.samples.asr_models import asr_model
 from tests.samples.encoders import enliven, features
 from tests.samples.speech import write_manifest
 
-ROUNDING = 1e-5  # float32 products of other weights, through four layers
+ROUNDING = 1e-5  # float32 rounding of other products, through four layers
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def encodings(model: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["ctc", "transducer"])
-def test_a_model_transcribes_as_before_as_often_as_one_likes(kind, files):
+def test_an_optimized_model_gives_the_same_text_repeatedly(kind, files):
     model = asr_model(kind)
     before, expected = texts(model, files), encodings(model)
     assert any(before)
@@ -48,7 +48,7 @@ def test_a_model_transcribes_as_before_as_often_as_one_likes(kind, files):
     assert_close(encodings(model), expected, atol=ROUNDING, rtol=0)
 
 
-def test_a_model_that_is_training_transcribes_and_trains_no_more(files):
+def test_an_optimized_model_in_training_transcribes_but_does_not_train(files):
     model = asr_model()
     before = texts(model, files)
     model.train().encoder.optimize_for_inference()
@@ -59,7 +59,7 @@ def test_a_model_that_is_training_transcribes_and_trains_no_more(files):
         encodings(model)
 
 
-def test_a_model_is_not_saved_with_it_and_restored_it_is_what_it_was(files, tmp_path):
+def test_an_optimized_model_is_not_saved_and_a_restored_model_is_the_original(files, tmp_path):
     model = asr_model()
     before, expected = texts(model, files), encodings(model)
     model.save_to(str(tmp_path / "model.nemo"))
@@ -73,12 +73,12 @@ def test_a_model_is_not_saved_with_it_and_restored_it_is_what_it_was(files, tmp_
     restored = ASRModel.restore_from(str(tmp_path / "model.nemo"), map_location="cpu").eval()
     assert_close(encodings(restored), expected, atol=0, rtol=0)
     assert texts(restored, files) == before
-    restored.encoder.train()  # it is an encoder to go on training with
+    restored.encoder.train()  # the restored encoder can be trained
     assert encodings(restored).isfinite().all()
 
 
 @pytest.mark.parametrize("left", [8, 64])
-def test_nemos_streaming_step_gives_what_it_gave(left):
+def test_nemos_streaming_step_gives_the_same_output(left):
     streaming = {"streaming": True, "att_context_style": "chunked_limited", "att_context_size": [left, 3]}
     plain, fast = (asr_model(encoder=streaming).encoder for _ in range(2))
     fast.optimize_for_inference()
@@ -100,7 +100,7 @@ def test_nemos_streaming_step_gives_what_it_gave(left):
         assert_close(steps[1], steps[0], atol=ROUNDING, rtol=0)
 
 
-def test_adapters_see_what_they_saw():
+def test_adapters_get_the_same_inputs():
     model = asr_model()
     model.replace_adapter_compatible_modules()
     without = encodings(model)
@@ -118,7 +118,7 @@ def test_adapters_see_what_they_saw():
     assert_close(encodings(model), without, atol=ROUNDING, rtol=0)
 
 
-def test_its_attention_stays_and_its_context_may_change():
+def test_the_attention_is_fixed_but_the_context_can_change():
     model = asr_model()
     plain = asr_model().encoder
     model.encoder.optimize_for_inference()
@@ -133,7 +133,7 @@ def test_its_attention_stays_and_its_context_may_change():
     assert_close(model.encoder(audio_signal=x, length=lengths)[0], expected, atol=ROUNDING, rtol=0)
 
 
-def test_a_published_sizes_worth_of_wide_layers_stays_within_rounding():
+def test_wide_layers_of_a_published_size_stay_within_rounding():
     model = asr_model(encoder={"d_model": 144, "n_layers": 8, "time_reduce_idx": 3, "subsampling_conv_channels": -1})
     enliven(model.encoder, seed=1)
     expected = encodings(model)

@@ -1,4 +1,4 @@
-"""The authors' features as a NeMo model's preprocessor: saved, restored, transcribed with, exported, and refused."""
+"""Tests of the authors' features as the preprocessor of a NeMo model: saving, transcribing, exporting, and refusals."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def saved(model, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory) -> list[str]:
-    """Of these one is shorter than half an FFT, and one is silent."""
+    """Recordings, including a silent recording and a recording shorter than half an FFT."""
     folder, paths = tmp_path_factory.mktemp("recordings"), []
     for i, samples in enumerate((sound(48_000), sound(30_011), sound(100), np.zeros(8000))):
         paths.append(str(folder / f"{i}.wav"))
@@ -56,7 +56,7 @@ def test_the_preprocessor_gives_the_features_of_core(model):
     assert not [name for name in model.state_dict() if name.startswith("preprocessor")]
 
 
-def test_a_model_restored_and_then_in_bfloat16_has_its_features(model, saved):
+def test_a_restored_model_in_bfloat16_has_the_same_features(model, saved):
     restored = ASRModel.restore_from(str(saved)).eval()
     samples, lengths = torch.from_numpy(sound(9000))[None], torch.tensor([9000])
     given = {"input_signal": samples, "input_signal_length": lengths}
@@ -67,21 +67,22 @@ def test_a_model_restored_and_then_in_bfloat16_has_its_features(model, saved):
     assert low.dtype == torch.bfloat16 and torch.equal(low, expected.bfloat16())
 
 
-def test_nemo_transcribes_with_timestamps_and_leaves_the_features_as_they_are(model, recordings):
+def test_nemo_transcribes_with_timestamps_and_does_not_change_the_features(model, recordings):
     samples, lengths = torch.from_numpy(sound(5000))[None], torch.tensor([5000])
     before, _ = model.preprocessor(input_signal=samples, length=lengths)
     together = [hypothesis.text for hypothesis in model.transcribe(recordings, batch_size=4, verbose=False)]
     alone = [hypothesis.text for hypothesis in model.transcribe(recordings, batch_size=1, verbose=False)]
     assert together == alone and together[0] and together[0] != together[1]
     (hypothesis,) = model.transcribe(recordings[:1], timestamps=True, verbose=False)
-    assert 2.5 < hypothesis.timestamp["segment"][-1]["end"] <= 3.04  # of 3 s
-    model.preprocessor.featurizer.dither, model.preprocessor.featurizer.pad_to = 0.1, 16  # as NeMo's programs do
+    assert 2.5 < hypothesis.timestamp["segment"][-1]["end"] <= 3.04  # the recording has 3 s
+    # NeMo's programs set these values.
+    model.preprocessor.featurizer.dither, model.preprocessor.featurizer.pad_to = 0.1, 16
     after, _ = model.preprocessor(input_signal=samples, length=lengths)
     assert torch.equal(after, before)
 
 
 @pytest.mark.parametrize("setting", [{"normalize": "per_feature"}, {"dither": 1e-5}, {"pad_to": 16}], ids=str)
-def test_what_the_authors_do_not_have_is_refused(setting):
+def test_unsupported_settings_are_refused(setting):
     (name,) = setting
     with pytest.raises(ValueError, match=f"{name}=.*the authors' features"):
         OriginalMelSpectrogramPreprocessor(**setting)
@@ -89,11 +90,11 @@ def test_what_the_authors_do_not_have_is_refused(setting):
 
 
 def test_buffered_inference_is_refused(model):
-    with pytest.raises(Exception, match="transcribe whole recordings"):  # Hydra's, around ours
+    with pytest.raises(Exception, match="transcribe whole recordings"):  # Hydra wraps the error
         StreamingFeatureBufferer(model, chunk_size=1.0, buffer_size=2.0)
 
 
-def test_streams_are_refused_and_whole_utterances_exported(saved, recordings, tmp_path, capsys):
+def test_streaming_is_refused_and_export_of_whole_utterances_works(saved, recordings, tmp_path, capsys):
     assert main(["stream", str(saved), recordings[0]]) == 2
     assert "transcribe whole recordings with `nemo-squeezeformer transcribe`" in capsys.readouterr().err
     output = tmp_path / "model.onnx"
@@ -112,7 +113,7 @@ def test_streams_are_refused_and_whole_utterances_exported(saved, recordings, tm
     assert texts == [*expected, ""] and texts[0] and texts[0] != texts[1]
 
 
-def test_features_by_numpy_are_those_of_torch(monkeypatch):
+def test_features_in_numpy_equal_features_in_torch(monkeypatch):
     preprocessor = OriginalMelSpectrogramPreprocessor()
     settings = describe_features(preprocessor)
     monkeypatch.setattr(original_features, "PIECE", 20)

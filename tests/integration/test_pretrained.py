@@ -1,4 +1,4 @@
-"""NVIDIA's released Squeezeformers and the Hugging Face hub's, by name: found, fetched whole or not at all."""
+"""Tests of pretrained models by name, from NVIDIA and from the Hugging Face hub, and of complete downloads."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.samples.paths import ROOT
 from tests.samples.speech import write_manifest
 
 LISTS_THEM_ITSELF = nemo.__version__.startswith("2.")
-ours_only = pytest.mark.skipif(LISTS_THEM_ITSELF, reason="this NeMo lists and fetches the six itself")
+ours_only = pytest.mark.skipif(LISTS_THEM_ITSELF, reason="this NeMo version lists and downloads the six models itself")
 NAME = "stt_en_squeezeformer_ctc_small_medium_ls"
 
 
 @pytest.fixture(scope="module")
 def saved(tokenizer, tmp_path_factory) -> tuple[Any, bytes]:
-    """A tiny model with NeMo's old name for the encoder, where that leads to ours; and its .nemo file."""
+    """A tiny model and its .nemo file. The encoder has its NeMo 2 name if that name leads to this package."""
     folder = tmp_path_factory.mktemp("pretrained")
     encoder = {} if LISTS_THEM_ITSELF else {"_target_": "nemo.collections.asr.modules.SqueezeformerEncoder"}
     model = asr_model("ctc", "bpe", tokenizer=tokenizer, encoder=encoder)
@@ -51,7 +51,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def cached(cache: Path, name: str, location: str) -> Path:
-    """Where NeMo's ``from_pretrained`` looks before it asks the network."""
+    """Return the path where NeMo's ``from_pretrained`` looks before a download."""
     description = f"For details about this model, please visit {pretrained.CATALOG}/{name}"
     return cache / name / hashlib.md5((location + description).encode()).hexdigest() / f"{name}.nemo"
 
@@ -62,7 +62,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 class Released(BaseHTTPRequestHandler):
-    """Serves ``served`` under the released path, and no other; ``missing`` last bytes are promised but not sent."""
+    """A handler that serves ``served`` only at the released path. It announces ``missing`` more bytes than it sends."""
 
     served = b""
     missing = 0
@@ -84,7 +84,7 @@ class Released(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(saved, monkeypatch) -> Iterator[type[Released]]:
-    """NVIDIA's server, as far as its address goes."""
+    """A local server at the address of NVIDIA's server."""
     handler = type("Served", (Released,), {"served": saved[1], "asked": []})
     served = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True).start()
@@ -103,10 +103,10 @@ def no_network(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("model", [EncDecCTCModelBPE, ASRModel])
-def test_nemo_lists_the_six_once_with_their_released_addresses(model):
+def test_nemo_lists_the_six_models_once_with_their_addresses(model):
     infos = [info for info in model.list_available_models() if "squeezeformer" in info.pretrained_model_name]
     assert sorted(info.pretrained_model_name for info in infos) == sorted(pretrained.NAMES)
-    for info in infos:  # on 2.7.3 NeMo's own words
+    for info in infos:  # in 2.7.3 NeMo lists the models itself
         name = info.pretrained_model_name
         assert info.location == pretrained.location(name)
         assert info.description == f"For details about this model, please visit {pretrained.CATALOG}/{name}"
@@ -114,10 +114,10 @@ def test_nemo_lists_the_six_once_with_their_released_addresses(model):
         f"https://api.ngc.nvidia.com/v2/models/nvidia/nemo/{NAME}/versions/1.13.0/files/{NAME}.nemo"
     )
     others = {info.pretrained_model_name for info in model.list_available_models()} - set(pretrained.NAMES)
-    assert "stt_en_fastconformer_ctc_large" in others  # NeMo's own are still there
+    assert "stt_en_fastconformer_ctc_large" in others  # NeMo's models are still listed
 
 
-def test_the_page_has_the_six_and_their_published_error_rates():
+def test_the_page_has_the_six_models_and_their_published_error_rates():
     page = (ROOT / "docs" / "released-checkpoints.md").read_text(encoding="utf-8")
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
     written = {row[0]: tuple(map(float, row[3:])) for row in rows if row and row[0].startswith("stt_en_")}
@@ -136,7 +136,7 @@ def test_a_file_in_nemos_cache_is_restored_without_a_network(name, saved, cache)
         assert isinstance(restored.encoder, nemo_squeezeformer.SqueezeformerEncoder) and equal(model, restored)
 
 
-def test_a_model_starts_from_one_by_its_name(saved, cache):
+def test_a_model_starts_from_a_released_model_by_name(saved, cache):
     model, archive = saved
     path = cached(cache, NAME, pretrained.location(NAME))
     path.parent.mkdir(parents=True)
@@ -152,7 +152,7 @@ def test_a_model_starts_from_one_by_its_name(saved, cache):
 
 @ours_only
 @pytest.mark.parametrize("kind", [EncDecCTCModelBPE, ASRModel])
-def test_what_is_served_at_the_released_address_is_fetched_once_and_restored(kind, saved, server, cache):
+def test_a_released_model_is_downloaded_once_and_restored(kind, saved, server, cache):
     restored = kind.from_pretrained(NAME, map_location="cpu")
     assert type(restored) is EncDecCTCModelBPE and equal(saved[0], restored)
     path = cached(cache, NAME, pretrained.location(NAME))
@@ -165,7 +165,7 @@ def test_what_is_served_at_the_released_address_is_fetched_once_and_restored(kin
 
 @ours_only
 @pytest.mark.parametrize("kind", [EncDecCTCModelBPE, ASRModel])
-def test_without_a_network_the_error_names_model_address_and_remedies(kind, no_network, cache):
+def test_without_a_network_the_error_names_the_model_the_address_and_the_remedies(kind, no_network, cache):
     with pytest.raises(UserError) as refused:
         kind.from_pretrained(NAME)
     message = str(refused.value)
@@ -176,14 +176,14 @@ def test_without_a_network_the_error_names_model_address_and_remedies(kind, no_n
 
 
 @ours_only
-def test_a_server_that_has_the_file_no_longer_is_quoted(server):
+def test_the_error_quotes_a_server_without_the_file(server):
     with pytest.raises(UserError, match="HTTPError: HTTP Error 404: Not Found"):
         ASRModel.from_pretrained("stt_en_squeezeformer_ctc_large_ls")
 
 
 @ours_only
 @pytest.mark.parametrize("missing", [1, 3000])
-def test_a_broken_download_leaves_nothing_that_a_later_call_takes_for_whole(missing, saved, server, cache):
+def test_a_broken_download_leaves_no_file_in_the_cache(missing, saved, server, cache):
     server.missing = missing
     with pytest.raises(UserError, match="ContentTooShortError"):
         ASRModel.from_pretrained(NAME)
@@ -192,7 +192,7 @@ def test_a_broken_download_leaves_nothing_that_a_later_call_takes_for_whole(miss
     server.missing = 0
     assert equal(saved[0], ASRModel.from_pretrained(NAME, map_location="cpu"))
 
-    server.missing = missing  # the control: why we fetch them ourselves
+    server.missing = missing  # control: NeMo's own download leaves a partial file
     with pytest.raises(ValueError, match="Not able to download url right now"):
         maybe_download_from_cloud(f"{pretrained.location(NAME).rpartition('/')[0]}/", f"{NAME}.nemo", cache_dir=cache)
     assert (cache / f"{NAME}.nemo").stat().st_size == len(saved[1]) - missing
@@ -200,7 +200,7 @@ def test_a_broken_download_leaves_nothing_that_a_later_call_takes_for_whole(miss
 
 @ours_only
 @pytest.mark.parametrize("served", ["<html>log in first</html>", None], ids=["a web page", "a cut archive"])
-def test_what_is_no_whole_archive_is_not_kept(served, saved, server, cache):
+def test_an_incomplete_archive_is_not_kept(served, saved, server, cache):
     server.served = served.encode() if served else saved[1][: len(saved[1]) // 2]
     with pytest.raises(UserError, match="ReadError"):
         ASRModel.from_pretrained(NAME)
@@ -208,7 +208,7 @@ def test_what_is_no_whole_archive_is_not_kept(served, saved, server, cache):
 
 
 @ours_only
-def test_a_refresh_that_fails_keeps_the_file_that_was_there(saved, no_network, cache):
+def test_a_failed_refresh_keeps_the_existing_file(saved, no_network, cache):
     path = cached(cache, NAME, pretrained.location(NAME))
     path.parent.mkdir(parents=True)
     path.write_bytes(saved[1])
@@ -234,13 +234,13 @@ def test_commands_print_the_message_without_a_traceback(no_network, tmp_path, ca
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Path:
-    """The hub's cache, offline."""
+    """The cache of the hub, offline."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     return tmp_path / "hub"
 
 
-def test_a_file_of_the_hub_that_is_named_like_its_repository_is_restored_from_the_hubs_cache(saved, hub):
+def test_a_model_of_the_hub_is_restored_from_the_cache_of_the_hub(saved, hub):
     model, archive = saved
     repository = hub / "models--theodotus--stt_uk_squeezeformer_ctc_xs"
     snapshot = repository / "snapshots" / "0123abc"
@@ -252,6 +252,6 @@ def test_a_file_of_the_hub_that_is_named_like_its_repository_is_restored_from_th
     assert isinstance(restored.encoder, nemo_squeezeformer.SqueezeformerEncoder) and equal(model, restored)
 
 
-def test_a_model_of_the_hub_that_cannot_be_had_is_named_with_the_remedy(hub):
+def test_a_missing_model_of_the_hub_is_reported_with_the_remedy(hub):
     with pytest.raises(UserError, match="'someone/squeezeformer' is not a file, and it could not .* check the"):
         load_model("someone/squeezeformer", torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Registration: what NeMo knows of us, when, and that nothing else changes."""
+"""Tests of the registration with NeMo: its effects, its time, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SMALL = "feat_in=8, n_layers=1, d_model=8"
 
 
 def run(program: str) -> str:
-    """Standard output of ``program`` in a fresh interpreter."""
+    """Return the standard output of ``program`` in a new interpreter."""
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-3000:]
     return process.stdout
 
 
-def test_importing_us_loads_neither_torch_nor_nemo():
+def test_importing_the_package_loads_neither_torch_nor_nemo():
     run(
         "import sys, nemo_squeezeformer\n"
         "heavy = {'torch', 'nemo', 'lightning', 'omegaconf', 'hydra'} & set(sys.modules)\n"
@@ -35,7 +35,7 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS.keys())
-def test_nemo_builds_our_encoder_and_the_old_names_whoever_is_first(imports):
+def test_nemo_builds_the_encoder_and_old_names_in_any_order_of_imports(imports):
     program = f"""
 {imports}
 import importlib, importlib.util
@@ -69,7 +69,7 @@ assert EncDecCTCModelBPE.get_available_model_names().count("stt_en_squeezeformer
     run(program)
 
 
-def test_a_hydra_program_finds_recipes_and_encoder_by_itself(tmp_path):
+def test_a_hydra_program_finds_the_recipes_and_the_encoder(tmp_path):
     (tmp_path / "program.py").write_text(
         "import hydra, sys\n"
         "@hydra.main(version_base=None, config_name='squeezeformer_ctc_char')\n"

@@ -1,4 +1,4 @@
-"""Self-supervised models hide what our encoder is to see, and hand it on to models that transcribe."""
+"""Tests of self-supervised models: masking of the encoder's input, and transcription models that start from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STARTED = {"ctc": "EncDecCTCModel", "transducer": "EncDecRNNTModel"}
 
 
 def pre_trained(kind: str, folder: Path, *overrides: str) -> Any:
-    """A self-supervised model of two training steps."""
+    """Return a self-supervised model after two training steps."""
     torch.manual_seed(1)
     folder.mkdir(exist_ok=True)
     return train(compose(f"squeezeformer_{kind}", [*MODEL_TYPES[TYPES[kind]].overrides(folder), *overrides]))
@@ -25,7 +25,7 @@ def pre_trained(kind: str, folder: Path, *overrides: str) -> Any:
 
 @pytest.fixture(scope="module", params=TYPES)
 def source(request, tmp_path_factory):
-    """A pre-trained model, and the .nemo file and the checkpoint that its training left."""
+    """A pre-trained model, its .nemo file and its checkpoint."""
     folder = tmp_path_factory.mktemp(request.param)
     model = pre_trained(request.param, folder)
     (file,) = folder.rglob("*.nemo")
@@ -34,8 +34,8 @@ def source(request, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", STARTED)
 @pytest.mark.parametrize("init", ["init_from_nemo_model", "init_from_ptl_ckpt"])
-def test_a_pre_trained_encoder_starts_a_model_that_transcribes(source, kind, init, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # NeMo's checkpoints hold more than weights
+def test_a_transcription_model_starts_from_a_pre_trained_encoder(source, kind, init, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # NeMo's checkpoints contain more than weights
     model, file, checkpoint = source
     path = str(file if init == "init_from_nemo_model" else checkpoint).replace("=", r"\=")
     given = [*MODEL_TYPES[STARTED[kind]].overrides(tmp_path), f"+{init}.ssl.path={path}"]
@@ -53,8 +53,8 @@ def test_a_pre_trained_encoder_starts_a_model_that_transcribes(source, kind, ini
         torch.testing.assert_close(value, decoder[name], rtol=0, atol=0)
 
 
-def test_subsampled_features_can_be_hidden_in_place_of_features(tmp_path):
-    """In the model without noise: NeMo's denoising one hands its subsampling features of the wrong shape."""
+def test_subsampled_features_can_be_masked_instead_of_features(tmp_path):
+    """Use the model without noise, because NeMo's denoising model gives the subsampling features of a wrong shape."""
     target = "model_target=nemo.collections.asr.models.ssl_models.EncDecMaskedTokenPredModel"
     hidden = ["model.mask_position=post_conv", "model.masking.block_size=8", "model.quantizer.combine_time_steps=1"]
     model = pre_trained("nest", tmp_path, target, *hidden).eval()
@@ -62,13 +62,14 @@ def test_subsampled_features_can_be_hidden_in_place_of_features(tmp_path):
     seen, encoded_lengths, _, codes = model(input_signal=samples, input_signal_length=lengths)
     guessed, _, mask, _ = model(input_signal=samples, input_signal_length=lengths, apply_mask=True)
     assert encoded_lengths.tolist() == [25, 19]
-    assert seen.shape[1] == codes.shape[1] == mask.shape[2] == 28  # of 112 feature frames
+    assert seen.shape[1] == codes.shape[1] == mask.shape[2] == 28  # from 112 feature frames
     assert mask.any() and not torch.equal(guessed, seen)
 
 
-def test_a_loss_may_listen_to_an_inner_layer_at_half_the_frame_rate(tmp_path):
+def test_a_loss_can_use_an_inner_layer_at_half_the_frame_rate(tmp_path):
     mlm = "model.loss_list.mlm"
-    changes = [f"{mlm}.output_from_layer=layers.2", f"{mlm}.transpose_encoded=true"]  # the U-Net: layers 1 and 2 of 4
+    # Layers 1 and 2 of 4 are inside the U-Net.
+    changes = [f"{mlm}.output_from_layer=layers.2", f"{mlm}.transpose_encoded=true"]
     model = pre_trained("ssl", tmp_path, *changes, "model.loss_list.contrastive.loss_alpha=0.0")
     assert all(model.trainer.callback_metrics[name].isfinite() for name in ("train_mlm", "val_loss"))
     moments = model.trainer.optimizers[0].state

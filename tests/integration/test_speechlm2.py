@@ -1,4 +1,4 @@
-"""Language models that listen (NeMo's SpeechLM2): our encoder out of a configuration, or out of a .nemo file."""
+"""Tests of speech language models (NeMo's SpeechLM2) with an encoder from a configuration or from a .nemo file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("peft", reason="NeMo's SpeechLM2 needs nemo_toolkit[speechlm
 pytest.importorskip("accelerate", reason="NeMo's SpeechLM2 needs nemo_toolkit[speechlm2]")
 
 PROMPT, AUDIO = "<user>", "<audio>"
-CONFORMER = {  # as NeMo's speech language models write it; but _target_
+CONFORMER = {  # the configuration of NeMo's speech language models, except _target_
     "_target_": "nemo_squeezeformer.SqueezeformerEncoder",
     "feat_in": 80,
     "feat_out": -1,
@@ -68,7 +68,7 @@ def speech() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("as_adapter", [False, True], ids=["encoder", "encoder and adapter"])
-def test_perception_takes_our_encoder_for_a_change_of_target_alone(as_adapter):
+def test_perception_uses_the_encoder_if_only_the_target_changes(as_adapter):
     identity = {"_target_": "nemo.collections.speechlm2.modules.perception.IdentityConnector", "d_model": 32}
     heard = perception(ADAPTER if as_adapter else identity).train()
     assert heard.token_equivalent_duration == pytest.approx(0.04)
@@ -79,7 +79,7 @@ def test_perception_takes_our_encoder_for_a_change_of_target_alone(as_adapter):
     assert all(weight.grad is not None for weight in heard.encoder.parameters())
 
 
-def test_activation_checkpointing_changes_no_gradient():
+def test_activation_checkpointing_does_not_change_gradients():
     plain, checkpointed = (perception(ADAPTER).train() for _ in range(2))
     if not hasattr(plain, "set_activation_checkpointing"):
         pytest.skip("this NeMo does not checkpoint activations of perception")
@@ -93,7 +93,7 @@ def test_activation_checkpointing_changes_no_gradient():
 
 
 def language_model(folder: Path) -> str:
-    """A tiny Llama of random weights, and words for its tokens."""
+    """Write a tiny Llama model with random weights and a tokenizer of words, and return its path."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -107,7 +107,7 @@ def language_model(folder: Path) -> str:
     return str(folder)
 
 
-def test_salm_takes_a_saved_model_of_ours_as_pretrained_asr(tmp_path):
+def test_salm_uses_a_saved_squeezeformer_model_as_pretrained_asr(tmp_path):
     from nemo.collections.speechlm2.models import SALM
 
     torch.manual_seed(0)
@@ -132,7 +132,8 @@ def test_salm_takes_a_saved_model_of_ours_as_pretrained_asr(tmp_path):
     signal = speech()
     batch = {"audios": signal["input_signal"][:1], "audio_lens": signal["input_signal_length"][:1], "input_ids": ids}
     inputs = salm.prepare_inputs(batch | {"loss_mask": torch.tensor([[False, False, True, True, True]])})
-    assert inputs["input_embeds"].shape[1] == 4 + 25 - 1  # the tag became 25 frames; the last token is only a target
+    # The audio tag becomes 25 frames, and the last token is only a target.
+    assert inputs["input_embeds"].shape[1] == 4 + 25 - 1
     logits = salm(inputs["input_embeds"], attention_mask=inputs["attention_mask"])["logits"]
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), inputs["target_ids"].flatten(), ignore_index=-100)
     loss.backward()

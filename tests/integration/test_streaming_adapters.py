@@ -1,4 +1,4 @@
-"""Streams through PEFT adapters: linear ones are exact, attention ones where no frames are remembered, else refused."""
+"""Tests of streaming with PEFT adapters. Linear adapters are exact; attention adapters need a left context of 0."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def assert_streams(model: Any) -> None:
     for output, expected in zip(streamed(model, utterances), whole):
         assert_close(output, expected, atol=1e-5, rtol=0)
     model.set_enabled_adapters(enabled=False)
-    assert (offline(model.encoder, utterances)[0] - whole[0]).abs().max() > 1e-3  # the adapters did something
+    assert (offline(model.encoder, utterances)[0] - whole[0]).abs().max() > 1e-3  # the adapters change the output
     model.set_enabled_adapters(enabled=True)
 
 
@@ -39,7 +39,7 @@ def test_attention_adapters_stream_exactly_without_a_left_context(block):
 
 
 @pytest.mark.parametrize("block", ["squeezeformer", "conformer"])
-def test_attention_adapters_are_refused_where_frames_are_remembered(block):
+def test_attention_adapters_are_refused_with_a_left_context(block):
     model = streaming_model(["houlsby", "attention"], left=8, block=block)
     with pytest.raises(ValueError, match="attention adapter 'attention' does not stream"):
         streamed(model, noise_features([150], 80))

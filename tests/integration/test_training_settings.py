@@ -1,4 +1,4 @@
-"""Levels, checkpointing and compilation in NeMo's models: recorded layers, adapters, processes, files, exports."""
+"""Tests of nested U-Nets, gradient checkpointing and compilation in NeMo's models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def encoder(kind: type[SqueezeformerEncoder] = SqueezeformerEncoder, **settings)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_layers_at_every_level_report_their_own_lengths(checkpointing):
+def test_layers_of_a_nested_unet_record_their_own_lengths(checkpointing):
     made = encoder(gradient_checkpointing=checkpointing).train()
     with on_record(interctc={"capture_layers": [0, 1, 2, 3]}):
         made(**BATCH)
@@ -76,7 +76,7 @@ def test_adapters_of_a_frozen_checkpointed_encoder_get_the_same_gradients():
         assert_close(gradients[1][name], gradient, atol=0, rtol=0)
 
 
-def test_a_compiled_model_is_exported_as_it_is(tmp_path, quick_compiler):
+def test_a_compiled_model_exports_the_same_graph(tmp_path, quick_compiler):
     import onnxruntime
 
     made = asr_model(encoder=NESTED)
@@ -97,7 +97,7 @@ def test_a_compiled_model_is_exported_as_it_is(tmp_path, quick_compiler):
 
 
 def saved_and_restored(folder, **settings) -> tuple[ASRModel, ASRModel]:
-    """A model, and what becomes of it when ``settings`` are its encoder's in the file."""
+    """Return a model, and the model restored from a file whose encoder has ``settings``."""
     made = asr_model(encoder=NESTED)
     with open_dict(made.cfg):
         made.cfg.encoder.update(settings)
@@ -134,7 +134,7 @@ def _gradients(rank: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_checkpoint_agree_on_the_gradients_of_those_that_do_not(tmp_path):
+def test_processes_with_and_without_checkpointing_have_the_same_gradients(tmp_path):
     torch.multiprocessing.spawn(_gradients, args=(str(tmp_path),), nprocs=2)
     read = {(rank, on): torch.load(tmp_path / f"{rank}-{on}.pt") for rank in (0, 1) for on in (False, True)}
     for name, gradient in read[0, False].items():

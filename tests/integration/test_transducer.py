@@ -1,4 +1,4 @@
-"""The transducers' losses: in pieces or at once, the same; TDT's, which NeMo has for CUDA only, in its slow form."""
+"""Tests of the losses of transducers: computed in pieces or at once, and the TDT loss in NeMo's slow implementation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nemo_squeezeformer.training.recipes import build, check, compose
 from tests.samples.model_types import MODEL_TYPES
 from tests.samples.model_types.model_type import signals
 
-STILL = [  # no chance, so that two runs can be compared
+STILL = [  # no randomness, so that two runs can be compared
     "model.encoder.dropout=0",
     "model.encoder.dropout_att=0",
     "model.decoder.prednet.dropout=0",
@@ -27,7 +27,7 @@ STILL = [  # no chance, so that two runs can be compared
 
 
 @pytest.mark.parametrize("recipe", ["squeezeformer_transducer_char", "squeezeformer_hybrid_transducer_ctc_char"])
-def test_the_loss_in_pieces_of_the_batch_has_the_value_and_gradient_of_the_whole(recipe, tmp_path):
+def test_the_loss_in_pieces_of_the_batch_equals_the_loss_of_the_whole_batch(recipe, tmp_path):
     given = [*MODEL_TYPES["EncDecRNNTModel"].overrides(tmp_path), *STILL]
 
     def step(*overrides: str) -> dict[str, torch.Tensor]:
@@ -38,7 +38,7 @@ def test_the_loss_in_pieces_of_the_batch_has_the_value_and_gradient_of_the_whole
 
     whole = step("model.joint.fuse_loss_wer=false")
     pieces = step("model.joint.fused_batch_size=3")
-    torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-5)  # summed in another order
+    torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-5)  # the order of the sums differs
     quicker_on_a_cpu = step("model.joint.fuse_loss_wer=false", "model.loss.loss_name=pytorch")
     torch.testing.assert_close(quicker_on_a_cpu, whole, rtol=1e-4, atol=1e-5)
     other = step("model.joint.fused_batch_size=3", "model.rnnt_reduction=mean_volume")
@@ -46,8 +46,8 @@ def test_the_loss_in_pieces_of_the_batch_has_the_value_and_gradient_of_the_whole
 
 
 @pytest.mark.parametrize("recipe", ["squeezeformer_tdt_bpe", "squeezeformer_hybrid_tdt_ctc_bpe"])
-def test_tdt_teaches_all_of_the_encoder_and_its_durations(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)  # this loss asks for it, without need
+def test_tdt_trains_the_whole_encoder_and_the_durations(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)  # this loss calls cuda() without need
     torch.manual_seed(0)
     model = build(compose(recipe, MODEL_TYPES[recipe].overrides(tmp_path))).train()
     model.joint.set_fuse_loss_wer(False)
@@ -70,7 +70,7 @@ def test_tdt_teaches_all_of_the_encoder_and_its_durations(recipe, tmp_path, monk
     assert model.joint.joint_net[-1].weight.grad[-len(durations) :].any(dim=1).all()
 
 
-def test_tdt_without_cuda_is_refused_before_anything_slow(tmp_path):
+def test_tdt_without_cuda_is_refused_before_slow_work(tmp_path):
     cfg = compose("squeezeformer_tdt_bpe", MODEL_TYPES["squeezeformer_tdt_bpe"].overrides(tmp_path))
     with pytest.raises(UserError, match=r"model.loss.loss_name=tdt.*trainer.accelerator=cpu.*on a GPU"):
         check(cfg)

@@ -1,4 +1,4 @@
-"""`.nemo` files whose configuration names what NeMo's list does not allow: refused, and nothing of it has happened."""
+"""Tests that `.nemo` files are refused, without running code, if a target is not in NeMo's list of allowed targets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAYLOADS = {
     "os.system": {"_args_": ["touch MARKER"]},
     "evil.Encoder": {},
     "nemo_squeezeformer_evil.Encoder": {},
-    # By way of what our own modules import:
+    # Targets through imports of this package:
     "nemo_squeezeformer.commands.inputs.os.system": {"_args_": ["touch MARKER"]},
     "nemo_squeezeformer.transcription.live.audio_blocks.np.f2py.subprocess.Popen": SHELL,
     "nemo_squeezeformer.transcription.live.audio_blocks.np.f2py.subprocess.check_call": SHELL,
@@ -32,7 +32,7 @@ OUR_COMMAND = {"nemo_squeezeformer.__main__.main": {"argv": ["run", "MARKER.py"]
 
 
 def payload(target: str, marker: Path) -> dict[str, Any]:
-    """A section of a configuration that leaves the marker when it is instantiated."""
+    """Return a section of a configuration that creates the marker when it is instantiated."""
 
     def marked(value: Any) -> Any:
         return [marked(one) for one in value] if isinstance(value, list) else str(value).replace("MARKER", str(marker))
@@ -43,7 +43,7 @@ def payload(target: str, marker: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def marker(tmp_path, monkeypatch) -> Iterator[Path]:
-    """A file that no test may leave behind; modules that can be found, and leave it when they are imported or run."""
+    """A file that must not exist after a test, and modules that create it when they are imported or run."""
     marker = tmp_path / "marker"
     names = ["evil", "nemo_squeezeformer_evil", "marker"]
     for name in names:
@@ -57,7 +57,7 @@ def marker(tmp_path, monkeypatch) -> Iterator[Path]:
 
 
 def with_config(saved: Path, folder: Path, **changes: Any) -> str:
-    """A copy of the archive with ``changes`` in its model_config.yaml."""
+    """Return the path of a copy of the archive with ``changes`` in its model_config.yaml."""
     with tarfile.open(saved) as old, tarfile.open(folder / "changed.nemo", "w") as new:
         for member in old.getmembers():
             content = old.extractfile(member)
@@ -74,7 +74,7 @@ def with_config(saved: Path, folder: Path, **changes: Any) -> str:
 
 @pytest.mark.parametrize("target", [*PAYLOADS, *OUR_COMMAND])
 @pytest.mark.parametrize("where", ["as the encoder", "inside our encoder"])
-def test_what_is_outside_nemos_list_is_refused_before_it_runs(target, where, ctc_file, marker, tmp_path):
+def test_a_target_outside_nemos_list_is_refused_before_it_runs(target, where, ctc_file, marker, tmp_path):
     section = payload(target, marker)
     if where == "inside our encoder":
         section = {**ASRModel.restore_from(str(ctc_file), return_config=True).encoder, "adapter": section}
@@ -84,17 +84,17 @@ def test_what_is_outside_nemos_list_is_refused_before_it_runs(target, where, ctc
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("target", PAYLOADS)  # our command would take this process over
-def test_without_nemos_list_the_mark_would_be_left(target, marker):
+@pytest.mark.parametrize("target", PAYLOADS)  # the program of the command would replace this process
+def test_without_nemos_list_the_target_would_run(target, marker):
     made = hydra.utils.instantiate(payload(target, marker))
     if hasattr(made, "wait"):
         made.wait()
     assert marker.exists()
 
 
-@pytest.mark.skipif(nemo.__version__.startswith("2."), reason="this NeMo imports whatever `target` names")
+@pytest.mark.skipif(nemo.__version__.startswith("2."), reason="this NeMo version imports any `target`")
 @pytest.mark.parametrize("target", ["evil.Encoder", "nemo_squeezeformer_evil.Encoder", "subprocess.Popen"])
-def test_a_class_of_model_outside_nemos_list_is_refused_before_it_is_imported(target, ctc_file, marker, tmp_path):
+def test_a_model_class_outside_nemos_list_is_refused_before_its_import(target, ctc_file, marker, tmp_path):
     path = with_config(ctc_file, tmp_path, target=target)
     for kind in (ASRModel, EncDecCTCModel):
         with pytest.raises(ValueError, match=f"Instantiation of unsafe target '{target}' is blocked"):
@@ -102,7 +102,7 @@ def test_a_class_of_model_outside_nemos_list_is_refused_before_it_is_imported(ta
     assert not marker.exists()
 
 
-def test_a_change_that_names_our_encoder_is_restored(ctc_file, tmp_path):
+def test_a_file_that_names_the_encoder_is_restored(ctc_file, tmp_path):
     config = ASRModel.restore_from(str(ctc_file), return_config=True)
     ours = "nemo_squeezeformer.SqueezeformerEncoder"
     path = with_config(ctc_file, tmp_path, encoder={**config.encoder, "_target_": ours, "dropout": 0.25})

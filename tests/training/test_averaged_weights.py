@@ -1,4 +1,4 @@
-"""Averages of weights: NeMo's exponential moving average while training, the mean of checkpoints afterwards."""
+"""Tests of averaged weights: NeMo's exponential moving average in training, and the mean of checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DECAY = 0.5
 
 
 class Weights(lightning.Callback):
-    """Notes one weight after each step, and as validation sees it."""
+    """A callback that records one weight after each step and in validation."""
 
     def __init__(self) -> None:
         self.steps: list[torch.Tensor] = []
@@ -33,13 +33,13 @@ class Weights(lightning.Callback):
 
 
 def weight(model: Any) -> torch.Tensor:
-    """One inside the U-Net."""
+    """Return a weight of a layer inside the U-Net."""
     return model.encoder.layers[1].feed_forward1.linear1.weight.detach()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> tuple[Any, Weights, torch.Tensor, Path]:
-    """A model after two epochs of one step under exp_manager's EMA, what was noted, and where its checkpoints are."""
+    """A model after two epochs of one step with exp_manager's EMA, the recorded weights, and the checkpoint folder."""
     folder = tmp_path_factory.mktemp("ema")
     data = {"manifest_filepath": str(write_manifest(folder, utterances=2)), "sample_rate": 16000, "batch_size": 2}
     model = asr_model(optim={"name": "sgd", "lr": 0.01})
@@ -72,7 +72,7 @@ def trained(tmp_path_factory) -> tuple[Any, Weights, torch.Tensor, Path]:
     return model, weights, first, Path(log_dir) / "checkpoints"
 
 
-def test_validation_sees_the_moving_average(trained):
+def test_validation_uses_the_moving_average(trained):
     _, weights, first, _ = trained
     average, expected = first, []
     for step in weights.steps:
@@ -84,7 +84,7 @@ def test_validation_sees_the_moving_average(trained):
         assert (seen - step).abs().max() > 1e-6
 
 
-def test_both_are_saved_and_training_goes_on_with_its_own(trained):
+def test_both_weights_are_saved_and_training_continues_with_the_trained_weights(trained):
     model, weights, _, folder = trained
     assert_close(weight(model), weights.steps[-1], atol=0, rtol=0)
     saved = {path.name.endswith("-EMA.ckpt"): path for path in sorted(folder.glob("*last*.ckpt"))}
@@ -94,8 +94,8 @@ def test_both_are_saved_and_training_goes_on_with_its_own(trained):
     assert_close(states[True][name], weights.validated[-1], atol=1e-6, rtol=0)
 
 
-def test_the_mean_of_checkpoints_is_a_model(trained):
-    """As NeMo's checkpoint_averaging.py makes it: sums, divided where they are floats, loaded strictly."""
+def test_the_mean_of_checkpoints_loads_as_a_model(trained):
+    """Average as in NeMo's checkpoint_averaging.py: sum all tensors, divide floating-point sums, load strictly."""
     model, _, _, folder = trained
     paths = [path for path in folder.glob("*.ckpt") if "EMA" not in path.name and "last" not in path.name]
     states = [torch.load(path, weights_only=False)["state_dict"] for path in paths]

@@ -1,4 +1,4 @@
-"""Every recipe is composed in every size, built, trained, saved, and restored in another process."""
+"""Tests of every recipe: composing in every size, building, training, saving, and restoring in another process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.samples.paths import ROOT
 
 
 def target_of(recipe: str) -> str:
-    """A recipe's ``model_target``, its own or that of the recipe it builds on; read without composing them all."""
+    """Return the ``model_target`` of a recipe or of the recipe that it extends, without composing the recipe."""
     written = yaml.safe_load((files(CONF) / f"{recipe}.yaml").read_text())
     return written.get("model_target") or target_of(next(base for base in written["defaults"] if base in recipes()))
 
@@ -37,7 +37,7 @@ GPU_ONLY = [name for name, kind in TYPES.items() if kind.gpu_only]
 
 @dataclass
 class Tried:
-    """A model out of a recipe, and what it gave in this process."""
+    """A model of a recipe and its outputs in this process."""
 
     cfg: Any
     folder: Path
@@ -48,7 +48,10 @@ class Tried:
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory):
-    """A function from a recipe to its trained model; built alone where its loss needs a GPU. Each is tried once."""
+    """A function that trains the model of a recipe and returns it. The results are cached.
+
+    If the loss needs a GPU, the model is only built.
+    """
     found: dict[str, Tried | Exception] = {}
 
     def attempt(recipe: str) -> Tried:
@@ -80,13 +83,13 @@ def tried(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def restored(request, tried, tmp_path_factory):
-    """Weights and outputs, by recipe, of the models this session asks for, all restored in one further process."""
+    """The weights and outputs of all models of the selected tests, by recipe, restored in one other process."""
     here = [item for item in request.session.items if "restored" in getattr(item, "fixturenames", ())]
     jobs = []
     for recipe in dict.fromkeys(item.callspec.params["recipe"] for item in here):
         try:
             done = tried(recipe)
-        except (Exception, pytest.skip.Exception):  # its own test tells
+        except (Exception, pytest.skip.Exception):  # the test of this recipe reports the error
             continue
         paths = {"saved": str(done.saved), "folder": str(done.folder)}
         jobs.append({"recipe": recipe, "target": TARGETS[recipe], **paths})
@@ -99,14 +102,14 @@ def restored(request, tried, tmp_path_factory):
 
 
 def keys_of(tree: dict, prefix: str = "") -> set[str]:
-    """Dotted names of all keys, those of sections too."""
+    """Return the dotted names of all keys, including sections."""
     keys = {f"{prefix}{key}" for key in tree}
     return keys.union(*(keys_of(sub, f"{prefix}{key}.") for key, sub in tree.items() if isinstance(sub, dict)))
 
 
 @pytest.mark.parametrize("size", sizes())
 @pytest.mark.parametrize("recipe", recipes())
-def test_every_recipe_composes_in_every_size_and_describes_that_encoder(recipe, size):
+def test_every_recipe_composes_in_every_size_with_the_encoder_of_that_size(recipe, size):
     cfg = compose(recipe, [f"size={size}", "trainer.max_steps=100"])
     tree = OmegaConf.to_container(cfg, resolve=False)
     assert [key for key in TYPES[recipe].keys.split() if key not in keys_of(tree)] == []
@@ -114,7 +117,7 @@ def test_every_recipe_composes_in_every_size_and_describes_that_encoder(recipe, 
     assert encoder.pop("_target_") == "nemo_squeezeformer.SqueezeformerEncoder"
     published = sizes()[size].encoder | {"time_recovery_idx": encoder["time_recovery_idx"]}
     assert {name: encoder[name] for name in published} == published
-    if settings.value(cfg, "model.spec_augment.time_masks"):  # none, or 0: the recipe hides nothing
+    if settings.value(cfg, "model.spec_augment.time_masks"):  # absent or 0: the recipe has no time masks
         assert cfg.model.spec_augment.time_masks == sizes()[size].time_masks
     sched = OmegaConf.to_container(cfg.model.optim, resolve=True)["sched"]
     assert (sched["warmup_steps"], sched["warmup_ratio"]) == (None, 20 / 500)
@@ -123,7 +126,7 @@ def test_every_recipe_composes_in_every_size_and_describes_that_encoder(recipe, 
 
 
 @pytest.mark.parametrize("recipe", [name for name in recipes() if name not in GPU_ONLY])
-def test_every_recipe_trains_all_of_the_encoder_and_logs_what_it_keeps_checkpoints_by(recipe, tried):
+def test_every_recipe_trains_the_whole_encoder_and_logs_the_metric_of_checkpoints(recipe, tried):
     done = tried(recipe)
     trainer = done.model.trainer
     assert trainer.global_step == trainer.estimated_stepping_batches == 2
@@ -139,7 +142,7 @@ def test_every_recipe_trains_all_of_the_encoder_and_logs_what_it_keeps_checkpoin
 
 
 @pytest.mark.parametrize("recipe", recipes())
-def test_a_saved_model_holds_plain_numbers(recipe, tried):
+def test_a_saved_model_contains_plain_numbers(recipe, tried):
     done = tried(recipe)
     with tarfile.open(done.saved) as archive:
         (name,) = [name for name in archive.getnames() if name.endswith("model_config.yaml")]
@@ -148,12 +151,12 @@ def test_a_saved_model_holds_plain_numbers(recipe, tried):
     optim = yaml.safe_load(text)["optim"]
     assert float(optim["lr"]) == pytest.approx(done.cfg.model.optim.lr)
     sched = optim["sched"]
-    assert (sched["warmup_steps"], sched["warmup_ratio"]) == (1, None)  # of a run of two steps
+    assert (sched["warmup_steps"], sched["warmup_ratio"]) == (1, None)  # the run has two steps
     assert sched.get("hold_ratio", 0.32) == 0.32
 
 
 @pytest.mark.parametrize("recipe", recipes())
-def test_a_saved_model_gives_the_same_in_another_process(recipe, tried, restored):
+def test_a_saved_model_gives_the_same_output_in_another_process(recipe, tried, restored):
     done = tried(recipe)
     found = restored[recipe]
     assert "error" not in found, found["error"]
@@ -171,7 +174,7 @@ def test_a_saved_model_gives_the_same_in_another_process(recipe, tried, restored
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="NeMo has these losses for CUDA only")
 @pytest.mark.parametrize("recipe", GPU_ONLY)
-def test_recipes_whose_loss_needs_a_gpu_train_on_one(recipe, tmp_path):
+def test_recipes_whose_loss_needs_a_gpu_train_on_a_gpu(recipe, tmp_path):
     cfg = compose(recipe, [*TYPES[recipe].overrides(tmp_path), "trainer.accelerator=gpu", "trainer.devices=1"])
     model = TYPES[recipe].train(cfg)
     assert model.trainer.global_step == 2

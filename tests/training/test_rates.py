@@ -1,4 +1,4 @@
-"""The frame rates of the recipes: ``rate=8x`` is FastConformer's subsampling, for every recipe and size."""
+"""Tests of the frame rates. ``rate=8x`` gives FastConformer's subsampling in every recipe and size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.training.recipes import compose, recipes
 
 EIGHT = {"subsampling_factor": 8, "subsampling_conv_channels": 256, "conv_kernel_size": 9}
-# GFLOPs of the encoder over 30 s, counted as the published ones are, and its millions of parameters
+# GFLOPs of the encoder for 30 s, counted as in the paper, and millions of parameters.
 FIGURES = {
     "xs": (9.62, 8.98),
     "s": (15.88, 18.22),
@@ -27,7 +27,7 @@ def rate_of(recipe: str, *overrides: str) -> dict[str, int]:
     return {name: encoder[name] for name in EIGHT}
 
 
-def test_the_rate_is_four_frames_to_one_unless_another_is_chosen():
+def test_the_default_rate_is_4x():
     assert rate_of("squeezeformer_ctc_bpe") == rate_of("squeezeformer_ctc_bpe", "rate=4x")
     assert rate_of("squeezeformer_ctc_bpe")["subsampling_factor"] == 4
     assert rate_of("squeezeformer_ctc_bpe", "rate=8x", "model.encoder.conv_kernel_size=15") == EIGHT | {
@@ -44,7 +44,7 @@ def test_every_recipe_can_have_the_8x_rate(recipe):
 
 
 @pytest.mark.parametrize("size", FIGURES)
-def test_8x_takes_the_operations_that_are_stated(size):
+def test_rate_8x_needs_the_documented_number_of_operations(size):
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         encoder = core.SqueezeformerEncoder(feat_in=80, **(sizes()[size].encoder | EIGHT)).eval()
         _, lengths = encoder(torch.randn(1, 80, 3000))

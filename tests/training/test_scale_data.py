@@ -1,4 +1,4 @@
-"""Large data: tar files, NeMo's buckets, Lhotse's batches of seconds; the run is as long as was planned."""
+"""Tests of large data: tar files, NeMo's buckets and Lhotse's batches of seconds, with the planned number of steps."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ from nemo_squeezeformer.training.recipes import check, compose
 from tests.samples.model_types.model_type import SMALL
 from tests.samples.speech import write_manifest
 
-FEW = ["batch_duration=8", "num_buckets=2", "bucket_buffer_size=16", "shuffle_buffer_size=16"]  # utterances, not 10,000
+# Small buffers for a small data set.
+FEW = ["batch_duration=8", "num_buckets=2", "bucket_buffer_size=16", "shuffle_buffer_size=16"]
 FEW = [f"model.train_ds.{setting}" for setting in FEW] + ["trainer.val_check_interval=2"]
 TRAIN = "model.train_ds.manifest_filepath"
 TARS = "model.train_ds.tarred_audio_filepaths"
 
 
 def write_shards(folder: Path, shards: int = 2, **speech) -> None:
-    """As NeMo's script does: audio_N.tar, sharded_manifests/manifest_N.json, and all in tarred_audio_manifest.json."""
+    """Write the files of NeMo's script for tarred data.
+
+    The files are audio_N.tar, sharded_manifests/manifest_N.json, and tarred_audio_manifest.json with all rows.
+    """
     (folder / "sharded_manifests").mkdir(parents=True)
     rows = [json.loads(line) for line in write_manifest(folder, **speech).read_text().splitlines()]
     for shard in range(shards):
@@ -116,7 +120,7 @@ SLOW = ((buckets, 8), (lhotse_tarred, 5), (lhotse_shar, 5), (weighted_sets, 5))
 @pytest.mark.parametrize(
     "data, steps", [(tarred, 8), (lhotse, 5), *(pytest.param(*run, marks=pytest.mark.slow) for run in SLOW)]
 )
-def test_a_run_on_large_data_takes_the_steps_that_nemo_counts_and_is_validated_and_saved(tmp_path, data, steps):
+def test_a_run_on_large_data_has_the_planned_steps_and_is_validated_and_saved(tmp_path, data, steps):
     model = train(recipe(tmp_path, data(tmp_path)))
     scheduler = model._scheduler["scheduler"]
     assert model.trainer.global_step == scheduler.max_steps == steps
@@ -125,7 +129,7 @@ def test_a_run_on_large_data_takes_the_steps_that_nemo_counts_and_is_validated_a
     assert len(list((tmp_path / "exp").rglob("*.nemo"))) == 1 and list((tmp_path / "exp").rglob("*-last.ckpt"))
 
 
-def test_data_is_switched_by_one_word_which_leaves_the_model_as_it_was():
+def test_the_data_option_does_not_change_the_model():
     plain = compose("squeezeformer_ctc_bpe", [])
     for data in ("tarred", "lhotse", "lhotse_tarred"):
         switched = compose("squeezeformer_ctc_bpe", [f"data={data}"])
@@ -139,13 +143,13 @@ def batch_of(folder: Path, given: list[str]) -> float:
     return global_batch(recipe(folder, given)).utterances
 
 
-def test_buckets_count_by_the_mean_of_their_batch_sizes(tmp_path):
+def test_the_global_batch_of_buckets_is_the_mean_of_their_batch_sizes(tmp_path):
     given = buckets(tmp_path)
     assert batch_of(tmp_path, given) == (3 + 2) / 2
     assert batch_of(tmp_path, [*given, "model.train_ds.bucketing_batch_size=2"]) == (4 + 2) / 2
 
 
-def test_a_batch_of_seconds_counts_as_utterances_of_the_mean_length_and_fewer_where_attention_is_counted(tmp_path):
+def test_the_global_batch_of_seconds_uses_the_mean_length_and_the_quadratic_duration(tmp_path):
     given = [*lhotse(tmp_path), "model.train_ds.batch_duration=40", "schedule.mean_seconds=1"]
     plain = [*given, "model.train_ds.quadratic_duration=null"]
     assert batch_of(tmp_path, plain) == 40
@@ -156,7 +160,7 @@ def test_a_batch_of_seconds_counts_as_utterances_of_the_mean_length_and_fewer_wh
 
 
 @pytest.mark.parametrize("write", ["{0},{1}", "[{0},{1}]", "[[{0}],[{1}]]", "{folder}/shard__OP_0..1_CL_.json"])
-def test_several_manifests_are_found_however_nemo_lets_them_be_written(tmp_path, write):
+def test_several_manifests_are_found_in_every_notation_of_nemo(tmp_path, write):
     paths = [str(tmp_path / f"shard_{i}.json") for i in range(2)]
     for path in paths:
         Path(path).write_text("")
@@ -177,14 +181,14 @@ def test_several_manifests_are_found_however_nemo_lets_them_be_written(tmp_path,
         ),
     ],
 )
-def test_what_a_run_on_large_data_lacks_is_named_with_a_remedy(tmp_path, data, change, message):
+def test_missing_settings_for_large_data_are_reported_with_a_remedy(tmp_path, data, change, message):
     schedule.check(recipe(tmp_path, data(tmp_path)))
     (tmp_path / "again").mkdir()
     with pytest.raises(UserError, match=message):
         schedule.check(recipe(tmp_path, [*data(tmp_path / "again"), *change]))
 
 
-def test_lhotse_chosen_without_its_group_is_told_what_else_it_needs(tmp_path):
+def test_lhotse_without_its_option_reports_the_missing_settings(tmp_path):
     given = [f"{TRAIN}={write_manifest(tmp_path)}", "+model.train_ds.use_lhotse=true"]
     with pytest.raises(UserError, match="set trainer.max_steps"):
         schedule.check(recipe(tmp_path, given))
@@ -193,14 +197,14 @@ def test_lhotse_chosen_without_its_group_is_told_what_else_it_needs(tmp_path):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_run_with_lhotse_is_refused_whatever_setting_names_its_data(tmp_path, source):
+def test_lhotse_without_max_steps_is_refused_for_every_setting_that_names_data(tmp_path, source):
     given = ["data=lhotse", f"{TRAIN}=null", f"++model.train_ds.{source}=[x]"]
     with pytest.raises(UserError, match="set trainer.max_steps"):
         schedule.check(recipe(tmp_path, given))
 
 
 @pytest.mark.parametrize("source", SOURCES[1:])
-def test_data_may_be_named_by_other_settings_than_a_manifest(source):
+def test_data_can_be_named_by_other_settings_than_a_manifest(source):
     given = [*SMALL, "model.validation_ds=null", f"{TRAIN}=null"]
     check(compose("squeezeformer_ctc_char", [*given, f"++model.train_ds.{source}=[x]"]))
     with pytest.raises(UserError, match="model.train_ds.manifest_filepath is not set"):

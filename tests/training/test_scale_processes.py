@@ -1,4 +1,4 @@
-"""Several processes: DDP and sharded weights give what one process with the whole batch gives."""
+"""Tests of several processes: DDP and sharded weights give the weights of one process with the whole batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nemo_squeezeformer import core
 from nemo_squeezeformer.training.recipes import compose
 from tests.samples.encoders import SMALL, features
 
-LAYER_NORM = SMALL | {"conv_norm_type": "layer_norm"}  # batch norm takes the statistics of each process's own part
+LAYER_NORM = SMALL | {"conv_norm_type": "layer_norm"}  # batch norm uses the statistics of each process
 VARIANTS = [
     {},
     {"adaptive_scale": False},
@@ -29,7 +29,7 @@ VARIANTS = [
 
 
 def two_steps(encoder: nn.Module, rank: int = 0, world: int = 1) -> None:
-    """Two SGD steps on a rank's share of four utterances."""
+    """Take two SGD steps on the part of four utterances that belongs to ``rank``."""
     optimiser = torch.optim.SGD(encoder.parameters(), lr=0.1)
     lengths = torch.full((4,), 40)
     for step in range(2):
@@ -45,7 +45,7 @@ def build(**settings) -> core.SqueezeformerEncoder:
 
 
 def work(rank: int, world: int, folder: str) -> None:
-    """One of two processes: trains by DDP, then with sharded weights, and saves what comes out."""
+    """Run one of two processes: train with DDP, then with sharded weights, and save the results."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     torch.set_num_threads(1)
@@ -95,17 +95,17 @@ def furthest(weights: dict[str, Tensor], others: dict[str, Tensor]) -> float:
 def test_two_processes_end_with_the_weights_of_one_with_the_whole_batch(together):
     weights = torch.load(together / "ddp_layer_norm.pt")
     assert furthest(weights, alone()) < 1e-6
-    assert furthest(weights, build().state_dict()) > 1e-4  # it did move
+    assert furthest(weights, build().state_dict()) > 1e-4  # training changes the weights
 
 
 @pytest.mark.slow
-def test_batch_norm_without_synchronising_takes_each_processs_own_statistics(together):
+def test_batch_norm_without_synchronization_uses_the_statistics_of_each_process(together):
     apart = furthest(torch.load(together / "ddp_batch_norm.pt"), alone(conv_norm_type="batch_norm"))
-    assert apart > 1e-4  # what trainer.sync_batchnorm mends on GPUs
+    assert apart > 1e-4  # trainer.sync_batchnorm corrects this on GPUs
 
 
 @pytest.mark.slow
-def test_sharded_weights_end_as_whole_ones(together):
+def test_training_with_sharded_weights_gives_the_same_weights(together):
     if not (together / "sharded.pt").exists():
         pytest.skip("this torch has no fully_shard")
     assert furthest(torch.load(together / "sharded.pt"), alone()) < 1e-6
@@ -119,13 +119,13 @@ def one_process_group(tmp_path):
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=lambda settings: next(iter(settings.items()), ("default",))[0])
-def test_every_parameter_takes_part_in_every_step_so_that_ddp_needs_no_search_for_unused_ones(
+def test_every_parameter_is_used_in_every_step_so_ddp_needs_no_search_for_unused_parameters(
     one_process_group, settings
 ):
     two_steps(DistributedDataParallel(build(**settings)))
 
 
-def test_a_parameter_that_takes_no_part_would_be_refused(one_process_group):
+def test_ddp_refuses_an_unused_parameter(one_process_group):
     encoder = build()
     encoder.unused = nn.Parameter(torch.zeros(1))
     with pytest.raises(RuntimeError, match="were not used in producing loss"):
@@ -138,7 +138,7 @@ def test_frozen_layers_train_under_ddp(one_process_group):
     two_steps(DistributedDataParallel(encoder))
 
 
-def test_a_recipe_for_many_gpus_differs_from_that_for_one_in_the_trainer_and_the_peak_learning_rate_alone():
+def test_more_gpus_change_only_the_trainer_and_the_peak_learning_rate():
     def composed(*overrides: str) -> dict:
         given = ["trainer.accelerator=cpu", *overrides]
         return OmegaConf.to_container(compose("squeezeformer_ctc_bpe", given), resolve=True)
@@ -150,7 +150,7 @@ def test_a_recipe_for_many_gpus_differs_from_that_for_one_in_the_trainer_and_the
     assert one == many
 
 
-def test_a_strategy_may_be_written_out_and_is_made_by_nemo():
+def test_a_strategy_can_be_a_configuration_that_nemo_instantiates():
     from lightning.pytorch.strategies import FSDPStrategy
     from nemo.utils.trainer_utils import resolve_trainer_cfg
 

@@ -1,4 +1,4 @@
-"""Resuming: a run that was killed ends with the weights of one that was not."""
+"""Tests of resuming: a resumed run ends with the weights of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GO_ON = ["exp_manager.resume_if_exists=true", "exp_manager.resume_ignore_no_chec
 
 
 def settings(folder: Path) -> list[str]:
-    """Twelve steps: three epochs of eight utterances, which are shuffled."""
+    """Return the settings of a run of twelve steps: three epochs of eight shuffled utterances."""
     train_set, dev_set = write_manifest(folder), write_manifest(folder, utterances=2, name="dev")
     given = [f"model.train_ds.manifest_filepath={train_set}", f"model.validation_ds.manifest_filepath={dev_set}"]
     return [*SMALL, *given, "trainer.max_epochs=3"]
@@ -46,7 +46,10 @@ class Kill(Callback):
 
 
 def run(folder: Path, *overrides: str, kill: int = -1, monkeypatch):
-    """A run of the command from the same first weights: the model, or None where it was killed before step ``kill``."""
+    """Run the command from fixed initial weights, and return the model.
+
+    Return None if the run is stopped before step ``kill``.
+    """
     import lightning.pytorch as lightning
 
     def trainer(callbacks=None, **config):
@@ -78,7 +81,7 @@ def equal(model, other) -> bool:
     ],
     ids=["inside an epoch", "from the epoch before", "at an epoch's end", "inside an epoch of Lhotse's"],
 )
-def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(tmp_path, monkeypatch, kill, given):
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_run(tmp_path, monkeypatch, kill, given):
     (tmp_path / "unbroken").mkdir()
     unbroken = run(tmp_path / "unbroken", "+resume=exact", *given, monkeypatch=monkeypatch)
     assert run(tmp_path, "+resume=exact", *given, kill=kill, monkeypatch=monkeypatch) is None
@@ -86,13 +89,11 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(tmp_pat
     resumed = run(tmp_path, "+resume=exact", *given, monkeypatch=monkeypatch)
     assert resumed.trainer.global_step == unbroken.trainer.global_step == 12
     assert equal(resumed, unbroken)
-    assert resumed.trainer.ckpt_path.endswith("-last.ckpt")  # it did resume
+    assert resumed.trainer.ckpt_path.endswith("-last.ckpt")  # the run was resumed
 
 
 @pytest.mark.slow
-def test_resumed_without_it_a_run_makes_the_planned_steps_from_epoch_ends_but_not_the_same_weights(
-    tmp_path, monkeypatch
-):
+def test_without_exact_resume_a_run_has_the_planned_steps_but_other_weights(tmp_path, monkeypatch):
     (tmp_path / "unbroken").mkdir()
     unbroken = run(tmp_path / "unbroken", monkeypatch=monkeypatch)
     assert run(tmp_path, *GO_ON, kill=6, monkeypatch=monkeypatch) is None
@@ -102,13 +103,13 @@ def test_resumed_without_it_a_run_makes_the_planned_steps_from_epoch_ends_but_no
 
 
 @pytest.mark.slow
-def test_lightning_alone_repeats_the_batch_after_which_it_saved(tmp_path, monkeypatch):
-    """What ``ExactResume`` mends; when this fails, Lightning has mended it."""
+def test_lightning_alone_repeats_the_batch_before_the_checkpoint(tmp_path, monkeypatch):
+    """``ExactResume`` corrects this. If this test fails, Lightning has corrected it."""
     assert run(tmp_path, *GO_ON, *EVERY_STEP, kill=6, monkeypatch=monkeypatch) is None
     assert run(tmp_path, *GO_ON, *EVERY_STEP, monkeypatch=monkeypatch).trainer.global_step == 13
 
 
-def test_random_numbers_hang_on_seed_process_epoch_and_batch_alone():
+def test_random_numbers_depend_only_on_seed_process_epoch_and_batch():
     class Place:
         global_rank, current_epoch = 0, 3
 
@@ -142,7 +143,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.slow
-def test_a_program_killed_by_sigkill_ends_the_second_time_with_the_weights_of_an_unbroken_one(tmp_path):
+def test_a_program_resumed_after_sigkill_ends_with_the_weights_of_an_uninterrupted_program(tmp_path):
     (tmp_path / "program.py").write_text(KILLED)
 
     def program(kill: int, name: str) -> int:

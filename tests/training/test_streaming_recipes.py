@@ -1,4 +1,4 @@
-"""The latencies and the memory that docs/streaming.md promises are those of the recipes."""
+"""Tests that the latencies and the memory in docs/streaming.md agree with the recipes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STREAMING = [name for name in recipes() if name.endswith("_streaming")]
 
 
 def streaming_encoder(size: str, rate: str, *overrides: str) -> Any:
-    """Of no weights: they are on the meta device."""
+    """Return the encoder of a recipe on the meta device, without weights."""
     name = "squeezeformer_hybrid_transducer_ctc_char_streaming"
     config = compose(name, [f"size={size}", f"rate={rate}", *overrides])
     with torch.device("meta"):
@@ -26,7 +26,7 @@ def streaming_encoder(size: str, rate: str, *overrides: str) -> Any:
 
 
 @pytest.mark.parametrize("size", ["xs", "s", "sm", "m", "ml", "l"])
-def test_a_stream_takes_as_many_bytes_as_the_page_says(size):
+def test_a_stream_needs_the_memory_that_the_page_states(size):
     said = re.search(rf"^\| {size} \| ([\d.]+) MB \| ([\d.]+) MB \|$", PAGE, flags=re.MULTILINE)
     for rate, megabytes in zip(("4x", "8x"), said.groups()):
         caches = streaming_encoder(size, rate).get_initial_cache_state(batch_size=1, device=torch.device("cpu"))
@@ -34,7 +34,7 @@ def test_a_stream_takes_as_many_bytes_as_the_page_says(size):
 
 
 @pytest.mark.parametrize("rate, column, stride", [("4x", 0, 40), ("8x", 2, 80)])
-def test_the_latencies_of_the_page_are_those_of_the_recipes(rate, column, stride):
+def test_the_latencies_of_the_page_agree_with_the_recipes(rate, column, stride):
     rows = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if re.match(r"\| `\[-?\d", line)]
     said = [(row[column], row[column + 1]) for row in rows if len(row) > column]
     sizes = streaming_encoder("tiny", rate).att_context_size_all
@@ -43,13 +43,13 @@ def test_the_latencies_of_the_page_are_those_of_the_recipes(rate, column, stride
     assert all(f"`{size}`" in cell for size, (cell, _) in zip(sizes, said))
 
 
-def test_the_latencies_that_the_page_gives_as_an_example_can_be_trained():
+def test_the_example_latencies_of_the_page_can_be_trained():
     override = re.search(r"`(stream\.att_context_size=\S+)`", PAGE).group(1)
     assert streaming_encoder("tiny", "4x", override).att_context_size_all == [[144, 23], [144, 7]]
 
 
 @pytest.mark.parametrize("name", STREAMING)
-def test_features_are_not_normalised_over_the_utterance(name):
+def test_features_are_not_normalized_over_the_utterance(name):
     config = compose(name)
     assert config.model.preprocessor.normalize == "NA" and config.model.encoder.streaming
     for size in OmegaConf.to_container(config.model.encoder, resolve=True)["att_context_size"]:
