@@ -4,7 +4,7 @@ Only this module knows the layout of the caches.
 
 - ``cache_last_channel`` (layers, B, rows, D) is a sequence of frames of D values that fills layer after layer, row
   after row. First come the attention inputs that each layer remembers. A layer inside the temporal U-Net remembers half
-  as many frames. Then come the three frames that each reduction layer remembers. Only the last few rows are unused.
+  as many frames. Then come the three frames that each reduction layer remembers. Only the last few rows can be unused.
 - ``cache_last_time`` (layers, B, C, left context) holds the left context of the depthwise convolution of each layer.
 - ``cache_last_channel_len`` (B,) counts the encoder frames that each stream has processed, up to the number remembered.
 
