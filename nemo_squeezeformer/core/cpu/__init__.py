@@ -1,5 +1,5 @@
-"""Implementations for a CPU: matrix products, dropout, and the training of whole modules."""
+"""Fast implementations for CPUs: matrix products, dropout, and the training of whole modules."""
 
-from . import convolution, dropout, feed_forward  # registers them
+from . import convolution, dropout, feed_forward  # these imports register the implementations
 
 __all__ = ["convolution", "dropout", "feed_forward"]

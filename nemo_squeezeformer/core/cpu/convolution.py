@@ -1,4 +1,7 @@
-"""The convolution module for training on a CPU: what enters Swish is kept, and what Swish gives computed again."""
+"""The fast implementation of the convolution module for training on a CPU.
+
+For the backward pass it stores the inputs of Swish. It computes the outputs of Swish again.
+"""
 
 from __future__ import annotations
 
@@ -27,20 +30,28 @@ from .products import product
     when=lambda self, x, frames, state=None: type(self) is ConvolutionModule and self.activation is silu and not state,
 )
 def train_convolution(self: ConvolutionModule, x: Tensor, frames: Frames, state: None = None) -> Tensor:
-    """(B, T, D) -> (B, T, D)"""
+    """Apply the convolution module: (B, T, D) -> (B, T, D)."""
     x = pointwise(self.pointwise_conv1, x)
     x = swish_depthwise(self.depthwise_conv, x, frames.padding, self.left, self.right)
     return swish_pointwise(self.pointwise_conv2, normalized(self.batch_norm, x))
 
 
 def swish_depthwise(conv: nn.Conv1d, x: Tensor, padding: Tensor, left: int, right: int) -> Tensor:
-    """(B, T, C) -> (B, T, C): ``conv`` over Swish of ``x``, after zeros on both sides and at ``padding`` (B, T)"""
+    """Apply Swish and the depthwise convolution ``conv``: (B, T, C) -> (B, T, C).
+
+    Args:
+        conv: Depthwise convolution with kernel size ``left`` + 1 + ``right``.
+        x: Inputs of Swish (B, T, C).
+        padding: True at padding (B, T). The convolution sees zeros there.
+        left: Number of zeros before the frames.
+        right: Number of zeros after the frames.
+    """
     x, weight, bias = low_precision(x, conv.weight, conv.bias)
     return _swish_depthwise(x, weight, bias, (~padding).sum(1).tolist(), left, right)
 
 
 def swish_pointwise(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """(B, T, C) -> (B, T, D): ``conv``, of kernel 1, over Swish of ``x``"""
+    """Apply Swish and ``conv``, a convolution with kernel size 1: (B, T, C) -> (B, T, D)."""
     return _swish_linear(*low_precision(x, conv.weight[..., 0], conv.bias))
 
 
@@ -100,7 +111,7 @@ _swish_linear: Callable[..., Tensor] = _SwishLinear.apply
 
 
 def _without_padding(x: Tensor, lengths: list[int]) -> Tensor:
-    """``x`` (B, T, C) itself, with zeros past ``lengths``."""
+    """Set the frames of ``x`` (B, T, C) after ``lengths`` to zero in place, and return ``x``."""
     for utterance, length in zip(x, lengths):
         utterance[length:] = 0.0
     return x

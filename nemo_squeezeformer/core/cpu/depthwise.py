@@ -1,6 +1,7 @@
-"""Depthwise convolution of frames that lie in memory one after another, as products leave them, and its gradient.
+"""The depthwise convolution of contiguous frames (B, T, C), and the gradient of its weight.
 
-PyTorch's over (B, C, T) copies them to and fro.
+Matrix products return frames in this memory layout. PyTorch's convolution takes (B, C, T), and would copy the frames
+before and after it.
 """
 
 from __future__ import annotations
@@ -8,12 +9,17 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import conv1d, conv2d, pad
 
-BLOCK = 16  # frames of one product in the gradient of the weights
-NARROW = 16  # channels of which, in bfloat16 and channels last, oneDNN never finishes a kernel of 15 frames or more
+BLOCK = 16  # frames of ``grad`` in one product of ``gradient_of_weight``
+# With at most this number of channels, in bfloat16 and channels last, oneDNN never finishes a convolution whose kernel
+# has 15 frames or more.
+NARROW = 16
 
 
 def by_frames(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, right: int) -> Tensor:
-    """x: (B, T, C), weight: (C, 1, K) -> (B, left + T + right - K + 1, C), after zeros on both sides"""
+    """Convolve frames: x (B, T, C), weight (C, 1, K), bias (C,) -> (B, left + T + right - K + 1, C).
+
+    ``left`` zeros precede the frames, and ``right`` zeros follow the frames.
+    """
     if x.size(2) <= NARROW and x.element_size() < 4:
         x = pad(x.transpose(1, 2), (left, right))
         return conv1d(x, weight, bias, groups=x.size(1)).transpose(1, 2)
@@ -25,9 +31,10 @@ def by_frames(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, right: 
 
 
 def gradient_of_weight(x: Tensor, grad: Tensor, kernel: int, left: int) -> Tensor:
-    """x: (B, T, C), grad: (B, U, C) -> (C, 1, K): sum over u of grad[u] x[u + k - left].
+    """Return the gradient of the weight: x (B, T, C), grad (B, U, C) -> (C, 1, K).
 
-    A product of blocks of ``grad`` with all of ``x`` that they see has the terms of each k on a diagonal.
+    Element k is the sum over u of grad[u] x[u + k - left]. Each block of ``grad`` is multiplied with all frames of
+    ``x`` that the block sees. In this product, the terms of each k lie on one diagonal.
     """
     b, u, c = grad.shape
     n, width = -(-u // BLOCK), BLOCK + kernel - 1

@@ -1,4 +1,7 @@
-"""Dropout that on a CPU keeps one byte an element for the way back, and draws as fast as it multiplies."""
+"""The fast implementation of dropout for training on a CPU.
+
+It stores one byte per element for the backward pass. Drawing the mask is as fast as multiplying with the mask.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from .random_masks import kept, kept_rate
 
 @implements(Dropout.forward, device="cpu", gradients=True, when=lambda self, x: 0.0 < self.rate < 1.0)
 def train_dropout(self: Dropout, x: Tensor) -> Tensor:
-    """(...) -> (...)"""
+    """Apply dropout to a tensor of any shape."""
     return _dropout(x, self.rate)
 
 
@@ -39,5 +42,5 @@ _dropout: Callable[..., Tensor] = _Dropout.apply
 
 
 def thinned(x: Tensor, mask: Tensor, rate: float) -> Tensor:
-    """``x`` where ``mask`` is 1, scaled up for what is left out."""
+    """Return ``x`` with zeros where ``mask`` is 0, divided by the probability that an element is kept."""
     return x * mask.to(x.dtype).div_(kept_rate(rate))

@@ -1,4 +1,7 @@
-"""The feed-forward module for training on a CPU: it keeps what is before Swish, and computes the rest again."""
+"""The fast implementation of the feed-forward module for training on a CPU.
+
+For the backward pass it stores the input of Swish and the dropout mask. It computes the other activations again.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,15 @@ from .random_masks import kept, kept_rate
     when=lambda self, x: self.dropout.rate < 1.0,
 )
 def train_feed_forward(self: FeedForward, x: Tensor) -> Tensor:
-    """(B, T, D) -> (B, T, D)"""
+    """Apply the feed-forward module: (B, T, D) -> (B, T, D)."""
     return lean_feed_forward(x, self.linear1, self.linear2, self.dropout.rate)
 
 
 def lean_feed_forward(x: Tensor, expand: nn.Linear, project: nn.Linear, rate: float) -> Tensor:
-    """(B, T, D) -> (B, T, D): ``project(dropout(silu(expand(x))))``, of which only ``expand(x)`` is kept."""
+    """Return ``project(dropout(silu(expand(x))))``: (B, T, D) -> (B, T, D).
+
+    For the backward pass, the function stores ``x``, ``expand(x)`` and the dropout mask. ``rate`` is the dropout rate.
+    """
     weights = (expand.weight, expand.bias, project.weight, project.bias)
     return _feed_forward(*low_precision(x, *weights), rate)
 
@@ -45,7 +51,7 @@ class _FeedForward(torch.autograd.Function):
             mask = kept(inner, rate) if rate else None
             ctx.save_for_backward(x, expand, project, inner, mask)
             ctx.rate = rate
-            # Dropout's scale goes with the weights, of which there are fewer.
+            # Dropout scales the weights instead of the activations, because there are fewer weights.
             return product(_activated(inner, mask), project * (1.0 / kept_rate(rate)), bias2)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Linear layers for inference, by the faster of the two libraries that PyTorch has for them on the CPU at hand."""
+"""Linear layers for inference that use the faster of PyTorch's two libraries for this CPU: oneDNN or MKL."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from torch.nn.functional import linear
 
 from ..dispatch import in_graph, plain_module
 
-FEW = 16  # rows; below, a call of oneDNN costs more than what it gains
+FEW = 16  # with fewer rows, a call of oneDNN costs more time than it saves
 
 
 @plain_module
 class FastLinear(nn.Module):
-    """What ``nn.Linear`` gives, of weights that no longer change.
+    """A linear layer with constant weights. Its result equals ``nn.Linear``.
 
-    The weights are buffers, which no optimiser finds. On a CPU, in float32 and without gradients, many rows go through
-    oneDNN if that is faster than MKL, behind ``torch.nn.functional.linear``; it keeps a copy of the weights in the
-    layout that it likes. Everything else, and what is recorded as a graph, is ``torch.nn.functional.linear``.
+    The weights are buffers, so an optimizer does not find them. ``torch.nn.functional.linear`` uses MKL on a CPU. If
+    oneDNN is faster than MKL, oneDNN computes float32 inputs on the CPU with at least 16 rows and without gradients.
+    The layer then keeps a copy of the weights in the memory layout of oneDNN. All other inputs, and recorded graphs,
+    use ``torch.nn.functional.linear``.
     """
 
     weight: Tensor
@@ -43,7 +44,7 @@ class FastLinear(nn.Module):
         return self.weight.size(0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features)"""
+        """Apply the layer: (..., in_features) -> (..., out_features)."""
         if not self.is_for_onednn(x):
             return linear(x, self.weight, self.bias)
         if self.packed is None:
@@ -51,6 +52,7 @@ class FastLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
     def is_for_onednn(self, x: Tensor) -> bool:
+        """Return True if oneDNN computes the layer for the input ``x``."""
         return (
             not in_graph()
             and x.dtype == self.weight.dtype == torch.float32
@@ -62,17 +64,20 @@ class FastLinear(nn.Module):
         )
 
     def _apply(self, *args: Any) -> Any:
-        self.packed = None  # of weights that may be others now
+        self.packed = None  # the weights may change here
         module: Any = super()
         return module._apply(*args)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"packed": None}  # copies pack for themselves: the layout is of this CPU
+        return self.__dict__ | {"packed": None}  # a copy packs its weights again: the layout depends on the CPU
 
 
 @plain_module
 class Rows(nn.Module):
-    """A part of a linear layer, as a layer of its own: ``count`` of its outputs from ``first`` on."""
+    """A linear layer that computes a part of the outputs of ``whole``.
+
+    The part has ``count`` outputs and begins at output ``first``. The weights are views of the weights of ``whole``.
+    """
 
     def __init__(self, whole: FastLinear, first: int, count: int):
         super().__init__()
@@ -87,13 +92,16 @@ class Rows(nn.Module):
         return None if self.whole.bias is None else self.whole.bias.narrow(0, self.first, self.count)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) -> (..., count)"""
+        """Apply the part of the layer: (..., in_features) -> (..., count)."""
         return linear(x, self.weight, self.bias)
 
 
 @cache
 def is_onednn_faster() -> bool:
-    """Whether oneDNN with packed weights is faster than MKL here: measured once a process, in some milliseconds."""
+    """Return True if oneDNN with packed weights is faster than MKL on this CPU.
+
+    The measurement takes a few milliseconds, once per process.
+    """
     if not (hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch._C._has_mkldnn):
         return False
     with torch.inference_mode():
@@ -104,7 +112,7 @@ def is_onednn_faster() -> bool:
             lambda: linear(x, weight),
         ]
         best = [float("inf")] * len(ways)
-        for _ in range(15):  # in turn, so that what else the machine does meets both
+        for _ in range(15):  # alternate, so that other work on the machine affects both libraries
             for i, way in enumerate(ways):
                 begun = time.perf_counter()
                 way()

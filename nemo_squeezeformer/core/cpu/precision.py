@@ -1,4 +1,4 @@
-"""The precision in which autocast has a linear layer compute."""
+"""The precision that autocast chooses for a linear layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def low_precision(*tensors: Tensor | None) -> list[Any]:
-    """``tensors`` as autocast would give them to a linear layer."""
+    """Return ``tensors`` in the dtype that autocast chooses for a linear layer; None stays None."""
     device = next(x.device.type for x in tensors if x is not None)
     if not torch.is_autocast_enabled(device):
         return list(tensors)

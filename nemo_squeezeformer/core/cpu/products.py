@@ -1,6 +1,6 @@
-"""Matrix products with weights that still change, by the faster of the libraries that PyTorch has for the CPU at hand.
+"""Matrix products with trainable weights that use the faster of PyTorch's two libraries for this CPU.
 
-Those that make the gradient of a weight are as fast by either.
+Products that compute the gradient of a weight are equally fast with both libraries.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from .linear import is_onednn_faster
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(..., C), (D, C) -> (..., D), where no gradient is recorded. ``weight`` may lie in memory as its transpose."""
+    """Return ``x @ weight.T + bias``: x (..., C), weight (D, C), bias (D,) -> (..., D).
+
+    Call this function only where autograd records no gradients. ``weight`` may be a transposed view.
+    """
     if x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and is_onednn_faster():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return linear(x, weight, bias)

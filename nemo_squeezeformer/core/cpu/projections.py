@@ -1,4 +1,4 @@
-"""Linear maps stored in other layers: convolutions of kernel 1, and the output of the subsampling."""
+"""Linear maps stored in other layers: convolutions with kernel size 1, and the output layer of the subsampling."""
 
 from __future__ import annotations
 
@@ -8,27 +8,39 @@ from .linear import FastLinear
 
 
 class FastPointwise(FastLinear):
-    """What ``nn.Conv1d`` or ``nn.Conv2d`` of kernel 1 gives, as a product, of which channels lie together."""
+    """A convolution with kernel size 1, computed as a matrix product. Its result equals ``nn.Conv1d`` or ``nn.Conv2d``.
+
+    The channels of the result are contiguous in memory.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_features, ...) -> (B, out_features, ...)"""
+        """Apply the convolution: (B, in_features, ...) -> (B, out_features, ...)."""
         last = x.dim() - 1
-        x = super().forward(x.permute(0, *range(2, last + 1), 1))  # movedim, in words that ONNX has too
+        x = super().forward(x.permute(0, *range(2, last + 1), 1))  # movedim(1, -1), in operations that ONNX supports
         return x.permute(0, last, *range(1, last))
 
 
 class TurnedProjection(FastLinear):
-    """A linear layer over F values of C channels each, of which ``channels_last`` takes C of F."""
+    """A linear layer over C channels with F values each, with an additional method for inputs in channels-last order.
+
+    The weight is stored in channels-last order (out_features, F * C). ``forward`` takes inputs in the order C, F of the
+    original layer, and ``channels_last`` takes inputs in the order F, C.
+
+    Args:
+        weight: Weight of the original layer (out_features, C * F).
+        bias: Bias (out_features,), or None.
+        channels: Number of channels C.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, channels: int):
         super().__init__(weight.view(len(weight), channels, -1).transpose(1, 2).flatten(1), bias)
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C * F) -> (B, T, out_features)"""
+        """Apply the layer: (B, T, C * F) -> (B, T, out_features)."""
         b, t, _ = x.size()
         return super().forward(x.view(b, t, self.channels, -1).transpose(2, 3).flatten(2))
 
     def channels_last(self, x: Tensor) -> Tensor:
-        """(B, T, F * C) -> (B, T, out_features)"""
+        """Apply the layer to inputs in channels-last order: (B, T, F * C) -> (B, T, out_features)."""
         return super().forward(x)

@@ -1,20 +1,26 @@
-"""Which elements dropout keeps, a byte each; on a CPU four are drawn at once, as drawing is what costs most there."""
+"""The random masks of dropout, with one byte per element.
+
+On a CPU, one random number gives the mask of four elements, because drawing random numbers takes the most time.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-DRAWS = 2**16  # outcomes of one draw
+DRAWS = 2**16  # number of different values of a draw
 
 
 def kept_rate(rate: float) -> float:
-    """How likely ``kept`` keeps an element: ``1 - rate`` to the next of 2^16 steps."""
+    """Return the probability that ``kept`` keeps an element: ``1 - rate``, rounded to a multiple of 2^-16."""
     return 1.0 - round(rate * DRAWS) / DRAWS
 
 
 def kept(x: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
-    """As large as ``x``, uint8: 0 where dropout with probability ``rate`` leaves an element out, 1 elsewhere."""
+    """Return a uint8 mask with the shape of ``x``: 1 where dropout keeps the element, 0 where dropout removes it.
+
+    Dropout removes an element with probability ``rate``.
+    """
     if x.device.type != "cpu":
         mask = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
         return mask.bernoulli_(kept_rate(rate), generator=generator)
