@@ -87,7 +87,7 @@ def test_mistakes_are_named(saved, tmp_path, capsys):
     assert "ends in .onnx" in complaint(str(saved), "--output", str(tmp_path / "out.pt"))
     assert "there is no folder" in complaint(str(saved), "--output", str(tmp_path / "none" / "out.onnx"))
     assert "there is no model file" in complaint(str(tmp_path / "none.nemo"), *output)
-    assert "[15, 3]: chunks that stream" in complaint(str(saved), *output, "--att-context-size", "15,3")
+    assert "[15, 3]: a chunk has right + 1" in complaint(str(saved), *output, "--att-context-size", "15,3")
     with pytest.raises(SystemExit):
         main(["export", str(saved), *output, "--att-context-size", "wide"])
     assert "'wide' is not a list of frames to the left and right" in capsys.readouterr().err

@@ -125,10 +125,10 @@ def test_gradients_reach_every_level():
 @pytest.mark.parametrize(
     "reduce, recover, words",
     [
-        ([1, 2], [5], r"time_reduce_idx=\[1, 2\], time_recovery_idx=\[5\]: as many recoveries as reductions"),
-        (1, [5, 4], "as many recoveries as reductions"),
-        ([1, 2], [3, 4], "the branches 1 to 3 and 2 to 4 cross; recover first what was reduced last"),
-        ([2, 1], [4, 5], "list the reductions from the first layer to the last"),
+        ([1, 2], [5], r"time_reduce_idx=\[1, 2\], time_recovery_idx=\[5\]: expected as many indices in time_recovery_idx"),
+        (1, [5, 4], "as in time_reduce_idx, 1"),
+        ([1, 2], [3, 4], "the branches 1 to 3 and 2 to 4 cross; a branch that starts inside another branch must end inside it"),
+        ([2, 1], [4, 5], "sort time_reduce_idx in ascending order"),
         ([1, 2], [6, 4], "time_recovery_idx < n_layers=6"),
         ([1, 4], [5, 3], "time_reduce_idx <= time_recovery_idx"),
         ([-1, 2], [5, 4], r"time_reduce_idx=\[-1, 2\]"),

@@ -68,7 +68,7 @@ def test_the_reduction_of_conformer_is_refused_with_the_replacement(given):
                 "att_chunk_context_size": [[70], [1, 2, 7], [0, 1]],
                 "conv_context_style": "dcc",
             },
-            "chunk 1.* nearest are 2",
+            "chunk 1.* nearest values are 2",
         ),
     ],
 )
@@ -129,7 +129,7 @@ def test_pytorchs_attention_gives_the_same_output(model, context):
 
 
 @pytest.mark.parametrize(
-    "backends, words", [(["FAST"], "'FAST' is none of"), (["FLASH_ATTENTION"], "takes no mask.*EFFICIENT_ATTENTION")]
+    "backends, words", [(["FAST"], "'FAST' is unknown"), (["FLASH_ATTENTION"], "supports no mask.*EFFICIENT_ATTENTION")]
 )
 def test_unsuitable_backends_are_refused(backends, words):
     with pytest.raises(ValueError, match=words):

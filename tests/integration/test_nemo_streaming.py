@@ -144,7 +144,7 @@ def test_setup_streaming_params_overrides_chunks(model):
     utterances = noise_features([160, 77], encoder.feat_in)
     assert_same(streamed(model, utterances), offline(encoder, utterances))  # 40 frames cover the whole utterance
     for chunk in ({"chunk_size": 7}, {"chunk_size": 8, "shift_size": 7}):
-        with pytest.raises(ValueError, match="=7 frames must be a multiple of 2.*nearest are 6 or 8"):
+        with pytest.raises(ValueError, match="=7 frames must be a multiple of 2.*nearest values are 6 or 8"):
             encoder.setup_streaming_params(**chunk)
     with pytest.raises(ValueError, match="shift_size=8 must not be larger than chunk_size=4"):
         encoder.setup_streaming_params(chunk_size=4, shift_size=8)

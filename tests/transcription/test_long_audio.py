@@ -132,7 +132,7 @@ def test_the_command_with_att_context_size_equals_nemo_with_change_attention_mod
         ({}, [0, 0], r"--att-context-size \[0, 0\]: att_context_size=\[0, 0\]: .* needs a window"),
         ({}, [8, 4, 2], r"frames to the left and right"),
         ({"self_attention_model": "abs_pos"}, [8, 8], "absolute positions"),
-        ({"streaming": True, "att_context_size": [8, 3], "time_reduce_idx": None}, [8, 4], "nearest are"),
+        ({"streaming": True, "att_context_size": [8, 3], "time_reduce_idx": None}, [8, 4], "nearest sizes are"),
     ],
 )
 def test_a_size_that_the_model_cannot_have_is_refused(encoder, size, words):

@@ -1,4 +1,4 @@
-"""The one seam: which implementation computes an equation of the network."""
+"""The dispatch registry: it chooses the implementation that computes an equation of the network."""
 
 from .graphs import in_graph, recording_graph
 from .plain_modules import PLAIN, is_plain, plain_module

@@ -1,4 +1,4 @@
-"""Whether the code at hand is being run, or recorded as a graph that must hold for other inputs too."""
+"""The check whether code runs normally or is recorded as a graph, which must be correct for other inputs too."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ _recording = ContextVar("recording", default=False)
 
 
 def in_graph() -> bool:
-    """True while ``torch.compile``, ``torch.export``, ``torch.jit.trace`` or an ONNX export records."""
+    """Return True while ``torch.compile``, ``torch.export``, ``torch.jit.trace`` or an ONNX export records a graph."""
     return torch.compiler.is_compiling() or torch._C._is_tracing() or _recording.get()
 
 
 @contextmanager
 def recording_graph() -> Iterator[None]:
-    """Within it ``in_graph()`` is True: an exporter runs a model once before it records it, and compares the two."""
+    """Make ``in_graph()`` True inside the context.
+
+    An exporter runs a model once before it records the graph, and compares the outputs. Both runs must take the same
+    implementations.
+    """
     token = _recording.set(True)
     try:
         yield

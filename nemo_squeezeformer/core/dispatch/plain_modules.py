@@ -1,7 +1,7 @@
-"""Whether a module is no more than its weights, so that an implementation may compute with these instead of calling it.
+"""The check whether a module is plain: an implementation may compute with its weights instead of calling it.
 
-Adapters, quantisation, pruning and sharding wrap a layer, derive from its class, exchange its weights or hook into it.
-Such a layer must be called.
+Adapters, quantization, pruning and sharding wrap a layer, derive from its class, replace its weights or add hooks. A
+layer with any of these changes is not plain and must be called.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def plain_module(kind: Kind) -> Kind:
-    """Declares that calling a module of exactly this class is the same as computing with its weights."""
+    """Declare that calling a module of exactly this class is the same as computing with its weights."""
     PLAIN.add(kind)
     return kind
 
 
 def is_plain(module: object) -> bool:
-    """Whether calling ``module`` is the same as computing with its weights.
+    """Return True if calling ``module`` is the same as computing with its weights.
 
-    Its class is one of ``PLAIN`` itself: a parametrisation (``torch.nn.utils.parametrize``) makes a class of its own.
-    It has no hooks, no ``forward`` of its own, and its weights are no subclasses of tensors, as quantised ones are.
+    The conditions are:
+
+    - The class is exactly one of ``PLAIN``. A parametrization (``torch.nn.utils.parametrize``) makes another class.
+    - The module has no hooks, and ``forward`` is not replaced on the instance.
+    - The weights are parameters or tensors, not instances of a subclass, as quantized weights are.
     """
     if type(module) not in PLAIN:
         return False
     own = module.__dict__
     if "forward" in own or any(own[hooks] for hooks in HOOKS):
         return False
-    if in_graph():  # recorders put tensors of their own in the place of weights
+    if in_graph():  # while recording, the weights are tensors of the recorder
         return True
     return all(weight is None or type(weight) in WEIGHTS for weight in own["_parameters"].values())

@@ -1,9 +1,11 @@
-"""Equations of the network, and the implementations that may compute them.
+"""The dispatch registry: equations of the network, and the fast implementations that may compute them.
 
-A function or method of the network with ``@dispatched`` is an equation: it reads as the paper has it, and imports none
-of its implementations. Those are registered elsewhere by ``@implements``, each with the conditions under which it may
-stand in: device, gradients, whether a graph is recorded, plain modules, and what else it needs. A call is computed by
-the first implementation whose conditions hold, else by the equation. Tests hold each implementation equal to it.
+A function or method with ``@dispatched`` is an equation. Its own code is the reference implementation, which follows
+the paper and imports no fast implementation. Fast implementations are registered in other modules by ``@implements``.
+Each has conditions: the device, gradients, whether a graph is recorded, plain modules, and a function of the arguments.
+
+The first implementation whose conditions hold computes a call. If there is no such implementation, the reference
+implementation computes it. Tests compare each fast implementation with the reference implementation.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass
 class Implementation:
-    """Another way to compute an equation, and when it may be taken."""
+    """A fast implementation of an equation, and its conditions. The fields are the arguments of ``implements``."""
 
     compute: Callable[..., Any]
     device: str | None
@@ -36,7 +38,7 @@ class Implementation:
     enabled: bool = True
 
     def applies(self, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
-        """Whether it may compute the equation with these arguments; what is soon known is asked first."""
+        """Return True if the implementation may compute a call with these arguments. Cheap conditions come first."""
         if not self.enabled or (self.gradients and not torch.is_grad_enabled()):
             return False
         if not self.when(*args, **named) or (in_graph() and not self.graphs):
@@ -53,7 +55,7 @@ _IMPLEMENTATIONS: dict[Callable[..., Any], list[Implementation]] = {}
 
 
 def dispatched(equation: Function) -> Function:
-    """Marks an equation that implementations may compute."""
+    """Mark a function as an equation, for which fast implementations can be registered."""
     candidates: list[Implementation] = []
 
     @wraps(equation)
@@ -76,14 +78,17 @@ def implements(
     plain: Callable[..., Iterable[nn.Module]] = lambda *args, **named: (),
     when: Callable[..., bool] = lambda *args, **named: True,
 ) -> Callable[[Function], Function]:
-    """Registers a function as an implementation of ``equation``, with the same arguments and results.
+    """Register a function as a fast implementation of ``equation``, with the same arguments and results.
 
     Args:
-        device: type of the device that the first tensor is on; None for any.
-        gradients: whether gradients of the first tensor, or of the weights of ``plain``, are wanted; None for both.
-        graphs: may also be recorded as a part of a graph.
-        plain: from the arguments, the modules with whose weights it computes; each must be ``is_plain``.
-        when: from the arguments, whether they suit it.
+        equation: The equation, a function or method with ``@dispatched``.
+        device: Required device type of the first tensor argument. None means any device.
+        gradients: True requires that the first tensor or a weight of ``plain`` needs a gradient. False requires that no
+            gradient is needed. None accepts both cases.
+        graphs: If True, the implementation may also be recorded as part of a graph.
+        plain: Returns, for the arguments, the modules whose weights the implementation uses. Each must be plain
+            (``is_plain``).
+        when: Returns True if the implementation supports the arguments.
     """
 
     def register(compute: Function) -> Function:
@@ -94,15 +99,16 @@ def implements(
 
 
 def implementations() -> list[Implementation]:
-    """All that are registered."""
+    """Return all registered implementations."""
     return [implementation for candidates in _IMPLEMENTATIONS.values() for implementation in candidates]
 
 
 @contextmanager
 def only_equations(but: Callable[[Implementation], bool] = lambda implementation: False) -> Iterator[None]:
-    """Within it the network is computed as it is written, by no implementation, ``but`` for those that it is true of.
+    """Compute all equations by their reference implementations inside the context.
 
-    It is for tests and measurements, in one thread. The ``kernel`` of attention stays what it is.
+    Fast implementations for which ``but`` returns True stay enabled. The context is for tests and measurements in a
+    single thread. It does not change the ``kernel`` of attention.
     """
     switched = [found for found in implementations() if found.enabled and not but(found)]
     for implementation in switched:

@@ -1,4 +1,4 @@
-"""What is known of frames: lengths, masks, how far they see, at which rate, and what a stream remembers."""
+"""Lengths, masks, contexts and frame rates of frames, and the streaming state."""
 
 from .context import Context
 from .masks import Frames

@@ -1,4 +1,4 @@
-"""How far a frame may look: NeMo's att_context_* settings, and what they mean at each frame rate."""
+"""The context of attention: NeMo's att_context_* settings, and their meaning at each frame rate."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ STYLES = ("regular", "chunked_limited", "chunked_limited_with_rc")
 
 @dataclass(frozen=True)
 class Context:
-    """What one frame sees, in frames of one rate; -1 is unlimited.
+    """The frames that a frame sees, counted at one frame rate; -1 means unlimited.
 
-    Without chunks, ``left`` and ``right`` count from the frame itself. With a ``chunk`` they count from the first and
-    the last frame of its chunk, so that all frames of a chunk see the same.
+    If ``chunk`` is 0, ``left`` and ``right`` count from the frame itself. Else they count from the first and the last
+    frame of its chunk, so that all frames of a chunk see the same frames.
     """
 
     left: int = -1
@@ -28,7 +28,7 @@ class Context:
 
     @classmethod
     def of(cls, size: Sequence[int], style: str) -> Context:
-        """What ``att_context_size`` says in an ``att_context_style``."""
+        """Return the context of an ``att_context_size`` in an ``att_context_style``."""
         if style == "chunked_limited_with_rc":
             left, chunk, right = size
             return cls(left, right, chunk) if chunk > 0 else cls()
@@ -38,18 +38,18 @@ class Context:
         return cls(left, right)
 
     def halved(self) -> Context:
-        """The same in frames of twice the duration; what is left of a pair of frames is out of reach."""
+        """Return this context at half the frame rate. A pair of frames that is only half in reach is out of reach."""
         left, right = (size if size < 0 else size // 2 for size in (self.left, self.right))
         return Context(left, right, self.chunk // 2)
 
     def end_of_chunk(self, frame: int) -> int:
-        """The last frame of the chunk that ``frame`` is in."""
+        """Return the last frame of the chunk that contains ``frame``."""
         return frame // self.chunk * self.chunk + self.chunk - 1
 
     def keys(self, first: int, stop: int) -> tuple[int, int]:
-        """Where the keys begin and end that queries ``first`` to the one before ``stop`` reach, in frames from 0 on.
+        """Return the range (start, end) of the keys that the queries ``first`` to ``stop - 1`` reach.
 
-        An unlimited context reaches from the least integer of 64 bits to the largest.
+        ``end`` is exclusive. In an unlimited context ``start`` is ``-sys.maxsize`` and ``end`` is ``sys.maxsize``.
         """
         last = stop - 1
         if self.chunk:
@@ -58,7 +58,10 @@ class Context:
         return start, sys.maxsize if self.right < 0 else last + self.right + 1
 
     def reach(self, query: Tensor, key: Tensor) -> Tensor | None:
-        """(T,), (S,) -> (T, S) True where frame ``key`` lies within reach of frame ``query``; None if all do."""
+        """Return a mask (T, S) that is True where frame ``key`` (S,) is in reach of frame ``query`` (T,).
+
+        Return None if the context is unlimited.
+        """
         if self.left < 0 and self.right < 0:
             return None
         first = last = query[:, None]
@@ -74,17 +77,18 @@ class Context:
 
 
 class ContextSettings:
-    """The sizes that an encoder was trained for, and the rule that picks one for a forward.
+    """The context sizes of an encoder, and the choice of a size for each forward pass.
 
     Args:
-        size: ``att_context_size``: a pair, several pairs, or None for unlimited.
-        probs: ``att_context_probs``: how likely each pair is in training; None for alike.
+        size: ``att_context_size`` of the encoder: a size, a list of sizes, or None for unlimited.
+        probs: ``att_context_probs``: the probability of each size in training; None means equal probabilities.
         style: ``att_context_style``.
-        chunks: ``att_chunk_context_size``: left contexts, chunks and right contexts, one of each drawn in training.
-        factor: how many frames are one where the temporal U-Net is deepest.
+        chunks: ``att_chunk_context_size``: left contexts, chunks and right contexts. Training draws one value of each.
+        factor: Number of encoder frames that become one frame at the lowest frame rate of the temporal U-Net.
 
     Raises:
-        ValueError: for sizes that are none, or chunks that the temporal U-Net would cut; it names the nearest others.
+        ValueError: A size does not fit the style, or the temporal U-Net would cut its chunks. The message names the
+            nearest sizes that work.
     """
 
     def __init__(
@@ -104,14 +108,14 @@ class ContextSettings:
         self.probs = [1.0 / len(self.sizes)] * len(self.sizes) if not probs else [float(p) for p in probs]
         if len(self.probs) != len(self.sizes) or abs(sum(self.probs) - 1.0) > 1e-6 or min(self.probs) < 0:
             raise ValueError(
-                f"att_context_probs={list(probs or [])}: one probability for each of the {len(self.sizes)} sizes of "
-                "att_context_size is needed, and 1 as their sum"
+                f"att_context_probs={list(probs or [])}: expected one probability for each of the {len(self.sizes)} "
+                "sizes of att_context_size, with the sum 1"
             )
         self.chunks = None if chunks is None else self._ranges(chunks)
         self.default = self.sizes[0]
 
     def of(self, training: bool) -> Context:
-        """How far frames see in one forward: by default or, in training, by a size drawn from several."""
+        """Return the context of one forward pass: the default or, in training, a random size if there are several."""
         size = self.default
         if training and self.chunks is not None:
             size = [random.choice(sizes) for sizes in self.chunks]
@@ -120,18 +124,21 @@ class ContextSettings:
         return Context.of(size, self.style)
 
     def check(self, size: Sequence[int], several: bool = True) -> None:
-        """Raises ValueError where ``size`` is none; ``several``: others are trained too, so one may be offline."""
+        """Raise ``ValueError`` if ``size`` does not work.
+
+        ``several`` means that the encoder has several sizes; then ``chunked_limited`` accepts an unlimited size.
+        """
         given = f"att_context_size={list(size)}"
         if self.style == "chunked_limited_with_rc":
             if len(size) != 3 or min(size) < -1:
-                raise ValueError(f"{given}: att_context_style={self.style!r} takes [left, chunk, right] frames")
+                raise ValueError(f"{given}: att_context_style={self.style!r} takes [left, chunk, right]")
             if size[1] == 0:
-                raise ValueError(f"{given}: a chunk of 0 frames; 1 or more, or -1 for no chunks")
+                raise ValueError(f"{given}: the chunk must be 1 frame or more, or -1 for no chunks")
             self._check_halves(given, "chunk", size[1])
             self._check_halves(given, "right", size[2])
             return
         if len(size) != 2 or min(size) < -1:
-            raise ValueError(f"{given}: frames to the left and right, -1 for unlimited")
+            raise ValueError(f"{given}: expected [left, right], with -1 for unlimited")
         if self.style == "chunked_limited":
             self._check_chunks(given, size[0], size[1], several)
 
@@ -140,18 +147,18 @@ class ContextSettings:
             if several:
                 return
             raise ValueError(
-                f"{given}: with att_context_style='chunked_limited' (streaming=True has it too) chunks are right + 1 "
-                "frames, so right must be 0 or more"
+                f"{given}: with att_context_style='chunked_limited' (the default if streaming=True), a chunk has right "
+                "+ 1 frames, so right must be 0 or more"
             )
         chunk = right + 1
         if chunk % self.factor or left % chunk and left > 0:
             chunks = _multiples(chunk, self.factor, least=self.factor)
             nearest = [[new * n, new - 1] for new in chunks for n in ([-1] if left < 0 else _around(left, new))]
             better = " or ".join(str([-1, size[1]] if left < 0 else size) for size in nearest)
-            halves = "" if self.factor == 1 else f", and the chunk of {self.factor}{self._reason()}"
+            halves = "" if self.factor == 1 else f", and the chunk must be a multiple of {self.factor}{self._reason()}"
             raise ValueError(
-                f"{given}: chunks that stream are right + 1 = {chunk} frames; left must be a multiple of the chunk"
-                f"{halves}; nearest are {better}"
+                f"{given}: a chunk has right + 1 = {chunk} frames; left must be a multiple of the chunk"
+                f"{halves}; the nearest sizes are {better}"
             )
 
     def _check_halves(self, given: str, what: str, frames: int) -> None:
@@ -159,11 +166,12 @@ class ContextSettings:
             least = self.factor if what == "chunk" else 0
             better = " or ".join(map(str, _multiples(frames, self.factor, least)))
             raise ValueError(
-                f"{given}: {what} {frames} must be a multiple of {self.factor}{self._reason()}; nearest are {better}"
+                f"{given}: {what} {frames} must be a multiple of {self.factor}{self._reason()}; the nearest values "
+                f"are {better}"
             )
 
     def _reason(self) -> str:
-        return f", as {self.factor} frames are one inside the temporal U-Net (time_reduce_idx=None: there is none)"
+        return f", because {self.factor} frames become one in the temporal U-Net (time_reduce_idx=None turns it off)"
 
     def _all(self, size: Sequence[Any] | None) -> list[list[int]]:
         unlimited = [-1] * (3 if self.style == "chunked_limited_with_rc" else 2)
@@ -176,7 +184,7 @@ class ContextSettings:
         if self.style != "chunked_limited_with_rc":
             raise ValueError(f"{given}: needs att_context_style='chunked_limited_with_rc', not {self.style!r}")
         if len(chunks) != 3 or not all(len(sizes) for sizes in chunks):
-            raise ValueError(f"{given}: expected three lists, of left contexts, of chunks and of right contexts")
+            raise ValueError(f"{given}: expected three lists: left contexts, chunks and right contexts")
         for what, sizes in zip(("chunk", "right"), chunks[1:]):
             for frames in sizes:
                 self._check_halves(given, what, frames)
@@ -189,23 +197,25 @@ def streamed(
     conv_context_style: str,
     conv_context_size: str | Sequence[int] | None,
 ) -> tuple[str, str | Sequence[int] | None]:
-    """``att_context_style`` and ``conv_context_size`` of an encoder with ``streaming=True``, unless they are given.
+    """Return ``att_context_style`` and ``conv_context_size`` of an encoder with ``streaming=True``.
+
+    Given values stay; None becomes a value for streams.
 
     Raises:
-        ValueError: for NeMo's causal downsampling, whose length depends on where the chunks end.
+        ValueError: ``causal_downsampling`` is True. The number of its output frames depends on where the chunks end.
     """
     if causal_downsampling:
-        raise ValueError("streaming=True has a causal subsampling of its own: leave out causal_downsampling")
+        raise ValueError("streaming=True has its own causal subsampling: leave out causal_downsampling")
     if conv_context_size is None and conv_context_style == "regular":
         conv_context_size = "causal"
     return att_context_style or "chunked_limited", conv_context_size
 
 
 def _multiples(frames: int, of: int, least: int) -> list[int]:
-    """The multiples of ``of`` nearest to ``frames``, below and above it, from ``least`` on."""
+    """Return the nearest multiples of ``of`` below and above ``frames`` that are at least ``least``."""
     return sorted({n for n in (frames // of * of, -(-frames // of) * of) if n >= least})
 
 
 def _around(left: int, chunk: int) -> list[int]:
-    """How many chunks make ``left`` frames: exactly, or the numbers below and above."""
+    """Return the numbers of chunks whose frames add up to ``left`` exactly, or to the nearest values around it."""
     return sorted({left // chunk, -(-left // chunk)})

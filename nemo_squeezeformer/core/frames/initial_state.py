@@ -1,4 +1,4 @@
-"""The state of streams before their first chunk."""
+"""The streaming state of streams before their first chunk."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from .steps import Steps, check
 
 
 def initial_state(encoder: Any, batch: int) -> EncoderState:
-    """What ``encoder`` remembers of ``batch`` streams before they begin: zeros, and nothing to attend to.
+    """Return the streaming state of ``batch`` new streams: zeros, with no frames to attend to.
 
     Raises:
-        ValueError: if its settings cannot stream, or need frames beyond the chunk.
+        ValueError: The encoder cannot stream with its settings, or a chunk depends on frames after it.
     """
     check(encoder)
     subsampling = encoder.pre_encode
     if getattr(subsampling, "margins", STREAMED) != STREAMED:
-        raise ValueError("a stream's convolutional subsampling must see nothing ahead: build with streaming=True")
+        raise ValueError(
+            "the convolutional subsampling of a stream must see no later frames: build with streaming=True"
+        )
     steps = Steps.of(encoder)
     if steps.ahead:
         raise ValueError(
             f"att_context_size={encoder.contexts.default}: its look-ahead grows from layer to layer to {steps.ahead} "
-            "frames after the chunk, which init_state has no place for; limit it by chunks (att_context_style="
+            "frames after the chunk, and init_state supports no such frames; limit it to chunks (att_context_style="
             "'chunked_limited', conv_context_size='causal' or conv_context_style='dcc')"
         )
     state = empty_state(encoder, batch, steps.left)
@@ -34,8 +36,8 @@ def initial_state(encoder: Any, batch: int) -> EncoderState:
 
 
 def empty_state(encoder: Any, batch: int, past: int) -> EncoderState:
-    """Zeros in the place of ``past`` frames, at the full rate, and of what convolutions see before the first."""
-    weight = encoder.layers[0].conv.depthwise_conv.weight  # not a linear layer's, which quantisation may take away
+    """Return a streaming state of zeros with ``past`` encoder frames of left context and an empty subsampling state."""
+    weight = encoder.layers[0].conv.depthwise_conv.weight  # quantization can replace the weights of linear layers
     zeros, d, left = weight.new_zeros, encoder.d_model, encoder.variant.reduction_left
     return EncoderState(
         subsampling=[],

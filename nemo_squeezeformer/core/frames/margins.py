@@ -1,4 +1,4 @@
-"""The zeros around the input of convolutions of stride 2, and how many frames and channels these make."""
+"""The zero padding of convolutions with stride 2, and the number of output frames and channels."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 
 class Margins(NamedTuple):
-    """Zeros around the input of each convolution that halves: before and after, in time and over frequency.
+    """The zero padding (before, after) of each strided convolution, in time and in frequency.
 
-    ``endless``: zeros without end follow the features and nothing else is zeroed, so that convolutions after the first
-    see what it makes of them.
+    ``endless`` means unlimited zero padding: the input is followed by unlimited zeros, and intermediate results are not
+    masked.
     """
 
     time: tuple[int, int]
@@ -17,13 +17,13 @@ class Margins(NamedTuple):
     endless: bool = False
 
     def frames(self, n: Any, stages: int = 1) -> Any:
-        """How many frames so many convolutions of kernel 3 and stride 2 make of ``n`` frames."""
+        """Return the number of frames after ``stages`` convolutions of kernel size 3 and stride 2 on ``n`` frames."""
         for _ in range(stages):
             n = n // 2 + 1 if self.endless else (n + sum(self.time) - 1) // 2
         return n
 
     def widths(self, n: int, stages: int) -> list[int]:
-        """``n`` feature channels, and what each of so many such convolutions makes of them."""
+        """Return ``n`` feature channels, followed by the number of channels after each of ``stages`` convolutions."""
         widths = [n]
         for _ in range(stages):
             widths.append((widths[-1] + sum(self.frequency) - 1) // 2)
@@ -32,5 +32,5 @@ class Margins(NamedTuple):
 
 CENTRED = Margins(time=(1, 1), frequency=(1, 1))
 STREAMED = Margins(time=(2, 0), frequency=(1, 1))
-CAUSAL = Margins(time=(2, 1), frequency=(2, 1))  # NeMo's causal_downsampling: a frame more, of which half is padding
-ENDLESS = Margins(time=(0, 0), frequency=(0, 1), endless=True)  # the authors', who pad far: often a frame more
+CAUSAL = Margins(time=(2, 1), frequency=(2, 1))  # NeMo's causal_downsampling; one more frame for even n
+ENDLESS = Margins(time=(0, 0), frequency=(0, 1), endless=True)  # the authors' network; one more frame for even n

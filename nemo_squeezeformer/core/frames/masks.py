@@ -1,4 +1,4 @@
-"""What a layer must know about the frames it sees, at one frame rate."""
+"""The lengths and masks that a layer needs, at one frame rate."""
 
 from __future__ import annotations
 
@@ -14,40 +14,51 @@ from .context import Context
 
 @dataclass(frozen=True)
 class Frames:
-    """Lengths and masks of a batch. S keys are the T frames at hand after the ``past`` ones that a stream remembers."""
+    """The lengths and masks of a batch.
 
-    lengths: Tensor  # (B,) of what masks let in
+    The S keys of attention are ``past`` frames that a stream remembers, followed by the T frames of the input.
+    """
+
+    lengths: Tensor  # (B,)  number of frames that the masks keep
     padding: Tensor  # (B, T)  True at padding
-    absent: Tensor  # (B, S)  True at keys that are none: padding, and what a stream has not seen yet
-    context: Context  # in frames of this rate
-    padded: bool = True  # False where it is known that no key is absent
-    step: int = 1  # how many frames of the full rate are one here
-    past: int = 0  # frames that a stream remembers, valid ones last
-    advance: int = 0  # frames at hand by which a stream moves on; it sees the others again
-    valid: Tensor | None = None  # (B,) of what is output, where that is less
-    mask: Tensor | None = None  # ``blocked``, for a graph that would have to compute it in each layer
+    absent: Tensor  # (B, S)  True at keys without a frame: padding, and times before the start of a stream
+    context: Context  # counted in frames of this rate
+    padded: bool = True  # False if it is known that no key is absent
+    step: int = 1  # number of encoder frames for each frame of this rate
+    past: int = 0  # number of frames that a stream remembers; valid frames are last
+    advance: int = 0  # number of the T frames by which a stream advances; it sees the rest again
+    valid: Tensor | None = None  # (B,)  number of valid output frames, if it is below lengths
+    mask: Tensor | None = None  # ``blocked``, computed once so that a graph does not compute it in each layer
 
     @classmethod
     def of(cls, lengths: Tensor, t: int, context: Context, valid: Tensor | None = None) -> Frames:
-        """Masks for ``t`` frames of which they let in ``lengths`` (B,), and of these ``valid`` (B,) are output."""
+        """Return the masks of ``t`` frames that keep ``lengths`` (B,) frames; ``valid`` (B,) of them are output."""
         padding = torch.arange(t, device=lengths.device) >= lengths[:, None]  # (B, T)
-        # Looking at values is a wait on a GPU, and a constant in a graph.
+        # Reading a value would wait for a GPU, and would become a constant in a recorded graph.
         looks = lengths.device.type == "cpu" and not in_graph()
         return cls(lengths, padding, padding, context, padded=bool(padding.any()) if looks else True, valid=valid)
 
     @classmethod
     def of_stream(cls, lengths: Tensor, t: int, context: Context, cached: Tensor, past: int, advance: int) -> Frames:
-        """Masks for the next ``t`` frames of streams that remember ``past`` frames, ``cached`` (B,) of them valid."""
+        """Return the masks of the next ``t`` frames of streams.
+
+        The streams remember ``past`` frames, and the last ``cached`` (B,) of them are valid.
+        """
         key = torch.arange(-past, t, device=lengths.device)
         absent = (key < -cached[:, None]) | (key >= lengths[:, None])  # (B, S)
         return cls(lengths, absent[:, past:], absent, context, past=past, advance=advance)
 
     @property
     def blocked(self) -> Tensor | None:
-        """(B, T, S) True where query t must not see key s, and for all keys where it is padding; None if all see all"""
+        """Return a mask (B, T, S) that is True where query t must not see key s. A query at padding sees no key.
+
+        None means that every query sees every key.
+        """
         if self.mask is not None:
             return self.mask
-        return self._mask() if torch.compiler.is_compiling() else self._kept_mask  # a compiler keeps what is alike
+        return (
+            self._mask() if torch.compiler.is_compiling() else self._kept_mask
+        )  # a compiler removes repeated computations
 
     @cached_property
     def _kept_mask(self) -> Tensor | None:
@@ -59,8 +70,10 @@ class Frames:
         return None if unseen is None else unseen | self.absent[:, self.past :, None]
 
     def unseen(self, first: int, stop: int, start: int, end: int) -> Tensor | None:
-        """(B, stop - first, end - start) or what expands to it: True where keys ``start`` to the one before ``end`` are
-        absent, or out of reach of queries ``first`` to the one before ``stop``; None if these see them all.
+        """Return a mask that is True where a key is absent or out of reach of a query.
+
+        The queries are ``first`` to ``stop - 1``, and the keys are ``start`` to ``end - 1``. The shape is
+        (B, stop - first, end - start), or it expands to this shape. None means that every query sees every key.
         """
         device = self.absent.device
         query = torch.arange(self.past + first, self.past + stop, device=device)
@@ -71,12 +84,12 @@ class Frames:
         return ~within[None] if absent is None else absent | ~within
 
     def halved(self) -> Frames:
-        """The same frames after a time reduction by two: the first of each pair stands for both."""
+        """Return the lengths and masks at half the frame rate: a pair of frames takes the mask of its first frame."""
         return replace(
             self,
             lengths=(self.lengths + 1) // 2,
             padding=self.padding[:, ::2],
-            absent=self.absent[:, self.past % 2 :: 2],  # whole pairs of the past
+            absent=self.absent[:, self.past % 2 :: 2],  # skips a remembered frame without a pair
             context=self.context.halved(),
             step=2 * self.step,
             past=self.past // 2,
@@ -86,12 +99,15 @@ class Frames:
         )
 
     def without_padding(self) -> Frames:
-        """The same frames, every one of which convolutions take for valid."""
+        """Return a copy in which convolutions treat every frame as valid."""
         return replace(self, padding=torch.zeros_like(self.padding))
 
 
 def overlapping(x: Tensor, dim: int, width: int, step: int) -> Tensor:
-    """(..., T, ...) -> (..., N, width, ...), a piece every ``step``: ``Tensor.unfold`` in words that ONNX has too."""
+    """Return a piece of ``width`` frames every ``step`` frames: (..., T, ...) -> (..., N, width, ...).
+
+    This is ``Tensor.unfold`` by operations that ONNX also has.
+    """
     first = torch.arange(0, x.size(dim) - width + 1, step, device=x.device)
     index = first[:, None] + torch.arange(width, device=x.device)  # (N, width)
     return x.index_select(dim, index.view(-1)).view(*x.shape[:dim], -1, width, *x.shape[dim + 1 :])

@@ -1,4 +1,4 @@
-"""Which layers run at which frame rate: the branches of the temporal U-Net (paper, section 3.1.1)."""
+"""The frame rate of each layer: the branches of the temporal U-Net (paper, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Span:
-    """Layers ``start`` to the one before ``stop``, at one frame rate but for ``branches``, which halve it.
+    """The layers ``start`` to ``stop - 1``, at one frame rate. The layers inside ``branches`` run at half that rate.
 
-    ``number`` counts the branches of an encoder from 1, in the order of their first layers; the encoder itself is 0.
+    ``number`` counts the branches of an encoder from 1, in the order of their first layers. The span of the whole
+    encoder has the number 0.
     """
 
     number: int
@@ -19,32 +20,37 @@ class Span:
     branches: tuple[Span, ...] = ()
 
     def depth(self, layer: int | None = None) -> int:
-        """How many times the frame rate is halved at ``layer``, or at most."""
+        """Return how many times the frame rate is halved at ``layer``, or the maximum over all layers for None."""
         inner = [1 + b.depth(layer) for b in self.branches if layer is None or b.start <= layer < b.stop]
         return max(inner, default=0)
 
     @property
     def suffix(self) -> str:
-        """Of the names of its two ends in the state dict; the first branch has NeMo 2.7.3's."""
+        """Return the suffix of the names of the two ends in the state dict. The first branch has NeMo 2.7.3's names."""
         return "" if self.number == 1 else f"_{self.number}"
 
     def all_branches(self) -> list[Span]:
-        """The branches inside it, whatever their depth, by number."""
+        """Return the branches at all depths, ordered by number."""
         return [inside for branch in self.branches for inside in (branch, *branch.all_branches())]
 
 
 def build_spans(n_layers: int, reduce: int | Sequence[int] | str | None, recover: int | Sequence[int] | None) -> Span:
-    """All layers, as ``time_reduce_idx`` and ``time_recovery_idx`` divide them; entry k of the two belong together.
+    """Return the span of all layers, with the branches of ``time_reduce_idx`` and ``time_recovery_idx``.
 
-    A branch without layers, which only reduces and recovers, is one too.
+    A branch may have no layers; then it only reduces and recovers the frame rate.
+
+    Args:
+        n_layers: Number of layers.
+        reduce: ``time_reduce_idx`` of the encoder.
+        recover: ``time_recovery_idx`` of the encoder. Entry k of both lists describes the same branch.
 
     Raises:
-        ValueError: for indices that are out of range, of which one list has more, or whose branches cross.
+        ValueError: An index is out of range, the lists have different lengths, or two branches cross.
     """
     if reduce is None:
         return Span(0, 0, n_layers)
     if isinstance(reduce, str):
-        raise ValueError(f"time_reduce_idx={reduce!r}: expected 'auto', None, a layer or a list of layers")
+        raise ValueError(f"time_reduce_idx={reduce!r}: expected 'auto', None, a layer index or a list of layer indices")
     starts = [reduce] if isinstance(reduce, int) else list(reduce)
     if recover is None:
         stops = [n_layers - 1] * len(starts)
@@ -52,18 +58,18 @@ def build_spans(n_layers: int, reduce: int | Sequence[int] | str | None, recover
         stops = [recover] if isinstance(recover, int) else list(recover)
     given = f"time_reduce_idx={reduce}, time_recovery_idx={recover}"
     if len(starts) != len(stops):
-        raise ValueError(f"{given}: as many recoveries as reductions are needed, {len(starts)} of each")
+        raise ValueError(f"{given}: expected as many indices in time_recovery_idx as in time_reduce_idx, {len(starts)}")
     if not all(0 <= start <= stop < n_layers for start, stop in zip(starts, stops)):
         raise ValueError(f"{given}: expected 0 <= time_reduce_idx <= time_recovery_idx < n_layers={n_layers}")
     if starts != sorted(starts):
-        raise ValueError(f"{given}: list the reductions from the first layer to the last, each with its recovery")
+        raise ValueError(f"{given}: sort time_reduce_idx in ascending order, and time_recovery_idx in the same order")
     branches = [Span(number, start, stop) for number, (start, stop) in enumerate(zip(starts, stops), start=1)]
     for i, branch in enumerate(branches):
         crossing = [later for later in branches[i + 1 :] if later.start < branch.stop < later.stop]
         if crossing:
             raise ValueError(
                 f"{given}: the branches {branch.start} to {branch.stop} and {crossing[0].start} to {crossing[0].stop} "
-                "cross; recover first what was reduced last, as brackets close"
+                "cross; a branch that starts inside another branch must end inside it"
             )
     return _nest(Span(0, 0, n_layers), branches)
 

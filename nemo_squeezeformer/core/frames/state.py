@@ -1,4 +1,4 @@
-"""Streaming state: everything the encoder remembers between two chunks of its streams, in tensors of constant size."""
+"""The streaming state: all that an encoder remembers between two chunks, in tensors of constant size."""
 
 from __future__ import annotations
 
@@ -7,45 +7,49 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BEGUN = 2  # frames after which a stream has all the features behind it that its subsampling sees
+BEGUN = 2  # after this many frames the subsampling has its full left context
 
 
 @dataclass
 class LayerState:
-    """What one layer remembers, at that layer's frame rate."""
+    """The streaming state of one layer, at the frame rate of the layer."""
 
-    attention: Tensor  # (B, left context, D)  attention inputs
+    attention: Tensor  # (B, left context, D)  inputs of attention
     convolution: Tensor  # (B, 2D, left context)  inputs of the depthwise convolution
 
 
 @dataclass
 class ReductionState:
-    """What one time reduction remembers, at the frame rate that it halves."""
+    """The streaming state of one reduction layer, at the frame rate of its input."""
 
     reduction: Tensor  # (B, D, 3)
 
 
 @dataclass
 class EncoderState:
-    """Moves on in place as chunks go through; ``SqueezeformerEncoder.init_state`` makes a fresh one.
+    """The streaming state of a batch of streams, from ``SqueezeformerEncoder.init_state``.
 
-    Streams of a batch may have begun at different times: zeros, with 0 in ``cached``, are a fresh one.
+    Each call of the encoder updates it in place. The streams of a batch can begin at different times: to start a new
+    stream in a row of the batch, set the row to zero in all tensors, including ``cached``.
     """
 
-    subsampling: list[Tensor]  # (B, C, left, F) for each strided convolution; none where its context comes with a chunk
-    reductions: list[ReductionState]  # one for each branch of the temporal U-Net, in the order of its first layer
+    subsampling: list[Tensor]  # (B, C, left, F) for each strided convolution; empty if chunks bring their context
+    reductions: list[ReductionState]  # one for each branch of the temporal U-Net, in the order of their first layers
     layers: list[LayerState]
-    cached: Tensor  # (B,)  how many frames have gone by; counted to ``past``, and to ``BEGUN`` where that is less
-    past: int  # frames, at the full rate, that attention remembers
-    advance: int | None = None  # frames of a chunk to remember, where the others come again with the next; None: all
+    cached: Tensor  # (B,)  number of frames that have passed, at most max(past, BEGUN)
+    past: int  # number of encoder frames that attention remembers
+    advance: int | None = None  # frames of a chunk to remember; the rest come again with the next chunk; None: all
 
     def frames(self, t: int) -> int:
-        """By how many of the next ``t`` frames the streams move on."""
+        """Return by how many frames the streams advance in a chunk of ``t`` frames."""
         return t if self.advance is None else min(t, self.advance)
 
 
 def with_left_context(x: Tensor, past: Tensor, dim: int, advance: int) -> tuple[Tensor, Tensor]:
-    """Prepend the remembered frames to ``x`` along ``dim``, and say which to remember after ``advance`` of its own."""
+    """Prepend the remembered frames ``past`` to ``x`` along ``dim``.
+
+    Return the joined frames, and the frames to remember after the stream has advanced by ``advance`` frames of ``x``.
+    """
     size = past.size(dim)
     if size == 0:
         return x, past

@@ -1,4 +1,4 @@
-"""In which steps a stream goes through an encoder, and how far the outputs of a step depend on what follows."""
+"""The steps in which a stream passes through an encoder, and the look-ahead of a step."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Any
 from .context import Context
 from .spans import Span
 
-NORMS = ("instance_norm", "group_norm")  # their statistics are those of the chunk at hand
+NORMS = ("instance_norm", "group_norm")  # their statistics are of the frames in the chunk
 
 
 @dataclass(frozen=True)
 class Steps:
-    """All in frames of the encoder's output, multiples of what the temporal U-Net makes one."""
+    """The sizes of the steps of a stream, in encoder frames.
 
-    shift: int  # frames that each step adds to the output
-    ahead: int  # frames after those that it sees, and that the next step sees again
-    left: int  # frames before those that attention remembers
+    ``shift`` and ``ahead`` are multiples of the number of frames that become one frame inside the temporal U-Net.
+    """
+
+    shift: int  # number of output frames of each step
+    ahead: int  # number of frames after them that the step sees; the next step sees them again
+    left: int  # number of frames before them that attention remembers
 
     @classmethod
     def of(
@@ -30,18 +33,22 @@ class Steps:
         unlimited: int | None = None,
         size: Sequence[int] | None = None,
     ) -> Steps:
-        """The steps that give what the whole gives, by the context that the encoder has in evaluation.
+        """Return the steps for the context of the encoder in evaluation.
+
+        Without ``chunk``, a stream in these steps gives the same output as the whole utterance.
 
         Args:
-            chunk: frames that each step sees, ``shift`` of them new (None: all), in the place of those steps; where
-                they are fewer than the context needs, the output is an approximation.
-            left: frames to remember, in the place of the context's.
-            unlimited: frames to remember where the context has no limit to the left; None refuses it.
-            size: an ``att_context_size`` in the place of the one that the encoder has in evaluation.
+            encoder: The encoder.
+            chunk: Number of frames that each step sees. None derives the steps from the context. If the context needs
+                more frames, the output is an approximation.
+            shift: Number of new frames in each chunk. None means that all frames are new.
+            left: Number of frames to remember. None means the left context of the encoder.
+            unlimited: Number of frames to remember if the left context is unlimited. None refuses such a context.
+            size: ``att_context_size`` to use instead of the encoder's size in evaluation.
 
         Raises:
-            ValueError: for settings that do not stream, chunks that the temporal U-Net would cut, or a context without
-                limits.
+            ValueError: The settings do not support streaming, the temporal U-Net would cut the chunks, or the context
+                is unlimited.
         """
         check(encoder)
         size, factor = encoder.contexts.default if size is None else size, encoder.contexts.factor
@@ -57,16 +64,16 @@ class Steps:
                 if frames < 1 or frames % factor:
                     nearest = sorted({max(frames // factor, 1) * factor, max(-(-frames // factor), 1) * factor})
                     raise ValueError(
-                        f"{what}={frames} frames must be a multiple of {factor}, as {factor} are one inside the "
-                        f"temporal U-Net; nearest are {' or '.join(map(str, nearest))}"
+                        f"{what}={frames} frames must be a multiple of {factor}, because {factor} frames become one "
+                        f"inside the temporal U-Net; the nearest values are {' or '.join(map(str, nearest))}"
                     )
             if shift > chunk:
                 raise ValueError(f"shift_size={shift} must not be larger than chunk_size={chunk}")
             return cls(shift, chunk - shift, left)
         if context.right < 0:
             raise ValueError(
-                f"{given}: a stream needs a limit to the right; set_default_att_context_size() chooses one that the "
-                "encoder was trained for, and an offline model goes in overlapping windows (buffered inference)"
+                f"{given}: a stream needs a limit to the right; choose a limited size of the training by "
+                "set_default_att_context_size(), or run an offline model in overlapping windows (buffered inference)"
             )
         shift = context.chunk or factor
         last = _needed(encoder, encoder.span, context, shift - 1)
@@ -74,28 +81,28 @@ class Steps:
 
 
 def check(encoder: Any) -> None:
-    """Raises ValueError where ``encoder`` gives something else in pieces than as a whole, whatever its context."""
+    """Raise ``ValueError`` if ``encoder`` cannot stream, whatever its context is."""
     if encoder.attention.self_attention_model != "rel_pos":
         raise ValueError(
-            f"self_attention_model={encoder.attention.self_attention_model!r} does not stream: a stream's frames have "
-            "no absolute positions, and its window is 'rel_pos' with the same att_context_size"
+            f"self_attention_model={encoder.attention.self_attention_model!r} does not stream: use 'rel_pos'. "
+            "The frames of a stream have no absolute positions; for a window, keep att_context_size with 'rel_pos'"
         )
     if encoder.variant.margins.endless:
-        raise ValueError("variant='original' does not stream: its subsampling and time reduction see what follows")
+        raise ValueError("variant='original' does not stream: its subsampling and reduction layer see later frames")
     if encoder.conv_norm_type.startswith(NORMS):
         raise ValueError(
-            f"conv_norm_type={encoder.conv_norm_type!r} does not stream: it normalises over the frames at hand; use "
+            f"conv_norm_type={encoder.conv_norm_type!r} does not stream: its statistics depend on the chunk; use "
             "'batch_norm' or 'layer_norm'"
         )
 
 
 def _needed(encoder: Any, span: Span, context: Context, last: int) -> int:
-    """The last frame that goes into ``span``, at its rate, on which frame ``last`` of what comes out depends."""
+    """Return the last input frame of ``span`` on which its output frame ``last`` depends, at the rate of ``span``."""
     at = span.stop
     for branch in reversed(span.branches):
         for i in range(branch.stop, at):
             last = _before(encoder.layers[i].conv, context, last)
-        # A pair of frames is one inside; around the branch they go as they are.
+        # Inside the branch a pair of frames is one frame; the residual connection keeps the frames separate.
         last = max(last, 2 * _needed(encoder, branch, context.halved(), last // 2) + 1)
         at = branch.start
     for i in range(span.start, at):
@@ -104,6 +111,6 @@ def _needed(encoder: Any, span: Span, context: Context, last: int) -> int:
 
 
 def _before(conv: Any, context: Context, last: int) -> int:
-    """The same for one layer: its convolution, and before that its attention."""
+    """Return the last input frame of one layer on which the output frame ``last`` depends."""
     last = context.end_of_chunk(last) if conv.chunked and context.chunk else last + conv.right
     return (context.end_of_chunk(last) if context.chunk else last) + context.right

@@ -75,10 +75,10 @@ def test_the_context_may_be_unlimited_to_the_left_where_the_memory_is_not():
 @pytest.mark.parametrize(
     "given, words",
     [
-        ({"chunk": 6}, "chunk_size=6 frames must be a multiple of 4, .* nearest are 4 or 8"),
-        ({"chunk": 3}, "chunk_size=3 frames .* nearest are 4$"),
-        ({"chunk": 0}, "chunk_size=0 frames .* nearest are 4$"),
-        ({"chunk": 8, "shift": 5}, "shift_size=5 frames must be a multiple of 4, .* nearest are 4 or 8"),
+        ({"chunk": 6}, "chunk_size=6 frames must be a multiple of 4, .* nearest values are 4 or 8"),
+        ({"chunk": 3}, "chunk_size=3 frames .* nearest values are 4$"),
+        ({"chunk": 0}, "chunk_size=0 frames .* nearest values are 4$"),
+        ({"chunk": 8, "shift": 5}, "shift_size=5 frames must be a multiple of 4, .* nearest values are 4 or 8"),
         ({"chunk": 8, "shift": 12}, "shift_size=12 must not be larger than chunk_size=8"),
     ],
 )
@@ -91,7 +91,7 @@ def test_given_chunks_that_the_unet_cuts_are_refused_with_the_nearest_that_it_do
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({}, "must see nothing ahead: build with streaming=True"),
+        ({}, "must see no later frames: build with streaming=True"),
         (CHUNKS | {"streaming": False, "causal_downsampling": True}, "build with streaming=True"),
         (
             {"streaming": True, "att_context_size": [-1, 3]},
@@ -115,9 +115,9 @@ def test_what_does_not_stream_has_no_state_and_says_why(settings, words):
 
 
 def test_chunks_that_the_unet_cuts_are_refused_when_built_with_the_nearest_that_it_does_not():
-    with pytest.raises(ValueError, match=r"nearest are \[6, 1\] or \[4, 3\] or \[8, 3\]"):
+    with pytest.raises(ValueError, match=r"nearest sizes are \[6, 1\] or \[4, 3\] or \[8, 3\]"):
         small_encoder(streaming=True, att_context_size=[6, 2], time_reduce_idx=1)
-    with pytest.raises(ValueError, match="chunk 3 must be a multiple of 4.* nearest are 4"):
+    with pytest.raises(ValueError, match="chunk 3 must be a multiple of 4.* nearest values are 4"):
         small_encoder(**rc(6, 3, 0), **NESTED)
     for size in ([6, 1], [4, 3], [8, 3]):
         small_encoder(streaming=True, att_context_size=size, time_reduce_idx=1).init_state(1)
