@@ -1,4 +1,4 @@
-"""What each implementation gains: one command measures it, and the page quotes what it measured."""
+"""Tests of the implementations benchmark: the command, the cases, and the table that the architecture page quotes."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ def test_the_page_of_the_architecture_quotes_the_table():
     assert table in (root / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
-def test_every_implementation_and_every_file_of_them_is_a_case():
+def test_every_registered_implementation_has_a_case_with_existing_files():
     files = {file for case in CASES for file in case.files}
     modules = {found.compute.__module__.partition("nemo_squeezeformer.core.")[2] for found in implementations()}
-    registered = {f"{module.replace('.', '/')}.py" for module in modules if module}  # graphs have others, elsewhere
+    registered = {
+        f"{module.replace('.', '/')}.py" for module in modules if module
+    }  # recorded graphs have further implementations outside the core
     assert registered - {"inference/optimize.py", "cpu/dropout.py"} <= files
     assert all((benchmark.CORE / file).is_file() for file in files)
 
 
-def test_to_do_without_an_implementation_makes_a_difference_and_gives_the_same():
-    """Another set of operations computes it, to the same values."""
+def test_disabling_an_implementation_does_not_change_the_outputs():
     for case in CASES:
         work = WORK[case.work[0]]
-        if work.trains:  # dropout draws other numbers
+        if work.trains:  # dropout draws different random numbers
             continue
         x, lengths = torch.randn(1, 80, 400), torch.tensor([400])
         outputs = []

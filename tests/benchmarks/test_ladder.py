@@ -1,4 +1,4 @@
-"""The ladder from Conformer to Squeezeformer: its recipes, its ends held against what was published, and its page."""
+"""Tests of the ladder from Conformer to Squeezeformer: its recipes, the published numbers, and its page."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def results() -> dict:
     return json.loads((RESULTS / "ladder.json").read_text())
 
 
-def test_each_recipe_changes_the_one_before_in_what_it_says():
+def test_each_recipe_changes_one_setting_of_the_recipe_before():
     settings = [encoder_settings(rung) for rung in RUNGS]
     changed = [{key: new[key] for key in new if new[key] != old[key]} for old, new in zip(settings, settings[1:])]
     assert changed == [
@@ -56,7 +56,7 @@ def test_the_last_recipe_is_squeezeformer_sm():
     assert build("Squeezeformer", **TINY | {"n_layers": 16}).span.branches[0].start == 7
 
 
-def test_the_ladder_goes_in_every_size_and_unknown_steps_are_refused():
+def test_the_recipes_accept_a_size_and_an_unknown_recipe_is_refused():
     assert compose("ablation/1_unet", ["size=xs"]).model.encoder.d_model == 144
     with pytest.raises(UserError, match="no recipe ablation/6_more: give one of .*ablation/5_depthwise"):
         compose("ablation/6_more")
@@ -80,7 +80,7 @@ def test_the_first_rung_is_nemos_conformer():
     assert (encoder(audio_signal=features(1, 203, channels=80))[0] - outputs[0]).abs().max() > 1e-2
 
 
-def test_positions_beyond_t_are_half_of_what_relative_positions_take():
+def test_positions_beyond_t_need_half_of_the_operations_of_relative_positions():
     with torch.device("meta"):
         relative, absolute = (
             build("U-Net", **TINY, self_attention_model=kind).eval() for kind in ("rel_pos", "abs_pos")
@@ -91,7 +91,7 @@ def test_positions_beyond_t_are_half_of_what_relative_positions_take():
     assert 1e9 * beyond == pytest.approx(2 * 749 * 16 * (16 + 750) * 2 + 2 * 374 * 16 * (16 + 375))
 
 
-def test_the_ends_take_the_published_operations(results):
+def test_the_operations_equal_the_published_numbers_and_a_new_count(results):
     counts, published = results["operations"][0]["measured"], PUBLISHED["sm"]
     assert counts["Squeezeformer"]["gflops"] == pytest.approx(published.gflops, rel=0.01)
     assert counts["Squeezeformer"]["parameters"] == published.encoder_parameters
@@ -104,7 +104,7 @@ def test_the_ends_take_the_published_operations(results):
         assert counts[end] == pytest.approx(fresh, abs=1e-4)
 
 
-def test_the_papers_figures_come_out_with_t_positions_and_nearly_without(results):
+def test_the_shares_equal_the_papers_with_t_positions_and_are_close_to_them_with_all_positions(results):
     published = {name: figure for name, (_, figure) in PAPER.items()}
     assert {name: round(share) for name, share in ladder_page.shares(results, "counted_by_t").items()} == published
     assert {name: round(share) for name, share in ladder_page.shares(results).items()} == {
@@ -114,13 +114,13 @@ def test_the_papers_figures_come_out_with_t_positions_and_nearly_without(results
     }
 
 
-def test_page_and_figure_are_made_of_the_results(results):
+def test_the_page_and_the_figure_are_made_from_the_results(results):
     assert (RESULTS / "README.md").read_text() == ladder_page.page(results)
     assert source(RESULTS / "ladder.png") == digest(RESULTS / "ladder.json")
 
 
 def source(picture: Path) -> str:
-    """Which results a figure was drawn from."""
+    """Return the digest of the results from which a figure was drawn."""
     from PIL import Image
 
     with Image.open(picture) as opened:
@@ -137,7 +137,7 @@ def test_one_command_counts_times_draws_and_writes_the_page(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_trains_every_rung_and_goes_on_where_it_stopped(tmp_path):
+def test_the_command_trains_every_rung_and_continues_a_stopped_run(tmp_path):
     for name, utterances in {"connected_train": 16, "single_train": 8, "connected_dev": 2}.items():
         write_manifest(tmp_path, utterances, name=name).rename(tmp_path / f"{name}.jsonl")
     for name in ("connected_test_seen", "connected_test"):

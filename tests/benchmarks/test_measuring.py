@@ -1,4 +1,4 @@
-"""What all benchmarks measure with: turns, memory, equal encoders, files of results."""
+"""Tests of the shared benchmark code: timing in turns, memory, equal encoders, files of results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_encoders_have_equal_parameters():
     assert abs(count["FastConformer"] / count["8x"] - 1) < 0.01
 
 
-def test_figures_of_other_conditions_are_not_mixed(tmp_path):
+def test_measurements_under_other_conditions_are_refused(tmp_path):
     path, conditions = tmp_path / "cpu.json", {"machine": "one", "size": "quick"}
     Results(path, conditions, "a").add("memory", {"seconds": 1}, {"ours": {"MiB": 1.0}}, {})
     assert Results(path, conditions, "b").missing("memory", {"seconds": 1}, ["ours", "in-tree"]) == ["in-tree"]
@@ -34,7 +34,7 @@ def test_figures_of_other_conditions_are_not_mixed(tmp_path):
         Results(path, conditions | {"machine": "another"}, "a")
 
 
-def test_calls_take_turns_all_along_and_quick_ones_more_of_them():
+def test_calls_take_turns_and_fast_calls_get_more_turns():
     order, now = [], [0.0]
 
     def work(name: str, seconds: float) -> None:
@@ -46,11 +46,18 @@ def test_calls_take_turns_all_along_and_quick_ones_more_of_them():
     assert took == {"slow": 2 * [0.25], "fast": 8 * [0.0625]}
     assert order[2:] == ["fast", "fast", "slow", "fast", "fast", "fast", "fast", "slow", "fast", "fast"]
     more = partial(turns.turns, patience=2.0, fewest=5, most=20)
-    assert [more(first) for first in (0.01, 0.2, 0.9, 1.5, 6.0, 30.0)] == [20, 10, 5, 3, 1, 0]  # long first ones count
+    assert [more(first) for first in (0.01, 0.2, 0.9, 1.5, 6.0, 30.0)] == [
+        20,
+        10,
+        5,
+        3,
+        1,
+        0,
+    ]  # a long first turn counts
     assert turns.quartiles([3.0]) == [3.0, 3.0, 3.0]
 
 
-def test_turns_that_warm_up_do_not_count():
+def test_warm_up_turns_do_not_count():
     order: list[str] = []
     calls = {name: partial(order.append, name) for name in ("one", "two")}
     took = turns.equal_turns(calls, 3, warm_up=2)
@@ -58,7 +65,7 @@ def test_turns_that_warm_up_do_not_count():
 
 
 def prepare_ones(mebibytes: int):
-    torch.ones(1000).sum()  # loads what it takes
+    torch.ones(1000).sum()  # warm-up, which loads libraries
     return lambda: torch.ones(mebibytes, 2**18).sum()
 
 
@@ -67,7 +74,7 @@ def prepare_failure():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_the_peak_of_memory_is_that_of_the_call():
+def test_the_peak_memory_counts_only_the_call():
     for mebibytes in (32, 96):
         assert memory.peak_in_a_process(partial(prepare_ones, mebibytes), 1) == pytest.approx(mebibytes, abs=4)
     with pytest.raises(RuntimeError, match="ValueError: no such encoder"):

@@ -1,4 +1,4 @@
-"""Benchmarks are a folder a question: questions share what is in ``measuring`` and import nothing of one another."""
+"""Tests of imports between benchmarks: a question may import only from its own folder and from ``measuring``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILES = {path.stem for path in BENCHMARKS.glob("*/*.py")} - set(sys.stdlib_modul
 
 
 def imported(source: str) -> set[str]:
-    """What a source imports, wherever in it, with the names taken from modules."""
+    """Return all imports in a source, also inside functions, together with the names imported from modules."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -26,21 +26,21 @@ def imported(source: str) -> set[str]:
 
 
 def strays(source: str, room: str) -> set[str]:
-    """Imports from rooms that ``room`` does not know, and of files of ours by their bare names."""
+    """Return the imports that ``room`` must not have: other rooms, and benchmark files without their package name."""
     others = {f"benchmarks.{name}" for name in ROOMS} - {f"benchmarks.{room}", "benchmarks.measuring"}
     parts = {name: name.split(".") for name in imported(source)}
     return {name for name, path in parts.items() if ".".join(path[:2]) in others or path[0] in {*FILES, ""}}
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_question_imports_nothing_of_another(room):
+def test_no_question_imports_from_another_question(room):
     for path in (BENCHMARKS / room).glob("*.py"):
         source = path.read_text(encoding="utf-8")
         assert strays(source, room) == set(), path.name
         assert "sys.path" not in source, path.name
 
 
-def test_an_import_of_another_question_is_found():
+def test_imports_from_another_question_are_found():
     assert strays("from benchmarks.measuring import turns\nfrom benchmarks.speed.plan import Plan", "speed") == set()
     assert strays("def f():\n    from benchmarks.speed.plan import Plan", "ladder") == {"benchmarks.speed.plan.Plan"}
     assert strays("from benchmarks.speed import plan", "measuring") == {"benchmarks.speed.plan"}

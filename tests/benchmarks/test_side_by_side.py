@@ -1,4 +1,4 @@
-"""The page of the encoders side by side is made of their runs, and the README quotes it."""
+"""Tests of the comparison of encoders: its page is made from the runs, and the README quotes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.side_by_side.runs import best_peak, done
 from tests.samples.paths import ROOT
 
 
-def test_the_page_of_the_comparison_is_what_its_runs_make(capsys):
+def test_the_page_of_the_comparison_is_made_from_the_runs(capsys):
     main(["table", str(RESULTS / "side_by_side")])
     assert capsys.readouterr().out == (RESULTS / "side_by_side" / "README.md").read_text()
 

@@ -1,4 +1,4 @@
-"""The table of sizes: one command makes it, its page and the README quote its file, and what it counted is still so."""
+"""Tests of the benchmark of sizes: the command, the page, the quoted table, and counted parameters and operations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_page_and_the_readme_quote_the_file():
     assert sizes_page.quoted(made) in (ROOT / "README.md").read_text()
 
 
-def test_what_was_counted_is_published_and_still_so():
+def test_the_counts_equal_the_published_numbers_and_a_new_count():
     made = json.loads(RESULTS.read_text())["sizes"]
     for name, published in PUBLISHED.items():
         assert made[name]["parameters"] == published.encoder_parameters

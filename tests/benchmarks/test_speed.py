@@ -1,4 +1,4 @@
-"""The speed suite measures what it says, and goes on where it stopped; its page and the README quote its files."""
+"""Tests of the speed benchmark: the measurements, the continuation of a stopped run, the page and the quoted table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONDITIONS = {"machine": "one", "size": "quick"}
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory) -> Path:
-    """Where a quick run has left its results."""
+    """Return a folder with the results of a quick run."""
     threads, folder = torch.get_num_threads(), tmp_path_factory.mktemp("speed")
     names = ["in-tree", "ours", "ours, optimised", "Conformer"]
     main(["all", "--quick", "--devices", "cpu", "--output", str(folder), "--encoders", *names])
@@ -46,7 +46,9 @@ def test_one_command_measures_everything_and_makes_the_page(quick):
     trained = here - {"ours, optimised"}
     assert set(steps) == set(memory) == trained | {f"{name}, bf16" for name in trained}
     assert all(0 < row["ms"][0] <= row["ms"][1] <= row["ms"][2] and row["turns"] == 2 for row in steps.values())
-    assert all(row["MiB"] > 0.1 for row in memory.values())  # a second of audio takes more than that in features
+    assert all(
+        row["MiB"] > 0.1 for row in memory.values()
+    )  # the features of one second of audio alone need more memory
     text = (quick / "README.md").read_text()
     assert text == speed_page.page(quick)
     assert all(f"| {name} |" in text for name in here)
@@ -54,14 +56,14 @@ def test_one_command_measures_everything_and_makes_the_page(quick):
     assert f"![{stem}-time.png]" in text and f"![{stem}-memory.png]" in text
 
 
-def test_all_forms_of_a_network_give_the_same(quick):
+def test_all_variants_of_a_network_have_equal_outputs(quick):
     (data,) = read(quick).values()
     rows = data["operations"][0]["measured"]
     assert all(row.get("difference", 0.0) < 1e-5 for row in rows.values()), rows
-    assert rows["ours, optimised"]["difference"] > 0.0  # it is another form, not the same one
+    assert rows["ours, optimised"]["difference"] > 0.0  # the optimized encoder computes in another way
 
 
-def test_what_is_measured_is_not_measured_again_unless_told_to(quick, capsys):
+def test_existing_measurements_are_repeated_only_with_again(quick, capsys):
     (path,) = quick.glob("*.json")
     before = path.read_text()
     wanted = ["inference", "--quick", "--devices", "cpu", "--output", str(quick), "--seconds", "1", "--batches", "1"]
@@ -69,13 +71,13 @@ def test_what_is_measured_is_not_measured_again_unless_told_to(quick, capsys):
     assert path.read_text() == before
     main([*wanted, "--encoders", "ours, local"])
     row = next(row for row in json.loads(path.read_text())["inference"] if row["seconds"] == row["batch"] == 1)
-    assert {"ours", "ours, local"} <= set(row["measured"])  # all take their turns together
+    assert {"ours", "ours, local"} <= set(row["measured"])  # the existing encoder takes turns with the new encoder
     main([*wanted, "--encoders", "ours", "--again"])
     assert path.read_text() != before
     path.write_text(before)
 
 
-def test_what_would_take_too_much_memory_or_time_is_left_out_with_the_reason(tmp_path):
+def test_encoders_that_need_too_much_memory_or_time_are_left_out_with_the_reason(tmp_path):
     plan = Plan(memory_limit=12.0, longest_call=60.0)
     assert plan.left_out(300, 8, training=False)["Conformer"] == "would need about 55 GiB of memory"
     assert set(plan.left_out(300, 8, training=False)) - {"in-tree"} == {
@@ -93,7 +95,7 @@ def test_what_would_take_too_much_memory_or_time_is_left_out_with_the_reason(tmp
     assert plan.too_long(results, key | {"seconds": 300}) == {"in-tree": "would take up to 62 s a call"}
 
 
-def test_operations_of_other_lengths_follow_from_those_of_three():
+def test_operations_of_a_fourth_length_are_interpolated_from_three_lengths():
     encoder = Encoders("quick").build("ours", counted=True)
     three = speed_operations.counts(encoder, QUICK.counted_at, "cpu")
     (five,) = speed_operations.counts(encoder, (5,), "cpu")
@@ -101,21 +103,21 @@ def test_operations_of_other_lengths_follow_from_those_of_three():
     assert abs(five / three[0] - 5) > 0.5  # attention grows faster than the length
 
 
-@pytest.mark.skipif("in-tree" in missing(), reason="NeMo has no Squeezeformer of its own here")
-def test_the_check_names_who_is_slower_than_it_was(capsys):
+@pytest.mark.skipif("in-tree" in missing(), reason="this NeMo has no Squeezeformer")
+def test_the_check_names_an_encoder_that_is_too_slow(capsys):
     assert speed_check.check("quick", {1: {"ours": 0.0, "ours, optimised": 0.0}}, patience=0.0) == []
     (wrong,) = speed_check.check("quick", {1: {"ours": 0.0, "ours, optimised": 1e6}}, patience=0.0)
     assert wrong.startswith("ours, optimised is ") and "but 1000000.0 times is required" in wrong
     assert "ours, 1 s: " in capsys.readouterr().out
 
 
-@pytest.mark.skipif("in-tree" not in missing(), reason="NeMo has a Squeezeformer of its own here")
-def test_the_check_says_when_there_is_nothing_to_compare_with():
+@pytest.mark.skipif("in-tree" not in missing(), reason="this NeMo has a Squeezeformer")
+def test_the_check_fails_without_nemos_squeezeformer():
     with pytest.raises(SystemExit, match="2.7.3 is the last"):
         speed_check.main([])
 
 
-def test_the_page_of_speed_is_what_its_files_make():
+def test_the_page_of_speed_is_made_from_its_files():
     assert (RESULTS / "README.md").read_text() == speed_page.page(RESULTS)
 
 
@@ -134,7 +136,7 @@ def test_the_readme_quotes_the_speed():
     assert speed_readme.quoted(RESULTS) in (ROOT / "README.md").read_text()
 
 
-def test_the_speed_check_asks_for_less_than_was_measured():
+def test_the_speed_check_requires_smaller_ratios_than_were_measured():
     for row in read(RESULTS)[speed_readme.QUOTED]["inference"]:
         if row["threads"] == row["batch"] == 1:
             took = {name: held["ms"][1] for name, held in row["measured"].items()}

@@ -1,4 +1,4 @@
-"""The programs that measure streams compare what they say they compare."""
+"""Tests of the benchmarks of streaming: equal encoders, the streamed text, and the quoted tables."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.samples.speech import write_manifest
 
 
 def rows_of(page: str) -> list[list[str]]:
-    """The cells of the table rows of a page of results."""
+    """Return the cells of all table rows of a page of results."""
     lines = (ROOT / "benchmarks" / "results" / page).read_text(encoding="utf-8").splitlines()
     return [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
 
 
-def test_the_readme_quotes_what_was_measured_of_streams():
+def test_the_readme_quotes_the_results_of_streaming():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     seen = {row[0]: row for row in rows_of("streaming_wer.md")[:7]}
     latencies = ["80 ms", "160 ms", "480 ms", "1040 ms"]
@@ -31,7 +31,7 @@ def test_the_readme_quotes_what_was_measured_of_streams():
         assert f"| WER, {name} | {' | '.join(f'{cell} %' for cell in wer)} |" in readme
     assert all(
         row[4] == row[7] == "0" for latency, row in seen.items() if latency in latencies
-    )  # streamed as the whole
+    )  # no text differs between streaming and the whole recording
 
     timed = rows_of("streaming_time.md")
     timed = timed[: next(i for i, row in enumerate(timed) if "FastConformer" in " ".join(row))]
@@ -42,7 +42,7 @@ def test_the_readme_quotes_what_was_measured_of_streams():
     assert f"{ours} of caches to its {theirs}" in readme
 
 
-def test_streamed_text_stands_beside_the_text_of_the_whole(tmp_path):
+def test_streamed_text_is_compared_with_the_text_of_the_whole_recording(tmp_path):
     manifest = write_manifest(tmp_path, utterances=3, seconds=2.0)
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]
     audio, references = [str(tmp_path / row["audio_filepath"]) for row in rows], [row["text"] for row in rows]
@@ -69,7 +69,7 @@ def test_the_encoders_of_a_comparison_have_equal_parameters_chunks_and_left_cont
         assert ours.streaming_cfg.pre_encode_cache_size == theirs.streaming_cfg.pre_encode_cache_size
 
 
-def test_a_step_of_the_comparison_moves_the_stream_on():
+def test_each_measured_step_returns_one_chunk():
     config = {
         "_target_": "nemo_squeezeformer.SqueezeformerEncoder",
         "n_layers": 3,

@@ -1,4 +1,4 @@
-"""The transducer loss is NeMo's, timestamps are those of right words, and the README quotes their page."""
+"""Tests of the transducers benchmark: the loss equals NeMo's, and timestamps of correct words are compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.samples.speech import write_manifest
 
 
 @pytest.mark.parametrize("frames, tokens", [(1, 1), (7, 3), (4, 6)])
-def test_the_transducer_loss_by_anti_diagonals_is_nemos(frames, tokens):
+def test_the_transducer_loss_by_anti_diagonals_equals_nemos_loss(frames, tokens):
     torch.manual_seed(0)
     acts = torch.randn(3, frames, tokens + 1, 5, requires_grad=True)
     labels = torch.randint(4, (3, tokens))
@@ -48,7 +48,7 @@ def word(text: str, start: float, end: float) -> dict[str, object]:
     return {"word": text, "start": start, "end": end}
 
 
-def test_only_words_that_are_right_and_in_place_are_compared():
+def test_only_correct_words_at_their_aligned_position_are_compared():
     true = [word("one", 0.0, 1.0), word("two", 1.0, 2.0), word("two", 2.0, 3.0)]
     found = [word("two", 1.1, 1.9), word("nine", 1.9, 2.0), word("two", 2.2, 2.9)]
     pairs = list(timestamps.pairs(found, true))
