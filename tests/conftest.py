@@ -1,4 +1,4 @@
-"""What tests of several folders are given: a tokenizer, recordings, models, data that may lie beside the checkout."""
+"""Fixtures for the tests of several folders: a tokenizer, recordings, models, and optional data beside the checkout."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 
 from tests.samples.paths import ROOT
 
-# NeMo is imported inside the fixtures: the tests of the core run without it.
+# The fixtures import NeMo inside their functions, because the tests of the core run without NeMo.
 
 
 @pytest.fixture(scope="module", autouse=True)
 def nemos_log_level() -> None:
-    """NeMo's log says what it says at NeMo's start. Programs that measure silence it for good, at their import even."""
+    """Set NeMo's log to its default level. Benchmark programs change the level, some of them when they are imported."""
     if "nemo.utils" in sys.modules:
         from nemo.utils import logging
 
@@ -26,7 +26,7 @@ def nemos_log_level() -> None:
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory) -> Path:
-    """A folder with a SentencePiece model of the number words. Tests only read it."""
+    """Return a folder with a SentencePiece model of the number words. Tests only read it."""
     from tests.samples.asr_models import write_tokenizer
 
     return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
@@ -34,7 +34,7 @@ def tokenizer(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def noises(tmp_path_factory) -> list[str]:
-    """Paths of recordings of noise of four lengths. Tests only read them."""
+    """Return the paths of four recordings of noise with different lengths. Tests only read them."""
     from tests.samples.speech import write_noises
 
     return write_noises(tmp_path_factory.mktemp("noises"))
@@ -42,7 +42,7 @@ def noises(tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="session")
 def ctc_file(tmp_path_factory) -> Path:
-    """The .nemo file of a CTC model with letters and full attention. Tests only read it."""
+    """Return the .nemo file of a CTC model with letters and full attention. Tests only read it."""
     from tests.samples.asr_models import asr_model
 
     path = tmp_path_factory.mktemp("ctc") / "ctc.nemo"
@@ -52,7 +52,10 @@ def ctc_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def streaming_hybrid(tokenizer, tmp_path_factory) -> Any:
-    """A hybrid with word pieces, of three latencies and offline. Tests set its decoder: each module has its own."""
+    """Return a hybrid model with word pieces for three latencies and offline.
+
+    Tests change its decoder. Each test module therefore gets a new model.
+    """
     import soundfile
 
     from tests.samples.asr_models import spelling_model
@@ -71,7 +74,10 @@ def streaming_hybrid(tokenizer, tmp_path_factory) -> Any:
 
 @pytest.fixture
 def quick_compiler(monkeypatch) -> Iterator[Counter[str]]:
-    """Graphs as the real compiler gets them, run without it: it takes minutes on a busy CPU. Gives its statistics."""
+    """Replace the compiler with a fast backend and yield the statistics of compilation.
+
+    The graphs are recorded in the same way as for the real compiler, which takes minutes on a busy CPU.
+    """
     import torch
     from torch._dynamo.utils import counters
 
@@ -86,17 +92,17 @@ def quick_compiler(monkeypatch) -> Iterator[Counter[str]]:
 
 @pytest.fixture(scope="session")
 def authors_run() -> Path:
-    """A folder with weights of a tiny size, and what the authors' own program computed with them."""
+    """Return a folder with weights of a tiny model, and the outputs of the authors' program for these weights."""
     folder = ROOT.parent / "shared" / "reference" / "tensorflow_tiny"
     if not folder.is_dir():
-        pytest.skip(f"no outputs of the authors' program in {folder}")
+        pytest.skip(f"the outputs of the authors' program are missing: {folder}")
     return folder
 
 
 @pytest.fixture(scope="session")
 def digits() -> Path:
-    """A folder with real recordings: connected and single digits of six speakers."""
+    """Return a folder with real recordings: connected and single digits of six speakers."""
     folder = ROOT.parent / "shared" / "data" / "digits"
     if not folder.is_dir():
-        pytest.skip(f"no recordings in {folder}")
+        pytest.skip(f"the recordings are missing: {folder}")
     return folder

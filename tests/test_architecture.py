@@ -1,4 +1,8 @@
-"""The rooms of the package: each knows only those below it, no two modules know each other, names say what is there."""
+"""Tests of the structure of the package.
+
+A room is a subpackage with a fixed place in the import order. A room imports only from itself and from lower rooms.
+No modules import each other in a circle. Old names are still available.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,8 @@ from tests.samples.paths import ROOT
 
 PACKAGE = ROOT / "nemo_squeezeformer"
 
-ROOMS = (  # from the lowest; a module is in the room with the longest name that its own begins with
+# From the lowest room to the highest. A module belongs to the room with the longest name that starts the module's name.
+ROOMS = (
     "errors",
     "core.dispatch",
     "core.frames",
@@ -44,13 +49,13 @@ ABOVE_CORE = ROOMS[ROOMS.index("core.__init__") + 1 :]
 
 
 def modules_of(package: Path) -> dict[str, Path]:
-    """Files by the names of their modules inside the package, that of a folder's own module ending in ``__init__``."""
+    """Return the files of a package by module name. The module of a folder has a name that ends with ``__init__``."""
     files = {".".join(file.relative_to(package).with_suffix("").parts): file for file in package.rglob("*.py")}
     return {name: file for name, file in files.items() if name.split(".")[0] != "conf"}
 
 
 def imports_of(package: Path) -> dict[str, set[str]]:
-    """Which modules of the package each of its modules imports, at the top, in functions or for types."""
+    """Return the imported modules of the package for each module. Imports in functions and for types count too."""
     modules = modules_of(package)
     return {name: set(imports_in(name, file, package.name, set(modules))) for name, file in modules.items()}
 
@@ -74,28 +79,28 @@ def imports_in(name: str, file: Path, package: str, modules: set[str]) -> Iterat
 
 
 def found(path: list[str], modules: set[str]) -> str:
-    """The module that ``path`` names, or whose name its last part is."""
+    """Return the module that ``path`` names, or the module from which ``path`` imports a name."""
     for parts in (path, path[:-1]):
         for name in (".".join(parts), ".".join([*parts, "__init__"])):
             if name in modules:
                 return name
-    raise AssertionError(f"{'.'.join(path)} is no module of the package")
+    raise AssertionError(f"{'.'.join(path)} is not a module of the package")
 
 
 def room_of(module: str) -> str:
-    """The room of a module; the modules of the folders themselves are in their rooms, but for two doors."""
+    """Return the room of a module. The modules ``core.__init__`` and ``__init__`` are rooms themselves."""
     names = [module] if module in ROOMS else []
     return max(names + [room for room in ROOMS if f"{module}.".startswith(f"{room}.")], key=len)
 
 
 def upward(imports: dict[str, set[str]]) -> list[str]:
-    """Imports from a room above the importing module's own."""
+    """Return the imports from a room above the room of the importing module."""
     floor = {module: ROOMS.index(room_of(module)) for module in imports}
     return [f"{a} -> {b}" for a, there in sorted(imports.items()) for b in sorted(there) if floor[b] > floor[a]]
 
 
 def reached_from(module: str, imports: dict[str, set[str]]) -> set[str]:
-    """All that a module imports, and what that imports, and so on."""
+    """Return all modules that a module imports, directly or through other modules."""
     seen: set[str] = set()
     waiting = list(imports[module])
     while waiting:
@@ -107,7 +112,7 @@ def reached_from(module: str, imports: dict[str, set[str]]) -> set[str]:
 
 
 def circles(imports: dict[str, set[str]]) -> list[str]:
-    """Modules that lead back to themselves."""
+    """Return the modules that import themselves through other modules."""
     return sorted(module for module in imports if module in reached_from(module, imports))
 
 
@@ -115,13 +120,13 @@ def test_no_module_imports_from_a_room_above_its_own():
     assert upward(imports_of(PACKAGE)) == []
 
 
-def test_no_module_leads_back_to_itself():
+def test_no_modules_import_each_other_in_a_circle():
     assert circles(imports_of(PACKAGE)) == []
 
 
 @pytest.fixture
 def planted(tmp_path) -> Path:
-    """A package of a few rooms, in good order."""
+    """Return a package with a few rooms and without wrong imports."""
     for name, text in {
         "__init__": "",
         "core/__init__": "from . import kernels\nfrom .encoder import Encoder\n",
@@ -138,7 +143,7 @@ def planted(tmp_path) -> Path:
     return tmp_path / "nemo_squeezeformer"
 
 
-def test_a_planted_upward_import_is_found(planted):
+def test_an_upward_import_is_found(planted):
     assert upward(imports_of(planted)) == [] and circles(imports_of(planted)) == []
     for file, line, expected in (
         ("core/encoder.py", "from .kernels import Encoder", "core.encoder -> core.kernels.__init__"),
@@ -153,7 +158,7 @@ def test_a_planted_upward_import_is_found(planted):
         (planted / file).write_text(before)
 
 
-def test_a_planted_circle_is_found(planted):
+def test_a_circle_of_imports_is_found(planted):
     (planted / "training" / "schedule.py").write_text("from nemo_squeezeformer.training.recipes import plan\n")
     assert circles(imports_of(planted)) == []
     plan = "def plan():\n    from nemo_squeezeformer.training import schedule\n"
@@ -163,7 +168,7 @@ def test_a_planted_circle_is_found(planted):
 
 
 def imported_at_the_top(file: Path) -> set[str]:
-    """Packages that a module imports when it is imported itself."""
+    """Return the packages that a module imports outside of functions."""
     names: set[str] = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
@@ -173,7 +178,7 @@ def imported_at_the_top(file: Path) -> set[str]:
     return names
 
 
-def test_one_room_alone_imports_nemo_at_the_top_and_core_imports_torch_alone():
+def test_only_integration_imports_nemo_at_the_top_and_core_imports_only_torch():
     with_nemo = {"nemo", "lightning", "omegaconf", "hydra"}
     for name, file in modules_of(PACKAGE).items():
         at_top = imported_at_the_top(file)
@@ -184,7 +189,7 @@ def test_one_room_alone_imports_nemo_at_the_top_and_core_imports_torch_alone():
             assert not others, f"{name} imports {others}"
 
 
-def test_a_room_is_small_enough_to_see_at_once():
+def test_a_folder_has_at_most_16_files():
     files: dict[Path, list[str]] = defaultdict(list)
     for file in modules_of(PACKAGE).values():
         files[file.parent].append(file.name)
@@ -192,8 +197,8 @@ def test_a_room_is_small_enough_to_see_at_once():
         assert len(names) <= 16, f"{folder.relative_to(ROOT)} has {len(names)} files: {sorted(names)}"
 
 
-def test_files_of_one_name_extend_one_another():
-    """``integration/encoder.py`` is the core's encoder and more: it imports it."""
+def test_files_with_equal_names_import_each_other():
+    """For example, ``integration/encoder.py`` extends the encoder of the core and imports it."""
     imports = imports_of(PACKAGE)
     named = defaultdict(list)
     for module in imports:
@@ -203,10 +208,10 @@ def test_files_of_one_name_extend_one_another():
     for modules in named.values():
         for lower, upper in zip(modules, modules[1:]):
             extends = lower in reached_from(upper, imports) or upper in reached_from(lower, imports)
-            assert extends, f"{lower} and {upper} are of one name"
+            assert extends, f"{lower} and {upper} have the same file name, but neither imports the other"
 
 
-OLD_NAMES = {  # what recipes, saved models, pickled objects, pages and users' programs name
+OLD_NAMES = {  # names in recipes, saved models, pickled objects, pages and programs of users
     "nemo_squeezeformer": ["SqueezeformerEncoder", "SqueezeformerEncoderAdapter", "OriginalMelSpectrogramPreprocessor"],
     "nemo_squeezeformer.core": ["SqueezeformerEncoder", "EncoderState"],
     "nemo_squeezeformer.core.attention": ["MultiHeadAttention", "RelPositionAttention"],
@@ -270,15 +275,15 @@ OLD_NAMES = {  # what recipes, saved models, pickled objects, pages and users' p
 
 
 @pytest.mark.parametrize("module", OLD_NAMES)
-def test_names_that_others_have_written_down_are_still_there(module):
+def test_old_names_can_still_be_imported(module):
     for name in OLD_NAMES[module]:
         found = getattr(importlib.import_module(module), name)
         path = f"{found.__module__}.{found.__qualname__}" if hasattr(found, "__qualname__") else ""
-        if path.startswith("nemo_squeezeformer.") and isinstance(found, type):  # as pickle looks it up
+        if path.startswith("nemo_squeezeformer.") and isinstance(found, type):  # pickle finds the class
             assert pickle.loads(f"c{module}\n{name}\n.".encode()) is found
 
 
-def test_every_old_module_is_tried():
+def test_every_old_module_can_be_imported():
     untried = {f"nemo_squeezeformer.{name}" for name in MOVED if not name.endswith("__main__")} - set(OLD_NAMES)
     for module in untried:
         importlib.import_module(module)
@@ -287,13 +292,13 @@ def test_every_old_module_is_tried():
         importlib.import_module("nemo_squeezeformer.resume").Nothing  # noqa: B018
 
 
-def test_the_runner_of_exported_models_has_kept_its_command():
+def test_the_old_command_for_exported_models_still_works():
     run = [sys.executable, "-m", "nemo_squeezeformer.onnx_stream", "--help"]
     help_text = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert help_text.startswith("usage: python -m nemo_squeezeformer.onnx_stream")
 
 
-def test_the_page_lists_the_rooms_in_their_order_and_names_files_that_are_there():
+def test_the_architecture_page_lists_the_rooms_in_their_order_and_names_existing_files():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rooms = re.findall(r"^\| `([a-z_/]+)/` \|", page, flags=re.MULTILINE)
     listed = [room.replace("/", ".") for room in rooms]
@@ -308,7 +313,7 @@ def test_the_page_lists_the_rooms_in_their_order_and_names_files_that_are_there(
         assert (PACKAGE / "core" / file).is_file(), file
 
 
-def test_importing_the_package_loads_next_to_nothing():
+def test_the_import_of_the_package_does_not_load_torch_or_nemo():
     program = "import sys; before = set(sys.modules); import nemo_squeezeformer; print(*set(sys.modules) - before)"
     loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     names = set(loaded.stdout.split())

@@ -1,4 +1,4 @@
-"""Workflows, citation, notice, metadata and hooks of the repository agree with the code and with each other."""
+"""Tests that workflows, citation, notice, metadata and hooks of the repository agree with the code and each other."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def steps(loaded: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def made(loaded: dict[str, Any]) -> set[str]:
-    """The targets of make that the steps call."""
+    """Return the make targets that the steps of a workflow call."""
     return {target for step in steps(loaded) for target in re.findall(r"\bmake +([\w.-]+)", step.get("run", ""))}
 
 
@@ -47,7 +47,7 @@ def targets(makefile: str) -> set[str]:
 
 
 def metadata() -> dict[str, Any]:
-    """Those arguments of ``setup()`` that the tests compare."""
+    """Return the arguments of ``setup()`` that the tests compare."""
     calls = [node for node in ast.walk(ast.parse(read("setup.py"))) if isinstance(node, ast.Call)]
     (setup,) = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "setup")
     given = {keyword.arg: keyword.value for keyword in setup.keywords}
@@ -59,7 +59,7 @@ def test_there_are_workflows_for_changes_and_for_releases():
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_reads_only_ends_in_time_and_pins_its_actions(path):
+def test_a_workflow_has_read_permissions_timeouts_and_pinned_actions(path):
     loaded = workflow(path)
     assert True in loaded, "YAML 1.1 reads the key `on` as true"
     assert loaded["permissions"] == {"contents": "read"} and "concurrency" in loaded
@@ -79,7 +79,7 @@ def test_every_target_of_make_in_a_workflow_is_in_the_makefile():
     assert made({"jobs": {"a": {"steps": [{"run": "make tset PYTHON=python"}, {"uses": "b@v1"}]}}}) - there == {"tset"}
 
 
-def test_the_tested_pythons_are_the_promised_ones_from_the_lowest_on():
+def test_the_tested_python_versions_equal_the_versions_in_the_metadata():
     tested = CI["jobs"]["test"]["strategy"]["matrix"]["python"]
     promised = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", line) for line in metadata()["classifiers"]]
     assert tested == [match[1] for match in promised if match]
@@ -96,13 +96,13 @@ def test_slow_tests_run_every_week_and_on_demand_only():
 @pytest.mark.parametrize(
     ("tag", "status"), [(f"v{VERSION}", 0), (VERSION, 1), (f"v{VERSION}.1", 1), (f"v{VERSION}rc1", 1), ("v", 1)]
 )
-def test_a_release_begins_only_with_the_tag_of_the_version(tag, status):
+def test_a_release_requires_the_tag_of_the_version(tag, status):
     (check,) = (step["run"] for step in RELEASE["jobs"]["build"]["steps"] if "tag" in step.get("name", ""))
     run = subprocess.run(["bash", "-ec", check], cwd=ROOT, env=os.environ | {"GITHUB_REF_NAME": tag})
     assert run.returncode == status
 
 
-def test_only_what_was_built_and_checked_is_published():
+def test_a_release_publishes_only_checked_files():
     build, publish = RELEASE["jobs"]["build"], RELEASE["jobs"]["publish"]
     assert publish["needs"] == "build" and publish["environment"]["name"] == "pypi"
     commands = "\n".join(step.get("run", "") for step in build["steps"])
@@ -122,7 +122,7 @@ def test_the_citation_names_this_version_and_the_paper():
     assert len(paper["authors"]) == 8
 
 
-def test_the_notice_names_the_licences_and_what_is_not_distributed():
+def test_the_notice_names_the_licenses_and_the_parts_that_are_not_distributed():
     notice = read("NOTICE")
     for licence in ("Apache License, Version 2.0", "CC-BY-4.0", "GPL-3.0"):
         assert licence in notice

@@ -1,7 +1,7 @@
-"""The network as drawings, made of an encoder: ``python docs/figures/draw_network.py`` writes the SVG files beside it.
+"""Drawings of the network: ``python docs/figures/draw_network.py`` writes SVG files to the folder of this file.
 
-What is drawn is read from the modules: layers, branches and frame rates from the encoder, modules and norms of a layer.
-Other encoders make other drawings: ``temporal_unet(encoder, title)``.
+The drawings are made from an encoder. They show its layers, branches and frame rates, and the modules and norms of a
+layer. ``temporal_unet(encoder, title)`` draws any other encoder.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from nemo_squeezeformer.core import SqueezeformerEncoder
 from nemo_squeezeformer.core.conformer import ConformerLayer
 from nemo_squeezeformer.core.frames.spans import Span
 
-# On white paper of their own, so that dark pages show them too. Colours of Okabe and Ito, lightened under dark text.
+# The drawings have a white background for pages with a dark theme. The colors are light variants of the colors of Okabe
+# and Ito.
 RATES = ("#ffffff", "#cfe3f2", "#fbdcc4", "#cdeadf", "#f3dcea")
 INK, MUTED = "#1f2328", "#59636e"
 FRAME_MS = 10
-STEP, BOX, ROW, LEFT = 37, 31, 112, 150  # pixels: from layer to layer, a layer, from rate to rate, the labels' column
+# In pixels: distance between layers, width of a layer, distance between frame rates, width of the column of labels.
+STEP, BOX, ROW, LEFT = 37, 31, 112, 150
 
 
 class Drawing:
-    """Boxes, lines and text, in pixels; ``svg`` puts them on white paper."""
+    """A drawing of boxes, lines and text, with coordinates in pixels. ``svg`` returns it on a white background."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.shapes: list[str] = []
 
     def box(self, x: float, y: float, width: float, text: str, colour: str, height: float = 34) -> None:
-        """Around (x, y); ``text`` may have several lines."""
+        """Add a box with its center at (x, y). ``text`` may have several lines."""
         self.shapes.append(
             f'<rect x="{x - width / 2:g}" y="{y - height / 2:g}" width="{width:g}" height="{height:g}" rx="4" '
             f'fill="{colour}" stroke="{INK}"/>'
@@ -71,7 +73,10 @@ class Drawing:
 
 
 def temporal_unet(encoder: SqueezeformerEncoder, title: str) -> str:
-    """The encoder from left to right, a row for each frame rate; each branch goes down a row and comes back."""
+    """Return a drawing of the encoder from left to right.
+
+    Each frame rate has a row. Each branch goes down to the next row and comes back.
+    """
     drawing, factor = Drawing(), encoder.subsampling_factor
     top = 62
 
@@ -82,7 +87,7 @@ def temporal_unet(encoder: SqueezeformerEncoder, title: str) -> str:
         return f"{FRAME_MS * factor * 2 ** (level - 1)} ms" if level else f"{FRAME_MS} ms"
 
     def run(span: Span, level: int, x: float) -> float:
-        """Draws the layers and branches of ``span`` from ``x`` on; where they end."""
+        """Draw the layers and branches of ``span`` from ``x`` to the right. Return the x coordinate of their end."""
         y, begun = row(level), x
         layer = span.start
         for branch in (*span.branches, None):
@@ -128,7 +133,7 @@ COLOURS = {"attention": RATES[1], "feed-forward": RATES[2], "convolution": RATES
 
 
 def layer(encoders: dict[str, SqueezeformerEncoder], title: str) -> str:
-    """A layer of each encoder from left to right: its residual branches, and the norms between their sums."""
+    """Return a drawing with one layer of each encoder: its residual branches, and the norms between their sums."""
     drawing = Drawing()
     drawing.text(16, 28, title, anchor="start", size=15)
     for i, (called, encoder) in enumerate(encoders.items()):
@@ -154,22 +159,20 @@ def layer(encoders: dict[str, SqueezeformerEncoder], title: str) -> str:
 
 
 def build(size: str, **settings: Any) -> SqueezeformerEncoder:
-    """An encoder of a published size, without memory for its weights."""
+    """Build an encoder of a published size on the meta device, which needs no memory for weights."""
     with torch.device("meta"):
         return SqueezeformerEncoder(feat_in=80, **{**sizes()[size].encoder, **settings})
 
 
 def figures() -> dict[str, str]:
-    """All drawings by file name."""
+    """Return all drawings by file name."""
     one = {"n_layers": 1, "time_reduce_idx": None, "time_recovery_idx": None}
     s, nested = build("s"), build("s", time_reduce_idx=[7, 11], time_recovery_idx=[17, 15])
     (branch,) = s.span.branches
     inside = f"{branch.start} to {branch.stop - 1}"
     return {
-        "temporal-unet.svg": temporal_unet(
-            s, f"Squeezeformer s: {len(s.layers)} layers, of which {inside} run at 80 ms"
-        ),
-        "nested.svg": temporal_unet(nested, "A U-Net in a U-Net: layers 11 to 14 run at 160 ms"),
+        "temporal-unet.svg": temporal_unet(s, f"Squeezeformer s: {len(s.layers)} layers. Layers {inside} run at 80 ms"),
+        "nested.svg": temporal_unet(nested, "A nested temporal U-Net: layers 11 to 14 run at 160 ms"),
         "layer.svg": layer(
             {
                 "Squeezeformer's layer: a learned scale before each module, a norm after each sum": build("s", **one),
@@ -182,7 +185,9 @@ def figures() -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder (default: beside this file)")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent, help="output folder (default: the folder of this file)"
+    )
     folder = parser.parse_args(argv).output
     for name, svg in figures().items():
         (folder / name).write_text(svg, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the pages take as given, for their commands to be typed."""
+"""Fixtures with the files that the commands of the pages need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.samples.asr_models import asr_model
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
-    """A folder with what the pages take as given: recordings, manifests, tokenizers, models and weights."""
+    """Return a folder with the files that the pages name: recordings, manifests, tokenizers, models and weights."""
     folder, rng = tmp_path_factory.mktemp("world"), np.random.default_rng(0)
     (folder / "recordings").mkdir()
     for split, utterances in {"train": 80, "dev": 2}.items():
@@ -55,7 +55,7 @@ def world(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(world, tmp_path, monkeypatch) -> Path:
-    """A copy of it, to work in."""
+    """Return a copy of the folder ``world``, and make it the working directory."""
     made = tmp_path / "folder"
     shutil.copytree(world, made, symlinks=True)
     monkeypatch.chdir(made)

@@ -1,4 +1,4 @@
-"""What README and docs tell people to type, typed, page by page from top to bottom."""
+"""Tests that run the commands of the README and of docs, page by page from top to bottom."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ QUICK = shlex.split(
     "+trainer.limit_train_batches=2 trainer.enable_progress_bar=false exp_manager.exp_dir=experiments "
     "exp_manager.create_tensorboard_logger=false"
 )
-TRANSDUCER = ["model.loss.loss_name=pytorch"]  # the same loss, without compiling NeMo's first
-# After ```bash not-run: it fetches packages or models, is not in NeMo's package, needs recordings that
-# are not here, listens, or takes minutes and more.
+TRANSDUCER = ["model.loss.loss_name=pytorch"]  # the same loss, without the compilation of NeMo's default loss
+# The reasons after ```bash not-run. The command downloads packages or models, runs a script that NeMo's package does
+# not contain, needs recordings that are missing, needs a microphone, or takes minutes or hours.
 NOT_RUN = {"network", "NeMo's scripts", "data", "microphone", "hours"}
-SLOW = {"docs/recipes.md"}  # augments as it trains
+SLOW = {"docs/recipes.md"}  # it trains with augmented data
 EXTRAS = {
     "docs/released-checkpoints.md": "h5py",
-    "docs/deployment.md": "onnxruntime",
+    "docs/deploy.md": "onnxruntime",
     "docs/redundancy.md": "matplotlib",
     "docs/streaming.md": "onnxruntime",
 }
@@ -49,7 +49,7 @@ def runs(block: Block) -> bool:
         if any(runs(block) for block in blocks(page))
     ],
 )
-def test_a_page_does_what_it_says_from_top_to_bottom(page, folder):
+def test_all_commands_of_a_page_run(page, folder):
     if name(page) in EXTRAS:
         pytest.importorskip(EXTRAS[name(page)])
     names: dict[str, object] = {}
@@ -79,7 +79,7 @@ def type_in(command: list[str], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", TYPED, ids=name)
-def test_every_block_is_run_or_says_why_not(page):
+def test_every_block_runs_or_has_a_reason_why_it_does_not(page):
     for block in blocks(page):
         kind, _, reason = block.kind.partition(" not-run: ")
         if kind == "text":
@@ -87,14 +87,14 @@ def test_every_block_is_run_or_says_why_not(page):
             first = block.text.split()[0]
             assert first not in {"nemo-squeezeformer", "python", "pip", "make", "import", "from", "$"}, block.text
         else:
-            assert kind in ("bash", "python"), f"{block.kind!r} is nothing that is known here"
+            assert kind in ("bash", "python"), f"unknown kind of block: {block.kind!r}"
             assert " not-run: " not in block.kind or reason in NOT_RUN, block.kind
     indented = re.findall(r"(?:^|\n\n)( {4}.*)", prose(page))
-    assert not indented, f"blocks are fenced, so that they say what they are: {indented}"
+    assert not indented, f"indented code blocks have no kind, use fenced code blocks: {indented}"
 
 
 @pytest.mark.parametrize("page", TYPED, ids=name)
-def test_what_is_not_run_names_programs_and_options_that_there_are(page):
+def test_blocks_that_do_not_run_name_existing_programs_and_options(page):
     for block in blocks(page):
         if block.kind.startswith("python not-run: "):
             compile(block.text, str(page), "exec")
@@ -107,14 +107,14 @@ def test_what_is_not_run_names_programs_and_options_that_there_are(page):
 def check_program(command: str) -> None:
     words = shlex.split(re.sub(r"^(export )?([A-Z_]+=\S+( |$))+", "", command))
     if words[:1] == ["nemo-squeezeformer"]:
-        args = build_parser().parse_known_args(words[1:])[0]  # leaves by SystemExit where it does not understand
+        args = build_parser().parse_known_args(words[1:])[0]  # raises SystemExit for unknown arguments
         if words[1] == "train":
             assert args.recipe in recipes(), command
     elif words[:1] == ["make"]:
         targets = re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         assert [word for word in words[1:] if "=" not in word][0] in targets, command
     elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
-        assert sources(words[2]), f"no such program: {command}"
+        assert sources(words[2]), f"the program does not exist: {command}"
         for option in [word for word in words[3:] if word.startswith("--")]:
             assert any(f'"{option}"' in source.read_text() for source in sources(words[2])), f"{option}: {command}"
     elif words[:1] == ["python"] and words[1].startswith("examples/"):
@@ -125,7 +125,7 @@ def check_program(command: str) -> None:
         assert not words or words[0] in {"pip", "arecord", "for", "done", "export", ".venv/bin/pip", ".ci/run"}, command
 
 
-def test_a_block_without_a_known_kind_an_indented_one_and_a_wrong_command_are_found(tmp_path):
+def test_wrong_blocks_and_wrong_commands_are_found(tmp_path):
     for wrong in (
         "```\nx\n```\n",
         "```bash not-run: laziness\nx\n```\n",
@@ -135,7 +135,7 @@ def test_a_block_without_a_known_kind_an_indented_one_and_a_wrong_command_are_fo
         page = tmp_path / "page.md"
         page.write_text(wrong)
         with pytest.raises(AssertionError):
-            test_every_block_is_run_or_says_why_not(page)
+            test_every_block_runs_or_has_a_reason_why_it_does_not(page)
     wrong_benchmarks = (
         "python -m benchmarks.speed --nothing",
         "python -m benchmarks.nothing",
@@ -147,12 +147,12 @@ def test_a_block_without_a_known_kind_an_indented_one_and_a_wrong_command_are_fo
 
 
 def target(recipe: str) -> str:
-    """The model that a recipe is for: its own ``model_target``, or that of the recipe it begins with."""
+    """Return the ``model_target`` of a recipe. If it has no ``model_target``, use its first default recipe."""
     written = yaml.safe_load((ROOT / "conf" / f"{recipe}.yaml").read_text(encoding="utf-8"))
     return written.get("model_target") or target(written["defaults"][0])
 
 
-def test_the_table_of_recipes_is_that_of_the_recipes_and_of_this_nemo():
+def test_the_table_of_recipes_agrees_with_the_recipes_and_with_this_nemo():
     page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
     rows = [row for row in rows if row and row[0].startswith("squeezeformer_")]
@@ -165,7 +165,7 @@ def test_the_table_of_recipes_is_that_of_the_recipes_and_of_this_nemo():
     assert compose("squeezeformer_ctc_char_small").model_target == target("squeezeformer_ctc_char_small")
 
 
-def test_the_two_errors_of_nemo_are_quoted_with_their_cure():
+def test_the_page_for_nemo_users_quotes_two_errors_of_nemo():
     text = (ROOT / "docs" / "coming-from-nemo.md").read_text(encoding="utf-8")
     assert "TypeError: Can't instantiate abstract class ASRModel" in text
     assert "Instantiation of unsafe target 'nemo_squeezeformer.SqueezeformerEncoder' is blocked" in text

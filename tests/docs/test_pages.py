@@ -1,4 +1,4 @@
-"""The pages as a site: every link leads somewhere, every page is found, figures and measurements say what made them."""
+"""Tests of the pages as a whole: links work, every page is linked, and figures and measurements name their program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.samples.paths import ROOT
 
 README, INDEX, BENCHMARKS = ROOT / "README.md", ROOT / "docs" / "README.md", ROOT / "docs" / "benchmarks.md"
 MEASURED = re.compile(r"\b(?:MiB|GiB|MB|kB|WER|CER|GFLOPs)\b|\d ?%|[\d,|] ?m?s\b")
-# A table of measurements stands beside its results or program, or it is others', or a command on the page makes it.
+# A section with a table of measurements names the results, the program or the command, or says that it is published.
 SOURCE = re.compile(
     r"benchmarks/results/\S+|`python -m benchmarks\.\w+|tests/[\w/]+\.py|get_initial_cache_state"
     r"|nemo-squeezeformer trans|[Pp]ublished|by its model card|no program under `benchmarks/`"
@@ -30,7 +30,7 @@ def target(page: Path, link: str) -> tuple[Path, str]:
 
 
 def dead(page: Path) -> list[str]:
-    """The links of a page that lead nowhere."""
+    """Return the links of a page whose target does not exist."""
     found = []
     for link in links(page):
         if re.match(r"https?://", link):
@@ -42,7 +42,7 @@ def dead(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_and_anchors_lead_somewhere(page):
+def test_links_and_anchors_exist(page):
     assert dead(page) == []
 
 
@@ -52,7 +52,7 @@ def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
     assert dead(page) == ["#three", "none.md"]
 
 
-def test_every_page_is_reached_from_the_readme_and_from_the_index():
+def test_every_page_can_be_reached_from_the_readme_and_from_the_index():
     for start in (README, INDEX):
         seen, waiting = set(), [start]
         while waiting:
@@ -63,31 +63,31 @@ def test_every_page_is_reached_from_the_readme_and_from_the_index():
         assert set(PAGES) <= seen, [name(page) for page in PAGES if page not in seen]
 
 
-def test_the_index_has_every_page_and_every_page_leads_on():
+def test_the_index_lists_every_page_and_every_page_ends_with_a_next_page():
     listed = {target(INDEX, link)[0] for link in links(INDEX)}
     assert {*DOCS, ROOT / "CONTRIBUTING.md"} - {INDEX} <= listed
     for page in set(DOCS) - {INDEX}:
         last = prose(page).strip().split("\n\n")[-1]
-        assert last.startswith("Next: ") and "(README.md)" in last, f"{name(page)} does not say where to go next"
+        assert last.startswith("Next: ") and "(README.md)" in last, f"{name(page)} does not end with 'Next: ' and links"
     assert f"{INDEX.parent.name}/{INDEX.name}" in links(README)
 
 
 def where(page: Path, part: str) -> set[str]:
-    """The programs that a part of a page names and that there are."""
+    """Return the existing programs that a part of a page names."""
     return {program for program in PROGRAM.findall(part) if sources(program)}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if figures(page)], ids=name)
-def test_a_figure_says_what_it_shows_and_what_drew_it(page):
+def test_a_figure_has_an_alternative_text_and_names_its_program(page):
     for text, file in figures(page):
         path = (page.parent / file).resolve()
         if page in DOCS:
-            assert len(text.split()) >= 10, f"{file} has no alternative text: {text!r}"
+            assert len(text.split()) >= 10, f"{file}: the alternative text is missing or too short: {text!r}"
         part = next((part for part in sections(page).values() if f"]({file})" in part), prose(page))
         drawn_by = where(page, part) or where(page, prose(page))
-        assert drawn_by, f"{file}: nothing on {name(page)} says which program drew it"
+        assert drawn_by, f"{file}: {name(page)} does not name the program that draws it"
         drawing = [source for program in drawn_by for source in sources(program) if path.suffix in source.read_text()]
-        assert drawing, f"{file}: {', '.join(drawn_by)} writes no {path.suffix}"
+        assert drawing, f"{file}: {', '.join(drawn_by)} does not write {path.suffix} files"
 
 
 def test_every_figure_is_on_a_page():
@@ -101,7 +101,7 @@ def tables(text: str) -> list[str]:
 
 
 def unsourced(text: str) -> list[str]:
-    """Tables of measurements in sections that do not say where their figures are from."""
+    """Return the tables of measurements in sections that do not name a source of the numbers."""
     parts = re.split(r"^#+ ", text, flags=re.MULTILINE)
     return [
         table
@@ -112,12 +112,12 @@ def unsourced(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "results" not in page.parts], ids=name)
-def test_a_table_of_measurements_says_what_made_it(page):
+def test_a_table_of_measurements_names_its_source(page):
     assert unsourced(page.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("page", pages.RESULTS, ids=name)
-def test_a_page_of_results_says_what_made_it(page):
+def test_a_page_of_results_names_its_program(page):
     assert where(page, page.read_text(encoding="utf-8")), name(page)
 
 
@@ -127,7 +127,7 @@ def test_a_table_without_a_source_is_found():
     assert unsourced(f"## A\n\n{table}\nBy `python -m benchmarks.speed`.\n") == []
 
 
-def test_only_programs_that_can_be_run_count():
+def test_only_runnable_programs_count():
     programs = ["benchmarks.speed", "benchmarks.streaming.time", "docs/figures/draw_network.py"]
     text = "`python -m benchmarks.speed`, `python -m benchmarks.streaming.time`; docs/figures/draw_network.py"
     assert PROGRAM.findall(text) == programs and where(README, text) == set(programs)
@@ -136,22 +136,24 @@ def test_only_programs_that_can_be_run_count():
     assert PROGRAM.findall("benchmarks/speed.py and benchmarks.speed") == []
 
 
-def test_every_page_of_results_is_asked_for():
+def test_every_page_of_results_is_linked():
     asked = {target(BENCHMARKS, link)[0] for link in links(BENCHMARKS)}
     programs = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     for page in pages.RESULTS:
-        assert page in asked, f"{name(page)} is not on docs/benchmarks.md"
-        assert str(page.relative_to(ROOT / "benchmarks")) in programs, f"{name(page)} is not in benchmarks/README.md"
+        assert page in asked, f"docs/benchmarks.md does not link {name(page)}"
+        assert str(page.relative_to(ROOT / "benchmarks")) in programs, (
+            f"benchmarks/README.md does not link {name(page)}"
+        )
 
 
-def test_the_drawings_are_those_of_the_encoders(tmp_path):
+def test_the_committed_drawings_equal_new_drawings(tmp_path):
     draw_network.main(["--output", str(tmp_path)])
     committed = ROOT / "docs" / "figures"
     assert {path.name for path in committed.glob("*.svg")} == {path.name for path in tmp_path.iterdir()}
     for made in tmp_path.iterdir():
         svg = made.read_text(encoding="utf-8")
         assert (committed / made.name).read_text(encoding="utf-8") == svg, (
-            f"{made.name}: run docs/figures/draw_network.py"
+            f"{made.name} is out of date: run docs/figures/draw_network.py"
         )
         ElementTree.fromstring(svg)
 
@@ -159,7 +161,7 @@ def test_the_drawings_are_those_of_the_encoders(tmp_path):
 def test_a_drawing_has_every_layer_at_its_frame_rate():
     with torch.device("meta"):
         encoder = SqueezeformerEncoder(80, 7, 8, time_reduce_idx=[1, 4], time_recovery_idx=[3, 6], subsampling_factor=8)
-    drawn = ElementTree.fromstring(draw_network.temporal_unet(encoder, "two, one after the other"))
+    drawn = ElementTree.fromstring(draw_network.temporal_unet(encoder, "two U-Nets in sequence"))
     place = {text.text: float(text.get("y")) for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
     assert [place[str(i)] for i in (0, 3, 6)] == 3 * [place["0"]]
     assert [place[str(i)] for i in (1, 2, 4, 5)] == 4 * [place["1"]]

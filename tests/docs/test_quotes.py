@@ -1,4 +1,4 @@
-"""What the pages quote of the results, held against them."""
+"""Tests that numbers and tables on the pages agree with the results of the benchmarks."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ def rows(text: str) -> set[str]:
 
 
 def numbers(text: str) -> set[str]:
-    """Those that stand in a text, but for links, code, versions and words such as float32."""
+    """Return the numbers in a text, without numbers in links, code, versions and words such as float32."""
     text = re.sub(r"\]\([^)]*\)|`[^`]*`|\b[A-Za-z][\w.+-]*|\d+\.\d+\.\d+", " ", text)
     return {number.rstrip(",") for number in NUMBER.findall(text)}
 
 
 def invented(part: str, results: str, held: set[str] | frozenset[str] = frozenset()) -> set[str]:
-    """Rows and numbers of a section that are not those of its results, nor rows that are ``held`` against them."""
+    """Return the rows and numbers of a section that its results do not contain.
+
+    Args:
+        held: Rows that other tests compare with the results. They are accepted, and their numbers too.
+    """
     strange = {row for row in rows(part) if re.search(r"\d", row)} - rows(results) - held
     spoken = re.sub(r"^\|.*$", "", part, flags=re.MULTILINE)
     known = set(NUMBER.findall(results)) | {number for row in held & rows(part) for number in NUMBER.findall(row)}
@@ -61,7 +65,7 @@ def test_an_invented_number_and_an_invented_row_are_found():
 
 
 def cells(page: str, head: str) -> dict[str, list[str]]:
-    """The rows of a table of results, by their first cell; ``head`` is what stands before it."""
+    """Return the rows of a table of results, by their first cell. ``head`` is a text before the table."""
     text = (RESULTS / page).read_text(encoding="utf-8")
     (table,) = re.findall(r"(?:^\|.*\n)+", text.split(head)[1].split("\n#")[0], flags=re.MULTILINE)
     return {
@@ -69,8 +73,8 @@ def cells(page: str, head: str) -> dict[str, list[str]]:
     }
 
 
-def test_deployment_quotes_the_speed_of_onnx_runtime():
-    page = (DOCS / "deployment.md").read_text(encoding="utf-8")
+def test_deploy_quotes_the_speed_of_onnx_runtime():
+    page = (DOCS / "deploy.md").read_text(encoding="utf-8")
     measured = cells("onnx_speed.md", "### 1 thread")
     for form, called in (
         ("`optimize_for_inference()`", "PyTorch, `optimize_for_inference()`"),
@@ -81,8 +85,8 @@ def test_deployment_quotes_the_speed_of_onnx_runtime():
         assert f"| {called} | {' | '.join(ratios)} |" in page
 
 
-def test_deployment_quotes_the_accuracy_of_onnx_runtime():
-    page = (DOCS / "deployment.md").read_text(encoding="utf-8")
+def test_deploy_quotes_the_accuracy_of_onnx_runtime():
+    page = (DOCS / "deploy.md").read_text(encoding="utf-8")
     found = (RESULTS / "onnx_accuracy.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found.splitlines() if "EncDec" in line]
     for form, write in (("float32", lambda x: f"{x:.0e}".replace("e-0", "e-")), ("int8", lambda x: f"{x:.3f}")):
@@ -91,7 +95,7 @@ def test_deployment_quotes_the_accuracy_of_onnx_runtime():
         wer = " | ".join(f"{row[5]} %" for row in mine)
         assert f"| ONNX Runtime, {form} | {write(errors[0])} to {write(errors[-1])} | {wer} |" in page
     assert f"| torch | | {' | '.join(f'{row[5]} %' for row in rows if row[1] == 'torch')} |" in page
-    assert sum(int(row[4]) for row in rows) == 1 and "Of these 160 texts int8 changed one." in page
+    assert sum(int(row[4]) for row in rows) == 1 and "Int8 changed one of these 160 texts." in page
 
 
 def test_training_quotes_the_speed():

@@ -1,4 +1,4 @@
-"""NeMo's ASR models with PEFT adapters in our encoder."""
+"""NeMo's ASR models with PEFT adapters in this project's encoder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ ATTENTION = {
     "abs_pos": attention.MultiHeadAttentionAdapterConfig(n_head=2, n_feat=16),
     "tiny": attention.RelPositionMultiHeadAttentionAdapterConfig(n_head=1, n_feat=16, proj_dim=-1),
 }
-NAMES = ["houlsby", "attention"]  # none within another, nor within a parameter's name: NeMo loads by substring
+# NeMo finds adapters by substring, so no name may be part of another name or of a parameter's name.
+NAMES = ["houlsby", "attention"]
 
 
 def adapted_model(kind: str = "ctc", position: str = "rel_pos", names: list[str] = NAMES, **settings: Any) -> Any:
-    """A model with adapters by ``names`` whose weights are no longer the identity."""
+    """Return a model in eval mode with new adapters called ``names``."""
     settings = {"encoder": {"self_attention_model": position.replace("tiny", "rel_pos")}, **settings}
     model = asr_model(kind, **settings)
     model.replace_adapter_compatible_modules()
@@ -30,7 +31,7 @@ def adapted_model(kind: str = "ctc", position: str = "rel_pos", names: list[str]
 
 
 def move(model: Any) -> None:
-    """Moves every adapter away from the identity that it starts as."""
+    """Set the weights of all adapters to random values. A new adapter is the identity."""
     torch.manual_seed(1)
     for name, parameter in model.encoder.named_parameters():
         if "adapter" in name:

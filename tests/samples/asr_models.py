@@ -1,7 +1,7 @@
-"""NeMo's ASR models, tiny, over our encoder: CTC, transducer and hybrid, with letters or word pieces.
+"""Tiny NeMo ASR models with this project's encoder: CTC, transducer and hybrid, with letters or word pieces.
 
-Their weights are random. ``asr_model`` spells something; ``spelling_model`` spells something else in nearly each frame
-of given audio, so that texts differ.
+The weights are random. The text of ``asr_model`` is not empty. ``spelling_model`` finds another token in nearly every
+frame of the given audio, and therefore tests can see small differences.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CLASSES = {
 
 
 def small_nemo_encoder(**settings: Any) -> SqueezeformerEncoder:
-    """NeMo's encoder of 4 layers of 16, the middle two inside a U-Net, in eval mode."""
+    """Return an encoder for NeMo in eval mode. It has four layers of width 16. The middle two are inside a U-Net."""
     torch.manual_seed(0)
     made = SqueezeformerEncoder(**(SMALL | {"time_reduce_idx": 1} | settings)).eval()
     enliven(made)
@@ -41,7 +41,7 @@ def small_nemo_encoder(**settings: Any) -> SqueezeformerEncoder:
 
 
 def write_tokenizer(folder: Path, size: int = 23) -> Path:
-    """A SentencePiece model of the number words in ``folder``, as NeMo's tokenizer script leaves one."""
+    """Write a SentencePiece model of the number words to ``folder``, with the file names of NeMo's tokenizer script."""
     folder.mkdir(parents=True, exist_ok=True)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(WORDS), model_prefix=str(folder / "tokenizer"), vocab_size=size, minloglevel=2
@@ -52,7 +52,14 @@ def write_tokenizer(folder: Path, size: int = 23) -> Path:
 
 
 def asr_model(kind: str = "ctc", units: str = "char", *, tokenizer: Path | None = None, **changes: Any) -> Any:
-    """A ``kind`` of model in eval mode; ``changes`` are merged into its configuration (``encoder={...}``)."""
+    """Return a model of this ``kind`` in eval mode.
+
+    Args:
+        kind: ``ctc``, ``transducer`` or ``hybrid``.
+        units: ``char`` or ``bpe``.
+        tokenizer: The folder of the tokenizer, for ``bpe``.
+        changes: Changes that are merged into the configuration, for example ``encoder={...}``.
+    """
     torch.manual_seed(0)
     encoder = {"_target_": "nemo_squeezeformer.SqueezeformerEncoder", **SMALL, "feat_in": 80, "time_reduce_idx": 1}
     encoder.update(subsampling_factor=4, subsampling_conv_channels=16)
@@ -92,7 +99,10 @@ def asr_model(kind: str = "ctc", units: str = "char", *, tokenizer: Path | None 
 
 
 def spelling_model(kind: str, paths: Sequence[str], units: str = "char", **changes: Any) -> Any:
-    """A ``kind`` of model (``asr_model``) whose decoders find all tokens alike likely over the audio of ``paths``."""
+    """Return a model in the same way as ``asr_model``.
+
+    Its decoders give all tokens the same average score on the audio of ``paths``.
+    """
     model = asr_model(kind, units, **changes)
     with torch.no_grad():
         encodings = _encodings(model, paths)  # (N, D)
@@ -105,14 +115,14 @@ def spelling_model(kind: str, paths: Sequence[str], units: str = "char", **chang
 
 
 def log_probabilities(model: Any) -> torch.Tensor:
-    """(2, T, V) of two utterances of noise, one padded."""
+    """Return the log-probabilities `(2, T, V)` of two utterances of noise. The second utterance is padded."""
     audio = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model(input_signal=audio, input_signal_length=torch.tensor([16000, 11000]))[0]
 
 
 def _balance(encoder: Any, decoder: torch.nn.Conv1d) -> None:
-    """Make no token likelier than another on average, so that a random model spells something, other in each frame."""
+    """Give all tokens the same average score. A model with random weights then finds different tokens in the frames."""
     with torch.no_grad():
         encoded, _ = encoder(audio_signal=features(2, 200, channels=80), length=torch.tensor([200, 200]))
         decoder.weight.mul_(4.0)
@@ -152,7 +162,7 @@ def _encodings(model: Any, paths: Sequence[str]) -> Tensor:
 
 
 def _spread(layer: torch.nn.Module, x: Tensor, scale: float) -> None:
-    """Makes what ``layer`` gives for rows (N, D) zero on average, with a deviation of ``scale``."""
+    """Change a layer in place. Its outputs for rows `(N, D)` then have a mean of 0 and a deviation of ``scale``."""
     weight = layer.weight.view(layer.weight.size(0), -1)
     y = x @ weight.T
     factor = scale / y.std(dim=0)
@@ -161,7 +171,10 @@ def _spread(layer: torch.nn.Module, x: Tensor, scale: float) -> None:
 
 
 def _spread_joint(model: Any, encodings: Tensor) -> None:
-    """Makes all tokens alike likely whatever came before, and the blank as likely as all others together."""
+    """Change the joint network in place.
+
+    All tokens get the same average score after every previous token. The blank wins in half of all cases.
+    """
     joint, tokens = model.joint, torch.arange(len(model.joint.vocabulary))[:, None]
     states, _ = model.decoder.predict(tokens, add_sos=False)  # (V, 1, H)
     last = joint.joint_net[-1]
@@ -175,4 +188,4 @@ def _spread_joint(model: Any, encodings: Tensor) -> None:
     y = logits()
     leads = (y[:, :-1].max(dim=1).values - y[:, -1]).sort().values
     middle = len(leads) // 2
-    last.bias[-1] += leads[middle - 1 : middle + 1].mean()  # between two: the median itself would make a tie
+    last.bias[-1] += leads[middle - 1 : middle + 1].mean()  # between two values: the median itself would make a tie

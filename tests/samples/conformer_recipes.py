@@ -1,4 +1,4 @@
-"""The encoder settings of NeMo's recipes for Conformers, in a tiny size: offline, streaming, long and unified."""
+"""The encoder settings of NeMo's Conformer recipes in a tiny size: offline, streaming, long audio and unified."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nemo.collections.asr.modules import ConformerEncoder
 
 NEW_IN_3 = {"att_chunk_context_size", "conv_context_style"}
 
-# What NeMo's recipes set, but for the model's size; those not named differ in their decoder alone.
+# The settings of NeMo's recipes, except for the size. Recipes that are missing here differ only in their decoder.
 CONFORMER = {
     "feat_out": -1,
     "subsampling": "striding",

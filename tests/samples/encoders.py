@@ -1,4 +1,4 @@
-"""Models small enough to sweep over, whose random weights keep the signal alive."""
+"""Small encoders with random weights for tests with many settings, and random features."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SMALL = {
 
 
 def enliven(model: nn.Module, seed: int = 0) -> None:
-    """Move the weights that start at one or zero, so that a missing scale, norm, bias or branch shows in the output."""
+    """Change the weights that start at one or zero. A missing scale, norm, bias or branch then changes the output."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1 or "pos_bias" in name:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.data.add_(0.2 * noise.to(parameter.dtype))
         elif name.endswith(("linear_q.weight", "linear_k.weight", "linear_pos.weight")):
-            parameter.data.mul_(3.0)  # attention that looks somewhere
+            parameter.data.mul_(3.0)  # otherwise attention would be nearly uniform
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             buffer.copy_(0.1 * torch.randn(buffer.shape, generator=generator))
@@ -38,7 +38,7 @@ def enliven(model: nn.Module, seed: int = 0) -> None:
 
 
 def small_encoder(seed: int = 0, **settings) -> core.SqueezeformerEncoder:
-    """A core encoder of 4 layers of 16, without a U-Net unless one is asked for, in eval mode."""
+    """Return a core encoder in eval mode with four layers of width 16. Its default has no U-Net."""
     torch.manual_seed(seed)
     encoder = core.SqueezeformerEncoder(**(SMALL | {"time_reduce_idx": None} | settings)).eval()
     enliven(encoder, seed)
@@ -46,18 +46,18 @@ def small_encoder(seed: int = 0, **settings) -> core.SqueezeformerEncoder:
 
 
 def features(batch: int, frames: int, channels: int = 20, seed: int = 0) -> Tensor:
-    """(B, F, T) of unit variance."""
+    """Return random features `(B, F, T)` of unit variance."""
     return torch.randn(batch, channels, frames, generator=torch.Generator().manual_seed(seed))
 
 
 def valid(x: Tensor, lengths: Tensor) -> Tensor:
-    """(B, D, T) -> (sum of lengths, D): the frames that are not padding."""
+    """Return the frames that are not padding: `(B, D, T) -> (sum of lengths, D)`."""
     return torch.cat([row[:, :length].T for row, length in zip(x, lengths.tolist())])
 
 
 @contextmanager
 def on_record(**access: Any) -> Iterator[None]:
-    """NeMo's switch for intermediate tensors, and back."""
+    """Enable NeMo's recording of intermediate tensors, and disable it at the end."""
     from nemo.core.classes.mixins import AccessMixin
     from nemo.core.classes.mixins.access_mixins import set_access_cfg
     from omegaconf import OmegaConf

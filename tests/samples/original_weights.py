@@ -1,6 +1,6 @@
-"""Random weights as the authors save theirs: an HDF5 file of Keras, in their names, order and layouts, of any size.
+"""Random weights of any size in the authors' format: an HDF5 file of Keras with their names, order and layouts.
 
-``arrays`` makes them by name, ``save`` writes what is left of them; ``write`` does both.
+``arrays`` makes the weights, and tests may remove some of them. ``save`` writes weights. ``write`` does both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def write(path: str | Path, seed: int = 0, split: bool = False, **dimensions) -> Arrays:
-    """Write a file of random weights and return them by name. ``dimensions`` are those of ``arrays``."""
+    """Write a file of random weights and return the weights by name. ``dimensions`` are the arguments of ``arrays``."""
     made = arrays(seed=seed, **dimensions)
     save(path, made, split)
     return made
@@ -35,14 +35,14 @@ def arrays(
     first_dense: int = 0,
     seed: int = 0,
 ) -> Arrays:
-    """Random arrays in the authors' order, under the names that they have in the file.
+    """Return random arrays by their names in the authors' file, in the authors' order.
 
     Args:
-        subsampling_conv_channels: None: ``d_model``.
-        temporal_unet: False: neither time reduction nor recovery.
-        depthwise_subsampling: False: the second convolution is a whole one, as in the authors' Conformers.
-        name: the model's, with which the names of its layers begin.
-        first_dense: the first number of the counter that names attention's layers, which is global in Keras.
+        subsampling_conv_channels: None means ``d_model``.
+        temporal_unet: False leaves out the reduction layer and the recovery layer.
+        depthwise_subsampling: False makes the second convolution a full convolution, as in the authors' Conformers.
+        name: The name of the model. The names of its layers begin with it.
+        first_dense: The first number in the names of the linear layers of attention. Keras counts them globally.
     """
     rng = np.random.default_rng(seed)
     channels = subsampling_conv_channels or d_model
@@ -80,17 +80,17 @@ def arrays(
 
 
 def save(path: str | Path, arrays: Arrays, split: bool = False) -> None:
-    """Write arrays as Keras' ``save_weights`` does.
+    """Write arrays in the format of ``save_weights`` in Keras.
 
     Args:
-        split: the list of names in several attributes, as Keras does when one would be too long for HDF5.
+        split: Write the list of names in several attributes. Keras does so if one attribute would be too long for HDF5.
     """
-    import h5py  # the import of the authors' files alone needs it
+    import h5py  # only needed for the authors' files
 
     groups: dict[str, Arrays] = {}
     for key, array in arrays.items():
         group = next((part for part in key.split("/") if part.endswith(("_encoder", "_logits"))), None)
-        if group is None:  # variables that have no scope
+        if group is None:  # a variable without a scope
             group = key.partition("_encoder_")[0] + "_encoder" if "_encoder_" in key else "top_level_model_weights"
         groups.setdefault(group, {})[key] = array
     with h5py.File(path, "w") as file:
@@ -158,7 +158,7 @@ def _norm(scope: str, width: int) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _random(rng: np.random.Generator, key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Gains near 1 and kernels that keep the variance, so that a branch left out shows."""
+    """Return gains near 1, or kernels that keep the variance. A missing branch then changes the output."""
     if key.endswith(("gamma", "moving_variance", "_scale")):
         made = rng.uniform(0.7, 1.3, shape)
     elif key.endswith("kernel"):

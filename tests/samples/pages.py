@@ -1,4 +1,4 @@
-"""The pages that people read, taken apart: blocks of code, links, headings, tables and figures."""
+"""The parts of the Markdown pages: code blocks, links, headings, sections and figures."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from tests.samples.paths import ROOT
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 RESULTS = sorted((ROOT / "benchmarks" / "results").rglob("*.md"))
+# Pages with commands to type.
 TYPED = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *DOCS,
     ROOT / "benchmarks" / "README.md",
-]  # that say what to type
+]
 PAGES = [*TYPED, ROOT / "CHANGELOG.md", *RESULTS]
 
 PROGRAM = re.compile(r"(?<=python -m )benchmarks(?:\.\w+)+|(?:docs/figures|scripts)/\w+\.py")
@@ -24,20 +25,23 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
 class Block(NamedTuple):
-    """A fenced block: what stands after the fence (``bash``), and the lines in it."""
+    """A fenced code block: the text after the opening fence, for example ``bash``, and the lines of the block."""
 
     kind: str
     text: str
 
     @property
     def commands(self) -> list[str]:
-        """Its lines without comments; those that end in a backslash are one with the next."""
+        """The lines of the block without comments. A line that ends with a backslash is joined with the next line."""
         lines = re.sub(r"(^|\s)#.*", "", self.text.replace("\\\n", ""), flags=re.MULTILINE).splitlines()
         return [line.strip() for line in lines if line.strip()]
 
 
 def sources(program: str) -> list[Path]:
-    """The files of a program, such as ``benchmarks.speed`` or ``scripts/demo.py``; none where it does not exist."""
+    """Return the files of a program, for example ``benchmarks.speed`` or ``scripts/demo.py``.
+
+    Return an empty list if the program does not exist.
+    """
     if program.endswith(".py"):
         script = ROOT / program
         return [script] if script.exists() else []
@@ -57,22 +61,22 @@ def blocks(page: Path) -> list[Block]:
 
 
 def prose(page: Path) -> str:
-    """The page without its blocks."""
+    """Return the page without its code blocks."""
     return FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 def links(page: Path) -> list[str]:
-    """What its links and figures lead to, as written."""
+    """Return the targets of links and figures, as the page has them."""
     return re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(page)))
 
 
 def figures(page: Path) -> list[tuple[str, str]]:
-    """Alternative text and file of each figure."""
+    """Return the alternative text and the file of each figure."""
     return re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", prose(page))
 
 
 def anchors(page: Path) -> set[str]:
-    """Of its headings, as GitHub makes them."""
+    """Return the anchors that GitHub makes for the headings of a page."""
     seen: Counter[str] = Counter()
     found = set()
     for heading in re.findall(r"^#+ +(.+?) *$", prose(page), flags=re.MULTILINE):
@@ -84,6 +88,6 @@ def anchors(page: Path) -> set[str]:
 
 
 def sections(page: Path) -> dict[str, str]:
-    """What stands under each heading of the second level, by heading."""
+    """Return the text below each heading of the second level, by heading."""
     parts = re.split(r"^## +(.+?) *$", prose(page), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2]))

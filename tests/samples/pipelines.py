@@ -1,4 +1,4 @@
-"""NeMo's streaming pipelines from a configuration as its YAML files have it, over models in .nemo files."""
+"""NeMo's streaming pipelines for models in .nemo files. The configuration has the keys of NeMo's YAML files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 CONFIG = {
-    "log_level": 20,  # of the whole process: NeMo's own, or later tests would see no warnings
+    "log_level": 20,  # NeMo's default: the level applies to the whole process, and later tests need the warnings
     "matmul_precision": "highest",
     "asr_output_granularity": "segment",
     "enable_itn": False,
     "enable_nmt": False,
-    "enable_pnc": False,  # read by NeMo 2.7.3 alone
+    "enable_pnc": False,  # only NeMo 2.7.3 reads it
     "itn": {"batch_size": 1, "n_jobs": 1, "left_padding_size": 4},
     "cache_dir": None,
     "return_tail_result": False,
@@ -63,8 +63,10 @@ BUFFERED = {
 
 
 def pipeline_of(nemo_file: Path, decoder: str, buffered: bool = False, **streaming: Any) -> Any:
-    """The pipeline for a ``decoder`` (ctc, rnnt) of the model in ``nemo_file``."""
-    from nemo.collections.asr.inference.factory.pipeline_builder import PipelineBuilder  # not every NeMo has it
+    """Return the pipeline for a ``decoder`` (``ctc`` or ``rnnt``) of the model in ``nemo_file``."""
+    from nemo.collections.asr.inference.factory.pipeline_builder import (
+        PipelineBuilder,
+    )  # some releases of NeMo do not have it
 
     changes = {
         "pipeline_type": "buffered" if buffered else "cache_aware",
@@ -76,7 +78,10 @@ def pipeline_of(nemo_file: Path, decoder: str, buffered: bool = False, **streami
 
 
 def buffers_seen(pipeline: Any) -> dict[int, list[tuple[Tensor, int]]]:
-    """Fills, as ``pipeline`` runs, with each stream's feature buffers (F, T) and how many of the T are padding."""
+    """Return a dict that records the feature buffers of each stream while ``pipeline`` runs.
+
+    Each entry is a buffer `(F, T)` and the number of padding frames in it.
+    """
     seen: dict[int, list[tuple[Tensor, int]]] = {}
     update = pipeline.bufferer.update
 
@@ -91,7 +96,10 @@ def buffers_seen(pipeline: Any) -> dict[int, list[tuple[Tensor, int]]]:
 
 
 def text_of(pipeline: Any, decoder: str, encoded: Tensor, length: int) -> str:
-    """What the model decodes from (1, D, T); CTC from all of T, as the pipeline does, whatever their ``length``."""
+    """Return the text that the model decodes from encodings `(1, D, T)`.
+
+    CTC decodes all T frames and ignores ``length``, as in the pipeline.
+    """
     model = pipeline.asr_model.asr_model
     with torch.no_grad():
         if decoder == "rnnt":

@@ -1,4 +1,4 @@
-"""Sounds to run models on, and manifests of them: noise, in which there is nothing to learn."""
+"""Recordings of noise and their manifests. Models cannot learn from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS = [0.9, 2.0, 0.005, 1.437, 1.1]  # the third is less than a feature fram
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    """(T,) samples of a sound that changes four times a second."""
+    """Return samples `(T,)` of a sound that changes four times per second."""
     generator = np.random.default_rng(seed)
     tones = np.repeat(generator.uniform(100, 4000, 1 + int(4 * seconds)), RATE // 4)[: int(seconds * RATE)]
     sound = 0.3 * np.sin(2 * np.pi * np.cumsum(tones) / RATE) + 0.03 * generator.standard_normal(len(tones))
@@ -23,7 +23,7 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 def write_noises(folder: Path, seconds: Sequence[float] = (2.3, 1.1, 0.31, 1.77)) -> list[str]:
-    """Wav files of noise that is now louder, now softer, one of each length in ``seconds``."""
+    """Write a WAV file of noise for each length in ``seconds``. The loudness of the noise changes over time."""
     rng, paths = np.random.default_rng(0), []
     for i, duration in enumerate(seconds):
         t = np.arange(int(RATE * duration))
@@ -34,7 +34,10 @@ def write_noises(folder: Path, seconds: Sequence[float] = (2.3, 1.1, 0.31, 1.77)
 
 
 def write_manifest(folder: Path, utterances: int = 8, seconds: float = 1.0, name: str = "train") -> Path:
-    """A NeMo manifest with that many 16 kHz wav files beside it; texts of two number words, paths relative."""
+    """Write a NeMo manifest and its 16 kHz WAV files to ``folder``.
+
+    Each text has two number words. The paths of the files are relative to the manifest.
+    """
     rng = np.random.default_rng(len(name))
     rows = []
     for i in range(utterances):

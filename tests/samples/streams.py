@@ -1,4 +1,4 @@
-"""Streams of features through an encoder as NeMo's own buffer cuts them, and the whole that they must equal."""
+"""Streams that NeMo's buffer cuts into chunks, and the offline results to which they must be equal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STYLES = ("chunked_limited", "dcc", "dcc, look-ahead", "regular", "regular, look
 
 
 def streaming_encoder(style: str, unet: str = "one", seed: int = 0, chunk: int | None = None, **changes: Any) -> Any:
-    """A random encoder of a ``style``, with chunks of 2 to 32 frames."""
+    """Return a random encoder with this ``style`` of context, and chunks of 2 to 32 frames."""
     rng = random.Random(f"{style}, {unet}, {seed}")
     halves = {"no unet": 1, "one": 2, "nested": 4}[unet]
     chunk = chunk or halves * rng.randint(max(1, 2 // halves), 32 // halves)
@@ -53,7 +53,7 @@ def streaming_encoder(style: str, unet: str = "one", seed: int = 0, chunk: int |
 
 
 def buffer_of(model: Any, utterances: Sequence[Tensor], **settings: Any) -> CacheAwareStreamingAudioBuffer:
-    """NeMo's buffer for ``model``, with (F, T) features of each stream in it."""
+    """Return NeMo's buffer for ``model``, filled with features `(F, T)` of each stream."""
     buffer = CacheAwareStreamingAudioBuffer(model=model, **settings)
     for utterance in utterances:
         buffer.append_processed_signal(utterance[None], stream_id=-1)
@@ -61,9 +61,10 @@ def buffer_of(model: Any, utterances: Sequence[Tensor], **settings: Any) -> Cach
 
 
 def steps(model: Any, utterances: Sequence[Tensor], forget: bool = False) -> Iterator[tuple[Tensor, Tensor, Caches]]:
-    """What ``cache_aware_stream_step`` gives for each chunk: encodings, their lengths and the next caches.
+    """Yield the output of ``cache_aware_stream_step`` for each chunk: encodings, lengths and the next caches.
 
-    ``forget``: no chunk gets the caches of the one before.
+    Args:
+        forget: Give every chunk new caches, not the caches of the previous chunk.
     """
     encoder = model.encoder
     buffer = buffer_of(model, utterances)
@@ -85,13 +86,13 @@ def steps(model: Any, utterances: Sequence[Tensor], forget: bool = False) -> Ite
 
 
 def streamed(model: Any, utterances: Sequence[Tensor], forget: bool = False) -> list[Tensor]:
-    """(D, T) of each stream, chunk after chunk."""
+    """Return the encodings `(D, T)` of each stream, joined from its chunks."""
     outputs = [(encoded, lengths) for encoded, lengths, _ in steps(model, utterances, forget)]
     return [torch.cat([x[i, :, : n[i]] for x, n in outputs], dim=1) for i in range(len(utterances))]
 
 
 def offline(encoder: Any, utterances: Sequence[Tensor]) -> list[Tensor]:
-    """(D, T) of each utterance, all in one batch, each as a whole."""
+    """Return the encodings `(D, T)` of each whole utterance. All utterances are in one batch."""
     lengths = torch.tensor([x.size(1) for x in utterances])
     batch = torch.nn.utils.rnn.pad_sequence([x.T for x in utterances], batch_first=True).transpose(1, 2)
     with torch.no_grad():
@@ -100,7 +101,7 @@ def offline(encoder: Any, utterances: Sequence[Tensor]) -> list[Tensor]:
 
 
 def noise_features(frames: Sequence[int], channels: int, seed: int = 0) -> list[Tensor]:
-    """(F, T) of unit variance for each number of ``frames``."""
+    """Return random features `(F, T)` of unit variance for each number of ``frames``."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(channels, t, generator=generator) for t in frames]
 
@@ -110,7 +111,7 @@ def texts(hypotheses: list[Any]) -> list[str]:
 
 
 def streamed_texts(model: Any, paths: list[str], forget: bool = False) -> list[str]:
-    """What NeMo's streaming program does with a batch of files."""
+    """Stream a batch of files in the same way as NeMo's streaming program, and return the texts."""
     buffer = buffer_of(model, [])
     for path in paths:
         buffer.append_audio(soundfile.read(path, dtype="float32")[0], stream_id=-1)
@@ -137,14 +138,14 @@ def streamed_texts(model: Any, paths: list[str], forget: bool = False) -> list[s
 
 
 def whole_texts(model: Any, sounds: Sequence[np.ndarray], decoder: str, size: Sequence[int]) -> list[str]:
-    """NeMo's text of whole recordings, under the mask of ``size``."""
+    """Return the texts of whole recordings, with the attention mask of the context ``size``."""
     model.change_decoding_strategy(decoder_type=decoder, verbose=False)
     model.encoder.set_default_att_context_size(list(size))
     texts = []
     with torch.inference_mode():
         for sound in sounds:
             samples, length = torch.as_tensor(sound)[None], torch.tensor([len(sound)])
-            if len(sound) < 160:  # no feature: nothing to decode
+            if len(sound) < 160:  # the sound has no feature frame
                 texts.append("")
                 continue
             encoded, lengths = model(input_signal=samples, input_signal_length=length)[:2]

@@ -1,11 +1,12 @@
-"""What it takes to try each kind of NeMo model: its data, its size, and what it gives out.
+"""The requirements for a test of each kind of NeMo model: its data, its size and its outputs.
 
-``test_every_recipe.py`` takes every recipe in conf/ through this table: composed in every size, trained for two steps,
-saved, restored in another process. A recipe that is not here is tried as plain speech recognition. For other kinds:
+``test_every_recipe.py`` uses this table for every recipe in conf/. It composes the recipe in every size, trains it for
+two steps, saves the model and restores it in another process. A recipe that is missing in the table is tested as speech
+recognition. To add another kind of model:
 
-- write a ``ModelType`` and enter it in ``MODEL_TYPES`` of ``recognition`` or ``other_models`` under its class, the last
-  word of ``model_target``;
-- a recipe that differs from others of its class goes in under its own name, which wins.
+- Write a ``ModelType``. Add it to ``MODEL_TYPES`` of ``recognition`` or ``other_models`` under the name of its class,
+  which is the last part of ``model_target``.
+- If a recipe differs from other recipes of its class, add it under its own name. This entry has precedence.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ MODEL_TYPES = recognition.MODEL_TYPES | other_models.MODEL_TYPES
 
 
 def model_type(recipe: str, target: str) -> ModelType:
-    """How to try ``recipe``, whose ``model_target`` is ``target``."""
+    """Return the model type of ``recipe``, whose ``model_target`` is ``target``."""
     name = recipe if recipe in MODEL_TYPES else target.rpartition(".")[2]
     return MODEL_TYPES.get(name) or ModelType(tokenized)
 
 
 def model_class(target: str) -> Any:
-    """NeMo's class of that name, or None where this NeMo has none."""
+    """Return the class with this name, or None if this NeMo does not have the class."""
     try:
         return get_class(target)
-    except Exception:  # Hydra's own kinds, or whatever importing the module raises
+    except Exception:  # Hydra's exceptions, or any exception of the import
         return None

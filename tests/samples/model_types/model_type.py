@@ -1,4 +1,4 @@
-"""What a kind of model needs to be trained for two steps and to say what it gives: ``ModelType``, and data for it."""
+"""``ModelType``, the requirements of a kind of model for a training of two steps, and the data for the training."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ SMALL = [
 
 
 def tokenized(folder: Path) -> list[str]:
-    """Four utterances to train on, two to validate with, and a tokenizer; the overrides that name them."""
+    """Write four training and two validation utterances, and a tokenizer. Return the overrides that name them."""
     given = spoken(folder)
     train_tokenizer([str(folder / "train.json")], 16, str(folder / "tokenizer"))
     return [*given, f"model.tokenizer.dir={folder / 'tokenizer'}"]
 
 
 def spoken(folder: Path) -> list[str]:
-    """The same without a tokenizer."""
+    """Write four training and two validation utterances. Return the overrides that name them."""
     train_set = write_manifest(folder, utterances=4)
     dev_set = write_manifest(folder, utterances=2, seconds=1.3, name="dev")
     return [f"model.train_ds.manifest_filepath={train_set}", f"model.validation_ds.manifest_filepath={dev_set}"]
 
 
 def signals(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """The development utterances: samples (B, T), their lengths (B)."""
+    """Return the validation utterances: samples `(B, T)` and lengths `(B,)`."""
     read = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in sorted(folder.glob("dev_*.wav"))]
     return torch.stack(read), torch.tensor([len(samples) for samples in read])
 
 
 def transcribed(model: Any, folder: Path) -> dict[str, Any]:
-    """What the encoder gives, and what each of the model's decoders makes of it."""
+    """Return the encodings and the text of each decoder of the model."""
     samples, lengths = signals(folder)
     with torch.no_grad():
         encoded = model(input_signal=samples, input_signal_length=lengths)[:2]
@@ -78,18 +78,19 @@ def transcribed(model: Any, folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ModelType:
-    """One kind of model.
+    """A kind of model.
 
-    ``data`` writes what the recipe reads into an empty folder, and returns the overrides that name it.
-    ``output`` is what a model (in eval mode) makes of that folder: tensors and plain values, by name; it is called in
-        another process too, and must give the same there.
-    ``small`` are overrides that make the model's own parts cheap; the encoder and the trainer are small already. Both
-        these and ``data``'s come last, and win.
-    ``keys`` are what users of NeMo's recipes of this kind override, and what tools that edit recipes look for.
-    ``encoder`` is where the recipe and the model keep the encoder.
-    ``train`` trains a composed recipe, and returns the model.
-    ``loss`` is the name that the model logs its training loss by.
-    ``gpu_only`` says why it cannot train on a CPU; it is built there all the same.
+    Attributes:
+        data: Writes the data of the recipe to an empty folder, and returns the overrides that name the data.
+        output: Returns the outputs of a model in eval mode for this folder: tensors and plain values, by name. A call
+            in another process must return equal outputs.
+        small: Overrides that make the other parts of the model small. The encoder and the trainer are already small.
+            These overrides and the overrides of ``data`` come last and have precedence.
+        keys: The keys that users of NeMo's recipes override, and that tools for recipes expect.
+        encoder: The path of the encoder in the recipe and in the model.
+        train: Trains a composed recipe and returns the model.
+        loss: The name under which the model logs its training loss.
+        gpu_only: The reason why the model cannot train on a CPU. It is still built on a CPU.
     """
 
     data: Callable[[Path], list[str]]
@@ -102,7 +103,7 @@ class ModelType:
     gpu_only: str = ""
 
     def overrides(self, folder: Path) -> list[str]:
-        """All that a recipe needs to be trained for two steps within ``folder``."""
+        """Return all overrides for a training of two steps in ``folder``."""
         small = [setting.replace("model.encoder.", f"{self.encoder}.") for setting in SMALL]
         run = ["trainer.max_epochs=1", "trainer.max_steps=2", f"exp_manager.exp_dir={folder / 'exp'}"]
         return [*small, *run, *self.small, *self.data(folder)]

@@ -1,4 +1,4 @@
-"""What it takes to try models that do more, or other, than transcribe."""
+"""The model types of models that have other tasks than transcription, or further tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEATURES = "model.preprocessor.features model.encoder.d_model model.encoder.subs
 SPEECH = COMMON_KEYS + SPEECH_KEYS
 UNLABELLED = COMMON_KEYS + FEATURES + " model.train_ds.manifest_filepath model.validation_ds.manifest_filepath"
 CLASSES = UNLABELLED + " model.spec_augment.time_masks model.train_ds.labels model.test_ds.manifest_filepath"
-TWO_BATCHES = (  # of Lhotse, whose epochs have no end of their own
+TWO_BATCHES = (  # for Lhotse data loaders, whose epochs do not end
     "trainer.max_epochs=-1",
     "trainer.max_steps=2",
     "trainer.val_check_interval=2",
@@ -30,7 +30,7 @@ TWO_BATCHES = (  # of Lhotse, whose epochs have no end of their own
 
 
 def rows(fields: Rows, folder: Path) -> list[str]:
-    """``spoken``, with ``fields(i)`` in row i besides audio and text."""
+    """Write the data of ``spoken`` and add ``fields(i)`` to row i of the manifests."""
     given = spoken(folder)
     for manifest in (folder / "train.json", folder / "dev.json"):
         written = [json.loads(line) for line in manifest.read_text().splitlines()]
@@ -39,19 +39,19 @@ def rows(fields: Rows, folder: Path) -> list[str]:
 
 
 def tokenized(fields: Rows, folder: Path, **kind: Any) -> list[str]:
-    """``rows``, and a SentencePiece tokenizer of their text."""
+    """Write the data of ``rows`` and a SentencePiece tokenizer."""
     return [*rows(fields, folder), f"model.tokenizer.dir={word_pieces(folder, **kind)}"]
 
 
 def word_pieces(folder: Path, **kind: Any) -> Path:
-    """A tokenizer of the number words; four utterances alone have too few of them."""
+    """Train a tokenizer on the number words, because the text of four utterances is too short."""
     (folder / "words.txt").write_text("\n".join(WORDS))
     train_tokenizer([str(folder / "words.txt")], 20, str(folder / "tokenizer"), **kind)
     return folder / "tokenizer"
 
 
 def prompted(folder: Path, tokens: Sequence[str] = ("translate", "transcribe", "en"), **fields: str) -> list[str]:
-    """Rows as Canary reads them, a tokenizer of the text, and NeMo's own one of the prompt's tokens."""
+    """Write the rows that Canary reads, a tokenizer of the text, and NeMo's tokenizer of the prompt tokens."""
     from nemo.collections.common.tokenizers.canary_tokenizer import CanaryTokenizer
 
     asked = {"source_lang": "en", "target_lang": "en", "taskname": "asr", "pnc": "no"}
@@ -66,7 +66,7 @@ def labelled(i: int) -> dict[str, Any]:
 
 
 def framewise(i: int) -> dict[str, Any]:
-    """A label for each 40 ms: half speech, half silence."""
+    """Return a label for each 40 ms: half speech, half silence."""
     return {"label": " ".join("01"[(i + stretch // 12) % 2] for stretch in range(25)), "offset": 0}
 
 
@@ -79,7 +79,7 @@ def in_two_languages(i: int) -> dict[str, Any]:
 
 
 def conversations(folder: Path) -> list[str]:
-    """Recordings in which two speakers take turns, as an RTTM file says."""
+    """Write recordings and an RTTM file in which two speakers take turns."""
     turns = [f"SPEAKER talk 1 {start:.2f} 0.40 <NA> <NA> speaker_{start} <NA> <NA>" for start in (0, 0.5)]
     (folder / "talk.rttm").write_text("\n".join(turns) + "\n")
     talk = {"rttm_filepath": str(folder / "talk.rttm"), "offset": 0, "num_speakers": 2}
@@ -87,7 +87,7 @@ def conversations(folder: Path) -> list[str]:
 
 
 def encoded(model: Any, folder: Path) -> dict[str, Any]:
-    """What the encoder alone gives: the models' own forward hides features at random."""
+    """Return the encodings, without the forward of the model, which masks features at random."""
     samples, lengths = signals(folder)
     with torch.no_grad():
         features, lengths = model.preprocessor(input_signal=samples, length=lengths)
@@ -96,7 +96,7 @@ def encoded(model: Any, folder: Path) -> dict[str, Any]:
 
 
 def logits(model: Any, folder: Path) -> dict[str, Any]:
-    """What the decoder gives: of classes, of frames, or of speakers with their embeddings."""
+    """Return the output of the decoder: logits of classes, of frames, or of speakers with their embeddings."""
     samples, lengths = signals(folder)
     with torch.no_grad():
         given = model.forward(input_signal=samples, input_signal_length=lengths)
@@ -104,7 +104,7 @@ def logits(model: Any, folder: Path) -> dict[str, Any]:
 
 
 def decoded(model: Any, folder: Path) -> dict[str, Any]:
-    """What the encoder gives, after a projection to the decoder's width, and the decoder's text."""
+    """Return the encodings after the projection to the width of the decoder, and the text."""
     samples, lengths = signals(folder)
     with torch.no_grad():
         _, lengths, x, _ = model.forward(input_signal=samples, input_signal_length=lengths)
@@ -114,11 +114,11 @@ def decoded(model: Any, folder: Path) -> dict[str, Any]:
 
 
 def told_the_language(model: Any, folder: Path) -> dict[str, Any]:
-    """Encodings and text in German; of samples, for NeMo does not hand the language on for files."""
+    """Return the encodings and the text in German. NeMo passes on the language for samples, but not for files."""
     samples, lengths = signals(folder)
     german = torch.tensor([model.cfg.model_defaults.prompt_dictionary["de-DE"]] * len(samples))
     told = {"prompt_indices": german}
-    if "prompt_indices" not in model.input_types:  # NeMo 2.7.3 wants a row of them for each frame
+    if "prompt_indices" not in model.input_types:  # NeMo 2.7.3 expects a row for each frame
         told = {"prompt": torch.nn.functional.one_hot(german, 128).float()[:, None].repeat(1, 64, 1)}
     with torch.no_grad():
         x, _ = model.forward(input_signal=samples, input_signal_length=lengths, **told)
@@ -127,7 +127,10 @@ def told_the_language(model: Any, folder: Path) -> dict[str, Any]:
 
 
 def transduced(model: Any, folder: Path) -> dict[str, Any]:
-    """Encodings and the transducer's text; NeMo's end-of-utterance models cannot transcribe by CTC."""
+    """Return the encodings and the text of the transducer.
+
+    NeMo's end-of-utterance models cannot transcribe with CTC.
+    """
     samples, lengths = signals(folder)
     with torch.no_grad():
         x, _ = model.forward(input_signal=samples, input_signal_length=lengths)
@@ -136,7 +139,7 @@ def transduced(model: Any, folder: Path) -> dict[str, Any]:
 
 
 def diarized(model: Any, folder: Path) -> dict[str, Any]:
-    """The probability of each speaker in each frame."""
+    """Return the probability of each speaker in each frame."""
     samples, lengths = signals(folder)
     with torch.no_grad():
         return {"speakers": model.forward(audio_signal=samples, audio_signal_length=lengths)}
@@ -151,7 +154,7 @@ TRANSFORMER = tuple(f"model.transf_decoder.{key}" for key in ("hidden_size=32", 
 AED = (
     "model.model_defaults.lm_dec_hidden=32",
     "model.transf_decoder.config_dict.num_layers=1",
-    "+model.restore_timestamps_model=false",  # NeMo takes any model that this process has restored for one of them
+    "+model.restore_timestamps_model=false",  # NeMo would treat any restored model as such a model
     *TWO_BATCHES,
 )
 CODEBOOK = ("codebook_size=8", "num_negatives=4")

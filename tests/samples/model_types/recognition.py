@@ -1,4 +1,4 @@
-"""What it takes to try plain speech recognition: CTC, transducers, hybrids of both."""
+"""The model types of speech recognition: CTC, transducers and hybrid models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRANSDUCER_KEYS = """
 """
 
 NARROW = ("transducer.hidden=16", "model.decoding.greedy.max_symbols=2")
-TDT = "NeMo has the TDT loss for CUDA only"
+TDT = "NeMo implements the TDT loss only for CUDA"
 CTC = COMMON_KEYS + SPEECH_KEYS + CTC_KEYS + " model.ctc_reduction model.decoder.vocabulary"
 TRANSDUCER = COMMON_KEYS + SPEECH_KEYS + TRANSDUCER_KEYS
 HYBRID = TRANSDUCER + CTC_KEYS + " model.aux_ctc.ctc_loss_weight model.aux_ctc.decoder.vocabulary"
