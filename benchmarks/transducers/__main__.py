@@ -30,12 +30,13 @@ RECIPES = {
     "conformer": "squeezeformer_hybrid_transducer_ctc_char",
     "streaming": "squeezeformer_hybrid_transducer_ctc_char_streaming",
 }
+# With a width of 66, Conformer has nearly the same number of parameters as the other encoders.
 WIDTHS = {
     "hybrid": 64,
     "transducer": 64,
     "conformer": 66,
     "streaming": 64,
-}  # with a width of 66, Conformer has nearly the same number of parameters as the other encoders
+}
 
 
 def config(name: str, args: argparse.Namespace) -> Any:

@@ -40,7 +40,6 @@ def skewed(x: Tensor) -> Tensor:
     """Rearrange the nodes by anti-diagonals: `(B, T, U) -> (T + U - 1, B, U)`. Row d has the nodes with t + u = d."""
     b, t, u = x.shape
     x = nn.functional.pad(x.transpose(1, 2), (0, u), value=IMPOSSIBLE)  # (B, U, T + U)
-    x = x.flatten(1)[:, : u * (t + u - 1)].view(
-        b, u, t + u - 1
-    )  # each row is one step further right than the row before
+    # Each row is one step further right than the row before.
+    x = x.flatten(1)[:, : u * (t + u - 1)].view(b, u, t + u - 1)
     return x.permute(2, 0, 1)

@@ -31,9 +31,8 @@ def test_the_page_of_the_architecture_quotes_the_table():
 def test_every_registered_implementation_has_a_case_with_existing_files():
     files = {file for case in CASES for file in case.files}
     modules = {found.compute.__module__.partition("nemo_squeezeformer.core.")[2] for found in implementations()}
-    registered = {
-        f"{module.replace('.', '/')}.py" for module in modules if module
-    }  # recorded graphs have further implementations outside the core
+    # Recorded graphs have further implementations outside the core.
+    registered = {f"{module.replace('.', '/')}.py" for module in modules if module}
     assert registered - {"inference/optimize.py", "cpu/dropout.py"} <= files
     assert all((benchmark.CORE / file).is_file() for file in files)
 

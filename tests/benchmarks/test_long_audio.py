@@ -16,9 +16,8 @@ def test_recordings_are_joined_to_the_given_length_in_changing_order():
     assert sum(len(samples) for samples, _ in parts) == 0.2 * 60 * long_audio.RATE
     texts = [text for samples, text in parts if text]
     assert all(text == f"text {len(samples)}" for samples, text in parts if text)
-    assert (
-        set(texts[:3]) == set(texts[3:6]) == {text for _, text in spoken}
-    )  # each recording occurs before the first repetition
+    # Each recording occurs before the first repetition.
+    assert set(texts[:3]) == set(texts[3:6]) == {text for _, text in spoken}
     assert texts != [text for _, text in long_audio.joined(spoken, 0.2, random.Random(1)) if text]
 
 

@@ -46,14 +46,8 @@ def test_calls_take_turns_and_fast_calls_get_more_turns():
     assert took == {"slow": 2 * [0.25], "fast": 8 * [0.0625]}
     assert order[2:] == ["fast", "fast", "slow", "fast", "fast", "fast", "fast", "slow", "fast", "fast"]
     more = partial(turns.turns, patience=2.0, fewest=5, most=20)
-    assert [more(first) for first in (0.01, 0.2, 0.9, 1.5, 6.0, 30.0)] == [
-        20,
-        10,
-        5,
-        3,
-        1,
-        0,
-    ]  # a long first turn counts
+    # A long first turn counts.
+    assert [more(first) for first in (0.01, 0.2, 0.9, 1.5, 6.0, 30.0)] == [20, 10, 5, 3, 1, 0]
     assert turns.quartiles([3.0]) == [3.0, 3.0, 3.0]
 
 

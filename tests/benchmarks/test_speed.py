@@ -46,9 +46,8 @@ def test_one_command_measures_everything_and_makes_the_page(quick):
     trained = here - {"ours, optimised"}
     assert set(steps) == set(memory) == trained | {f"{name}, bf16" for name in trained}
     assert all(0 < row["ms"][0] <= row["ms"][1] <= row["ms"][2] and row["turns"] == 2 for row in steps.values())
-    assert all(
-        row["MiB"] > 0.1 for row in memory.values()
-    )  # the features of one second of audio alone need more memory
+    # The features of one second of audio alone need more memory.
+    assert all(row["MiB"] > 0.1 for row in memory.values())
     text = (quick / "README.md").read_text()
     assert text == speed_page.page(quick)
     assert all(f"| {name} |" in text for name in here)

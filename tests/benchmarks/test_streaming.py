@@ -29,9 +29,8 @@ def test_the_readme_quotes_the_results_of_streaming():
     for name, column in (("transducer", 2), ("CTC", 5)):
         wer = [seen[latency][column] for latency in latencies] + [seen["offline"][column + 1]]
         assert f"| WER, {name} | {' | '.join(f'{cell} %' for cell in wer)} |" in readme
-    assert all(
-        row[4] == row[7] == "0" for latency, row in seen.items() if latency in latencies
-    )  # no text differs between streaming and the whole recording
+    # No text differs between streaming and the whole recording.
+    assert all(row[4] == row[7] == "0" for latency, row in seen.items() if latency in latencies)
 
     timed = rows_of("streaming_time.md")
     timed = timed[: next(i for i, row in enumerate(timed) if "FastConformer" in " ".join(row))]

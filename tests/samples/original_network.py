@@ -136,9 +136,8 @@ class OriginalNetwork:
         """Compute the convolution module: `(B, T, D) -> (B, T, D)`. ``seen`` `(B, T)` is True for valid frames."""
         x = silu(self.conv(x.transpose(1, 2)[..., None], f"{scope}_pw_conv_1"))  # (B, 2 D, T, 1)
         x = x * seen[:, None, :, None].to(x.dtype)
-        side = (
-            self.array(f"{scope}_dw_conv/depthwise_kernel").size(0) // 2
-        )  # the padding "same" of Keras for an odd kernel
+        # The padding "same" of Keras for an odd kernel.
+        side = self.array(f"{scope}_dw_conv/depthwise_kernel").size(0) // 2
         x = self.depthwise(pad(x, (0, 0, side, side)), f"{scope}_dw_conv")
         mean, variance = self.array(f"{scope}_bn/moving_mean"), self.array(f"{scope}_bn/moving_variance")
         x = (x.transpose(1, 3) - mean) / torch.sqrt(variance + 1e-3)

@@ -64,9 +64,8 @@ BUFFERED = {
 
 def pipeline_of(nemo_file: Path, decoder: str, buffered: bool = False, **streaming: Any) -> Any:
     """Return the pipeline for a ``decoder`` (``ctc`` or ``rnnt``) of the model in ``nemo_file``."""
-    from nemo.collections.asr.inference.factory.pipeline_builder import (
-        PipelineBuilder,
-    )  # some releases of NeMo do not have it
+    # Some releases of NeMo do not have this module.
+    from nemo.collections.asr.inference.factory.pipeline_builder import PipelineBuilder
 
     changes = {
         "pipeline_type": "buffered" if buffered else "cache_aware",
