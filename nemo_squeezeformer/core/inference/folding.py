@@ -1,4 +1,4 @@
-"""Affine maps of inference folded into the linear and convolution layers beside them, in float64."""
+"""The folding of affine maps into the neighboring linear and convolution layers for inference, computed in float64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from ..feed_forward import ScaleBias
 
 
 def after_scale(scale: ScaleBias, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Weight (out, in, ...) and bias of a linear layer that does what ``scale`` and it did: W (s x + b) + c."""
+    """Return the weight (out, in, ...) and the bias (out,) of a linear layer with ``scale`` folded into it.
+
+    The new layer computes W (s x + b) + c, like ``scale`` followed by the layer with ``weight`` and ``bias``.
+    """
     wide = weight.double().flatten(1)
     shift = wide @ scale.bias.double()
     wide = (wide * scale.scale.double()).view_as(weight)
@@ -22,21 +25,24 @@ def after_scale(scale: ScaleBias, weight: Tensor, bias: Tensor | None) -> tuple[
 
 
 def before_norm(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight (out, ...) and bias of a convolution that does what it and ``norm`` did: g (W x + c) + h."""
+    """Return the weight (out, ...) and the bias (out,) of a convolution with ``norm`` folded into it.
+
+    The new layer computes g (W x + c) + h, like the convolution with ``weight`` and ``bias`` followed by ``norm``.
+    """
     gain, shift = affine(norm)
     wide = weight.double() * gain.view(-1, *(1,) * (weight.dim() - 1))
     return wide.to(weight.dtype), (shift if bias is None else gain * bias.double() + shift).to(weight.dtype)
 
 
 def is_affine(norm: nn.Module) -> bool:
-    """Whether ``norm`` is an affine map of each channel by itself in inference."""
+    """Return True if ``norm`` in evaluation is an affine map of each channel that does not depend on other channels."""
     if not is_plain(norm):
         return False
     return isinstance(norm, FusedBatchNorm) or (isinstance(norm, _BatchNorm) and norm.running_mean is not None)
 
 
 def affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """The gains and shifts of the channels, (C,) each, in float64."""
+    """Return the gains (C,) and the shifts (C,) of the channels in float64."""
     if isinstance(norm, FusedBatchNorm):
         return norm.weight.double(), norm.bias.double()
     gain = norm.weight.double() * torch.rsqrt(norm.running_var.double() + norm.eps)

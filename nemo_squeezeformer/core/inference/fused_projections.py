@@ -1,4 +1,4 @@
-"""Queries, keys and values as one product."""
+"""The projections to queries, keys and values as one matrix product."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..attention.multi_head import MultiHeadAttention, RelPositionAttention
 from ..cpu.linear import FastLinear, Rows
 from ..dispatch import implements, is_plain
 
-# The classes of fused attention in encoders that were pickled when it was of classes of its own.
+# Encoders that were pickled by earlier versions refer to these names.
 FusedAttention, FusedRelPositionAttention, FusedLocalAttention = (
     MultiHeadAttention,
     RelPositionAttention,
@@ -25,16 +25,17 @@ KINDS = (MultiHeadAttention, RelPositionAttention, LocalAttention)
     when=lambda self, x, context: x is context and "linear_qkv" in self._modules,
 )
 def project_at_once(self: MultiHeadAttention, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x, context: (B, T, D) -> queries, keys and values (B, H, T, D / H)"""
+    """Return queries, keys and values: x (B, T, D), ``context`` is ``x`` -> three tensors (B, H, T, D / H)."""
     q, k, v = self.get_submodule("linear_qkv")(x).chunk(3, dim=-1)
     return self.heads(q), self.heads(k), self.heads(v)
 
 
 def fuse_projections(attention: MultiHeadAttention) -> None:
-    """Gives ``attention`` its three projections as one layer, ``linear_qkv``, of the same weights.
+    """Replace the three projections of ``attention`` by one layer, ``linear_qkv``, with the same weights.
 
-    ``linear_q``, ``linear_k`` and ``linear_v`` become its rows: for a stream, whose keys are of more frames than its
-    queries. Attention of another kind, or whose layers are not plain, stays as it is.
+    ``linear_q``, ``linear_k`` and ``linear_v`` become views of the rows of ``linear_qkv``. A stream needs them, because
+    its keys come from more frames than its queries. Attention of other classes, or with projections that are not plain,
+    does not change.
     """
     linears = (attention.linear_q, attention.linear_k, attention.linear_v)
     if type(attention) not in KINDS or not all(type(linear) is nn.Linear and is_plain(linear) for linear in linears):

@@ -1,4 +1,4 @@
-"""What an optimised encoder refuses: to train, and to be a checkpoint or take one."""
+"""The operations that an optimized encoder refuses: training, and saving and loading checkpoints."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from typing import Any
 
 from torch import nn
 
-REMEDY = "it is for inference alone: its weights are folded. Restore the model again for an encoder that"
+REMEDY = "the weights are folded, so the encoder supports only inference. Restore the model again for an encoder that"
 
 
 def guard(encoder: Any) -> None:
-    """Has ``encoder`` raise where it would be trained, saved or loaded into."""
+    """Make ``encoder`` raise RuntimeError in training mode, in ``state_dict`` and in ``load_state_dict``."""
     encoder.register_forward_pre_hook(refuse_training)
     encoder.register_state_dict_pre_hook(refuse_saving)
     encoder.register_load_state_dict_pre_hook(refuse_loading)
 
 
 def is_optimized(encoder: nn.Module) -> bool:
-    """Whether ``optimize_for_inference`` has been called on ``encoder``."""
+    """Return True if ``optimize_for_inference`` was called on ``encoder``."""
     return refuse_training in encoder._forward_pre_hooks.values()
 
 
 def refuse(encoder: nn.Module, what: str) -> None:
-    """Raises RuntimeError if ``encoder`` is optimised: it has no ``what`` any more."""
+    """Raise RuntimeError if ``encoder`` is optimized, because it then does not support ``what``."""
     if is_optimized(encoder):
-        raise RuntimeError(f"{what} of an encoder after optimize_for_inference(): {REMEDY} has not been optimised")
+        raise RuntimeError(f"{what} of an encoder after optimize_for_inference(): {REMEDY} is not optimized")
 
 
 def refuse_training(encoder: nn.Module, inputs: Any) -> None:
     if encoder.training:
         raise RuntimeError(
-            f"forward in training mode of an encoder after optimize_for_inference(): {REMEDY} trains, or call eval()"
+            f"forward in training mode of an encoder after optimize_for_inference(): {REMEDY} can train, or call eval()"
         )
 
 
 def refuse_saving(encoder: nn.Module, prefix: str, keep_vars: bool) -> None:
-    if not keep_vars:  # tracing and exporting ask for the variables themselves; checkpoints never do
+    if not keep_vars:  # tracing and exporting pass keep_vars=True; saving a checkpoint does not
         raise RuntimeError(f"state_dict() of an encoder after optimize_for_inference(): {REMEDY} can be saved")
 
 
 def refuse_loading(encoder: nn.Module, *args: Any) -> None:
-    raise RuntimeError(f"load_state_dict() into an encoder after optimize_for_inference(): {REMEDY} takes weights")
+    raise RuntimeError(f"load_state_dict() into an encoder after optimize_for_inference(): {REMEDY} can load weights")

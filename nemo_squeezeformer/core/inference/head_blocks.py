@@ -1,4 +1,7 @@
-"""Attention to many frames head by head: oneDNN, where it is the faster library, multiplies one pair at a time."""
+"""Attention with many keys, computed one head at a time, for CPUs on which oneDNN is faster than MKL.
+
+oneDNN multiplies one pair of matrices at a time.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,18 @@ from ..frames.masks import Frames
 from ..kernels.choice import ByUse
 from ..kernels.query_blocks import QueryBlocks, diagonals
 
-MANY = 512  # keys; fewer are faster all heads at once
-QUERIES = 256  # in a block
+MANY = 512  # with fewer keys, all heads at once are faster
+QUERIES = 256  # number of queries in a block
 
 
 class HeadBlocks(QueryBlocks):
-    """What ``QueryBlocks`` gives, on a CPU in float32 without what padding would compute."""
+    """A kernel that equals ``QueryBlocks``, with a faster computation on a CPU in float32, which skips padding.
+
+    ``has_many_keys`` decides between this computation and the computation of ``QueryBlocks``.
+    """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
-        """(B, H, T, d)"""
+        """Return the attended values (B, H, T, d)."""
         content, k, v, position, p, _ = operands
         b, h, t, d = content.shape
         if not has_many_keys(content, k, frames) or position is None or p is None:
@@ -44,14 +50,18 @@ class HeadBlocks(QueryBlocks):
                     scores = product(by_content[first:stop], keys)
                     scores += diagonals(shifted[None, None], length)[0, 0]
                     torch.softmax(scores, dim=-1, out=scores)
-                    # Columns go by 16, which d is no multiple of: queries are the columns here.
+                    # oneDNN computes 16 columns at a time. The head size d is not a multiple of 16, so the columns of
+                    # the product are the queries.
                     attended[utterance, head, first:stop] = product(values, scores).t()
         return attended
 
 
 def by_heads(kernel: PlainKernel) -> PlainKernel:
-    """``kernel`` with this form of its own for inference; one that was chosen by name stays."""
-    if not isinstance(kernel, ByUse) or type(kernel.inference) is not QueryBlocks:  # windows stay theirs
+    """Return a copy of ``kernel`` that uses ``HeadBlocks`` instead of ``QueryBlocks`` for inference.
+
+    A kernel that does not use ``QueryBlocks`` for inference is returned unchanged.
+    """
+    if not isinstance(kernel, ByUse) or type(kernel.inference) is not QueryBlocks:  # for example the kernel of windows
         return kernel
     kernel = copy.copy(kernel)
     kernel.inference = HeadBlocks()
@@ -59,7 +69,10 @@ def by_heads(kernel: PlainKernel) -> PlainKernel:
 
 
 def has_many_keys(content: Tensor, k: Tensor, frames: Frames) -> bool:
-    """Whether there are so many keys, all in reach, on a CPU that oneDNN suits."""
+    """Return True if ``HeadBlocks`` is faster than ``QueryBlocks``.
+
+    This needs many keys, all within reach, in float32 on a CPU on which oneDNN is faster than MKL.
+    """
     context = frames.context
     return (
         k.size(2) >= MANY

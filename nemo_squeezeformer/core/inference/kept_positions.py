@@ -1,6 +1,7 @@
-"""Relative position encodings that are kept between calls, and so are the projections of each layer.
+"""The cache of the relative position encodings, and of their projections in each layer.
 
-Those of fewer frames are the middle of those of more, whatever the frame rate. So one table serves an encoder.
+The encodings for fewer frames are the middle rows of the encodings for more frames, at every frame rate. So one table
+is sufficient for an encoder.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from ..attention.positions import relative_encodings
 from ..cpu.linear import FastLinear
 from ..dispatch import in_graph, plain_module
 
-LEAST, MOST = 64, 1024  # frames of the table: it doubles as need be; inputs of more are encoded as they come
+# The minimum and maximum number of frames of the table. The table grows by factors of 2. Encodings for more frames are
+# not cached.
+LEAST, MOST = 64, 1024
 
 
 class EncodingTable:
-    """What ``relative_encodings`` gives, as rows of a table of N - 1 ... 1 - N."""
+    """A cached ``relative_encodings``: a table with one row for each position from N - 1 to 1 - N."""
 
     def __init__(self) -> None:
         self.rows: Tensor | None = None
 
     def __call__(self, first: int, last: int, x: Tensor) -> Tensor:
-        """(first - last + 1, D)"""
+        """Return the encodings (first - last + 1, D) of the positions ``first`` to ``last``, in descending order."""
         if in_graph() or max(first, -last) >= MOST:
             return relative_encodings(first, last, x)
         frames = max(first, -last) + 1
@@ -33,13 +36,13 @@ class EncodingTable:
             n = LEAST
             while n < frames:
                 n *= 2
-            with torch.inference_mode(False):  # or autograd could not use it later
+            with torch.inference_mode(False):  # autograd cannot use inference tensors
                 rows = self.rows = relative_encodings(n - 1, 1 - n, x)
         zero = rows.size(0) // 2
         return rows[zero - first : zero - last + 1]
 
     def has_rows(self, x: Tensor) -> bool:
-        """Whether ``x`` is a piece of the table itself."""
+        """Return True if ``x`` is a view of the table."""
         return self.rows is not None and x.untyped_storage().data_ptr() == self.rows.untyped_storage().data_ptr()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -48,15 +51,15 @@ class EncodingTable:
 
 @plain_module
 class KeptLinear(FastLinear):
-    """A linear layer that remembers what it gave for the rows of ``table``."""
+    """A linear layer that caches its outputs for the rows of ``table``."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, table: EncodingTable):
         super().__init__(weight, bias)
         self.table = table
-        self.kept: tuple[Tensor, Tensor] | None = None  # the rows of the table, and what this layer made of them
+        self.kept: tuple[Tensor, Tensor] | None = None  # rows of the table, outputs for the rows
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_features) -> (N, out_features)"""
+        """Apply the layer: (N, in_features) -> (N, out_features)."""
         if in_graph() or torch.is_autocast_enabled(x.device.type) or not self.table.has_rows(x):
             return super().forward(x)
         if self.kept is None or self.kept[0] is not self.table.rows:

@@ -1,4 +1,4 @@
-"""An encoder's modules exchanged for ones that give the same in inference, faster."""
+"""The replacement of an encoder's modules by faster modules with equal results in inference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .guard import guard, is_optimized
 from .head_blocks import by_heads
 from .kept_positions import EncodingTable, KeptLinear
 
-ENTRANCES = {  # the linear layers of each module of a layer that see what its scale gives
+ENTRANCES = {  # the linear layers of each module that take the output of its scale
     "self_attn": ("linear_q", "linear_k", "linear_v", "global_q", "global_k", "global_v"),
     "feed_forward1": ("linear1",),
     "conv": ("pointwise_conv1",),
@@ -31,7 +31,7 @@ ENTRANCES = {  # the linear layers of each module of a layer that see what its s
 
 @implements(SqueezeformerEncoder.optimize_for_inference, graphs=True)
 def optimize(encoder: SqueezeformerEncoder) -> SqueezeformerEncoder:
-    """``encoder`` itself, for inference alone: see ``SqueezeformerEncoder.optimize_for_inference``."""
+    """Optimize ``encoder`` in place and return it: see ``SqueezeformerEncoder.optimize_for_inference``."""
     if not is_optimized(encoder):
         with torch.inference_mode(False), torch.no_grad():
             _exchange_modules(encoder)
@@ -77,7 +77,7 @@ def _fold_norm(conv: Any) -> None:
 
 def _exchange_products(module: nn.Module) -> None:
     for name, child in module.named_children():
-        if name == "adapter_layer":  # NeMo's, which are trained and saved by themselves
+        if name == "adapter_layer":  # NeMo trains and saves adapters separately
             continue
         if type(child) is nn.Linear and is_plain(child):
             setattr(module, name, FastLinear(*weights(child)))
@@ -89,13 +89,13 @@ def _exchange_products(module: nn.Module) -> None:
 
 
 def is_pointwise(module: nn.Module) -> bool:
-    """Whether ``module`` is a convolution of kernel 1, and so the same product for every frame."""
+    """Return True if ``module`` is a convolution with kernel size 1 and stride 1: one matrix product for all frames."""
     kinds = (nn.Conv1d, nn.Conv2d)
     return isinstance(module, kinds) and module.groups == 1 and {*module.kernel_size, *module.stride} == {1}
 
 
 def weights(module: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight and bias of a plain layer, as what they are and not as what is trained."""
+    """Return the weight and the bias of a plain layer as tensors without gradients."""
     return module.weight.detach(), None if module.bias is None else module.bias.detach()
 
 
