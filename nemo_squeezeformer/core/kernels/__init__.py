@@ -1,5 +1,5 @@
-"""Other ways to compute attention, subsampling and projections, with the same result."""
+"""Fast implementations of attention, subsampling and projections. Their results equal the reference implementations."""
 
-from . import absorbed_attention, choice, pointwise, subsampling_pieces  # registers them
+from . import absorbed_attention, choice, pointwise, subsampling_pieces  # these imports register them
 
 __all__ = ["absorbed_attention", "choice", "pointwise", "subsampling_pieces"]

@@ -1,7 +1,8 @@
-"""Attention of few queries to many keys, by the queries going to the keys: (W k) . q = k . (W^T q).
+"""Attention of few queries to many keys, which projects the queries instead of the keys: (W k) . q = k . (W^T q).
 
-A step of a stream has a few new frames and a long memory of others, which would all be projected to keys and values
-again, or be remembered twice over as both. Here the queries are projected instead, and what they gather.
+A step of a stream has a few new frames and a long left context. The reference implementation projects the whole left
+context to keys and values in each step. A cache of projected keys and values would need twice the memory. The fast
+implementation projects the queries and the attended frames instead, and leaves the left context unprojected.
 """
 
 from __future__ import annotations
@@ -18,11 +19,20 @@ from ..frames.masks import Frames
 
 
 def is_cheaper(attention: Any, x: Tensor, context: Tensor, *args: Any) -> bool:
-    """Whether this takes fewer operations for queries of ``x`` (B, T, D) and keys of ``context`` (B, S, D)."""
+    """Return True if ``absorbed_attention`` needs fewer operations than the reference implementation.
+
+    Always False in training, for other classes of attention, and if ``context`` is ``x``.
+
+    Args:
+        attention: Attention module.
+        x: Frames of the queries (B, T, D).
+        context: Frames of the keys (B, S, D).
+        *args: The other arguments of ``attended``, which have no influence.
+    """
     if type(attention) is not RelPositionAttention or attention.training or x is context:
         return False
     (b, t, d), s = x.size(), context.size(1)
-    keys, positions = 2 * s, s + t - 1  # rows of each stream, as keys and as values; rows that all streams share
+    keys, positions = 2 * s, s + t - 1  # rows of each stream for keys and values; rows that all streams share
     absorbing = b * t * (3 * d + (attention.n_heads - 1) * (keys + positions))
     return absorbing < (b * keys + positions) * d
 
@@ -34,9 +44,9 @@ def is_cheaper(attention: Any, x: Tensor, context: Tensor, *args: Any) -> bool:
     when=is_cheaper,
 )
 def absorbed_attention(attention: Any, x: Tensor, context: Tensor, frames: Frames, positions: Tensor) -> Tensor:
-    """What ``RelPositionAttention`` gives before ``linear_out``, within rounding.
+    """Attend from ``x`` to ``context``: x (B, T, D), context (B, S, D), positions (S + T - 1, D) -> (B, H, T, D / H).
 
-    x: (B, T, D), context: (B, S, D), positions: (S + T - 1, D) -> (B, H, T, D / H)
+    The result equals ``RelPositionAttention.attended`` within rounding.
     """
     b, t, d = x.size()
     h = attention.n_heads
@@ -47,13 +57,13 @@ def absorbed_attention(attention: Any, x: Tensor, context: Tensor, frames: Frame
         return linear.weight.view(h, d // h, d)
 
     def absorb(q: Tensor, linear: nn.Linear) -> Tensor:
-        """(H, B, T, D / H) -> (B, H * T, D)"""
-        # By heads, not by streams, each of which would get a copy of the weights.
+        """Multiply queries with the weight of ``linear``: (H, B, T, D / H) -> (B, H * T, D)."""
+        # The batched product goes over heads. A product over streams would copy the weights for each stream.
         return (q.flatten(1, 2) @ weight(linear)).view(h, b, t, d).transpose(0, 1).flatten(1, 2)
 
     content = (absorb(q + u, attention.linear_k) @ context.transpose(1, 2)).view(b, h, t, -1)
     position = (absorb(q + v, attention.linear_pos) @ positions.t()).view(b, h, t, -1)
-    # The bias of linear_k adds the same to all scores of a query, which softmax does not see.
+    # The bias of linear_k is left out. It adds the same value to all scores of a query, and softmax cancels it.
     scores = (content + relative_shift(position)[..., : context.size(1)]) / math.sqrt(d // h)
     weights = attention_weights(scores, frames.blocked)  # (B, H, T, S)
     seen = (weights.flatten(1, 2) @ context).view(b, h, t, d).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Which exact form of attention computes it: by name, or by what is at hand."""
+"""The choice of the attention kernel, by name or by use."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from .windows import AllWindows
 
 
 class ByUse(PlainKernel):
-    """A kernel each for inference, for gradients, and for graphs, which would have as many blocks as their example.
+    """A kernel that calls one of several kernels, depending on the use.
 
-    ``elsewhere``: for gradients where the device is no CPU.
+    Args:
+        inference: Kernel for inputs without gradients.
+        gradients: Kernel for inputs with gradients on a CPU.
+        graphs: Kernel for recorded graphs. It must not loop over blocks, because a recorded graph would fix the number
+            of blocks of its example input.
+        elsewhere: Kernel for inputs with gradients on other devices; None means ``gradients``.
     """
 
     def __init__(
@@ -32,7 +37,7 @@ class ByUse(PlainKernel):
         self.elsewhere = elsewhere or gradients
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
-        """(B, H, T, d)"""
+        """Return the attended values (B, H, T, d)."""
         if in_graph():
             kernel = self.graphs
         elif torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in operands):

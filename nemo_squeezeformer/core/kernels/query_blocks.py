@@ -1,7 +1,8 @@
-"""Exact attention in blocks of queries, each against the keys in its reach: never all queries with all keys.
+"""Exact attention in blocks of queries.
 
-A block needs the positions from its last query before the first key to its first query after the last: half of all.
-What the relative shift moves stays where it is, and is read along its diagonals.
+Each block uses only the keys within reach of its queries. The scores of all queries and all keys never exist at once.
+A block needs the positions from (last query, first key) to (first query, last key), which is about half of all
+positions. The relative shift does not copy the scores: a view reads them along their diagonals.
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ from torch import Tensor, nn
 from ..attention.kernel import Operands, PlainKernel
 from ..frames.masks import Frames
 
-LEAST, MOST = 64, 256  # queries in a block on a CPU
-CACHED, FILLING = 2**20, 2**26  # scores of a block: those that stay in a CPU's cache, those that keep a GPU busy
+LEAST, MOST = 64, 256  # minimum and maximum number of queries in a block on a CPU
+# Number of scores of a block. CACHED scores stay in the cache of a CPU. FILLING scores keep a GPU busy.
+CACHED, FILLING = 2**20, 2**26
 
 
 class QueryBlocks(PlainKernel):
-    """What ``PlainKernel`` gives, for inference, in memory that grows with T and not with its square."""
+    """A kernel for inference that equals ``PlainKernel``. Its memory grows with T instead of T squared."""
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
-        """(B, H, T, d)"""
+        """Return the attended values (B, H, T, d)."""
         content, k, v, position, p, _ = operands
         b, h, t, d = content.size()
         s = k.size(2)
         content = content / math.sqrt(d)
         position = None if position is None else position / math.sqrt(d)
         k = k.transpose(-2, -1)
-        attended = v.new_empty(b, t, h, d).transpose(1, 2)  # as the projection that follows reads it
+        attended = v.new_empty(b, t, h, d).transpose(1, 2)  # the memory layout that the next projection reads
         size = queries_of_block(b * h * s, content.device)
         for first in range(0, t, size):
             stop = min(first + size, t)
@@ -48,27 +50,42 @@ class QueryBlocks(PlainKernel):
 
 
 def queries_of_block(keys: int, device: torch.device) -> int:
-    """How many queries a block has, of each utterance and head, where a query of all of them has so many ``keys``."""
+    """Return the number of queries in a block.
+
+    Args:
+        keys: Number of scores of one query in all utterances and all heads: B * H * S.
+        device: Device of the queries.
+    """
     if device.type == "cpu":
         return min(max(CACHED // keys, LEAST), MOST)
     return max(FILLING // keys, LEAST)
 
 
 def reach(frames: Frames, first: int, stop: int, s: int) -> tuple[int, int]:
-    """Which of ``s`` keys queries ``first`` to the one before ``stop`` reach: the first, and the one after the last."""
+    """Return the keys that the queries ``first`` to ``stop`` - 1 reach, as a range of indices (start, end).
+
+    ``s`` is the number of keys. Key ``end`` - 1 is the last key within reach.
+    """
     start, end = frames.context.keys(first, stop)
     return max(start + frames.past, 0), min(end + frames.past, s)
 
 
 def positions(p: Tensor, frames: Frames, first: int, stop: int, start: int, end: int) -> Tensor:
-    """(1, H, S + T - 1, d) -> (1, H, d, N): that of the last query and the first key, down to the other way round."""
-    zero = p.size(2) - (frames.absent.size(1) - frames.past)  # S - 1: the row of a key at its query's own place
+    """Return the position encodings of a block: (1, H, S + T - 1, d) -> (1, H, d, N).
+
+    The block has the queries ``first`` to ``stop`` - 1 and the keys ``start`` to ``end`` - 1. The N positions go from
+    (last query, first key) to (first query, last key).
+    """
+    zero = p.size(2) - (frames.absent.size(1) - frames.past)  # S - 1, the row of distance 0
     farthest = frames.past + stop - 1 - start
     nearest = frames.past + first - (end - 1)
     return p[:, :, zero - farthest : zero - nearest + 1].transpose(-2, -1)
 
 
 def diagonals(x: Tensor, keys: int) -> Tensor:
-    """(B, H, T, T + S - 1) -> (B, H, T, S), a view: column j of row i is column T - 1 - i + j of ``x``."""
+    """Return a view of ``x`` along its diagonals: (B, H, T, T + S - 1) -> (B, H, T, S).
+
+    Column j of row i is column T - 1 - i + j of ``x``. The argument ``keys`` is S.
+    """
     b, h, t, n = x.size()
     return x.as_strided((b, h, t, keys), (x.stride(0), x.stride(1), n - 1, 1), t - 1)

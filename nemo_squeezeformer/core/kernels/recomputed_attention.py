@@ -1,7 +1,7 @@
-"""Exact attention for training that keeps no scores: a block's are computed again on the way back.
+"""Exact attention for training that stores no scores. The backward pass computes the scores of each block again.
 
-Queries, keys, values and positions alone are kept, so memory grows with T and not with its square. Utterances go one by
-one, each as long as it is: what padding would compute is left out, and no mask is needed for it.
+Only queries, keys, values and positions are stored, so memory grows with T instead of T squared. The utterances of a
+batch are computed one after another, each at its own length. So padding costs no time and needs no mask.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from ..frames.context import Context
 from ..frames.masks import Frames
 from .query_blocks import diagonals
 
-BLOCK = 128  # queries at most: so few that the scores of a block stay in a core's cache
+BLOCK = 128  # maximum number of queries in a block, so that its scores stay in the cache of a CPU core
 
 
 class RecomputedAttention(PlainKernel):
-    """What ``PlainKernel`` gives, for training; the weights that dropout leaves out are drawn again from a seed."""
+    """A kernel for training that equals ``PlainKernel``.
+
+    The backward pass draws the dropout masks again from a seed.
+    """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
-        """(B, H, T, d)"""
+        """Return the attended values (B, H, T, d)."""
         rate = dropout.p if dropout.training else 0.0
-        if frames.past or rate == 1.0:  # a stream, whose keys are more than its queries; or no weights at all
+        # The blocks do not support a stream, which has more keys than queries, and a rate that removes all weights.
+        if frames.past or rate == 1.0:
             return super().__call__(operands, frames, dropout)
         blocks = Blocks(frames.lengths.tolist(), operands.content.size(2), frames.context)
         return _attention(*low_precision(*operands[:5]), blocks, rate)
@@ -39,31 +43,34 @@ class RecomputedAttention(PlainKernel):
 
 @dataclass(frozen=True)
 class Block:
-    """Queries ``first`` to the one before ``stop`` of an utterance, and the keys from ``start`` to before ``end``."""
+    """A block of an utterance: the queries ``first`` to ``stop`` - 1 and the keys ``start`` to ``end`` - 1."""
 
     utterance: int
     first: int
     stop: int
     start: int
     end: int
-    t: int  # frames of the batch
+    t: int  # number of frames of the batch, with padding
     context: Context
 
     def queries(self, x: Tensor) -> Tensor:
-        """(B, H, T, d) -> (H, Q, d), a view"""
+        """Return a view of the queries of the block: (B, H, T, d) -> (H, Q, d)."""
         return x[self.utterance, :, self.first : self.stop]
 
     def keys(self, x: Tensor) -> Tensor:
-        """(B, H, T, d) -> (H, K, d), a view"""
+        """Return a view of the keys of the block: (B, H, T, d) -> (H, K, d)."""
         return x[self.utterance, :, self.start : self.end]
 
     def positions(self, p: Tensor) -> Tensor:
-        """(1, H, 2T - 1, d) -> (H, Q + K - 1, d), a view: from the last query's of the first key on"""
+        """Return a view of the positions of the block: (1, H, 2T - 1, d) -> (H, Q + K - 1, d).
+
+        The positions go from (last query, first key) to (first query, last key).
+        """
         last = self.t - self.stop + self.start
         return p[0, :, last : last + self.stop - self.first + self.end - self.start - 1]
 
     def weights(self, content: Tensor, k: Tensor, position: Tensor | None, p: Tensor | None) -> Tensor:
-        """(H, Q, K), rows of which sum to 1"""
+        """Return the attention weights of the block (H, Q, K). Each row sums to 1."""
         q, keys = self.queries(content), self.keys(k).transpose(1, 2)
         scale = 1.0 / math.sqrt(q.size(-1))
         if position is None or p is None:
@@ -80,7 +87,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The valid frames of a batch of ``t`` frames, in blocks of queries with the keys in their reach."""
+    """All blocks of a batch with ``t`` frames. Padding is in no block."""
 
     lengths: list[int]
     t: int
@@ -89,7 +96,7 @@ class Blocks:
     def __iter__(self) -> Iterator[Block]:
         for utterance, length in enumerate(self.lengths):
             length = min(length, self.t)
-            size = math.ceil(length / math.ceil(length / BLOCK)) if length else BLOCK  # blocks that are alike
+            size = math.ceil(length / math.ceil(length / BLOCK)) if length else BLOCK  # blocks of nearly equal size
             for first in range(0, length, size):
                 stop = min(first + size, length)
                 start, end = self.context.keys(first, stop)
@@ -125,7 +132,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         content, k, v, position, p = ctx.saved_tensors
         rate, generator = ctx.rate, _generator(content, ctx.seed) if ctx.rate else None
-        # Sums over blocks: in float32 at least.
+        # The sums over the blocks are in float32 or a wider dtype.
         exact = torch.promote_types(content.dtype, torch.float32)
         grad_content, grad_k, grad_v = (_zeros(x, exact) for x in (content, k, v))
         grad_position = None if position is None else _zeros(position, exact)
@@ -162,7 +169,7 @@ _attention: Callable[..., Tensor] = _Attention.apply
 
 
 def _zeros(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, H, T, d), in memory (B, T, H, d) as the projections before and after want it."""
+    """Return zeros with the shape of ``x`` (B, H, T, d), in the memory layout (B, T, H, d) of the projections."""
     b, h, t, d = x.shape
     return x.new_zeros(b, t, h, d, dtype=dtype).transpose(1, 2)
 

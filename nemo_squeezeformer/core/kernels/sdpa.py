@@ -13,33 +13,38 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from ..attention.kernel import Operands, PlainKernel, position_scores
 from ..frames.masks import Frames
 
-MULTIPLES = {"cuda": 8}  # of which the head size must be for the fused kernels of a device; those of s and m are 49, 81
+# The fused kernels of a device need a head size that is a multiple of this number. The model sizes s and m have head
+# sizes of 49 and 81.
+MULTIPLES = {"cuda": 8}
 
 
 class SDPA(PlainKernel):
     """PyTorch's ``scaled_dot_product_attention``, with the position scores as its additive mask.
 
     Args:
-        backends: names of ``torch.nn.attention.SDPBackend`` that it may choose from; none for all.
+        backends: Names of ``torch.nn.attention.SDPBackend`` that PyTorch may choose from; None or an empty list
+            allows all backends.
 
     Raises:
-        ValueError: for an unknown name, or FLASH_ATTENTION alone, which takes no mask.
+        ValueError: A name is unknown, or FLASH_ATTENTION, which supports no mask, is the only name.
     """
 
     def __init__(self, backends: Sequence[str] | None = None):
         names = list(SDPBackend.__members__)
         for name in backends or ():
             if name not in names:
-                raise ValueError(f"use_pytorch_sdpa_backends={list(backends or ())}: {name!r} is none of {names}")
+                raise ValueError(
+                    f"use_pytorch_sdpa_backends={list(backends or ())}: {name!r} is unknown; choose from {names}"
+                )
         if backends and set(backends) == {"FLASH_ATTENTION"}:
             raise ValueError(
-                f"use_pytorch_sdpa_backends={list(backends)}: it takes no mask, which padding and positions need; "
-                "add EFFICIENT_ATTENTION or MATH"
+                f"use_pytorch_sdpa_backends={list(backends)}: FLASH_ATTENTION supports no mask, but padding and "
+                "positions need a mask; add EFFICIENT_ATTENTION or MATH"
             )
         self.backends = [SDPBackend.__members__[name] for name in backends or ()]
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
-        """(B, H, T, d)"""
+        """Return the attended values (B, H, T, d)."""
         content, k, v, position, p, _ = operands
         blocked = None if frames.blocked is None else frames.blocked[:, None]  # (B, 1, T, S)
         bias = None
@@ -50,7 +55,7 @@ class SDPA(PlainKernel):
             bias = bias.masked_fill(blocked, -10000.0)
         rate, d = dropout.p if dropout.training else 0.0, content.size(-1)
         filling = -d % MULTIPLES.get(content.device.type, 1)
-        if filling:  # with zeros, which add nothing to the products
+        if filling:  # zeros do not change the products
             content, k, v = pad(content, (0, filling)), pad(k, (0, filling)), pad(v, (0, filling))
         with sdpa_kernel(self.backends) if self.backends else nullcontext():
             attended = scaled_dot_product_attention(content, k, v, bias, rate, scale=1.0 / math.sqrt(d))[..., :d]

@@ -1,7 +1,8 @@
-"""The striding subsampling in pieces of time, each made of the frames that it sees, for memory and for the cache.
+"""The striding subsampling in pieces of time, for less memory and better use of the cache.
 
-After the first convolution five minutes are 470 MB, at 196 channels. In pieces they never are all there, nor are they
-kept in training: the way back makes each piece again, which on a CPU takes no longer than to fetch it from memory.
+Each piece is computed from the feature frames that it sees. At 196 channels, the output of the first convolution for
+five minutes of audio takes 470 MB. With pieces, the whole output never exists at once. Training does not store it
+either: the backward pass computes each piece again. On a CPU this takes no longer than reading the piece from memory.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from ..cpu.projections import TurnedProjection
 from ..dispatch import implements, is_plain
 from ..subsampling import DepthwiseStridingSubsampling, StridingSubsampling
 
-FRAMES = 256  # feature frames a piece for each core, whose cache they stay in on a CPU
-ELEMENTS = 2**28  # what the first convolution makes of a piece elsewhere, where few and large kernels are fast
+FRAMES = 256  # feature frames of a piece per CPU core, so that the piece stays in the cache
+# Elements of a piece after the first convolution on other devices, where few and large kernels are fast.
+ELEMENTS = 2**28
 
 Projection = Callable[[Tensor], Tensor]  # (B, C, T, F) -> (B, T, D)
 
 
 def _is_whole(net: StridingSubsampling, x: Tensor, lengths: Tensor, state: Any = None, absent: Any = None) -> bool:
+    """Return True if the input is a batch of whole utterances instead of chunks of a stream."""
     return type(net) in (StridingSubsampling, DepthwiseStridingSubsampling) and state is None and absent is None
 
 
@@ -33,17 +36,18 @@ def _is_whole(net: StridingSubsampling, x: Tensor, lengths: Tensor, state: Any =
 def subsample_in_pieces(
     net: StridingSubsampling, x: Tensor, lengths: Tensor, state: None = None, absent: None = None
 ) -> tuple[Tensor, Tensor]:
-    """x: (B, T, F), lengths: (B,) -> (B, ceil(T / factor), D), (B,)"""
+    """Subsample features: x (B, T, F), lengths (B,) -> (B, ceil(T / factor), D), (B,)."""
     parts = min(net.batch_parts, x.size(0))
     outputs = [in_pieces(net, x, lengths) for x, lengths in zip(x.tensor_split(parts), lengths.tensor_split(parts))]
     return torch.cat(outputs) if parts > 1 else outputs[0], net.halved(lengths)
 
 
 def in_pieces(net: StridingSubsampling, x: Tensor, lengths: Tensor) -> Tensor:
-    """(B, T, F) features and lengths (B,) -> (B, ceil(T / factor), D), as ``net`` makes it of the whole."""
+    """Return what ``net`` computes from features: x (B, T, F), lengths (B,) -> (B, ceil(T / factor), D)."""
     project, depth, endless = projection(net), len(net.stages), net.margins.endless
     t = net.margins.frames(x.size(1), depth)
-    if x.device.type != "cpu":  # one does not ask for lengths there: that would be to wait for all that goes before
+    # On other devices, reading the lengths would wait for all earlier kernels.
+    if x.device.type != "cpu":
         x = net.continued(x, lengths) if endless else x
         together = x.size(0) * net.channels * net.margins.widths(net.feat_in, 1)[1] * net.factor // 2
         return joined(in_steps(net, x[:, None], lengths, t, t, max(ELEMENTS // together, 1), project), t)
@@ -60,7 +64,11 @@ def in_pieces(net: StridingSubsampling, x: Tensor, lengths: Tensor) -> Tensor:
 def in_steps(
     net: StridingSubsampling, x: Tensor, lengths: Tensor | None, end: int, t: int, step: int, project: Projection
 ) -> Iterator[Tensor]:
-    """(B, 1, T, F) -> up to ``step`` frames (B, step, D) at a time, ``end`` in all; then what zeros become, to t."""
+    """Yield the encoder frames of features (B, 1, T, F) in pieces (B, n, D), ``t`` frames in total.
+
+    The first ``end`` frames are computed from the features, at most ``step`` frames at a time. With gradients, they
+    come in one piece. The frames from ``end`` to ``t`` are the projection of zeros.
+    """
     depth = len(net.stages)
     steps = [(first, min(first + step, end)) for first in range(0, end, step)]
     if not torch.is_grad_enabled():
@@ -68,14 +76,18 @@ def in_steps(
     elif steps:
         again = partial(checkpoint, in_float32, net, x, lengths, depth, use_reentrant=False, preserve_rng_state=False)
         pieces = [again(first, stop) for first, stop in steps]
-        yield project(torch.cat(pieces, dim=2))  # once: the gradient of its weight is a large sum
+        yield project(torch.cat(pieces, dim=2))  # one call, because the gradient of the weight is a large sum
     if end < t:
         zeros = x.new_zeros(x.size(0), net.channels, 1, net.margins.widths(net.feat_in, depth)[-1])
         yield project(zeros).expand(-1, t - end, -1)
 
 
 def joined(pieces: Iterator[Tensor], t: int) -> Tensor:
-    """(B, t, D). In inference pieces go to their place at once: small ones that stay would splinter the memory."""
+    """Return the pieces as one tensor (B, t, D).
+
+    Without gradients, each piece is copied to its place immediately. Otherwise many small pieces would fragment the
+    memory.
+    """
     if torch.is_grad_enabled():
         return torch.cat(list(pieces), dim=1)
     piece = next(pieces)
@@ -88,20 +100,33 @@ def joined(pieces: Iterator[Tensor], t: int) -> Tensor:
 
 
 def in_float32(net: StridingSubsampling, x: Tensor, *given: Any) -> Tensor:
-    """``frames``, on a CPU in the precision of the weights: PyTorch's gradients in bfloat16 are slower."""
+    """Call ``frames``, on a CPU without autocast and in the precision of the weights.
+
+    On a CPU, PyTorch's gradients in bfloat16 are slower.
+    """
     with torch.autocast("cpu", enabled=False):
         return frames(net, x.to(net.out.weight.dtype) if x.device.type == "cpu" else x, *given)
 
 
 def frames(net: StridingSubsampling, x: Tensor, lengths: Tensor | None, stage: int, first: int, stop: int) -> Tensor:
-    """Frames ``first`` to ``stop`` of what the first ``stage`` convolutions that halve make of features (B, 1, T, F).
+    """Return the frames ``first`` to ``stop`` - 1 after the first ``stage`` strided convolutions.
 
-    (B, C, stop - first, F / 2 ** stage); ``lengths`` (B,) or None where all T features are valid.
+    Args:
+        net: Subsampling with the convolutions.
+        x: Features (B, 1, T, F).
+        lengths: Number of valid feature frames (B,), or None if all T feature frames are valid.
+        stage: Number of strided convolutions to apply.
+        first: First frame to compute, at the frame rate after these convolutions.
+        stop: Frame after the last frame to compute.
+
+    Returns:
+        The frames (B, C, stop - first, F / 2 ** stage).
     """
     if stage == 0:
         made = x[:, :, first:stop]
     else:
-        start, end = 2 * first - net.left, 2 * stop + 1 - net.left  # what a kernel of 3 sees at a stride of 2
+        # The input frames that a kernel of size 3 with stride 2 sees.
+        start, end = 2 * first - net.left, 2 * stop + 1 - net.left
         t = net.margins.frames(x.size(2), stage - 1)
         made = frames(net, x, lengths, stage - 1, max(start, 0), min(end, t))
         convolution, *others = net.stages[stage - 1]
@@ -115,16 +140,23 @@ def frames(net: StridingSubsampling, x: Tensor, lengths: Tensor | None, stage: i
 
 
 def pointwise(module: nn.Module, x: Tensor) -> Tensor:
-    """(B, C, T, F) -> the same through a module that sees a single frame and feature; a convolution as a product."""
+    """Apply a module that sees a single frame and frequency: (B, C, T, F) -> (B, C, T, F).
+
+    A plain convolution is computed as a matrix product.
+    """
     if type(module) is not nn.Conv2d or not is_plain(module):
         return module(x)
     b, c, t, f = x.shape
-    x = linear(x.permute(0, 2, 3, 1).reshape(-1, c), module.weight[:, :, 0, 0], module.bias)  # a view of channels last
+    # reshape returns a view if x is channels last.
+    x = linear(x.permute(0, 2, 3, 1).reshape(-1, c), module.weight[:, :, 0, 0], module.bias)
     return x.view(b, t, f, -1).permute(0, 3, 1, 2)
 
 
 def projection(net: StridingSubsampling) -> Projection:
-    """``net.out`` of what lies in memory as (B, T, F, C), as products leave it: the weights turn, not the frames."""
+    """Return a function that applies ``net.out`` to (B, C, T, F) with the memory layout (B, T, F, C).
+
+    Matrix products return this memory layout. The function permutes the weights instead of the activations.
+    """
     out: nn.Module = net.out
     if isinstance(out, TurnedProjection):
         turned = out.channels_last

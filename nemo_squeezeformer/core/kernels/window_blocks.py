@@ -1,4 +1,7 @@
-"""Attention over windows, one after another: in memory for one of them, at any length; for inference."""
+"""Attention over windows for inference, one block of queries after another.
+
+At any length of the audio, it needs the memory of a single block.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,30 @@ from ..attention.kernel import Operands
 from ..frames.masks import Frames
 from .windows import AllWindows, along_the_band, block_of
 
-LEAST = {"cpu": 64, "cuda": 512}  # queries in a block: their scores stay in a CPU's cache, or fill a GPU
+# Minimum number of queries in a block: the scores of a block stay in the cache of a CPU, or keep a GPU busy.
+LEAST = {"cpu": 64, "cuda": 512}
 
 
 class WindowsInTurn(AllWindows):
-    """What ``AllWindows`` gives. A window's keys are a piece of all keys as they lie, so none are copied."""
+    """A kernel that equals ``AllWindows``. The keys of a window are a slice of all keys, so no keys are copied."""
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
-        """(B, H, T, d); of positions, ``p`` has those in the window alone: (1, H, left + right + 1, d)"""
+        """Return the attended values (B, H, T, d).
+
+        ``operands.p`` contains only the positions in the window: (1, H, left + right + 1, d).
+        """
         content, k, v, position, p, tokens = operands
         assert position is not None and p is not None
         (b, h, t, d), left, right = content.shape, frames.context.left, frames.context.right
         scale = 1.0 / math.sqrt(d)
         p, k = scale * p.transpose(-2, -1), k.transpose(-2, -1)
-        attended = v.new_empty(b, t, h, d).transpose(1, 2)  # as the projection that follows reads it
+        attended = v.new_empty(b, t, h, d).transpose(1, 2)  # the memory layout that the next projection reads
         size = block_of(frames.context, LEAST.get(v.device.type, 64))
         for first in range(0, t, size):
             stop = min(first + size, t)
             start, end = max(first - left, 0), min(stop + right, t)
-            within = slice(start - first + left, end - first + left)  # the window without what lies around all frames
+            # The part of the window from the first frame to the last frame of the batch.
+            within = slice(start - first + left, end - first + left)
             scores = along_the_band(position[:, :, first:stop] @ p)[..., within]
             scores = add_product(scores, content[:, :, first:stop], k[..., start:end], scale)
             if frames.padded:
@@ -43,5 +51,5 @@ class WindowsInTurn(AllWindows):
 
 
 def add_product(x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """``x + scale * a @ b`` of (B, H, ..., ...) in one go."""
+    """Return ``x + scale * a @ b`` of tensors (B, H, ..., ...), computed in one operation."""
     return torch.baddbmm(x.flatten(0, 1), a.flatten(0, 1), b.flatten(0, 1), alpha=scale).view(x.shape)

@@ -1,6 +1,7 @@
-"""Attention over windows, all at once: for gradients, and for graphs that must serve any length.
+"""Attention over windows, with all windows at once.
 
-The queries go in blocks, each against the window of keys that its frames reach (Longformer, Beltagy et al. 2020).
+This kernel is for gradients, and for recorded graphs, which must work for any length. The queries are divided into
+blocks. Each block uses the window of keys within reach of its queries (Longformer, Beltagy et al. 2020).
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from ..frames.masks import Frames, overlapping
 
 
 class AllWindows(PlainKernel):
-    """What ``PlainKernel`` gives under the band mask of ``frames.context``, in linear time and memory.
+    """A kernel that equals ``PlainKernel`` with the band mask of ``frames.context``, in linear time and memory.
 
-    Of positions it wants those in the window alone, left ... -right.
+    It takes only the positions in the window, from left to -right.
     """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
-        """(B, H, T, d); of positions, ``p`` has those in the window alone: (1, H, left + right + 1, d)"""
+        """Return the attended values (B, H, T, d).
+
+        ``operands.p`` contains only the positions in the window: (1, H, left + right + 1, d).
+        """
         content, k, v, position, p, tokens = operands
         assert position is not None and p is not None
         windows, scale = Windows.of(frames.context, content.size(2)), 1.0 / math.sqrt(content.size(-1))
@@ -42,7 +46,10 @@ class AllWindows(PlainKernel):
 
 @dataclass(frozen=True)
 class Windows:
-    """T frames as N blocks of Q queries, the last filled up, each with the W = left + Q + right keys in their reach."""
+    """The division of T frames into N blocks of Q queries, each with a window of W = left + Q + right keys.
+
+    The last block is padded to Q queries.
+    """
 
     t: int
     left: int
@@ -51,38 +58,49 @@ class Windows:
 
     @classmethod
     def of(cls, context: Context, t: int) -> Windows:
+        """Return the division of ``t`` frames for the window of ``context``."""
         return cls(t, context.left, context.right, block_of(context, least=32))
 
     @property
     def filling(self) -> int:
+        """The number of padding queries in the last block."""
         return (self.t + self.block - 1) // self.block * self.block - self.t
 
     def queries(self, x: Tensor) -> Tensor:
-        """(B, H, T, d) -> (B, H, N, Q, d)"""
+        """Divide queries into blocks: (B, H, T, d) -> (B, H, N, Q, d)."""
         x = pad(x, (0, 0, 0, self.filling))
         return x.view(*x.shape[:2], -1, self.block, x.size(-1))
 
     def keys(self, x: Tensor) -> Tensor:
-        """(B, H, T, d) -> (B, H, N, W, d)"""
+        """Return the window of keys of each block: (B, H, T, d) -> (B, H, N, W, d)."""
         x = pad(x, (0, 0, self.left, self.right + self.filling))
         return overlapping(x, 2, self.left + self.block + self.right, self.block)
 
     def absent(self, padding: Tensor) -> Tensor:
-        """(B, T) True at padding -> (B, 1, N, 1, W) True where the key is padding, before all frames or after them."""
+        """Return the mask of keys without a valid frame: (B, T) -> (B, 1, N, 1, W).
+
+        ``padding`` is True at padding. The mask is True for padding, and for keys before frame 0 or after frame T - 1.
+        """
         x = pad(padding, (self.left, self.right + self.filling), value=True)
         return overlapping(x, 1, self.left + self.block + self.right, self.block)[:, None, :, None]
 
     def joined(self, x: Tensor) -> Tensor:
-        """(B, H, N, Q, d) -> (B, H, T, d)"""
+        """Join the blocks: (B, H, N, Q, d) -> (B, H, T, d)."""
         return x.flatten(2, 3)[:, :, : self.t]
 
 
 def along_the_band(x: Tensor) -> Tensor:
-    """(..., Q, N) -> (..., Q, N + Q - 1): column m of row i becomes column i + m; others, out of reach, are -inf."""
+    """Shift row i by i columns to the right: (..., Q, N) -> (..., Q, N + Q - 1).
+
+    The other columns of a row are out of reach and contain -inf.
+    """
     q, n = x.size(-2), x.size(-1)
     return pad(x, (0, q), value=-math.inf).flatten(-2)[..., :-q].view(*x.shape[:-2], q, n + q - 1)
 
 
 def block_of(context: Context, least: int) -> int:
-    """A quarter of the window: few scores are out of reach, and keys do not go to many blocks."""
+    """Return the number of queries in a block: a quarter of the window, but at least ``least``.
+
+    With this size, few scores of a block are out of reach, and few windows contain the same key.
+    """
     return max((context.left + context.right) // 4, least)
