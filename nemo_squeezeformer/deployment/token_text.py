@@ -1,4 +1,4 @@
-"""The text that tokens spell, from a description of the tokens (``onnx_tokens``) and with nothing but Python."""
+"""The text of tokens, computed with the Python standard library from the description that ``onnx.tokens`` returns."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-SPACE = "\u2581"  # SentencePiece's
+SPACE = "\u2581"  # the space of SentencePiece
 
 
 def text(tokens: list[int], described: Mapping[str, Any]) -> str:
-    """What ``tokens`` spell by ``tokens``, ``units`` and ``leading_spaces`` of ``onnx_stream.metadata``."""
+    """Return the text of ``tokens``.
+
+    Args:
+        tokens: Numbers of the tokens.
+        described: ``tokens``, ``units`` and ``leading_spaces``, as ``onnx_stream.metadata`` describes them.
+    """
     pieces = [described["tokens"][token] for token in tokens]
     if described["units"] == "characters":
         return "".join(pieces)

@@ -1,1 +1,1 @@
-"""ONNX files of a NeMo model, and in their metadata all that a runtime must know."""
+"""The export of a NeMo model to ONNX files. Their metadata contains all other data that a runtime needs."""

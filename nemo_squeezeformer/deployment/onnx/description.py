@@ -1,4 +1,4 @@
-"""What a runtime must know of a model beside its graphs, in the words of ``onnx_stream.metadata``."""
+"""The description of a model that a runtime needs in addition to the graphs. ``onnx_stream.metadata`` is its format."""
 
 from __future__ import annotations
 
@@ -20,17 +20,22 @@ STATES = {"input_states_1": "output_states_1", "input_states_2": "output_states_
 
 
 def describe_model(model: Any, transducer: bool, streaming: bool, weights: str) -> dict[str, Any]:
-    """All that the model itself tells; the names of its graphs' inputs and outputs are ``describe_graphs``'.
+    """Return the fields of the metadata that come from the model. ``describe_graphs`` returns the other fields.
 
     Args:
+        model: NeMo model.
+        transducer: If True, describe the transducer decoder. Otherwise describe the CTC decoder.
+        streaming: If True, describe the steps of a stream.
         weights: ``float32`` or ``int8``.
 
     Raises:
-        UserError: for a model that does not stream, or whose features or decoder the metadata has no words for.
+        UserError: The model cannot stream, or the metadata cannot describe its features or its decoder.
     """
     features = describe_features(model.preprocessor)
     if streaming and features["normalize"] == ORIGINAL:
-        raise UserError("its features are normalised over the whole utterance, which no stream has; pass --offline")
+        raise UserError(
+            "the features are normalized over the whole utterance, which is unknown in a stream; pass --offline"
+        )
     return {
         "version": VERSION,
         "model": _versions(model) | {"weights": weights},
@@ -41,7 +46,10 @@ def describe_model(model: Any, transducer: bool, streaming: bool, weights: str) 
 
 
 def describe_graphs(graphs: Sequence[Any], streaming: bool) -> dict[str, Any]:
-    """Inputs, outputs and caches of the encoder's graph and, where there is a second, those of the joint network's."""
+    """Return the names of inputs, outputs and caches of the graphs.
+
+    The first graph is the encoder. The second graph of a transducer contains the decoder and the joint network.
+    """
     encodings, lengths, *_ = [output.name for output in graphs[0].graph.output] + [None]
     described: dict[str, Any] = {
         "inputs": {"features": "audio_signal", "lengths": "length"},
@@ -58,17 +66,17 @@ def describe_graphs(graphs: Sequence[Any], streaming: bool) -> dict[str, Any]:
 
 
 def describe_steps(model: Any) -> dict[str, Any]:
-    """How a stream goes through ``model``; see ``onnx_stream.metadata``.
+    """Return the field ``steps`` of the metadata: how a stream passes through ``model``. See ``onnx_stream.metadata``.
 
     Raises:
-        UserError: for an encoder that does not stream.
+        UserError: The encoder cannot stream.
     """
     from nemo_squeezeformer.core.frames.margins import CENTRED
     from nemo_squeezeformer.integration.latency import feature_ms, latency_ms
 
     encoder = model.encoder
     if getattr(encoder.pre_encode, "margins", None) == CENTRED:
-        raise UserError("its subsampling sees what follows a chunk; build and train the encoder with streaming=True")
+        raise UserError("the subsampling sees frames after the chunk; build and train the encoder with streaming=True")
     try:
         encoder.setup_streaming_params()
     except ValueError as error:
@@ -94,20 +102,23 @@ def describe_steps(model: Any) -> dict[str, Any]:
 
 
 def describe_features(preprocessor: Any) -> dict[str, Any]:
-    """How samples become features; see ``onnx_stream.metadata``.
+    """Return the field ``features`` of the metadata: how samples become features. See ``onnx_stream.metadata``.
 
     Raises:
-        UserError: for a preprocessor that is another, or has a setting that the metadata has no words for.
+        UserError: The metadata cannot describe the preprocessor or one of its settings.
     """
     featurizer: Any = getattr(preprocessor, "featurizer", None)
     if isinstance(featurizer, OriginalMelSpectrogram):
         return _original_features(featurizer)
     if type(featurizer).__name__ != "FilterbankFeatures":
-        raise UserError(f"{type(preprocessor).__name__} is not NeMo's AudioToMelSpectrogramPreprocessor")
+        raise UserError(
+            f"preprocessor={type(preprocessor).__name__}: expected NeMo's AudioToMelSpectrogramPreprocessor or "
+            "OriginalMelSpectrogramPreprocessor"
+        )
     for name, off in (("exact_pad", False), ("frame_splicing", 1)):
         if getattr(featurizer, name) != off:
             setting = f"preprocessor.{name}={getattr(featurizer, name)}"
-            raise UserError(f"{setting} has no place in the metadata; set it to {off}")
+            raise UserError(f"{setting}: the metadata cannot describe this setting; set it to {off}")
     return _nemo_features(featurizer)
 
 
@@ -146,13 +157,13 @@ def _nemo_features(f: Any) -> dict[str, Any]:
 
 
 def _nonzero(weights: Sequence[float]) -> list[Any]:
-    """[where they begin, the weights between zeros]"""
+    """Return the index of the first nonzero weight, and the weights from there to the last nonzero weight."""
     inside = [i for i, weight in enumerate(weights) if weight]
     return [inside[0], list(weights[inside[0] : inside[-1] + 1])] if inside else [0, []]
 
 
 def _further(size: Any) -> int:
-    """Of a size of the first chunk and of further ones, the latter."""
+    """Return the size of all chunks after the first from ``size``: one number, or a pair (first, further chunks)."""
     return size[1] if isinstance(size, (list, tuple)) else size
 
 
@@ -169,7 +180,10 @@ def _versions(model: Any) -> dict[str, Any]:
 
 
 def _handed_on(graph: Any, names: dict[str, str]) -> list[dict[str, Any]]:
-    """The inputs of ``graph`` that are outputs of the step before, as the metadata describes them."""
+    """Return the description of the inputs of ``graph`` that are outputs of the previous step.
+
+    ``names`` maps the name of each input to the name of its output.
+    """
     import onnx
 
     inputs = {value.name: value.type.tensor_type for value in graph.graph.input}

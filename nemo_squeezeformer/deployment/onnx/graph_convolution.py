@@ -1,4 +1,4 @@
-"""The depthwise convolution over time as ONNX Runtime is fast at it."""
+"""The depthwise convolution over time, in operations that are fast in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from nemo_squeezeformer.core.operations import depthwise
 
 
 class GraphConvolution(nn.Module):
-    """The weights of a depthwise convolution, which a graph uses for one of two dimensions, the second being 1.
+    """A depthwise convolution that a recorded graph computes in two dimensions. The second dimension has size 1.
 
-    For these ONNX Runtime has kernels that go by blocks of channels, about twice as fast as those of one dimension, and
-    the transposes around it become part of how they read and write.
+    For two dimensions, ONNX Runtime has kernels that process blocks of channels. They are about twice as fast as the
+    kernels for one dimension. They also include the transposes before and after the convolution in their reads and
+    writes.
     """
 
     def __init__(self, conv: nn.Conv1d):
@@ -22,13 +23,13 @@ class GraphConvolution(nn.Module):
         self.in_channels = conv.in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T) -> (B, C, T - K + 1)"""
+        """Convolve without zero padding: (B, C, T) -> (B, C, T - K + 1)."""
         return conv1d(x, self.weight, self.bias, groups=self.groups)
 
 
 @implements(depthwise, graphs=True, when=lambda conv, *args: type(conv) is GraphConvolution)
 def depthwise_of_two_dimensions(conv: GraphConvolution, x: Tensor, left: int, right: int) -> Tensor:
-    """(B, T, C) -> (B, left + T + right - K + 1, C)"""
+    """Convolve in two dimensions: (B, T, C) -> (B, left + T + right - K + 1, C)."""
     around = left if left == right else 0
     if left != right:
         x = pad(x, (0, 0, left, right))

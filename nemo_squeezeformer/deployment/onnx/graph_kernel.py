@@ -1,4 +1,7 @@
-"""Attention with relative positions as ONNX Runtime is fast at it, and for long audio a loop over blocks of queries."""
+"""Attention with relative positions, in operations that are fast in ONNX Runtime.
+
+For long audio, the recorded graph loops over blocks of queries.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,29 @@ from nemo_squeezeformer.core.attention.kernel import Operands, PlainKernel
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
 
-LARGEST = 2**22  # scores at a time; more are computed in blocks
-BLOCK = 256  # queries
+LARGEST = 2**22  # maximum number of scores at once; more scores are computed in blocks
+BLOCK = 256  # number of queries in a block
 
 
 class GraphKernel(PlainKernel):
-    """What ``PlainKernel`` gives, for whole utterances in inference.
+    """A kernel for whole utterances in inference that equals ``PlainKernel``.
 
-    Queries are scaled in the place of scores, one sum masks keys in the place of two choices, and the relative shift
-    needs no padding. In a graph the choice between a block and several is an ``If``, the blocks are a ``Loop``.
+    It scales the queries instead of the scores. It masks keys with one sum instead of two selections. Its relative
+    shift does not pad the scores. In a recorded graph, an ``If`` chooses between one block and several blocks, and a
+    ``Loop`` computes several blocks.
     """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
-        """(B, H, T, d)"""
+        """Return the attended values (B, H, T, d)."""
         content, k, v, position, p, _ = operands
         if position is None or p is None:
             return super().__call__(operands, frames, dropout)
         scale = math.sqrt(content.size(-1))
         content, position, k = content / scale, position / scale, k.transpose(-2, -1)
-        p = pad(p, (0, 0, 0, 1)).transpose(-2, -1)  # a column more, or the shift of a single frame had none
+        # Without this additional column, the shifted scores of a single frame would have no columns.
+        p = pad(p, (0, 0, 0, 1)).transpose(-2, -1)
         t, s = content.size(2), v.size(2)
-        unseen = frames.unseen(0, t, 0, s)  # (B, 1, S), or (B, T, S) where a context limits what frames see
+        unseen = frames.unseen(0, t, 0, s)  # (B, 1, S), or (B, T, S) with a limited context
         if unseen is None:
             unseen = torch.zeros_like(frames.absent)[:, None]
         mask = unseen[:, None].to(content.dtype) * -10000.0
@@ -45,10 +50,15 @@ class GraphKernel(PlainKernel):
 
 @torch.jit.script
 def block(content: Tensor, position: Tensor, k: Tensor, v: Tensor, p: Tensor, mask: Tensor) -> Tensor:
-    """k: (B, H, d, S), p: (1, H, d, S + T), mask: (B, 1, 1 or T, S), the others as above"""
+    """Return the attended values (B, H, T, d) of one block of queries.
+
+    Shapes: content and position (B, H, T, d), k (B, H, d, S), v (B, H, S, d), p (1, H, d, S + T). The mask is
+    (B, 1, 1, S) or (B, 1, T, S).
+    """
     b, h, t, n = content.size(0), content.size(1), content.size(2), p.size(3)
     scores = (position @ p).reshape(b, h, t * n)
-    # Column j of row i is column t - 1 - i + j: as far from the one above it as rows would be that are one shorter.
+    # Column j of row i must be column t - 1 - i + j of the product. This column is i * n + t - 1 - i + j in the
+    # flattened product, which is t - 1 + i * (n - 1) + j. So rows of n - 1 columns, beginning at t - 1, are the result.
     scores = scores[:, :, t - 1 : t - 1 + t * (n - 1)].reshape(b, h, t, n - 1)[:, :, :, : v.size(2)]
     return (content @ k + scores + mask).softmax(dim=-1) @ v
 
@@ -57,7 +67,10 @@ def block(content: Tensor, position: Tensor, k: Tensor, v: Tensor, p: Tensor, ma
 def blocks(
     content: Tensor, position: Tensor, k: Tensor, v: Tensor, p: Tensor, mask: Tensor, largest: int, size: int
 ) -> Tensor:
-    """The same with mask: (B, 1, 1, S); where scores are more than ``largest``, by ``size`` queries at a time."""
+    """Return the same as ``block`` for a mask (B, 1, 1, S).
+
+    If there are more than ``largest`` scores, compute ``size`` queries at a time.
+    """
     t, s = content.size(2), v.size(2)
     if content.size(0) * content.size(1) * t * s <= largest:
         attended = block(content, position, k, v, p, mask)

@@ -1,4 +1,4 @@
-"""A model made ready to be recorded as a graph, and the recorded graph as ONNX Runtime is fast at it."""
+"""Changes of a model before it is recorded as a graph, and changes of the recorded graph for ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from nemo_squeezeformer.transcription.models import has_enabled_adapters
 
 
 def for_graphs(encoder: Any, streaming: bool) -> None:
-    """Optimises ``encoder``; for whole utterances its attention and convolutions become those of graphs.
+    """Optimize ``encoder`` in place before it is recorded as a graph.
 
-    The windows of a stream are too short for these to gain anything. Other encoders, and one with adapters on, stay.
+    For whole utterances, replace attention and convolutions by ``GraphKernel`` and ``GraphConvolution``. For a stream
+    they bring no gain, because its windows are too short. Encoders of other classes, and encoders with enabled
+    adapters, do not change.
     """
     if not isinstance(encoder, SqueezeformerEncoder) or has_enabled_adapters(encoder):
         return
@@ -38,15 +40,15 @@ def for_graphs(encoder: Any, streaming: bool) -> None:
 
 
 def is_depthwise(conv: nn.Module) -> bool:
-    """Whether ``conv`` is a convolution over time and no more than its weights."""
+    """Return True if ``conv`` is a plain convolution over time."""
     return type(conv) is nn.Conv1d and is_plain(conv)
 
 
 def unfuse_norms(path: Path) -> None:
-    """Have the sums before layer norms stay outside of them, in the graph at ``path``.
+    """Change the graph at ``path`` so that ONNX Runtime does not fuse additions with the layer norms after them.
 
-    ONNX Runtime merges an ``Add`` with the norm after it into one kernel, which on a CPU takes six times as long as the
-    two. A ``Sum`` it leaves alone.
+    ONNX Runtime fuses an ``Add`` with the layer norm after it into one kernel. On a CPU, this kernel takes six times as
+    long as two separate kernels. ONNX Runtime does not fuse a ``Sum``.
     """
     import onnx
 
@@ -59,19 +61,20 @@ def unfuse_norms(path: Path) -> None:
 
 
 def quantize(path: Path) -> None:
-    """Have the matrix products with weights, in the graph at ``path``, be of integers of 8 bits.
+    """Quantize the matrix products with weights, in the graph at ``path``, to 8-bit integers.
 
-    Weights have a scale for each of their outputs. What they are multiplied with gets one in each run, so no data is
-    needed. Products of queries, keys, values and positions stay in float32, as do convolutions.
+    The weights have one scale per output channel. ONNX Runtime computes the scale of the activations in each run, so
+    quantization needs no data. Products of queries, keys, values and positions stay in float32. Convolutions also stay
+    in float32.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    # Signed: of unsigned weights the products take twice as long where the processor has VNNI.
+    # The weights are signed, because products with unsigned weights take twice as long on a processor with VNNI.
     quantize_dynamic(path, path, ["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8)
 
 
 def check_quantization() -> None:
-    """Raises UserError where ``quantize`` cannot work for want of a package."""
+    """Raise UserError if a package that ``quantize`` needs is missing."""
     try:
         import onnxruntime.quantization  # noqa: F401
     except ImportError as error:

@@ -1,4 +1,7 @@
-"""ONNX files of a model by NeMo's own export, and in their metadata all that a runtime needs to know of it."""
+"""The export of a model to ONNX files with NeMo's own export.
+
+The metadata of the files contains all other data that a runtime needs.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,28 @@ from nemo_squeezeformer.files.outputs import all_written_whole
 
 
 def export(model: Any, path: Path, streaming: bool, opset: int | None = None, int8: bool = False) -> list[Path]:
-    """Write ``model`` to ``path``, or a transducer beside it to ``encoder-`` and ``decoder_joint-``, NeMo's names.
+    """Write ``model`` as ONNX, and return the paths of the files.
 
-    The graph is of the encoder after ``optimize_for_inference``, so the model trains no more, nor can it be saved.
-    The files appear when all of them are complete.
+    The graph contains the encoder after ``optimize_for_inference``. After the export, ``model`` can neither be trained
+    nor saved. The files appear when all files are complete.
 
     Args:
-        streaming: with caches, for chunks of the encoder's ``att_context_size``; or for whole utterances.
-        opset: of ONNX; None for NeMo's choice.
-        int8: quantise the encoder's linear layers (``graphs.quantize``); decoder and joint network stay float32.
+        model: NeMo model.
+        path: Path of the file. A transducer is written to two files in the same folder. Their names are the name of
+            ``path`` after NeMo's prefixes ``encoder-`` and ``decoder_joint-``.
+        streaming: If True, the graph has caches and takes chunks for the encoder's ``att_context_size``. Otherwise the
+            graph takes whole utterances.
+        opset: ONNX opset version; None means NeMo's choice.
+        int8: If True, quantize the linear layers of the encoder (``graphs.quantize``). The decoder and the joint
+            network stay in float32.
 
     Raises:
-        UserError: for a model that does not stream, or whose features or decoder the metadata has no words for; without
-            the package that writes ONNX or, for ``int8``, ONNX Runtime.
+        UserError: The model cannot stream, or the metadata cannot describe its features or its decoder. Or a package is
+            missing: ONNX or, for ``int8``, ONNX Runtime.
     """
     _check_packages(int8)
     if not hasattr(getattr(model, "encoder", None), "export_cache_support"):
-        raise UserError(f"{type(model).__name__} has no encoder that NeMo exports with caches")
+        raise UserError(f"{type(model).__name__} has no encoder that NeMo can export with caches")
     transducer = getattr(model, "cur_decoder", "rnnt" if hasattr(model, "joint") else "ctc") == "rnnt"
     described = describe_model(model, transducer, streaming, "int8" if int8 else "float32")
     if streaming:
@@ -56,7 +64,7 @@ def _check_packages(int8: bool) -> None:
 
 
 def _write_metadata(paths: list[Path], described: dict[str, Any], streaming: bool) -> None:
-    """Into the first of ``paths``, the encoder's, about all of them."""
+    """Write the metadata of all files into the first file of ``paths``, which contains the encoder."""
     import onnx
 
     graphs = [onnx.load(str(path), load_external_data=False) for path in paths]

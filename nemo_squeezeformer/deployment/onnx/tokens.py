@@ -1,4 +1,4 @@
-"""The decoder of a model and the text of its tokens, for the metadata of its ONNX files."""
+"""The description of a model's decoder and tokens for the metadata of its ONNX files."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from typing import Any
 
 from nemo_squeezeformer.errors import UserError
 
-SPACE = "\u2581"  # SentencePiece's
+SPACE = "\u2581"  # the space of SentencePiece
 
 
 def tokens_of(model: Any, transducer: bool) -> dict[str, Any]:
-    """``decoder``, ``blank``, ``tokens``, ``units`` and ``transducer`` without its graph; see ``onnx_stream.metadata``.
+    """Return the fields of the metadata that describe the decoder and the tokens. See ``onnx_stream.metadata``.
+
+    The fields are ``decoder``, ``blank``, ``tokens``, ``units``, ``leading_spaces`` and ``transducer``. The field
+    ``transducer`` does not contain the description of the graph.
 
     Raises:
-        UserError: for tokens or a transducer that the metadata has no words for.
+        UserError: The metadata cannot describe the tokens or the transducer.
     """
     found = pieces(model.tokenizer) if hasattr(model, "tokenizer") else characters(model, transducer)
     found |= {"decoder": "ctc", "blank": len(found["tokens"]), "transducer": None}
     if not transducer:
         return found
     if getattr(model.joint, "num_extra_outputs", 0):
-        raise UserError("transducers that predict durations (TDT, multi-blank) have no place in the metadata")
+        raise UserError("the metadata cannot describe transducers that predict durations (TDT, multi-blank)")
     if not hasattr(model.decoder, "pred_rnn_layers"):
-        raise UserError(f"{type(model.decoder).__name__}: NeMo exports prediction networks of LSTMs alone")
+        raise UserError(f"{type(model.decoder).__name__}: NeMo exports only prediction networks with LSTMs")
     greedy = model.cfg.decoding.get("greedy", {})
     symbols = greedy.get("max_symbols", None) or greedy.get("max_symbols_per_step", None)
     return found | {
@@ -33,29 +36,30 @@ def tokens_of(model: Any, transducer: bool) -> dict[str, Any]:
 
 
 def characters(model: Any, transducer: bool) -> dict[str, Any]:
-    """The labels of a model without a tokenizer."""
+    """Return the description of the tokens of a model without a tokenizer: its labels."""
     labelled = model.joint if transducer else getattr(model, "ctc_decoder", model.decoder)
     return {"units": "characters", "tokens": list(labelled.vocabulary), "leading_spaces": "none"}
 
 
 def pieces(tokenizer: Any) -> dict[str, Any]:
-    """What each token of SentencePiece adds to a text.
+    """Return the description of the tokens of a SentencePiece tokenizer.
 
     Raises:
-        UserError: for another kind of tokenizer.
+        UserError: The tokenizer is of another kind.
     """
     processor: Any = getattr(tokenizer, "tokenizer", None)
     if not hasattr(processor, "id_to_piece"):
-        raise UserError(f"{type(tokenizer).__name__}: of tokenizers, the metadata has words for SentencePiece's alone")
+        raise UserError(f"{type(tokenizer).__name__}: the metadata can describe only SentencePiece tokenizers")
 
     def text(i: int) -> str:
         if processor.is_unknown(i):
-            return " \u2047 "  # as SentencePiece decodes it
+            return " \u2047 "  # the text to which SentencePiece decodes an unknown token
         return "" if processor.is_control(i) else processor.id_to_piece(i)
 
     tokens = [text(i) for i in range(tokenizer.vocab_size)]
     begins = [i for i, token in enumerate(tokens) if token.startswith(SPACE)]
-    # Two bare spaces tell most; where there is none, one token is all that can lose its own.
+    # Two bare spaces show whether SentencePiece drops no leading space, one, or all. If the vocabulary has no bare
+    # space, at most one token of a text can lose its space. Then a single token shows this.
     begins = [i for i in begins if tokens[i] == SPACE][:1] * 2 or begins[:1]
     lost = sum(len(tokens[i]) for i in begins) - len(processor.decode(begins))
     drops = "all" if lost == len(begins) else "one" if lost else "none"
