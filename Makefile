@@ -1,18 +1,22 @@
-# make demo    train a small Squeezeformer on speech it makes, transcribe voices it never heard (DATA=folder: on yours)
-# make test    the fast tests, lint and types
-# make test-slow    several processes, killed and resumed runs, whole programs
-# make test-nemo-2.7.3    beside NeMo 2.7.3: parity with its own encoder, and its old checkpoints
-# make test-speed    whether we are still as much faster than NeMo 2.7.3's own encoder: ratios, under a minute
-# PYTHON picks the interpreter (3.10 or later) that the environments are made from.
+# make demo             train a small Squeezeformer on synthetic speech and transcribe unseen speakers (DATA=folder: your data)
+# make test             run lint, type checks and the fast tests
+# make test-slow        run the slow tests: several processes, interrupted and resumed runs, whole programs
+# make test-nemo-2.7.3  run the tests with NeMo 2.7.3: parity with the encoder of NeMo 2.7.3, and its checkpoints
+# make test-speed       check the speed ratios to the encoder of NeMo 2.7.3; this takes less than a minute
+# make docs             build the documentation site in build/site (Python 3.11 or later)
+# make lowest           run the tests of core with the lowest PyTorch version that setup.py allows, without NeMo
+# PYTHON is the interpreter (3.10 or later) from which the environments are created.
 PYTHON ?= python3
 VENV = .venv
 OLD_VENV = .venv-nemo-2.7.3
+DOCS_VENV = .venv-docs
+LOWEST_VENV = .venv-lowest
 DATA ?=
 PARALLEL = --numprocesses 2 --dist loadfile
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow lint test-nemo-2.7.3 test-speed clean
+.PHONY: demo test test-slow lint docs lowest test-nemo-2.7.3 test-speed clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python scripts/demo.py --output build/demo $(if $(DATA),--data "$(DATA)")
@@ -28,6 +32,13 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy --strict --no-warn-return-any nemo_squeezeformer/core
+
+docs: $(DOCS_VENV)/.installed
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet
+	@echo "The site is in build/site. Open build/site/index.html through a web server: python3 -m http.server --directory build/site"
+
+lowest: $(LOWEST_VENV)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST_VENV)/bin/python -m pytest $(PARALLEL) tests/core
 
 test-nemo-2.7.3: $(VENV)/.installed $(OLD_VENV)/.installed
 	OMP_NUM_THREADS=1 $(OLD_VENV)/bin/python -m pytest $(PARALLEL) --ignore tests/parity/test_old_files.py
@@ -47,6 +58,19 @@ $(OLD_VENV)/.installed: setup.py constraints-nemo-2.7.3.txt
 	$(PYTHON) -m venv $(OLD_VENV)
 	$(OLD_VENV)/bin/python -m pip install --quiet --constraint constraints-nemo-2.7.3.txt torch setuptools wheel
 	$(OLD_VENV)/bin/python -m pip install --quiet --constraint constraints-nemo-2.7.3.txt --editable ".[nemo,dev]"
+	touch $@
+
+$(DOCS_VENV)/.installed: constraints-docs.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --constraint constraints-docs.txt \
+		mkdocs-material "mkdocstrings[python]" mkdocs-jupyter ruff
+	touch $@
+
+$(LOWEST_VENV)/.installed: setup.py constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python -m pip install --quiet --constraint constraints-lowest.txt torch setuptools wheel
+	$(LOWEST_VENV)/bin/python -m pip install --quiet --constraint constraints-lowest.txt numpy pytest pytest-timeout pytest-xdist
+	$(LOWEST_VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 clean:

@@ -33,7 +33,7 @@ setup(
     + ["hydra_plugins", "hydra_plugins.nemo_squeezeformer"],  # hydra_plugins is Hydra's namespace package
     package_dir={"nemo_squeezeformer.conf": "conf"},
     package_data={name: ["*.yaml"] for name in CONF} | {"nemo_squeezeformer": ["py.typed"]},
-    install_requires=["torch>=2.2"],  # nemo_squeezeformer.core needs only torch
+    install_requires=["torch>=2.6"],  # nemo_squeezeformer.core needs only torch
     extras_require={
         "nemo": ["nemo_toolkit[asr]>=2.7.3,<3.1"],  # to train, restore and transcribe with NeMo
         # onnx exports models, onnxruntime runs them, and quantization needs both packages.

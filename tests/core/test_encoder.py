@@ -23,7 +23,7 @@ def test_core_imports_torch_and_nothing_else():
     program = (
         "import sys, torch; known = set(sys.modules); import nemo_squeezeformer.core\n"
         "new = {m.partition('.')[0] for m in set(sys.modules) - known} - set(sys.stdlib_module_names)\n"
-        "assert new == {'nemo_squeezeformer'}, new"
+        "assert new - {'torch', 'sympy', 'mpmath'} == {'nemo_squeezeformer'}, new"  # torch loads its own parts late
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 

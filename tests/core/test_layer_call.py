@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from nemo_squeezeformer.core import SqueezeformerEncoder, layer_call
 from tests.samples.encoders import features, small_encoder
 
+AT_LEAST_2_8 = torch.__version__ >= (2, 8)  # older compilers record one more graph
 NESTED = {"time_reduce_idx": [1, 2], "time_recovery_idx": [3, 3]}
 CHECKPOINTED = [
     pytest.param({}, id="dropout"),
@@ -106,7 +107,7 @@ def test_one_graph_serves_all_layers_at_every_rate_and_length(quick_compiler):
         for length in (101, 64, 37, 160, 200, 311, 90, 48):
             batch = features(2, length), torch.tensor([length, length - 9])
             assert_close(compiled(*batch)[0], plain(*batch)[0], atol=1e-5, rtol=0)
-        assert counters["stats"]["unique_graphs"] <= 2
+        assert counters["stats"]["unique_graphs"] <= (2 if AT_LEAST_2_8 else 3)
         assert not counters["graph_break"]
         for copied in (copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled))):
             assert_close(copied(*batch)[0], plain(*batch)[0], atol=1e-5, rtol=0)
@@ -117,7 +118,7 @@ def test_exporters_get_the_layers_as_they_are(quick_compiler):
     expected = encoder()(*batch)[0]
     with torch.no_grad():
         traced = torch.jit.trace(compiled, batch, check_trace=False)
-        program = torch.export.export(compiled, batch)
+        program = torch.export.export(compiled, batch, strict=False)
     assert_close(traced(*batch)[0], expected, atol=1e-5, rtol=0)
     assert_close(program.module()(*batch)[0], expected, atol=1e-5, rtol=0)
     assert counters["stats"]["unique_graphs"] == 0

@@ -148,6 +148,7 @@ def test_low_precision_changes_nothing():
     assert not features.state_dict()
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 7), reason="torch.export of torch 2.6 has no Fourier transform")
 def test_a_graph_holds_for_other_lengths():
     features = OriginalMelSpectrogram()
     two = batch([sound(3000), sound(2000)], past=0.0)

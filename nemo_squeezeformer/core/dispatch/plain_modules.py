@@ -14,14 +14,15 @@ from .graphs import in_graph
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
 
-PLAIN: set[type] = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.SyncBatchNorm}
+# The keys are the classes. torch.compile before torch 2.8 supports the lookup of a class in a dict, but not in a set.
+PLAIN: dict[type, None] = dict.fromkeys((nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.SyncBatchNorm))
 WEIGHTS = (nn.Parameter, Tensor)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def plain_module(kind: Kind) -> Kind:
     """Declare that calling a module of exactly this class is the same as computing with its weights."""
-    PLAIN.add(kind)
+    PLAIN[kind] = None
     return kind
 
 

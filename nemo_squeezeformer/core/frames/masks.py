@@ -85,17 +85,16 @@ class Frames:
 
     def halved(self) -> Frames:
         """Return the lengths and masks at half the frame rate: a pair of frames takes the mask of its first frame."""
-        return replace(
-            self,
+        return Frames(
             lengths=(self.lengths + 1) // 2,
             padding=self.padding[:, ::2],
             absent=self.absent[:, self.past % 2 :: 2],  # skips a remembered frame without a pair
             context=self.context.halved(),
+            padded=self.padded,
             step=2 * self.step,
             past=self.past // 2,
             advance=(self.advance + 1) // 2,
             valid=None if self.valid is None else (self.valid + 1) // 2,
-            mask=None,
         )
 
     def without_padding(self) -> Frames:
