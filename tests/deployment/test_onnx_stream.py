@@ -133,7 +133,7 @@ def test_mistakes_are_named(exported, noises, tmp_path, capsys):
     assert "there is no file" in complaint(tmp_path / "none.onnx", noises[0])
     assert "there is no file" in complaint(exported, tmp_path / "none.wav")
     soundfile.write(tmp_path / "slow.wav", np.zeros(8000), 8000)
-    assert "8000 Hz, the model 16000 Hz" in complaint(exported, tmp_path / "slow.wav")
+    assert "8000 Hz, but the model needs 16000 Hz" in complaint(exported, tmp_path / "slow.wav")
     (tmp_path / "text.wav").write_text("no audio")
     assert "cannot be read" in complaint(exported, tmp_path / "text.wav")
     decoder = exported.with_name(f"decoder_joint-{exported.name}")

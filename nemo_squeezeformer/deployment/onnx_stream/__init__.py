@@ -1,5 +1,7 @@
-"""Streams speech through an exported model with ONNX Runtime and NumPy alone: the reference for other runtimes.
+"""A program that streams speech through an exported model. It is the reference for other runtimes.
 
-``python -m nemo_squeezeformer.onnx_stream MODEL.onnx AUDIO.wav`` needs neither torch nor NeMo. All that it knows of the
-model is in the model's metadata, as ``metadata.py`` describes it.
+The program needs ONNX Runtime and NumPy, but neither torch nor NeMo. It knows the model only from the metadata of the
+ONNX files, which ``metadata.py`` describes. Its command is::
+
+    python -m nemo_squeezeformer.onnx_stream MODEL.onnx AUDIO.wav
 """

@@ -1,4 +1,7 @@
-"""``python -m nemo_squeezeformer.onnx_stream MODEL.onnx AUDIO...``: prints text as the audio goes through."""
+"""Transcribe audio files with an exported model, without torch and NeMo.
+
+The text is printed while the audio passes through the model.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,17 @@ from nemo_squeezeformer.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """On stdout the path, a tab, the text; before that on stderr what there is of it so far, at each change."""
+    """Print the path, a tab and the text of each file to stdout, and each change of the text to stderr.
+
+    Returns:
+        The exit status: 0, or 2 after a ``UserError``.
+    """
     parser = argparse.ArgumentParser(prog="python -m nemo_squeezeformer.onnx_stream", description=__doc__)
     parser.add_argument(
-        "model", help="what `nemo-squeezeformer export` wrote, by the name that it was given", type=Path
+        "model", help="exported model: the name that was given to `nemo-squeezeformer export --output`", type=Path
     )
-    parser.add_argument("audio", nargs="+", help="wav files at the model's sample rate", type=Path)
-    parser.add_argument("--quiet", action="store_true", help="the final texts alone")
+    parser.add_argument("audio", nargs="+", help="wav files with the sample rate of the model", type=Path)
+    parser.add_argument("--quiet", action="store_true", help="print only the final texts")
     args = parser.parse_args(argv)
     try:
         encoder = Encoder(args.model)
@@ -48,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def transcribe(encoder: Encoder, samples: np.ndarray) -> Iterator[tuple[float, str]]:
-    """(n,) samples -> after each step how many seconds went in, and the text so far; the last has all of it.
+    """Yield the seconds of audio that are done and the text so far, after each step.
 
-    With features that need the whole utterance, there is one step.
+    The last text is the whole text. If the features need the whole utterance, there is only one step. The samples have
+    the shape (n,).
     """
     settings = encoder.metadata["features"]
     if settings["normalize"] == ORIGINAL:
@@ -72,10 +80,12 @@ def transcribe(encoder: Encoder, samples: np.ndarray) -> Iterator[tuple[float, s
 
 
 def read(path: Path, sample_rate: int) -> np.ndarray:
-    """(n,) the samples of a file in -1 ... 1, the average of its channels; without soundfile, of 16-bit wav alone.
+    """Return the samples (n,) of a file, from -1 to 1, averaged over the channels.
+
+    Without soundfile, only wav files with 16 bits per sample can be read.
 
     Raises:
-        UserError: for a file that is missing, of another format, or of another sample rate.
+        UserError: The file does not exist, has another format, or has another sample rate.
     """
     try:
         import soundfile
@@ -90,14 +100,15 @@ def read(path: Path, sample_rate: int) -> np.ndarray:
             with wave.open(str(path)) as file:
                 if file.getsampwidth() != 2:
                     raise UserError(
-                        f"{path} has samples of {8 * file.getsampwidth()} bits; for these install soundfile"
+                        f"{path} has samples of {8 * file.getsampwidth()} bits; without soundfile, only "
+                        "16 bits can be read, so install soundfile"
                     )
                 pcm, rate = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2"), file.getframerate()
                 samples = pcm.reshape(-1, file.getnchannels()).astype(np.float32) / 32768
-    except (wave.Error, EOFError, RuntimeError) as error:  # soundfile's own is a RuntimeError
+    except (wave.Error, EOFError, RuntimeError) as error:  # the error of soundfile is a RuntimeError
         raise UserError(f"{path} cannot be read: {error}") from error
     if rate != sample_rate:
-        raise UserError(f"{path} has a sample rate of {rate} Hz, the model {sample_rate} Hz; resample it first")
+        raise UserError(f"{path} has a sample rate of {rate} Hz, but the model needs {sample_rate} Hz; resample it")
     return samples.mean(axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Greedy decoding of a stream: the tokens of CTC and of transducers."""
+"""The greedy decoding of a stream, for CTC models and transducers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from nemo_squeezeformer.deployment.onnx_stream.session import initial, open_sess
 
 
 def build_decoder(metadata: dict[str, Any], encoder: Path) -> CTC | Transducer:
-    """The decoder that goes with the model at ``encoder``, at the beginning of a stream."""
+    """Return the decoder of the model at the path ``encoder``, at the beginning of a stream."""
     if metadata["decoder"] == "ctc":
         return CTC(metadata["blank"])
     return Transducer(metadata["blank"], metadata["transducer"], encoder.parent)
 
 
 class CTC:
-    """The likeliest token of each frame, but for repetitions and blanks."""
+    """Greedy CTC decoding: the most likely token of each frame, without repetitions and blanks."""
 
     def __init__(self, blank: int):
         self.blank = self.last = blank
 
     def step(self, log_probs: np.ndarray) -> list[int]:
-        """(T, V) of the next frames -> the tokens that they add"""
+        """Return the tokens of the next frames, given their log-probabilities (T, V)."""
         tokens = []
         for token in log_probs.argmax(axis=-1).tolist():
             if token not in (self.last, self.blank):
@@ -34,7 +34,7 @@ class CTC:
 
 
 class Transducer:
-    """The likeliest token at each place, by the graph of decoder and joint network."""
+    """Greedy transducer decoding, with the graph that contains the decoder and the joint network."""
 
     def __init__(self, blank: int, settings: dict[str, Any], folder: Path):
         self.session = open_session(folder / settings["file"])
@@ -42,9 +42,9 @@ class Transducer:
         self.target, self.states = blank, initial(settings["states"], 1)
 
     def step(self, encodings: np.ndarray) -> list[int]:
-        """(D, T) of the next frames -> the tokens that they add"""
+        """Return the tokens of the next frames, given their encodings (D, T)."""
         tokens: list[int] = []
-        at = symbols = 0  # frame, and tokens at that frame
+        at = symbols = 0  # number of the frame, and number of tokens at this frame
         while at < encodings.shape[1]:
             best, states = self._best(encodings[:, at:])
             (found,) = np.nonzero(best != self.blank)
@@ -60,7 +60,10 @@ class Transducer:
         return tokens
 
     def _best(self, encodings: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(D, T) -> (T,) the token at each frame if all before it are blanks, and the states after the last target"""
+        """Return the most likely tokens (T,) for encodings (D, T), and the states of the decoder after the last target.
+
+        The token of a frame assumes that the tokens of all earlier frames are blank.
+        """
         inputs, states = self.settings["inputs"], self.settings["states"]
         given = {
             inputs["encodings"]: encodings[None],

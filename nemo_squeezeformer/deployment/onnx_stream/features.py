@@ -1,4 +1,4 @@
-"""Log-mel features of a stream of samples, frame for frame what NeMo's AudioToMelSpectrogramPreprocessor gives."""
+"""The log-mel features of a stream. Every frame equals a frame of NeMo's AudioToMelSpectrogramPreprocessor."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ from nemo_squeezeformer.errors import UserError
 
 
 class LogMel:
-    """Samples in, in pieces of any size, and feature frames out as soon as the last sample that they see is there.
+    """The computation of feature frames from samples, which come in pieces of any size.
+
+    Each frame is returned as soon as the last sample in its window is known.
 
     Args:
         settings: ``features`` of the model's metadata.
 
     Raises:
-        UserError: for features that are normalised over the utterance, which no stream can be.
+        UserError: The features are normalized over the whole utterance, which is unknown in a stream.
     """
 
     def __init__(self, settings: dict[str, Any]):
         if settings["normalize"] is not None:
             raise UserError(
-                f"preprocessor.normalize={settings['normalize']!r} takes its statistics from the whole utterance; "
+                f"preprocessor.normalize={settings['normalize']!r} needs the statistics of the whole utterance; "
                 "stream a model that was trained with normalize='NA'"
             )
         self.hop, self.n_fft, self.preemphasis = settings["hop"], settings["n_fft"], settings["preemphasis"]
         self.power, self.log, self.guard = settings["magnitude_power"], settings["log"], settings["log_guard"]
         self.window = np.asarray(settings["window"])
         self.filterbank = filterbank_of(settings)
-        # Of the n_fft samples around a frame's middle, only those in the window count.
+        # Number of samples in the window before the middle of a frame. The other samples of n_fft have weight 0.
         self.before = self.n_fft // 2 - (self.n_fft - len(self.window)) // 2
-        self.samples = np.zeros(self.before)  # from the first sample on that the next frame sees
-        self.last: float | None = None  # sample, before preemphasis
-        self.heard = self.given = 0  # samples and frames so far
+        self.samples = np.zeros(self.before)  # begins with the first sample in the window of the next frame
+        self.last: float | None = None  # last sample before preemphasis
+        self.heard = self.given = 0  # number of samples and of frames so far
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """(n,) samples -> (F, T) the frames that they complete"""
+        """Return the frames (F, T) that the next samples (n,) complete."""
         samples = np.asarray(samples, dtype=np.float32)
         self.heard += len(samples)
         self.samples = np.concatenate([self.samples, self._emphasised(samples)])
         return self._frames(max((len(self.samples) - len(self.window)) // self.hop + 1, 0))
 
     def finish(self) -> np.ndarray:
-        """(F, T) the frames that see beyond the last sample"""
+        """Return the last frames (F, T), whose windows extend beyond the last sample."""
         left = self.heard // self.hop - self.given
         missing = max(left - 1, 0) * self.hop + len(self.window) - len(self.samples)
         self.samples = np.concatenate([self.samples, np.zeros(max(missing, 0))])
@@ -57,12 +59,13 @@ class LogMel:
         return samples - self.preemphasis * before
 
     def _frames(self, t: int) -> np.ndarray:
-        """(F, t) the next ones"""
+        """Return the next ``t`` frames (F, t), or fewer if the stream has fewer frames."""
         t = min(t, self.heard // self.hop - self.given)
         if t == 0:
             return np.zeros((len(self.filterbank), 0), dtype=np.float32)
         at = self.hop * np.arange(t)[:, None] + np.arange(len(self.window))
-        spectrum = np.abs(np.fft.rfft(self.window * self.samples[at], n=self.n_fft))  # where in n_fft is all the same
+        # The position of the window inside n_fft changes only the phase.
+        spectrum = np.abs(np.fft.rfft(self.window * self.samples[at], n=self.n_fft))
         self.samples, self.given = self.samples[t * self.hop :], self.given + t
         mel = self.filterbank @ (spectrum**self.power).T
         if self.log is not None:
@@ -71,7 +74,7 @@ class LogMel:
 
 
 def filterbank_of(settings: dict[str, Any]) -> np.ndarray:
-    """(F, n_fft // 2 + 1) of ``features`` of the metadata."""
+    """Return the filterbank (F, n_fft // 2 + 1) from ``features`` of the metadata."""
     filterbank = np.zeros((len(settings["filterbank"]), settings["n_fft"] // 2 + 1))
     for row, (first, weights) in zip(filterbank, settings["filterbank"]):
         row[first : first + len(weights)] = weights

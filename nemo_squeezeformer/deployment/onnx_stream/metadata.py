@@ -1,48 +1,78 @@
-"""What an exported model says of itself, as JSON in its ONNX metadata.
+"""The format of the description of an exported model: JSON in the metadata of its ONNX file.
 
-The key is ``nemo_squeezeformer``. ``version`` counts the changes after which older readers would go wrong; a reader
-refuses those that it does not know. Of a transducer, the encoder's file has it all.
+The key is ``nemo_squeezeformer``. A transducer has two files. The encoder's file contains the whole description.
 
-``model``: class, att_context_size, subsampling_factor, weights (``float32``, or ``int8`` in the encoder's linear
-    layers), and the versions of this package and of NeMo; for people.
+``version``: An integer that increases with every change that older readers would misread. A reader refuses versions
+    that it does not know.
 
-``features``: how samples in -1 ... 1 become feature frames. sample_rate; hop and n_fft in samples; window: its values,
-    in the middle of n_fft; preemphasis: x[i] - preemphasis * x[i - 1], and the first sample as it is, or null;
-    magnitude_power; filterbank: of each feature the first FFT bin and the weights from there on; log: ``add`` log_guard
-    or ``clamp`` to it before the logarithm, or null for none; normalize: null, or what no stream knows in advance.
-    Frame t is centred on sample t * hop, with zeros before the first sample and after the last; n samples make
-    n // hop frames. Where normalize is ``original``, they are those of the authors' TensorFlow release: the samples are
-    divided by the largest magnitude of them + 1e-9; before the first and after the last is, after preemphasis, their
-    mirror image; n samples make 1 + n // hop frames; the logarithm is 10 log10, and no feature less than the greatest
-    of the utterance by more than 80; of all its features mean and variance become 0 and 1, by division by the square
-    root of the variance + 1e-9.
+``model``: Information for people: ``class``, ``att_context_size``, ``subsampling_factor``, ``weights``, and the
+    versions of this package and of NeMo. ``weights`` is ``float32``, or ``int8`` if the linear layers of the encoder
+    are quantized.
 
-``inputs``: the names of ``features`` (batch, features, time) and of their ``lengths`` (batch,), int64.
+``features``: How samples from -1 to 1 become feature frames. Frame t is centered on sample t * hop. Zeros precede the
+    first sample and follow the last sample. n samples give n // hop frames. The fields are:
 
-``outputs``: the names of ``encodings`` (batch, channels, time), which with a CTC decoder are log-probabilities (batch,
-    time, tokens), and of their ``lengths`` (batch,), int64, which are null for whole utterances with CTC.
+    - ``sample_rate``: in Hz.
+    - ``hop``, ``n_fft``: in samples.
+    - ``window``: the values of the window, which lies in the middle of n_fft.
+    - ``preemphasis``: the factor p of x[i] - p * x[i - 1], or null. The first sample does not change.
+    - ``magnitude_power``: the power of the magnitudes of the spectrum.
+    - ``filterbank``: for each feature, the first FFT bin, and the weights from this bin on.
+    - ``log``: ``add`` adds ``log_guard`` before the logarithm, ``clamp`` clamps to ``log_guard`` before the logarithm,
+      and null means no logarithm.
+    - ``normalize``: null, ``original``, or the normalization over the whole utterance, which is unknown in a stream.
 
-``steps``: null for a model of whole utterances. Step k, from 0, takes ``window`` feature frames that begin with frame
-    k * ``shift`` - ``before_start`` of the stream; those before the stream's start may have any values. Their length is
-    how many of them lie before the stream's end, those before its start too: ``window`` in the midst of a stream. A
-    step gives ``frames`` frames of output, or fewer at the end: n feature frames make ceil(n / ``subsampling_factor``).
-    ``latency_ms``: from the first sample of what a step outputs to the last that it waits for. ``nemo``: NeMo's own
-    streaming_cfg, for programs that cut chunks by it; [of the first chunk, of further ones].
+    If ``normalize`` is ``original``, the features are the features of the authors' TensorFlow release:
 
-``caches``: what each step hands to the next: names of ``input`` and ``output``, ``shape``, ``dtype``, and the
-    ``initial`` value of all their elements. The batch is "batch" in shapes; a stream that begins anew in a row of the
-    batch needs no more than that row set to the initial value.
+    - The samples are divided by their largest magnitude + 1e-9.
+    - After preemphasis, mirror images of the samples precede the first sample and follow the last sample.
+    - n samples give 1 + n // hop frames.
+    - The logarithm is 10 log10. Every feature is at least the largest feature of the utterance minus 80.
+    - The features get mean 0 and variance 1 over all features of the utterance. The divisor is the square root of the
+      variance + 1e-9.
 
-``decoder``: ``ctc`` or ``transducer``. ``blank``: its token. ``tokens``: the text of each.
+``inputs``: The names of two inputs: ``features`` (batch, features, time), and their ``lengths`` (batch,), int64.
 
-``units``: ``characters``, to be joined; or ``sentencepiece``, joined too, where "\u2581" is a space, and tokens <0x00>
-    to <0xFF> in a row are UTF-8. ``leading_spaces``: how many tokens lose a "\u2581" at their beginning while there
-    is no text before them: ``none``, ``one`` or ``all``.
+``outputs``: The names of two outputs: ``encodings`` (batch, channels, time), and their ``lengths`` (batch,), int64.
+    With a CTC decoder, the encodings are log-probabilities (batch, time, tokens). For whole utterances with a CTC
+    decoder, ``lengths`` is null.
 
-``transducer``: null, or ``file``: the graph of decoder and joint network, beside the encoder's; the names of its
-    ``inputs`` and ``outputs``; ``states``: of the prediction network, as ``caches``; ``max_symbols`` at one frame, null
-    for no limit. The first target is ``blank``. Where the likeliest token is blank, the next frame has the same target
-    and states; else the token is the target, and the states are those that came with it.
+``steps``: Null for a model of whole utterances. Otherwise step k, counted from 0, takes a window of ``window`` feature
+    frames. The window begins at frame k * ``shift`` - ``before_start`` of the stream. Frames before the start of the
+    stream may have any values. The length of a window is the number of its frames before the end of the stream. The
+    length includes the frames before the start of the stream. It is ``window`` until the stream ends. A step returns
+    ``frames`` encoder frames, or fewer at the end of the stream: a stream of n feature frames gives
+    ceil(n / ``subsampling_factor``) encoder frames. Two more fields are:
+
+    - ``latency_ms``: the time from the first sample of a step's output to the last sample for which the step waits.
+    - ``nemo``: NeMo's ``streaming_cfg``, for programs that cut chunks with it. A pair of numbers is for the first chunk
+      and for all further chunks.
+
+``caches``: The tensors that each step returns for the next step. Each tensor has the names of its ``input`` and
+    its ``output``, its ``shape`` and its ``dtype``. ``initial`` is the value of all its elements when a stream begins.
+    In ``shape``, the batch is "batch". To begin a new stream in a row of the batch, set the row to the initial value.
+
+``decoder``: ``ctc`` or ``transducer``.
+
+``blank``: The number of the blank token.
+
+``tokens``: The text of each token.
+
+``units``: ``characters`` or ``sentencepiece``. Join the texts of the tokens in both cases. For ``sentencepiece``,
+    "\u2581" is a space, and consecutive tokens from <0x00> to <0xFF> are bytes of UTF-8.
+
+``leading_spaces``: ``none``, ``one`` or ``all``. While the text is empty, this number of tokens lose a "\u2581" at
+    their beginning.
+
+``transducer``: Null for CTC. Otherwise the fields are:
+
+    - ``file``: the name of the graph with the decoder and the joint network, in the folder of the encoder's file.
+    - ``inputs``, ``outputs``: the names of its inputs and outputs.
+    - ``states``: the states of the prediction network, in the format of ``caches``.
+    - ``max_symbols``: the maximum number of tokens at a frame, or null for no limit.
+
+    The first target is ``blank``. If the most likely token is blank, the next frame has the same target and the same
+    states. Otherwise the token becomes the target, and the states become the returned states.
 """
 
 from __future__ import annotations
@@ -55,26 +85,29 @@ from nemo_squeezeformer.errors import UserError
 
 KEY = "nemo_squeezeformer"
 VERSION = 1
-ORIGINAL = "original"  # of ``normalize``
+ORIGINAL = "original"  # a value of ``normalize``
 
 
 def transducer_files(path: Path) -> tuple[Path, Path]:
-    """The encoder and, in one graph, decoder and joint network of a transducer that is exported to ``path``."""
+    """Return the paths of the two files of a transducer that is exported to ``path``.
+
+    The first file contains the encoder. The second file contains the decoder and the joint network.
+    """
     return path.with_name(f"encoder-{path.name}"), path.with_name(f"decoder_joint-{path.name}")  # NeMo's names
 
 
 def parse(properties: dict[str, str], path: str | Path) -> dict[str, Any]:
-    """The description among the metadata ``properties`` of the model at ``path``.
+    """Return the description from the metadata ``properties`` of the ONNX file at ``path``.
 
     Raises:
-        UserError: there is none, or one of another version.
+        UserError: The metadata contains no description, or a description of another version.
     """
     if KEY not in properties:
         raise UserError(
-            f"{path} has no {KEY!r} in its metadata; export the model with `nemo-squeezeformer export`, and of a "
-            "transducer give the encoder's file"
+            f"the metadata of {path} has no {KEY!r}; export the model with `nemo-squeezeformer export`. For a "
+            "transducer, give the encoder's file"
         )
     found = json.loads(properties[KEY])
     if found.get("version") != VERSION:
-        raise UserError(f"{path} has metadata of version {found.get('version')}, not {VERSION}; export it again")
+        raise UserError(f"the metadata of {path} has version {found.get('version')}, not {VERSION}; export it again")
     return found

@@ -1,4 +1,7 @@
-"""The features of the authors' TensorFlow release by NumPy: those of a whole utterance, as their mean needs it."""
+"""The features of the authors' TensorFlow release, computed with NumPy.
+
+They exist only for whole utterances, because they are normalized over the whole utterance.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,17 @@ import numpy as np
 
 from nemo_squeezeformer.deployment.onnx_stream.features import filterbank_of
 
-RANGE = 80.0  # decibels below the utterance's loudest
-PIECE = 6000  # frames whose spectra are there at once
+RANGE = 80.0  # decibels between the largest and the smallest feature of an utterance
+PIECE = 6000  # number of frames whose spectra are computed at once
 
 
 def original_features(samples: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
-    """(n,) samples -> (F, 1 + n // hop), or (F, 0) of none; ``settings``: ``features`` of the model's metadata."""
+    """Return the features (F, 1 + n // hop) of samples (n,), or (F, 0) if there are no samples.
+
+    Args:
+        samples: Samples of the whole utterance.
+        settings: ``features`` of the model's metadata.
+    """
     hop, n_fft, filterbank = settings["hop"], settings["n_fft"], filterbank_of(settings)
     if not len(samples):
         return np.zeros((len(filterbank), 0), dtype=np.float32)
@@ -21,12 +29,13 @@ def original_features(samples: np.ndarray, settings: dict[str, Any]) -> np.ndarr
     x = x / (np.abs(x).max() + 1e-9)
     x = np.concatenate([x[:1], x[1:] - settings["preemphasis"] * x[:-1]])
     window, total = np.asarray(settings["window"]), 1 + len(x) // hop
-    before = n_fft // 2 - (n_fft - len(window)) // 2  # samples before a frame's own that its window weighs
+    before = n_fft // 2 - (n_fft - len(window)) // 2  # number of samples in the window before the middle of a frame
     x = np.pad(x, (before, len(window) - before), mode="reflect")
     pieces = []
     for first in range(0, total, PIECE):
         at = hop * np.arange(first, min(first + PIECE, total))[:, None] + np.arange(len(window))
-        spectrum = np.abs(np.fft.rfft(window * x[at], n=n_fft))  # where in n_fft is all the same
+        # The position of the window inside n_fft changes only the phase.
+        spectrum = np.abs(np.fft.rfft(window * x[at], n=n_fft))
         pieces.append(filterbank @ (spectrum ** settings["magnitude_power"]).T)
     decibels = 10.0 * np.log10(np.maximum(np.concatenate(pieces, axis=1), settings["log_guard"]))
     decibels = np.maximum(decibels - decibels.max(), -RANGE)

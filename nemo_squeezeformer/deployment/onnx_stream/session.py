@@ -1,4 +1,7 @@
-"""The encoder of a streaming model in ONNX Runtime: windows of feature frames and caches in, encodings out."""
+"""The encoder of a model in ONNX Runtime.
+
+A step takes a window of feature frames and caches, and returns encodings and the next caches.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ Caches = dict[str, np.ndarray]
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """The graph at ``path``, on the CPU.
+    """Return an ONNX Runtime session for the graph at ``path``, on the CPU.
 
     Raises:
-        UserError: there is none.
+        UserError: The file does not exist.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}")
@@ -26,7 +29,10 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def initial(caches: list[dict[str, Any]], batch: int) -> Caches:
-    """``batch`` rows of ``caches``, or states, of the metadata, by the names of their inputs, as streams begin."""
+    """Return the initial caches of ``batch`` streams by the names of their inputs.
+
+    ``caches`` is the field ``caches`` of the metadata, or ``states`` of its field ``transducer``.
+    """
     return {
         cache["input"]: np.full(
             [batch if size == "batch" else size for size in cache["shape"]], cache["initial"], dtype=cache["dtype"]
@@ -36,12 +42,15 @@ def initial(caches: list[dict[str, Any]], batch: int) -> Caches:
 
 
 class Encoder:
-    """The graph that takes features; with a CTC decoder at its end, its encodings are log-probabilities.
+    """The graph that takes features. With a CTC decoder, its encodings are log-probabilities.
 
-    A graph of whole utterances, with the features of the authors' release, has ``utterance`` alone.
+    A graph for whole utterances must have the features of the authors' release, and supports only ``utterance``.
+
+    Args:
+        path: Path of the graph, or the path that was given to the export of a transducer.
 
     Raises:
-        UserError: for a file that is missing, or of a model that neither streams nor has those features.
+        UserError: The file does not exist, or the model takes whole utterances and has other features.
     """
 
     def __init__(self, path: str | Path):
@@ -53,13 +62,13 @@ class Encoder:
         steps = self.metadata["steps"]
         if steps is None:
             if self.metadata["features"]["normalize"] != ORIGINAL:
-                raise UserError(f"{self.path} takes whole utterances; export a model that streams, without --offline")
+                raise UserError(f"{self.path} takes whole utterances; export a streaming model without --offline")
             return
         self.window, self.shift, self.before_start = steps["window"], steps["shift"], steps["before_start"]
         self.frames, self.factor = steps["frames"], steps["subsampling_factor"]
 
     def utterance(self, features: np.ndarray) -> np.ndarray:
-        """(F, T) of a whole utterance -> all that the graph makes of it: (D, T'), or (T', V) of a CTC decoder"""
+        """Return the encodings of a whole utterance: features (F, T) -> (D, T'), or (T', V) with a CTC decoder."""
         inputs, outputs = self.metadata["inputs"], self.metadata["outputs"]
         lengths = np.array([features.shape[1]], dtype=np.int64)
         given = {inputs["features"]: features[None], inputs["lengths"]: lengths}
@@ -67,11 +76,20 @@ class Encoder:
         return x[0]
 
     def caches(self, batch: int) -> Caches:
-        """What ``batch`` streams hand to their first step."""
+        """Return the caches of ``batch`` streams before their first step."""
         return initial(self.metadata["caches"], batch)
 
     def step(self, features: np.ndarray, lengths: np.ndarray, caches: Caches) -> tuple[np.ndarray, np.ndarray, Caches]:
-        """(B, F, window), (B,) -> the graph's first output, (B,) how many of its frames are valid, the next caches"""
+        """Run a step of a batch of streams.
+
+        Args:
+            features: Feature frames (B, F, window).
+            lengths: Number of feature frames in each window up to the end of its stream (B,).
+            caches: Caches that the previous step returned.
+
+        Returns:
+            The encodings, the number of valid encodings in each row (B,), and the next caches.
+        """
         inputs, outputs = self.metadata["inputs"], self.metadata["outputs"]
         handed = self.metadata["caches"]
         names = [outputs["encodings"], outputs["lengths"], *(cache["output"] for cache in handed)]
@@ -81,15 +99,21 @@ class Encoder:
 
 
 class Stream:
-    """One stream: feature frames in, in pieces of any size, and the outputs of each step as soon as it is possible."""
+    """A stream that takes feature frames in pieces of any size, and returns the outputs of each step.
+
+    A step runs as soon as all feature frames of its window are known.
+    """
 
     def __init__(self, encoder: Encoder):
         self.encoder, self.caches = encoder, encoder.caches(1)
-        self.features: np.ndarray | None = None  # (F, T) from where the next window begins
-        self.heard = self.steps = 0  # feature frames, and steps, so far
+        self.features: np.ndarray | None = None  # (F, T), begins with the next window
+        self.heard = self.steps = 0  # number of feature frames and of steps so far
 
     def push(self, features: np.ndarray) -> list[np.ndarray]:
-        """(F, T) -> the valid outputs of each step that became possible: (D, T'), or (T', V) of a CTC decoder"""
+        """Return the valid outputs of each step that the feature frames (F, T) complete.
+
+        Each output is (D, T'), or (T', V) with a CTC decoder.
+        """
         if self.features is None:
             self.features = np.zeros((len(features), self.encoder.before_start), dtype=np.float32)
         self.features = np.concatenate([self.features, features], axis=1)
@@ -100,7 +124,7 @@ class Stream:
         return outputs
 
     def finish(self) -> list[np.ndarray]:
-        """The same for what is left, which ends the stream."""
+        """Return the valid outputs of the remaining steps, and end the stream."""
         outputs = []
         while self.features is not None and self.steps * self.encoder.frames < -(-self.heard // self.encoder.factor):
             length = self.features.shape[1]
