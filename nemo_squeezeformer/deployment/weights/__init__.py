@@ -1,16 +1,18 @@
-"""A model as safetensors with a plain config: written from NeMo's, read with torch and safetensors alone.
+"""Models as safetensors with a plain configuration, written from NeMo models and read with torch and safetensors only.
 
-A folder has ``model.safetensors``, the state dict of what ``load`` returns; ``config.json``; and for word pieces
-SentencePiece's ``tokenizer.model``. Fields of the config, all of them there and no others:
+A folder contains ``model.safetensors``, which is the state dict of the model that ``load`` returns, and
+``config.json``. For tokens of SentencePiece, it also contains ``tokenizer.model``. The configuration has exactly these
+fields:
 
-``version``: counts the changes after which older readers would go wrong; a reader refuses those that it does not know.
-``nemo_squeezeformer``: the version of this package that wrote it; for people.
-``encoder``: every argument of ``core.SqueezeformerEncoder``, so that no later change of a default changes a folder.
-``default_att_context_size``: the size in evaluation, for ``set_default_att_context_size``.
-``ctc``: null for an encoder alone; or ``blank``, the last token, and ``tokens``, ``units`` and ``leading_spaces`` as
-    ``onnx_stream.metadata`` describes them.
-``features``: what the encoder takes: ``class``, NeMo's preprocessor or ``core.original_features``' own, and its
-    ``settings``, all of them; null if unknown.
+``version``: An integer that increases with every change that older readers would misread. A reader refuses versions
+    that it does not know.
+``nemo_squeezeformer``: The version of this package that wrote the folder, as information for people.
+``encoder``: Every argument of ``core.SqueezeformerEncoder``, so that later changes of defaults have no effect.
+``default_att_context_size``: The context size in evaluation, for ``set_default_att_context_size``.
+``ctc``: Null if the folder contains only the encoder. Otherwise ``blank``, which is the last token, and ``tokens``,
+    ``units`` and ``leading_spaces``, as ``onnx_stream.metadata`` describes them.
+``features``: The features that the encoder takes, or null if they are unknown. ``class`` is the class of NeMo's
+    preprocessor, or ``OriginalMelSpectrogram`` of ``core.original_mel``. ``settings`` has all settings of the class.
 """
 
 from .loading import SqueezeformerCTC, load

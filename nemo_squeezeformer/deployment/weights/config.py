@@ -1,4 +1,4 @@
-"""What parts of a NeMo model were built with, defaults included, as values that JSON has."""
+"""The settings of the parts of a NeMo model, including defaults, as values that JSON supports."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from nemo_squeezeformer.errors import UserError
 
 
 def encoder_settings(encoder: Any) -> dict[str, Any]:
-    """Every argument of ``core.SqueezeformerEncoder``; NeMo's own class and old names have defaults of their own.
+    """Return every argument of ``core.SqueezeformerEncoder`` for ``encoder``.
+
+    The defaults are the defaults of the encoder's own class: NeMo's class and old class names have other defaults.
 
     Raises:
-        UserError: for an encoder that NeMo has not built from a configuration.
+        UserError: NeMo did not build the encoder from a configuration.
     """
     if getattr(encoder, "_cfg", None) is None:
         raise UserError(
-            f"a {type(encoder).__name__} that no NeMo model was configured with does not know its settings: give those "
-            "that it was built with, save(encoder, folder, settings={...})"
+            f"the settings of this {type(encoder).__name__} are missing, because no NeMo model built it from a "
+            "configuration; pass the settings: save(encoder, folder, settings={...})"
         )
     return with_defaults(encoder, _settings(encoder, ENCODER_ARGUMENTS))
 
 
 def with_defaults(encoder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``settings`` and the defaults of the other arguments, in the order of ``core.SqueezeformerEncoder``'s.
+    """Return ``settings`` and the defaults of the other arguments, in the order of ``core.SqueezeformerEncoder``.
 
-    What ``auto`` chose for ``time_reduce_idx`` is written out, for that rule may change, too.
+    The layer that ``auto`` chose replaces ``time_reduce_idx="auto"``, because the rule of ``auto`` may change.
     """
     defaults = {name: it.default for name, it in ENCODER_ARGUMENTS.items() if it.default is not it.empty}
     given = defaults | dict(settings)
@@ -39,7 +41,10 @@ def with_defaults(encoder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def features(preprocessor: Any) -> dict[str, Any] | None:
-    """The class and the settings of a model's preprocessor, or of what is behind it and needs no NeMo."""
+    """Return the class and the settings of a model's preprocessor, or None if they are unknown.
+
+    For the features of the authors' release, the class is ``OriginalMelSpectrogram``, which does not need NeMo.
+    """
     if getattr(preprocessor, "_cfg", None) is None:
         return None
     original = isinstance(getattr(preprocessor, "featurizer", None), OriginalMelSpectrogram)
@@ -48,9 +53,9 @@ def features(preprocessor: Any) -> dict[str, Any] | None:
 
 
 def ctc_head(model: Any) -> Any:
-    """The projection of encodings to tokens of a CTC or hybrid model; None for others.
+    """Return the projection from encodings to tokens of a CTC model or hybrid model, and None for other models.
 
-    With prompts, a hybrid's does not see the encoder's output.
+    Also return None for a hybrid model with prompts, because its projection does not take the encoder's output.
     """
     from nemo.collections.asr import models
 
@@ -61,10 +66,10 @@ def ctc_head(model: Any) -> Any:
 
 
 def ctc_tokens(model: Any, head: Any) -> dict[str, Any]:
-    """``ctc`` of the config.
+    """Return the field ``ctc`` of the configuration.
 
     Raises:
-        UserError: for a tokenizer that is not SentencePiece's, or tokens that are not those of ``head``.
+        UserError: The tokenizer is not from SentencePiece, or its tokens do not fit the outputs of ``head``.
     """
     tokenizer = getattr(model, "tokenizer", None)
     try:
@@ -73,12 +78,18 @@ def ctc_tokens(model: Any, head: Any) -> dict[str, Any]:
         raise UserError(f"{error}; save the encoder alone: save(model.encoder, folder)") from error
     blank = len(found["tokens"])
     if head.num_classes_with_blank != blank + 1:
-        raise UserError(f"its CTC decoder has {head.num_classes_with_blank} outputs for {blank} tokens and a blank")
+        raise UserError(
+            f"the CTC decoder has {head.num_classes_with_blank} outputs, expected {blank} tokens and a blank"
+        )
     return {"blank": blank, **found}
 
 
 def _settings(module: Any, names: Collection[str]) -> dict[str, Any]:
-    """Those of ``names`` that ``module`` was configured with, or that have a default in its class or one above it."""
+    """Return the settings of ``module`` whose names are in ``names``.
+
+    A value comes from the configuration of ``module`` or, if missing there, from the defaults of its class and its base
+    classes.
+    """
     from omegaconf import OmegaConf
 
     found: dict[str, Any] = {}

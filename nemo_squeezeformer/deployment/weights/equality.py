@@ -1,4 +1,4 @@
-"""Whether a plain model computes what the model computes that it is made from."""
+"""The check that a plain model computes the same outputs as the model from which it is made."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from torch import Tensor, nn
 
 from nemo_squeezeformer.errors import UserError
 
-LENGTHS = (203, 150)  # of two utterances of random features
+LENGTHS = (203, 150)  # lengths of two utterances of random features, in feature frames
 
 
 def check_equal(plain: nn.Module, encoder: Any, head: Any) -> None:
-    """Raises UserError unless ``plain`` gives for random features what ``encoder`` gives, or ``head`` after it.
+    """Raise UserError if ``plain`` returns other outputs for random features than ``encoder`` followed by ``head``.
 
-    The same weights fit many settings. This sees what has no weights: attention windows, scaling, a temperature.
+    The same weights fit many settings. This check finds differences in settings without weights: attention windows,
+    scaling, a temperature.
+
+    Args:
+        plain: Model to check.
+        encoder: Encoder of the original model.
+        head: Projection to tokens of the original model, or None for an encoder only.
     """
     some: Tensor = next(encoder.parameters())
     feat_in: Any = getattr(plain, "encoder", plain).feat_in
@@ -27,7 +33,7 @@ def check_equal(plain: nn.Module, encoder: Any, head: Any) -> None:
         for module in modules:
             module.training = False
         with torch.no_grad():
-            # NeMo's take their arguments by name alone, and by other names.
+            # NeMo's encoders take their arguments only by name, and the names are different.
             named = hasattr(encoder, "input_types")
             given = encoder(audio_signal=x, length=lengths) if named else encoder(x, lengths)
             expected = given[0] if head is None else head(encoder_output=given[0]).transpose(1, 2)
@@ -37,15 +43,21 @@ def check_equal(plain: nn.Module, encoder: Any, head: Any) -> None:
         for module, was in zip(modules, training):
             module.training = was
     if found_lengths.tolist() != given[1].tolist():
-        raise UserError(f"its settings would make {found_lengths.tolist()} frames where it makes {given[1].tolist()}")
+        raise UserError(
+            f"with these settings, an encoder returns {found_lengths.tolist()} frames instead of {given[1].tolist()}"
+        )
     found, expected = _valid(found, found_lengths), _valid(expected, found_lengths)
     error = float((found - expected).norm() / expected.norm())
     if not error <= torch.finfo(some.dtype).eps ** 0.5:
         raise UserError(
-            f"its settings and weights are not all that it is: outputs without NeMo would be off by {100 * error:.2g} %"
+            "the settings and weights do not describe the whole model: without NeMo, the outputs would be off by "
+            f"{100 * error:.2g} %"
         )
 
 
 def _valid(x: Tensor, lengths: Tensor) -> Tensor:
-    """(B, C, T) -> (sum of lengths, C) in float64, which loses nothing of any type"""
+    """Return the valid frames in float64, which represents the values of all dtypes exactly.
+
+    Shapes: (B, C, T) -> (sum of lengths, C).
+    """
     return torch.cat([row[:, :length].T for row, length in zip(x.cpu().double(), lengths.tolist())])

@@ -1,4 +1,4 @@
-"""From a folder to the model, with torch and safetensors alone."""
+"""The reading of a model from a folder, with torch and safetensors only."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ ENCODER_ARGUMENTS = inspect.signature(core.SqueezeformerEncoder).parameters
 
 
 class SqueezeformerCTC(nn.Module):
-    """The encoder and a projection to the tokens and the blank, which is the last.
+    """An encoder and a projection to the tokens and the blank. The blank is the last output.
 
     Args:
-        ctc: as in the config.
+        encoder: Encoder.
+        ctc: Field ``ctc`` of the configuration.
     """
 
     def __init__(self, encoder: core.SqueezeformerEncoder, ctc: Mapping[str, Any]):
@@ -37,26 +38,31 @@ class SqueezeformerCTC(nn.Module):
         self.decoder = nn.Conv1d(encoder.feat_out, len(ctc["tokens"]) + 1, kernel_size=1)
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(B, F, T) features and their lengths (B,) -> (B, T, V) log-probabilities at the encoder's rate, and lengths.
+        """Return log-probabilities and their lengths.
 
-        Without ``lengths`` all frames are valid.
+        Args:
+            features: Features (B, F, T).
+            lengths: Number of valid feature frames (B,); None means that all feature frames are valid.
+
+        Returns:
+            Log-probabilities (B, T', V) of T' encoder frames, and the number of valid encoder frames (B,).
         """
         x, lengths = self.encoder(features, lengths)
         return self.decoder(x).transpose(1, 2).log_softmax(dim=-1), lengths
 
     def texts(self, log_probs: Tensor, lengths: Tensor) -> list[str]:
-        """What ``forward`` gave -> the text of each row, by the likeliest token of each frame."""
+        """Return the text of each row of the output of ``forward``, by greedy decoding."""
         rows = (row[:length].unique_consecutive().tolist() for row, length in zip(log_probs.argmax(-1), lengths))
         return [text([token for token in row if token != self.ctc["blank"]], self.ctc) for row in rows]
 
 
 def load(folder: str | Path) -> SqueezeformerCTC | core.SqueezeformerEncoder:
-    """The model in ``folder``, on the CPU, in evaluation mode and of the weights' own types.
+    """Return the model in ``folder``, on the CPU, in evaluation mode and in the dtypes of the weights.
 
-    A ``core.SqueezeformerEncoder`` where the config has no ``ctc``.
+    If ``ctc`` is null in the configuration, the model is a ``core.SqueezeformerEncoder``.
 
     Raises:
-        UserError: for fields or tensors that are missing, unknown or of another shape; it names them.
+        UserError: Fields or tensors are missing or unknown, or tensors have other shapes. The message names them.
     """
     config, weights = Path(folder, CONFIG), Path(folder, WEIGHTS)
     model = build(read_config(config), config)
@@ -69,10 +75,14 @@ def load(folder: str | Path) -> SqueezeformerCTC | core.SqueezeformerEncoder:
 
 
 def build(config: Mapping[str, Any], source: object) -> SqueezeformerCTC | core.SqueezeformerEncoder:
-    """The model of ``config``, with random weights; ``source`` is what errors call it.
+    """Return the model that ``config`` describes, with random weights.
+
+    Args:
+        config: Configuration.
+        source: Name of the configuration in error messages.
 
     Raises:
-        UserError: for settings that are unknown, missing or wrong.
+        UserError: Settings are unknown, missing or wrong.
     """
     check_names(config["encoder"], ENCODER_ARGUMENTS, f"{source}: encoder", required=())
     try:
@@ -84,39 +94,49 @@ def build(config: Mapping[str, Any], source: object) -> SqueezeformerCTC | core.
 
 
 def adopt_types(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Gives the tensors of ``model`` the types of ``weights``; those that share memory go on sharing it.
+    """Convert the tensors of ``model`` to the dtypes of ``weights``. Tensors that share memory still share memory.
 
     Raises:
-        RuntimeError: for whole numbers where fractions belong, and the other way round.
+        RuntimeError: A weight has an integer dtype in place of a floating-point dtype, or a floating-point dtype in
+            place of an integer dtype.
     """
     for name, tensor in model.state_dict(keep_vars=True).items():
         dtype = weights[name].dtype if name in weights else tensor.dtype
         if dtype.is_floating_point != tensor.is_floating_point():
-            raise RuntimeError(f"{name} is of {dtype}, and {tensor.dtype} or the like belongs there")
+            raise RuntimeError(f"{name} has dtype {dtype}; expected {tensor.dtype} or a similar dtype")
         tensor.data = tensor.data.to(dtype)
 
 
 def check_names(given: object, known: Collection[str], where: str, required: Collection[str]) -> None:
-    """Raises UserError unless ``given`` is a dictionary of ``known`` names, with all that are ``required``."""
+    """Raise UserError if ``given`` is not a mapping, has names that are not ``known``, or lacks ``required`` names.
+
+    ``where`` is the name of the mapping in the message.
+    """
     if not isinstance(given, Mapping):
         raise UserError(f"{where} is {given!r}; expected an object with names and values")
     for what, names in (("unknown", set(given) - set(known)), ("missing", set(required) - set(given))):
         if names:
-            raise UserError(f"{where}: {what}: {', '.join(sorted(map(str, names)))}")
+            raise UserError(f"{where}: {what} names: {', '.join(sorted(map(str, names)))}")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config at ``path``; UserError where it is not one of this version, with all its fields and no others."""
+    """Return the configuration at ``path``.
+
+    Raises:
+        UserError: The file is no configuration of this version, or fields are missing or unknown.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}; give a folder that `nemo-squeezeformer export` wrote") from error
     version = config.get("version") if isinstance(config, dict) else None
     if version != VERSION:
-        raise UserError(f"{path} is of version {version}, not {VERSION}; write the folder again with this package")
+        raise UserError(f"{path} has version {version}, not {VERSION}; write the folder again with this package")
     check_names(config, FIELDS, str(path), required=FIELDS)
     if config["ctc"] is not None:
         check_names(config["ctc"], CTC_FIELDS, f"{path}: ctc", required=CTC_FIELDS)
         if config["ctc"]["blank"] != len(config["ctc"]["tokens"]):
-            raise UserError(f"{path}: ctc: blank is {config['ctc']['blank']}, not {len(config['ctc']['tokens'])}, last")
+            raise UserError(
+                f"{path}: ctc: blank is {config['ctc']['blank']}; expected {len(config['ctc']['tokens'])}, the last"
+            )
     return config

@@ -1,4 +1,4 @@
-"""From a NeMo model, or an encoder, to the folder."""
+"""The writing of a NeMo model, or an encoder, to a folder."""
 
 from __future__ import annotations
 
@@ -23,27 +23,30 @@ FILES = (CONFIG, WEIGHTS, TOKENIZER)
 
 
 def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = None, force: bool = False) -> list[Path]:
-    """Write ``folder`` for ``load``; the paths of its files.
+    """Write ``model`` to ``folder`` for ``load``, and return the paths of the files.
 
-    Nothing is written unless what the folder is to hold gives for random features what ``model`` gives.
+    The folder is written only if its model returns the same outputs for random features as ``model``.
 
     Args:
-        model: one of NeMo's: of a CTC model the encoder and the projection to tokens; of a hybrid the same, its
-            transducer stays behind; of any other the encoder alone. Or an encoder.
-        settings: what an encoder was built with that is of no NeMo model.
-        force: replace a folder that exists, if nothing else is in it.
+        model: NeMo model or encoder. For a CTC model, write the encoder and the projection to tokens. For a hybrid
+            model, write the same without the transducer. For every other model, write only the encoder.
+        folder: Folder to write.
+        settings: Arguments of an encoder that does not come from a NeMo model.
+        force: If True, replace an existing folder that contains no other files.
 
     Raises:
-        UserError: for a folder that exists, and for a model that is not what its settings say: of another encoder, with
-            PEFT adapters, after ``optimize_for_inference``.
+        UserError: The folder exists, or the settings do not describe the whole model: it has another encoder or PEFT
+            adapters, or ``optimize_for_inference`` was called.
     """
     folder = Path(folder)
     refuse_folder(folder, force)
     encoder: Any = model if _ours(model) else getattr(model, "encoder", None)
     if not _ours(encoder):
-        raise UserError(f"the encoder of this {type(model).__name__} is {type(encoder).__name__}, and no Squeezeformer")
+        raise UserError(
+            f"the encoder of this {type(model).__name__} is a {type(encoder).__name__}, not a SqueezeformerEncoder"
+        )
     if is_optimized(encoder):
-        raise UserError("the encoder is optimised for inference, so its weights are folded: restore the model again")
+        raise UserError("the weights of the encoder are folded by optimize_for_inference(); restore the model again")
     head = None if encoder is model else ctc_head(model)
     weights = _weights(encoder, head)
     config = _config(model, encoder, head, settings)
@@ -52,12 +55,12 @@ def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = No
         adopt_types(plain, weights)
         plain.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"the settings are not those of the weights: {error}") from error
+        raise UserError(f"the settings do not fit the weights: {error}") from error
     check_equal(plain.eval(), encoder, head)
 
     with written_whole(folder) as written:
         written.mkdir()
-        save_model(plain, str(written / WEIGHTS), metadata={"format": "pt"})  # which other readers ask for
+        save_model(plain, str(written / WEIGHTS), metadata={"format": "pt"})  # other readers require this metadata
         (written / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if config["ctc"] and config["ctc"]["units"] == "sentencepiece":
             (written / TOKENIZER).write_bytes(model.tokenizer.tokenizer.serialized_model_proto())
@@ -65,7 +68,10 @@ def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = No
 
 
 def refuse_folder(folder: Path, force: bool) -> None:
-    """Raises UserError where ``save`` cannot make ``folder`` or, with ``force``, where it has other files in it."""
+    """Raise UserError if ``save`` cannot create ``folder``.
+
+    With ``force``, raise it for an existing folder only if the folder contains other files.
+    """
     require_folder(folder, str(folder))
     if not folder.exists():
         return
@@ -74,16 +80,19 @@ def refuse_folder(folder: Path, force: bool) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder} is a file; choose another name for the folder")
     if others := strangers(folder, FILES):
-        raise UserError(f"{folder} is not replaced, for {others[0]} is in it too; choose another name")
+        raise UserError(f"{folder} is not replaced, because it also contains {others[0]}; choose another name")
 
 
 def _ours(encoder: Any) -> bool:
-    """Whether it is a Squeezeformer: this package's, or NeMo 2.7.3's own, whose weights have the same names."""
+    """Return True if ``encoder`` is a Squeezeformer of this package or of NeMo 2.7.3.
+
+    The weights of both classes have the same names.
+    """
     return isinstance(encoder, core.SqueezeformerEncoder) or type(encoder).__module__ == OLD_MODULE
 
 
 def _config(model: Any, encoder: Any, head: Any, settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """All fields of the config; see this package's docstring."""
+    """Return all fields of the configuration, which the docstring of this package describes."""
     contexts = getattr(encoder, "contexts", None)
     return {
         "version": VERSION,
@@ -96,12 +105,14 @@ def _config(model: Any, encoder: Any, head: Any, settings: Mapping[str, Any] | N
 
 
 def _weights(encoder: Any, head: Any) -> dict[str, Tensor]:
-    """The state dict of the plain model, before it is there."""
+    """Return the state dict of the plain model from the weights of the NeMo model."""
     weights = encoder.state_dict()
     projection = {} if head is None else head.state_dict()
     adapters = [name for name in (*weights, *projection) if "adapter_layer." in name]
     if adapters:
-        raise UserError(f"PEFT adapters have no place in a plain folder, as {adapters[0].rpartition('.')[0]}")
+        raise UserError(
+            f"the safetensors format does not support PEFT adapters, but the model has {adapters[0].rpartition('.')[0]}"
+        )
     if head is None:
         return weights
     weights = {f"encoder.{name}": value for name, value in weights.items()}
