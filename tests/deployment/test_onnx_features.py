@@ -1,4 +1,4 @@
-"""Features by NumPy, piece by piece, are those of NeMo's preprocessor for the whole."""
+"""Tests that the features from NumPy in pieces equal the features of NeMo's preprocessor for the whole audio."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SETTINGS = {
     "as in the recipes": {"features": 80, "window_size": 0.025},
     "another window, no preemphasis": {"window": "hamming", "preemph": None, "features": 23, "lowfreq": 60},
     "clamped magnitudes": {"log_zero_guard_type": "clamp", "log_zero_guard_value": "eps", "mag_power": 1.0},
-    "8 kHz, n_fft of no power of 2": {"sample_rate": 8000, "n_fft": 330, "window_size": 0.03, "window_stride": 0.0125},
-    "no logarithm, hops beyond the window": {"log": False, "window_size": 0.02, "window_stride": 0.025},
+    "8 kHz, n_fft not a power of 2": {"sample_rate": 8000, "n_fft": 330, "window_size": 0.03, "window_stride": 0.0125},
+    "no logarithm, hop longer than the window": {"log": False, "window_size": 0.02, "window_stride": 0.025},
 }
 
 
@@ -47,11 +47,12 @@ def test_pieces_of_any_size_give_nemos_features(name):
         if n:
             expected, lengths = nemo(input_signal=torch.from_numpy(samples)[None], length=torch.tensor([n]))
             assert lengths.item() == frames
-            assert_allclose(found, expected[0, :, :frames].numpy(), atol=2e-3, rtol=0)  # float32 near the guard
+            # float32 is less exact near the guard of the logarithm.
+            assert_allclose(found, expected[0, :, :frames].numpy(), atol=2e-3, rtol=0)
             assert np.abs(found - expected[0, :, :frames].numpy()).mean() < 1e-5 if frames else True
 
 
-def test_a_frame_comes_as_soon_as_the_last_sample_of_its_window_is_there():
+def test_a_frame_is_returned_with_the_last_sample_of_its_window():
     log_mel = LogMel(describe_features(preprocessor(features=80, window_size=0.025)))
     assert log_mel.push(np.zeros(199)).shape == (80, 0)
     assert log_mel.push(np.zeros(1)).shape == (80, 1)  # half a window of 400
@@ -59,13 +60,13 @@ def test_a_frame_comes_as_soon_as_the_last_sample_of_its_window_is_there():
     assert log_mel.push(np.zeros(1)).shape == (80, 1)
 
 
-def test_a_stream_cannot_be_normalized_over_the_utterance():
+def test_normalization_over_the_utterance_is_refused_for_a_stream():
     with pytest.raises(UserError, match=r"preprocessor.normalize='per_feature' .* normalize='NA'"):
         LogMel(describe_features(preprocessor(normalize="per_feature")))
 
 
 @pytest.mark.parametrize("settings", [{"exact_pad": True}, {"frame_splicing": 3}], ids=str)
-def test_settings_that_the_metadata_has_no_words_for_are_refused(settings):
+def test_settings_that_the_metadata_cannot_describe_are_refused(settings):
     (name,) = settings
     with pytest.raises(UserError, match=f"preprocessor.{name}"):
         describe_features(preprocessor(**settings))

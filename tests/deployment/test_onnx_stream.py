@@ -1,4 +1,4 @@
-"""The runner on ONNX Runtime alone gives the text of NeMo's own streaming, and needs neither NeMo nor torch for it."""
+"""Tests that the ONNX program returns the text of NeMo's streaming, and needs neither NeMo nor torch."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ runpy.run_module(sys.argv[0], run_name="__main__")
 
 @pytest.fixture(scope="module")
 def exported(noises, tmp_path_factory) -> Path:
-    """A transducer that spells, by the name that export was given."""
+    """A spelling transducer, by the name that was given to the export."""
     folder = tmp_path_factory.mktemp("exported")
     spelling_model("transducer", noises, **STREAMING).save_to(str(folder / "model.nemo"))
     assert commands(["export", str(folder / "model.nemo"), "--output", str(folder / "model.onnx")]) == 0
@@ -62,7 +62,7 @@ def exported(noises, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("kind, units, decoder", KINDS)
-def test_text_equals_that_of_nemos_streaming(kind, units, decoder, noises, tokenizer, tmp_path, capsys):
+def test_the_text_equals_the_text_of_nemos_streaming(kind, units, decoder, noises, tokenizer, tmp_path, capsys):
     model = spelling_model(kind, noises, units, tokenizer=tokenizer, **STREAMING)
     model.save_to(str(tmp_path / "model.nemo"))
     chosen = ["--decoder", decoder] if decoder else []
@@ -97,14 +97,14 @@ def test_neither_torch_nor_nemo_nor_soundfile_is_needed(exported, noises, capsys
     ]
     assert subprocess.run(alone, capture_output=True, text=True, check=True).stdout == with_all
     blocked = subprocess.run([sys.executable, "-c", ALONE, "torch"], capture_output=True, text=True)
-    assert "torch is blocked" in blocked.stderr  # or the test would show nothing
+    assert "torch is blocked" in blocked.stderr  # the block of imports works
 
 
-def test_limits_of_tokens_a_frame_are_kept(exported, noises, capsys):
+def test_the_limit_of_tokens_per_frame_applies(exported, noises, capsys):
     main([str(exported), "--quiet", *noises])
     before = capsys.readouterr().out
     path = exported.with_name(f"encoder-{exported.name}")
-    assert described(path)["transducer"]["max_symbols"] == 2  # as the model's own
+    assert described(path)["transducer"]["max_symbols"] == 2  # the limit of the model
     limited = exported.with_name("limited.onnx")
     described(path, limited, lambda found: found["transducer"].update(max_symbols=1))
     main([str(limited), "--quiet", *noises])
@@ -113,7 +113,10 @@ def test_limits_of_tokens_a_frame_are_kept(exported, noises, capsys):
 
 
 def described(path: Path, copy: Path | None = None, change: Any = None) -> dict[str, Any]:
-    """The metadata of the graph at ``path``; a ``copy`` of it gets what ``change`` makes of that."""
+    """Return the metadata of the graph at ``path``.
+
+    If ``copy`` is given, apply ``change`` to the metadata, and write the graph with the changed metadata to ``copy``.
+    """
     model = onnx.load(str(path))
     (entry,) = (entry for entry in model.metadata_props if entry.key == KEY)
     found = json.loads(entry.value)
@@ -124,7 +127,7 @@ def described(path: Path, copy: Path | None = None, change: Any = None) -> dict[
     return found
 
 
-def test_mistakes_are_named(exported, noises, tmp_path, capsys):
+def test_error_messages_name_the_mistake(exported, noises, tmp_path, capsys):
     def complaint(*given: Any) -> str:
         assert main([str(one) for one in given]) == 2
         return capsys.readouterr().err
@@ -146,9 +149,9 @@ def test_mistakes_are_named(exported, noises, tmp_path, capsys):
     assert "normalize='per_feature'" in complaint(tmp_path / "scaled.onnx", noises[0])
 
 
-def test_audio_of_no_length_has_no_text(exported, tmp_path, capsys):
+def test_empty_audio_has_an_empty_text(exported, tmp_path, capsys):
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
-    soundfile.write(tmp_path / "click.wav", np.zeros(100), 16000)  # less than a frame
+    soundfile.write(tmp_path / "click.wav", np.zeros(100), 16000)  # shorter than a frame
     assert main([str(exported), "--quiet", str(tmp_path / "empty.wav"), str(tmp_path / "click.wav")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'empty.wav'}\t\n{tmp_path / 'click.wav'}\t\n"
 
@@ -156,7 +159,7 @@ def test_audio_of_no_length_has_no_text(exported, tmp_path, capsys):
 @pytest.mark.parametrize(
     "extra_spaces", [{}, {"remove_extra_whitespaces": False}, {"add_dummy_prefix": False}], ids=str
 )
-def test_pieces_become_text_as_sentencepiece_decodes_them(extra_spaces, tmp_path):
+def test_tokens_become_the_same_text_as_in_sentencepiece(extra_spaces, tmp_path):
     settings = {"byte_fallback": True, "vocab_size": 290, "minloglevel": 2, **extra_spaces}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(WORDS * 3), model_prefix=str(tmp_path / "tokenizer"), hard_vocab_limit=False, **settings
@@ -172,7 +175,7 @@ def test_pieces_become_text_as_sentencepiece_decodes_them(extra_spaces, tmp_path
         assert text(one, metadata) == tokenizer.ids_to_text(one)
 
 
-def test_ctc_keeps_its_last_token_from_chunk_to_chunk():
+def test_ctc_remembers_its_last_token_between_chunks():
     ctc = decoding.CTC(blank=2)
     best = np.eye(3)[[0, 0, 2, 1]], np.eye(3)[[1, 1, 2, 1]]
     assert [ctc.step(chunk) for chunk in best] == [[0, 1], [1]]

@@ -1,4 +1,4 @@
-"""Models as safetensors with a plain config: the same to the bit, and without NeMo."""
+"""Tests that models as safetensors return exactly the outputs of the NeMo models, and load without NeMo."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def config_of(folder):
 
 
 def outputs(model):
-    """Of NeMo's: encodings and their lengths, and log-probabilities where there is a CTC decoder."""
+    """Return encodings, their lengths, and the log-probabilities of the CTC decoder or None, of a NeMo model."""
     with torch.no_grad():
         encoded, lengths, *_ = model.encoder(audio_signal=features(2, 200, channels=80), length=LENGTHS)
         head = getattr(model, "ctc_decoder", model.decoder)
@@ -58,7 +58,7 @@ def outputs(model):
 
 
 @pytest.mark.parametrize("name", ["characters", "word pieces", "hybrid", "original"])
-def test_a_model_with_ctc_gives_the_same_log_probabilities_and_texts(models, folders, name):
+def test_a_model_with_ctc_returns_the_same_log_probabilities_and_texts(models, folders, name):
     model, loaded = models[name], plain.load(folders / name)
     assert isinstance(loaded, plain.SqueezeformerCTC) and not loaded.training
     _, lengths, expected = outputs(model)
@@ -70,7 +70,7 @@ def test_a_model_with_ctc_gives_the_same_log_probabilities_and_texts(models, fol
     assert loaded.texts(log_probs, lengths) == texts and all(texts)
 
 
-def test_of_a_transducer_there_is_the_encoder(models, folders):
+def test_only_the_encoder_of_a_transducer_is_saved(models, folders):
     loaded = plain.load(folders / "transducer")
     assert type(loaded) is core.SqueezeformerEncoder and config_of(folders / "transducer")["ctc"] is None
     encoded, lengths, _ = outputs(models["transducer"])
@@ -79,19 +79,19 @@ def test_of_a_transducer_there_is_the_encoder(models, folders):
     assert torch.equal(found, encoded) and torch.equal(found_lengths, lengths)
 
 
-def test_word_pieces_come_with_their_tokenizer(models, folders):
+def test_the_folder_contains_the_tokenizer_of_word_pieces(models, folders):
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folders / "word pieces" / "tokenizer.model"))
     assert pieces.encode("three") == models["word pieces"].tokenizer.text_to_ids("three")
     assert not (folders / "characters" / "tokenizer.model").exists()
 
 
-def test_the_config_has_every_argument_so_no_later_default_counts(folders):
+def test_the_config_contains_every_argument_of_the_encoder(folders):
     arguments = list(inspect.signature(core.SqueezeformerEncoder).parameters)
     for folder in folders.iterdir():
         assert list(config_of(folder)["encoder"]) == arguments
 
 
-def test_features_are_described_and_the_authors_can_be_made_without_nemo(models, folders):
+def test_the_config_describes_the_features_and_original_features_need_no_nemo(models, folders):
     described = config_of(folders / "characters")["features"]
     assert described["class"] == "AudioToMelSpectrogramPreprocessor"
     assert described["settings"]["normalize"] == "per_feature" and described["settings"]["mel_norm"] == "slaney"
@@ -103,7 +103,7 @@ def test_features_are_described_and_the_authors_can_be_made_without_nemo(models,
     assert torch.equal(made, expected) and torch.equal(made_frames, frames)
 
 
-def test_the_authors_network_is_not_nemos(folders, tmp_path):
+def test_the_original_variant_differs_from_the_nemo_variant(folders, tmp_path):
     (tmp_path / "other").mkdir()
     config = config_of(folders / "original")
     config["encoder"]["variant"] = "nemo"
@@ -135,7 +135,7 @@ torch.save([log_probs, lengths, model.texts(log_probs, lengths)], sys.argv[2])
 """
 
 
-def test_it_is_the_same_in_a_process_without_nemo(models, folders, tmp_path):
+def test_outputs_are_the_same_in_a_process_without_nemo(models, folders, tmp_path):
     file = tmp_path / "batch.pt"
     torch.save([features(2, 200, channels=80), LENGTHS], file)
     threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -148,7 +148,7 @@ def test_it_is_the_same_in_a_process_without_nemo(models, folders, tmp_path):
     assert texts == plain.load(folders / "word pieces").texts(expected, lengths)
 
 
-def test_a_nemo_model_starts_from_its_weights_in_a_line(models, folders):
+def test_a_nemo_encoder_can_load_the_weights_of_a_folder(models, folders):
     fresh = asr_model("ctc")
     for parameter in fresh.encoder.parameters():
         torch.nn.init.normal_(parameter)
@@ -156,9 +156,9 @@ def test_a_nemo_model_starts_from_its_weights_in_a_line(models, folders):
     assert torch.equal(outputs(fresh)[0], outputs(models["characters"])[0])
 
 
-def test_the_name_that_nemo_2_had_keeps_its_default(tmp_path):
+def test_the_class_name_of_nemo_2_keeps_its_default(tmp_path):
     name = {"_target_": "nemo.collections.asr.modules.SqueezeformerEncoder", "time_reduce_idx": None}
-    model = asr_model("ctc", encoder=name)  # NeMo's own where it has one
+    model = asr_model("ctc", encoder=name)  # NeMo's own class, if this NeMo has it
     with open_dict(model.encoder._cfg):
         del model.encoder._cfg["time_reduce_idx"]
     plain.save(model, tmp_path / "plain")
@@ -169,7 +169,7 @@ def test_the_name_that_nemo_2_had_keeps_its_default(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_weights_keep_their_type(tmp_path, dtype):
+def test_weights_keep_their_dtype(tmp_path, dtype):
     encoder = small_encoder(time_reduce_idx=1).to(dtype)
     plain.save(encoder, tmp_path / "plain", settings=SMALL | {"time_reduce_idx": 1})
     loaded = plain.load(tmp_path / "plain")
@@ -179,7 +179,7 @@ def test_weights_keep_their_type(tmp_path, dtype):
         assert torch.equal(loaded(x, LENGTHS)[0], encoder(x, LENGTHS)[0])
 
 
-def test_weights_that_are_tied_or_strided_come_back_as_they_were(tmp_path):
+def test_tied_weights_and_strided_weights_are_restored(tmp_path):
     encoder = small_encoder(untie_biases=False)
     weight = encoder.layers[0].self_attn.linear_q.weight
     weight.data = weight.data.T.contiguous().T
@@ -190,7 +190,7 @@ def test_weights_that_are_tied_or_strided_come_back_as_they_were(tmp_path):
     assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 
-def test_what_auto_chose_is_written_out_and_the_size_for_evaluation_too(tmp_path):
+def test_the_config_contains_the_choice_of_auto_and_the_context_size_of_evaluation(tmp_path):
     settings = SMALL | {"streaming": True, "att_context_size": [[16, 7], [16, 3]], "time_reduce_idx": "auto"}
     encoder = small_encoder(**settings)
     encoder.set_default_att_context_size([16, 3])
@@ -206,7 +206,7 @@ def test_what_auto_chose_is_written_out_and_the_size_for_evaluation_too(tmp_path
         assert not torch.equal(loaded(x, LENGTHS)[0], expected)
 
 
-def test_a_model_that_could_take_adapters_but_has_none_is_plain(models, tmp_path):
+def test_a_model_that_supports_adapters_but_has_no_adapters_is_saved(models, tmp_path):
     model = asr_model("ctc")
     model.replace_adapter_compatible_modules()
     plain.save(model, tmp_path / "plain")
@@ -215,7 +215,7 @@ def test_a_model_that_could_take_adapters_but_has_none_is_plain(models, tmp_path
     assert torch.equal(found, outputs(model)[2])
 
 
-def test_the_authors_weights_go_all_the_way_to_plain_torch(tokenizer, tmp_path, capsys):
+def test_imported_original_weights_are_saved_and_loaded(tokenizer, tmp_path, capsys):
     pytest.importorskip("h5py", reason="h5py, which writes the authors' files, is not installed")
     weights, pieces = tmp_path / "weights.h5", tokenizer / "tokenizer.model"
     arrays = original_weights.write(weights, d_model=16, n_layers=3, vocabulary_size=23)
@@ -234,4 +234,4 @@ def test_the_authors_weights_go_all_the_way_to_plain_torch(tokenizer, tmp_path, 
         log_probs, frames = loaded(*OriginalMelSpectrogram(**config["features"]["settings"])(samples, lengths))
     assert torch.equal(log_probs, expected) and torch.equal(frames, expected_frames)
     (bias,) = (value for name, value in arrays.items() if "logits" in name and "bias" in name)
-    assert loaded.decoder.bias[-1] == bias[0]  # theirs is the blank at 0, NeMo's at the end
+    assert loaded.decoder.bias[-1] == bias[0]  # the authors' blank is token 0, NeMo's blank is the last token

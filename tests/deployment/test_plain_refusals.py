@@ -1,4 +1,4 @@
-"""Models as safetensors with a plain config: whole or not at all, with what is wrong named."""
+"""Tests that a folder with safetensors is written whole or not at all, and that error messages name the mistake."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def models(tokenizer):
     }
 
 
-def test_a_model_that_is_not_what_its_settings_say_is_refused(tmp_path):
+def test_a_model_that_its_settings_do_not_describe_is_refused(tmp_path):
     def complaint(model, **given):
         with pytest.raises(UserError) as error:
             plain.save(model, tmp_path / "plain", **given)
@@ -54,7 +54,7 @@ def test_a_model_that_is_not_what_its_settings_say_is_refused(tmp_path):
     assert "this EncDecCTCModel is a ConformerEncoder, not a SqueezeformerEncoder" in complaint(model)
 
 
-def test_what_is_wrong_with_a_folder_is_named(models, tmp_path):
+def test_the_message_names_the_mistake_in_a_folder(models, tmp_path):
     good, broken = tmp_path / "good", tmp_path / "broken"
     plain.save(models["characters"], good)
 
@@ -97,7 +97,7 @@ def test_what_is_wrong_with_a_folder_is_named(models, tmp_path):
         plain.load(broken)
 
 
-def test_a_folder_is_replaced_only_by_force_and_only_if_it_is_ours(models, tmp_path, monkeypatch):
+def test_a_folder_is_replaced_only_with_force_and_without_other_files(models, tmp_path, monkeypatch):
     folder = tmp_path / "plain"
     written = plain.save(models["word pieces"], folder)
     assert [path.name for path in written] == ["config.json", "model.safetensors", "tokenizer.model"]
@@ -121,7 +121,7 @@ def full(*args, **kwargs):
     raise OSError("the disk is full")
 
 
-def test_the_command_writes_it_and_says_what_stays_behind(models, tmp_path, capsys):
+def test_the_command_writes_the_folder_and_names_the_missing_parts(models, tmp_path, capsys):
     archive, folder = tmp_path / "model.nemo", tmp_path / "plain"
     models["hybrid"].save_to(str(archive))
     given = ["export", str(archive), "--format", "safetensors", "--output", str(folder)]

@@ -61,8 +61,8 @@ The key is ``nemo_squeezeformer``. A transducer has two files. The encoder's fil
 ``units``: ``characters`` or ``sentencepiece``. Join the texts of the tokens in both cases. For ``sentencepiece``,
     "\u2581" is a space, and consecutive tokens from <0x00> to <0xFF> are bytes of UTF-8.
 
-``leading_spaces``: ``none``, ``one`` or ``all``. While the text is empty, this number of tokens lose a "\u2581" at
-    their beginning.
+``leading_spaces``: How many tokens lose a "\u2581" at their beginning while the text is empty: ``none``, ``one`` or
+    ``all``.
 
 ``transducer``: Null for CTC. Otherwise the fields are:
 

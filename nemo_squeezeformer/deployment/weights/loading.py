@@ -137,6 +137,7 @@ def read_config(path: Path) -> dict[str, Any]:
         check_names(config["ctc"], CTC_FIELDS, f"{path}: ctc", required=CTC_FIELDS)
         if config["ctc"]["blank"] != len(config["ctc"]["tokens"]):
             raise UserError(
-                f"{path}: ctc: blank is {config['ctc']['blank']}; expected {len(config['ctc']['tokens'])}, the last"
+                f"{path}: ctc: blank is {config['ctc']['blank']}; expected {len(config['ctc']['tokens'])}, which is "
+                "the last token"
             )
     return config

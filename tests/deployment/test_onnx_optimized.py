@@ -1,4 +1,4 @@
-"""Graphs of optimised encoders: equal to the encoder as it was, or quantised and near to it; both say what they are."""
+"""Tests that graphs of optimized encoders equal the encoder, and that quantized graphs are close to the encoder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STREAMING: dict[str, Any] = {
 }
 OFFLINE: dict[str, dict[str, Any]] = {
     "unlimited": {},
-    "chunks, nothing ahead": {"streaming": True, "att_context_size": [4, 3]},
+    "chunks without look-ahead": {"streaming": True, "att_context_size": [4, 3]},
     "Conformer's layers": {"block": "conformer", "conv_norm_type": "group_norm2", "xscaling": False},
     "windows": {"self_attention_model": "rel_pos_local_attn", "att_context_size": [8, 8]},
 }
@@ -42,7 +42,7 @@ OFFLINE: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A CTC model, its .nemo file, and what the command makes of it in both forms, each in one line on stdout."""
+    """A CTC model, its .nemo file, and the graphs that the command exports, by the dtype of the weights."""
     folder = tmp_path_factory.mktemp("exported")
     model = asr_model("ctc")
     model.save_to(str(folder / "model.nemo"))
@@ -63,13 +63,13 @@ def outputs(graph: Any, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 
 def weights_of(path: Path) -> set[int]:
-    """The types of all matrices among the weights."""
+    """Return the data types of all matrices among the weights."""
     return {tensor.data_type for tensor in onnx.load(str(path)).graph.initializer if len(tensor.dims) == 2}
 
 
 @pytest.mark.parametrize("name", OFFLINE)
-def test_graphs_equal_the_encoder_as_it_was(name, tmp_path, monkeypatch):
-    # So that the lengths below are on both sides: all queries in one block, and a loop over blocks.
+def test_graphs_equal_the_encoder_before_optimization(name, tmp_path, monkeypatch):
+    # With these limits, the lengths below test both cases: all queries in one block, and a loop over blocks.
     monkeypatch.setattr(graph_kernel, "LARGEST", 2 * 2 * 20**2)
     monkeypatch.setattr(graph_kernel, "BLOCK", 7)
     model = asr_model("transducer", encoder=OFFLINE[name])
@@ -81,12 +81,12 @@ def test_graphs_equal_the_encoder_as_it_was(name, tmp_path, monkeypatch):
         found = outputs(graph, x, lengths)
         for row, (one, n) in enumerate(zip(encodings, valid)):
             assert_close(found[row, :, :n], one[:, :n], atol=1e-5, rtol=0)
-        assert (found[0, :, :1] - found[1, :, :1]).abs().max() > 1e-2  # other features are other encodings
+        assert (found[0, :, :1] - found[1, :, :1]).abs().max() > 1e-2  # other features give other encodings
 
 
 @pytest.mark.parametrize("context", [Context(), Context(3, 2), Context(-1, 0)], ids=str)
 @pytest.mark.parametrize("t", [1, 2, 9, 16])
-def test_attention_of_graphs_equals_the_equation(context, t):
+def test_attention_of_graphs_equals_the_reference_implementation(context, t):
     generator = torch.Generator().manual_seed(t)
     content, position, k, v = (torch.randn(2, 3, t, 5, generator=generator) for _ in range(4))
     p = torch.randn(1, 3, 2 * t - 1, 5, generator=generator)
@@ -99,7 +99,7 @@ def test_attention_of_graphs_equals_the_equation(context, t):
         assert (other - expected).abs().max() > 1e-2
 
 
-def test_long_audio_goes_in_blocks_and_short_audio_does_not(exported):
+def test_a_graph_has_both_a_loop_over_blocks_and_a_single_block(exported):
     model, _, paths = exported
     branches = [node for node in onnx.load(str(paths["float32"])).graph.node if node.op_type == "If"]
     assert len(branches) == len(model.encoder.layers)
@@ -108,7 +108,7 @@ def test_long_audio_goes_in_blocks_and_short_audio_does_not(exported):
         assert sorted("Loop" in kind for kind in kinds) == [False, True]
 
 
-def test_int8_is_near_and_the_metadata_says_what_it_is(exported):
+def test_int8_outputs_are_close_and_the_metadata_contains_the_dtype_of_the_weights(exported):
     model, file, paths = exported
     x, lengths = features(2, 301, 80), torch.tensor([301, 200])
     with torch.no_grad():
@@ -123,10 +123,10 @@ def test_int8_is_near_and_the_metadata_says_what_it_is(exported):
         rms[form] = (error.square().mean() / expected.square().mean()) ** 0.5
     assert rms["float32"] < 1e-5 < rms["int8"] < 0.05
     assert onnx.TensorProto.INT8 in weights_of(paths["int8"]) - weights_of(paths["float32"])
-    assert sorted(file.parent.iterdir()) == sorted([file, *paths.values()])  # nothing of what was in between
+    assert sorted(file.parent.iterdir()) == sorted([file, *paths.values()])  # no intermediate files
 
 
-def test_streams_of_int8_have_caches_as_others_and_nearly_their_outputs(tmp_path):
+def test_int8_streams_have_the_same_caches_and_close_outputs(tmp_path):
     from nemo_squeezeformer.deployment.onnx_stream.session import Encoder, Stream
 
     graphs = {}
@@ -145,7 +145,7 @@ def test_streams_of_int8_have_caches_as_others_and_nearly_their_outputs(tmp_path
     assert 1e-5 < np.sqrt((error**2).mean() / (encodings["float32"] ** 2).mean()) < 0.05
 
 
-def test_sums_stay_out_of_layer_norms(exported, tmp_path):
+def test_onnx_runtime_does_not_fuse_sums_with_layer_norms(exported, tmp_path):
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "as-it-runs.onnx")
     onnxruntime.InferenceSession(str(exported[2]["int8"]), options, providers=["CPUExecutionProvider"])
