@@ -21,7 +21,7 @@ from ..frames.masks import Frames
 def is_cheaper(attention: Any, x: Tensor, context: Tensor, *args: Any) -> bool:
     """Return True if ``absorbed_attention`` needs fewer operations than the reference implementation.
 
-    Always False in training, for other classes of attention, and if ``context`` is ``x``.
+    The result is False in training, for other classes than ``RelPositionAttention``, and if ``context`` is ``x``.
 
     Args:
         attention: Attention module.

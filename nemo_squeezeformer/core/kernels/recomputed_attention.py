@@ -34,7 +34,7 @@ class RecomputedAttention(PlainKernel):
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
         rate = dropout.p if dropout.training else 0.0
-        # The blocks do not support a stream, which has more keys than queries, and a rate that removes all weights.
+        # The blocks do not support a stream, which has more keys than queries, or a rate that removes all weights.
         if frames.past or rate == 1.0:
             return super().__call__(operands, frames, dropout)
         blocks = Blocks(frames.lengths.tolist(), operands.content.size(2), frames.context)

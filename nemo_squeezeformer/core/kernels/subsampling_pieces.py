@@ -100,9 +100,9 @@ def joined(pieces: Iterator[Tensor], t: int) -> Tensor:
 
 
 def in_float32(net: StridingSubsampling, x: Tensor, *given: Any) -> Tensor:
-    """Call ``frames``, on a CPU without autocast and in the precision of the weights.
+    """Call ``frames``. On a CPU, compute in the precision of the weights, without autocast.
 
-    On a CPU, PyTorch's gradients in bfloat16 are slower.
+    PyTorch's gradients in bfloat16 are slower on a CPU.
     """
     with torch.autocast("cpu", enabled=False):
         return frames(net, x.to(net.out.weight.dtype) if x.device.type == "cpu" else x, *given)

@@ -1,4 +1,7 @@
-"""The description of a model that a runtime needs in addition to the graphs. ``onnx_stream.metadata`` is its format."""
+"""The description of a model that a runtime needs in addition to the graphs.
+
+The module ``onnx_stream.metadata`` documents its format.
+"""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def ctc_tokens(model: Any, head: Any) -> dict[str, Any]:
     try:
         found = pieces(tokenizer) if tokenizer else characters(model, transducer=False)
     except UserError as error:
-        raise UserError(f"{error}; save the encoder alone: save(model.encoder, folder)") from error
+        raise UserError(f"{error}; save only the encoder: save(model.encoder, folder)") from error
     blank = len(found["tokens"])
     if head.num_classes_with_blank != blank + 1:
         raise UserError(
