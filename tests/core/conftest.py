@@ -1,4 +1,4 @@
-"""What tests of the core are given; nothing here imports NeMo."""
+"""Fixtures for the tests of the core. This file does not import NeMo."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from nemo_squeezeformer.core.cpu import linear as fast_linear
 
 @pytest.fixture
 def onednn(monkeypatch) -> None:
-    """Products go through oneDNN where there is one, even if it is not the faster here."""
+    """Make linear layers use oneDNN if PyTorch has it, even if it is not the faster library on this machine."""
     there = hasattr(torch.ops.mkldnn, "_linear_pointwise")
     monkeypatch.setattr(fast_linear, "is_onednn_faster", lambda: there)

@@ -1,4 +1,4 @@
-"""The convolution module: which frames it sees, and dynamic chunk convolution."""
+"""Tests of the convolution module: the frames that it sees, and dynamic chunk convolution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def frames_of(t: int, chunk: int = 0) -> Frames:
 
 
 @pytest.mark.parametrize("context, left, right", [(None, 3, 3), ("causal", 6, 0), ([4, 2], 4, 2), ([0, 6], 0, 6)])
-def test_a_frame_sees_its_context_and_no_further(context, left, right):
+def test_a_frame_sees_exactly_its_context(context, left, right):
     module = ConvolutionModule(8, 7, context=context).eval()
     x = torch.randn(2, 30, 8)
     moved = x.clone()
@@ -31,7 +31,7 @@ def test_a_frame_sees_its_context_and_no_further(context, left, right):
 @pytest.mark.parametrize("t", [1, 5, 8, 21])
 @pytest.mark.parametrize("chunk", [1, 4, 10])
 @pytest.mark.parametrize("context", [None, [5, 1], "causal"])
-def test_in_chunks_it_is_the_convolution_of_what_came_until_then(t, chunk, context):
+def test_a_chunked_convolution_equals_the_convolution_of_the_input_up_to_the_chunk_end(t, chunk, context):
     chunked = ChunkedConvolutionModule(8, 7, context=context).eval()
     enliven(chunked)
     plain = ConvolutionModule(8, 7, context=context).eval()
@@ -47,14 +47,14 @@ def test_in_chunks_it_is_the_convolution_of_what_came_until_then(t, chunk, conte
 
 
 class Elsewhere(nn.Conv1d):
-    """A convolution that is more than its weights."""
+    """A convolution that is not plain: its output differs from the output of its weights."""
 
     def forward(self, x):
         return super().forward(x) + 1.0
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_pointwise_product_is_what_the_convolution_makes_of_the_frames(bias):
+def test_a_pointwise_product_equals_the_convolution(bias):
     for conv in (nn.Conv1d(8, 16, 1, bias=bias), Elsewhere(8, 16, 1, bias=bias)):
         for t in (1, 2, 7):
             x = torch.randn(3, t, 8)
@@ -62,7 +62,7 @@ def test_a_pointwise_product_is_what_the_convolution_makes_of_the_frames(bias):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_batch_norm_of_all_frames_at_once_is_that_of_each_channel_over_time(training):
+def test_normalized_equals_the_batch_norm_of_channels_first_frames(training):
     ours, expected = (nn.BatchNorm1d(8).train(training) for _ in range(2))
     x = torch.randn(3, 20, 8) + 1.0
     assert_close(normalized(ours, x), expected(x.transpose(1, 2)).transpose(1, 2), atol=1e-5, rtol=0)
@@ -78,6 +78,6 @@ def test_a_batch_norm_of_all_frames_at_once_is_that_of_each_channel_over_time(tr
         ({"conv_context_style": "chunked"}, "conv_context_style='chunked': expected 'regular' or 'dcc'"),
     ],
 )
-def test_a_context_that_cannot_be_is_refused(settings, words):
+def test_an_invalid_context_is_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         small_encoder(**settings)

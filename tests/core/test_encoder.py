@@ -1,4 +1,4 @@
-"""The encoder of the core: what does not depend on NeMo."""
+"""Tests of the core encoder that do not depend on NeMo."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUBSAMPLINGS = [
 ]
 
 
-def test_core_imports_torch_and_nothing_else():
+def test_core_imports_only_torch():
     program = (
         "import sys, torch; known = set(sys.modules); import nemo_squeezeformer.core\n"
         "new = {m.partition('.')[0] for m in set(sys.modules) - known} - set(sys.stdlib_module_names)\n"
@@ -29,7 +29,7 @@ def test_core_imports_torch_and_nothing_else():
 
 
 @pytest.mark.parametrize("settings", SUBSAMPLINGS)
-def test_an_utterance_is_the_same_alone_in_a_batch_and_with_garbage_in_the_padding(settings):
+def test_an_utterance_has_the_same_output_alone_in_a_batch_and_with_garbage_in_the_padding(settings):
     encoder = small_encoder(time_reduce_idx=1, **settings)
     for length in range(33, 41):  # every residue modulo 8
         alone = features(1, length)
@@ -41,11 +41,11 @@ def test_an_utterance_is_the_same_alone_in_a_batch_and_with_garbage_in_the_paddi
             batch[1, :, length:] = garbage
             output, output_lengths = encoder(batch, lengths)
             assert output_lengths[1] == expected_length[0] == -(-length // encoder.subsampling_factor)
-            # float32 sums taken in another order over four layers
+            # float32 sums in another order, over four layers
             assert_close(output[1, :, : output_lengths[1]], expected[0], atol=1e-5, rtol=0)
 
 
-def test_a_longer_length_would_change_the_output():
+def test_a_longer_length_changes_the_output():
     encoder = small_encoder(time_reduce_idx=1)
     batch = features(1, 64)
     short, _ = encoder(batch, torch.tensor([40]))
@@ -53,7 +53,7 @@ def test_a_longer_length_would_change_the_output():
     assert (short[..., :10] - long[..., :10]).abs().max() > 1e-3
 
 
-def test_an_utterance_of_no_frames_yields_none_and_harms_nobody():
+def test_an_utterance_without_frames_has_no_output_frames_and_does_not_change_others():
     encoder = small_encoder(time_reduce_idx=1)
     batch = features(2, 40)
     output, lengths = encoder(batch, torch.tensor([40, 0]))
@@ -86,7 +86,7 @@ def test_the_temporal_unet_runs_its_layers_at_half_the_frame_rate(reduce, recove
     assert output.size(2) == 13
 
 
-def test_the_branch_of_the_unet_matters():
+def test_the_branch_of_the_unet_changes_the_output():
     with_branch = small_encoder(time_reduce_idx=1)
     without = small_encoder(time_reduce_idx=1)
     torch.nn.init.zeros_(without.time_recovery_layer.weight)
@@ -94,8 +94,8 @@ def test_the_branch_of_the_unet_matters():
 
 
 @pytest.mark.parametrize("left, right", [(0, 0), (2, 1), (4, -1), (-1, 3)])
-def test_attention_reaches_its_context_and_no_further(left, right):
-    # a kernel of 1 leaves attention alone to carry a frame to others
+def test_attention_reaches_exactly_its_context(left, right):
+    # with kernel size 1, only attention mixes frames
     encoder = small_encoder(
         n_layers=1, conv_kernel_size=1, att_context_size=[left, right], subsampling=None, subsampling_factor=1
     )
@@ -111,7 +111,7 @@ def test_attention_reaches_its_context_and_no_further(left, right):
 def test_gradients_reach_every_parameter():
     encoder = small_encoder(time_reduce_idx=1, feat_out=8).train()
     encoder(features(2, 60))[0].square().sum().backward()
-    # keys' bias shifts all scores of a query alike, which a softmax does not see
+    # The bias of the keys adds the same value to all scores of a query, which does not change the softmax.
     without = {n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().max() > 0}
     assert {name for name in without if "linear_k.bias" not in name} == set()
 
@@ -181,7 +181,7 @@ def test_autocast_loses_no_more_than_its_precision(dtype):
     expected, _ = encoder(x)
     with torch.autocast("cpu", dtype=dtype):
         output, _ = encoder(x)
-    # 3 (float16) and 2.4 (bfloat16) decimal digits at unit variance, over four layers of sums
+    # float16 has 3 decimal digits and bfloat16 has 2.4; the outputs have unit variance after four layers of sums
     assert_close(output.float(), expected, atol=0.2 if dtype == torch.bfloat16 else 0.03, rtol=0)
 
 

@@ -1,4 +1,4 @@
-"""Gradient checkpointing and compilation change what training costs, and nothing of what it computes."""
+"""Tests that gradient checkpointing and compilation do not change what training computes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def encoder(**settings) -> SqueezeformerEncoder:
 
 
 def step(model: SqueezeformerEncoder, length: int = 101, seed: int = 0) -> tuple[torch.Tensor, int]:
-    """Output of a forward and backward with random numbers from ``seed``, and the bytes kept between the two."""
+    """Run forward and backward with ``seed``; return the output and the bytes kept between the two passes."""
     kept: dict[int, int] = {}
 
     def pack(x: torch.Tensor) -> torch.Tensor:
@@ -48,9 +48,9 @@ def step(model: SqueezeformerEncoder, length: int = 101, seed: int = 0) -> tuple
 
 
 def assert_same(model: SqueezeformerEncoder, expected: SqueezeformerEncoder, atol: float = 0.0) -> None:
-    """Gradients, batch norms' statistics and how many batches they have counted."""
+    """Compare the gradients and the buffers: the statistics of batch norms and their numbers of batches."""
     for (name, p), (_, q) in zip(model.named_parameters(), expected.named_parameters()):
-        # Of a bias before a batch norm all cancels but rounding.
+        # The gradient of a bias before a batch norm is zero except for rounding.
         allowed = 3 * atol if name.endswith("depthwise_conv.bias") else atol
         assert_close(p.grad, q.grad, atol=allowed, rtol=atol, msg=lambda text, name=name: f"{name}: {text}")
     for (name, b), (_, c) in zip(model.named_buffers(), expected.named_buffers()):
@@ -58,9 +58,10 @@ def assert_same(model: SqueezeformerEncoder, expected: SqueezeformerEncoder, ato
 
 
 @pytest.mark.parametrize("settings", CHECKPOINTED)
-def test_checkpointing_keeps_less_and_gives_the_same_gradients_to_the_bit(settings):
+def test_checkpointing_keeps_less_and_gives_bit_for_bit_the_same_gradients(settings):
     plain, checkpointed = encoder(**settings).train(), encoder(gradient_checkpointing=True, **settings).train()
-    for length, seed in ((101, 0), (64, 1)):  # twice, as batch norms go on from what the first left
+    # The second step starts with the batch norm statistics of the first step.
+    for length, seed in ((101, 0), (64, 1)):
         expected, all_kept = step(plain, length, seed)
         output, kept = step(checkpointed, length, seed)
         assert_close(output, expected, atol=0, rtol=0)
@@ -68,7 +69,7 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients_to_the_bit(settin
         assert kept < 0.4 * all_kept, (kept, all_kept)
 
 
-def test_the_comparison_would_see_other_dropout_and_statistics_counted_twice(monkeypatch):
+def test_the_comparison_detects_other_dropout_and_statistics_that_count_twice(monkeypatch):
     plain, checkpointed = encoder().train(), encoder(gradient_checkpointing=True).train()
     step(plain, seed=0), step(checkpointed, seed=1)
     with pytest.raises(AssertionError):
@@ -80,7 +81,7 @@ def test_the_comparison_would_see_other_dropout_and_statistics_counted_twice(mon
         assert_same(checkpointed, plain)
 
 
-def test_what_is_kept_grows_with_layers_by_their_inputs_alone():
+def test_with_checkpointing_each_layer_keeps_only_its_inputs():
     def kept(n_layers: int, **settings) -> int:
         return step(encoder(n_layers=n_layers, time_reduce_idx=None, time_recovery_idx=None, **settings).train())[1]
 
@@ -113,7 +114,7 @@ def test_one_graph_serves_all_layers_at_every_rate_and_length(quick_compiler):
             assert_close(copied(*batch)[0], plain(*batch)[0], atol=1e-5, rtol=0)
 
 
-def test_exporters_get_the_layers_as_they_are(quick_compiler):
+def test_exporters_record_the_layers_without_compilation(quick_compiler):
     compiled, batch = encoder(compile=True), (features(2, 61), torch.tensor([61, 20]))
     expected = encoder()(*batch)[0]
     with torch.no_grad():
@@ -140,7 +141,7 @@ def test_compiled_training_gives_the_same_gradients(quick_compiler, checkpointin
 
 
 @pytest.mark.slow
-def test_the_real_compiler_gives_the_same():
+def test_the_real_compiler_gives_the_same_outputs():
     torch._dynamo.reset()
     compiled, plain = encoder(compile=True), encoder()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The layers between Conformer's and Squeezeformer's: what they compute, and which one change each makes."""
+"""Tests of the layers between Conformer and Squeezeformer: their equations, and the single change of each layer."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def test_a_layer_has_a_norm_before_and_after_each_module(block):
 
 
 def shapes(block: str) -> dict[str, torch.Size]:
-    """Of the first layer's parameters, and of those of the encoder's own norm."""
+    """Return the shapes of the parameters of the first layer and of the encoder's own norm."""
     named = small_encoder(block=block).named_parameters()
     first = {name: p.shape for name, p in named if name.startswith(("layers.0.", "pre_ln."))}
     return {name.removeprefix("layers.0."): shape for name, shape in first.items()}
 
 
-def test_from_conformer_only_the_place_of_norms_changes():
+def test_mf_cf_glu_differs_from_conformer_only_in_the_place_of_norms():
     conformer, gated = shapes("conformer"), shapes("mf_cf_glu")
     assert {name.partition(".")[0] for name in conformer.keys() ^ gated.keys()} == ENTRANCES | {"norm_out"}
     assert all(gated[name] == conformer[name] for name in gated.keys() & conformer.keys())
 
 
-def test_swish_for_glu_makes_the_convolution_twice_as_wide_and_nothing_else():
+def test_swish_instead_of_glu_only_doubles_the_width_of_the_convolution():
     gated, swish = shapes("mf_cf_glu"), shapes("mf_cf")
     wider = {name for name in gated if gated[name] != swish[name]}
     assert gated.keys() == swish.keys()
@@ -55,13 +55,13 @@ def test_swish_for_glu_makes_the_convolution_twice_as_wide_and_nothing_else():
         assert swish[name].numel() == 2 * gated[name].numel()
 
 
-def test_scales_take_the_place_of_norms_at_the_entrances_and_the_encoder_gets_one():
+def test_scales_replace_the_norms_before_modules_and_the_encoder_gets_a_norm():
     norms, scales = shapes("mf_cf"), shapes("squeezeformer")
     assert {name.partition(".")[0] for name in norms.keys() ^ scales.keys()} == ENTRANCES | {"pre_ln"}
     assert all(norms[name] == scales[name] for name in norms.keys() & scales.keys())
 
 
-def test_where_the_input_is_normal_already_a_norm_of_ones_does_what_a_scale_of_ones_does():
+def test_for_normalized_inputs_a_norm_with_weights_of_one_equals_a_scale_of_one():
     normed, scaled = small_encoder(block="mf_cf"), small_encoder(block="squeezeformer")
     for encoder in (normed, scaled):
         for module in (

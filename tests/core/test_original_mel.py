@@ -1,4 +1,4 @@
-"""The authors' features, against the same by NumPy alone and against numbers that their own program gave."""
+"""Tests of the authors' features, against NumPy code and against numbers from the authors' program."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nemo_squeezeformer.core.original_mel import OriginalMelSpectrogram
 
 
 def by_numpy(samples: np.ndarray, rate: int = 16000, bands: int = 80, edges: str = "reflect") -> np.ndarray:
-    """(n,) -> (1 + n // hop, F), frame by frame, band by band, in float64"""
+    """Compute the features frame by frame and band by band in float64: (n,) -> (1 + n // hop, F)."""
     size, hop = rate * 25 // 1000, rate * 10 // 1000
     n_fft = 1 << (size - 1).bit_length()
     x = samples.astype(np.float64) / (np.abs(samples).max() + 1e-9)
     x = np.append(x[0], x[1:] - 0.97 * x[:-1])
     x = np.pad(x, n_fft // 2, mode=edges)
-    # TensorFlow's periodic window is periodic only where its length is even.
+    # TensorFlow's periodic window is periodic only if its length is even.
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / (size - size % 2))
     window = np.pad(window, [(n_fft - size) // 2, -((size - n_fft) // 2)])
     frames = [x[at : at + n_fft] * window for at in range(0, len(samples) + 1, hop)]
@@ -37,14 +37,14 @@ def by_numpy(samples: np.ndarray, rate: int = 16000, bands: int = 80, edges: str
 
 
 def sound(n: int, seed: int = 0) -> np.ndarray:
-    """(n,) of noise that swells over a gliding tone"""
+    """Return ``n`` samples of noise with a varying volume over a tone with a rising pitch."""
     i = np.arange(n)
     noise = np.random.default_rng([seed, n]).standard_normal(n)
     return (0.2 * np.sin(1e-5 * i**2) + 0.1 * noise * np.sin(i / 900 + seed)).astype(np.float32)
 
 
 def batch(signals: list[np.ndarray], past: float = math.nan) -> tuple[Tensor, Tensor]:
-    """(B, N) with ``past`` after each signal's end, (B,)"""
+    """Return samples (B, N) with the value ``past`` after the end of each signal, and the lengths (B,)."""
     samples = torch.full((len(signals), max(map(len, signals))), past)
     for row, signal in zip(samples, signals):
         row[: len(signal)] = torch.from_numpy(signal)
@@ -52,7 +52,10 @@ def batch(signals: list[np.ndarray], past: float = math.nan) -> tuple[Tensor, Te
 
 
 def check(found: Tensor, frames: Tensor, expected: list[np.ndarray]) -> None:
-    """float32 spectra 80 dB below the loudest lose up to 1e-4 of the deviation; on average far less."""
+    """Compare features with ``expected``.
+
+    In float32, values 80 dB below the loudest value lose up to 1e-4 of the standard deviation, and far less on average.
+    """
     assert frames.tolist() == [len(each) for each in expected]
     for row, each in zip(found, expected):
         apart = row[:, : len(each)].T.numpy() - each
@@ -60,17 +63,17 @@ def check(found: Tensor, frames: Tensor, expected: list[np.ndarray]) -> None:
         assert (row[:, len(each) :] == 0).all()
 
 
-def test_every_length_in_one_batch_gives_the_features_of_each_alone_by_numpy():
+def test_a_batch_of_all_lengths_equals_the_features_of_each_signal_by_numpy():
     signals = [sound(3000 + n) for n in range(160)] + [sound(257), sound(400), sound(30_000)]
     signals += [sound(4000) * scale for scale in (1e-3, 1e-6, 1e-9, 30.0)]
     signals += [np.clip(8 * sound(5000), -1, 1), np.where(np.arange(5000) < 2000, 0, sound(5000)).astype(np.float32)]
     found, frames = OriginalMelSpectrogram()(*batch(signals))
     check(found, frames, [by_numpy(signal) for signal in signals])
-    # What the mirrored ends make of the first frame, or this would show nothing of it.
+    # The mirrored ends change the first frame; else this test would not check them.
     assert np.abs(found[0, :, 0].numpy() - by_numpy(signals[0], edges="constant")[0]).max() > 0.1
 
 
-def test_the_authors_own_program_gave_these_numbers():
+def test_features_equal_numbers_of_the_authors_program():
     i = np.arange(1234, dtype=np.float64)
     samples = (0.2 * np.sin(0.0004 * i**2) + 0.05 * np.cos(1.7 * i)).astype(np.float32)
     found, frames = OriginalMelSpectrogram()(*batch([samples]))
@@ -88,7 +91,7 @@ def test_features_equal_the_golden_set(authors_run):
 
 
 @pytest.mark.parametrize("rate, bands", [(8000, 40), (22050, 64)])
-def test_other_rates_and_numbers_of_bands_are_theirs_too(rate, bands):
+def test_features_equal_numpy_for_other_sample_rates_and_numbers_of_bands(rate, bands):
     signals = [sound(rate // 2), sound(rate // 3)]
     found, frames = OriginalMelSpectrogram(sample_rate=rate, features=bands)(*batch(signals))
     check(found, frames, [by_numpy(signal, rate, bands) for signal in signals])
@@ -108,14 +111,14 @@ def test_an_utterance_is_the_same_alone_and_in_any_batch():
     assert (shorter - together)[-1].abs().max() > 1e-3
 
 
-def test_audio_shorter_than_half_an_fft_is_mirrored_again_and_again():
+def test_audio_shorter_than_half_an_fft_is_mirrored_repeatedly():
     signals = [sound(n) for n in (256, 201, 200, 160, 159, 37, 3, 2, 1)]
     found, frames = OriginalMelSpectrogram()(*batch([*signals, sound(2000)]))
     assert frames.tolist() == [2, 2, 2, 2, 1, 1, 1, 1, 1, 13] and found.isfinite().all()
     check(found[:-1], frames[:-1], [by_numpy(signal) for signal in signals])
 
 
-def test_silence_is_zeros_and_no_samples_have_no_frames():
+def test_features_of_silence_are_zeros_and_no_samples_give_no_frames():
     silence = np.zeros(1000, dtype=np.float32)
     found, frames = OriginalMelSpectrogram()(*batch([silence, silence[:0], sound(900)]))
     assert frames.tolist() == [7, 0, 6]
@@ -124,7 +127,7 @@ def test_silence_is_zeros_and_no_samples_have_no_frames():
     assert nothing.shape == (2, 80, 1) and (nothing == 0).all() and none.tolist() == [0, 0]
 
 
-def test_long_audio_in_pieces_has_the_features_of_the_whole(monkeypatch):
+def test_long_audio_in_pieces_has_the_same_features(monkeypatch):
     samples, lengths = batch([sound(20_000), sound(9_999)])
     whole, _ = OriginalMelSpectrogram()(samples, lengths)
     at_once, compute = [], OriginalMelSpectrogram._mel_at_once
@@ -134,10 +137,11 @@ def test_long_audio_in_pieces_has_the_features_of_the_whole(monkeypatch):
     monkeypatch.setattr(original_features, "PIECE", 50)
     pieces, _ = OriginalMelSpectrogram()(samples, lengths)
     assert_close(pieces, whole, atol=2e-6, rtol=0)
-    assert len(at_once) == 6 and max(at_once) == 24 * 160 + 512  # of 126 frames, 25 of each row at once
+    # Each row has 126 frames, in pieces of 25 frames.
+    assert len(at_once) == 6 and max(at_once) == 24 * 160 + 512
 
 
-def test_low_precision_changes_nothing():
+def test_low_precision_does_not_change_the_features():
     samples, lengths = batch([sound(3000), sound(1234)])
     features = OriginalMelSpectrogram()
     expected, _ = features(samples, lengths)
@@ -149,7 +153,7 @@ def test_low_precision_changes_nothing():
 
 
 @pytest.mark.skipif(torch.__version__ < (2, 7), reason="torch.export of torch 2.6 has no Fourier transform")
-def test_a_graph_holds_for_other_lengths():
+def test_a_recorded_graph_works_for_other_lengths():
     features = OriginalMelSpectrogram()
     two = batch([sound(3000), sound(2000)], past=0.0)
     graph = torch.export.export(features, two, dynamic_shapes=({1: torch.export.Dim.AUTO}, None)).module()
@@ -167,6 +171,6 @@ def test_a_graph_holds_for_other_lengths():
     ],
     ids=str,
 )
-def test_settings_that_make_no_features_are_named(settings, words):
+def test_settings_that_give_no_features_are_refused_by_value(settings, words):
     with pytest.raises(ValueError, match=words):
         OriginalMelSpectrogram(**settings)

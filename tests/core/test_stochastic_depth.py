@@ -1,4 +1,4 @@
-"""Stochastic depth: layers left out in training, their expectation kept, evaluation untouched."""
+"""Tests of stochastic depth: training leaves out layers and keeps the expectation; evaluation does not change."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.samples.encoders import features, small_encoder
 ALWAYS = 1.0 - 1e-9  # torch.rand is below it
 
 
-def test_probabilities_grow_with_depth_or_are_the_same_and_spare_the_first_layers():
+def test_probabilities_are_linear_or_uniform_and_zero_for_the_first_layers():
     assert drop_probabilities(5, 0.4, "linear", 1) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert drop_probabilities(5, 0.4, "uniform", 3) == [0, 0, 0, 0.4, 0.4]
     assert drop_probabilities(5, 0.4, "linear", 5) == [0] * 5
 
 
-def test_what_a_layer_adds_has_its_expectation_kept():
+def test_the_expectation_of_what_a_layer_adds_does_not_change():
     torch.manual_seed(0)
     x, output = torch.zeros(1), torch.ones(1)
     outputs = torch.cat([drop_layer(output, x, 0.3) for _ in range(10000)])
@@ -37,12 +37,12 @@ def test_layers_inside_the_unet_are_left_out_too():
     for layer in only_first.layers[1:]:
         layer.forward = lambda x, *_: x
     x = features(2, 77)
-    assert (encoder(x)[0] - only_first(x)[0]).abs().max() > 0.1  # in evaluation every layer runs
+    assert (encoder(x)[0] - only_first(x)[0]).abs().max() > 0.1  # evaluation uses every layer
     encoder.train(), only_first.train()
     assert_close(encoder(x)[0], only_first(x)[0], atol=0, rtol=0)
 
 
-def test_evaluation_is_the_same_with_and_without():
+def test_stochastic_depth_does_not_change_evaluation():
     x = features(2, 77)
     dropped = small_encoder(stochastic_depth_drop_prob=0.5, stochastic_depth_mode="uniform")
     assert_close(dropped(x)[0], small_encoder()(x)[0], atol=0, rtol=0)

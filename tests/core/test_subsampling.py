@@ -1,4 +1,4 @@
-"""Subsampling in pieces; its causal form is held against NeMo's own in test_nemo_modules.py."""
+"""Tests of the subsampling in pieces. test_nemo_modules.py compares causal subsampling with NeMo's."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def gradients(output: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
 )
 @pytest.mark.parametrize("factor", [2, 4, 8])
 @pytest.mark.parametrize("kind", ["dw_striding", "striding"])
-def test_pieces_of_time_equal_the_whole_with_their_gradients(kind, factor, margins, monkeypatch):
+def test_pieces_of_time_equal_the_whole_input_with_their_gradients(kind, factor, margins, monkeypatch):
     net = build_subsampling(kind, 13, 16, factor, 8, margins)
     enliven(net)
     for t, frames in ((1, 8), (7, 8), (32, 8), (33, 16), (64, 24), (65, 256)):
@@ -60,7 +60,7 @@ def test_pieces_of_time_equal_the_whole_with_their_gradients(kind, factor, margi
 
 
 class Largest(TorchDispatchMode):
-    """Notes how many elements the largest tensor has that is made."""
+    """Records the number of elements of the largest new tensor."""
 
     def __init__(self):
         super().__init__()
@@ -73,7 +73,7 @@ class Largest(TorchDispatchMode):
         return output
 
 
-def test_no_tensor_holds_the_whole_after_the_first_convolution():
+def test_no_tensor_holds_the_whole_output_of_the_first_convolution():
     net = build_subsampling("dw_striding", 20, 16, 4, 32)
     t = 20 * subsampling_pieces.FRAMES * torch.get_num_threads()
     x, lengths = torch.randn(1, t, 20), torch.tensor([t])
@@ -85,7 +85,7 @@ def test_no_tensor_holds_the_whole_after_the_first_convolution():
     assert pieces.elements <= x.numel()
 
 
-def test_training_keeps_of_the_convolutions_only_what_they_end_in():
+def test_training_keeps_only_the_output_of_the_convolutions():
     net = build_subsampling("dw_striding", 20, 16, 4, 32)
     x, lengths = torch.randn(2, 250, 20), torch.tensor([250, 200])
 
@@ -103,7 +103,7 @@ def test_training_keeps_of_the_convolutions_only_what_they_end_in():
         assert kept(lambda: net(x, lengths)[0]) > 2 * 125 * 10 * 32
 
 
-def test_layers_that_are_more_than_their_weights_compute_themselves_in_pieces():
+def test_layers_that_are_not_plain_are_called_in_pieces():
     net = build_subsampling("dw_striding", 20, 16, 4, 8)
     x, lengths = torch.randn(2, 40, 20), torch.tensor([40, 31])
     before, _ = net(x, lengths)
@@ -129,7 +129,7 @@ def test_causal_downsampling_is_independent_of_padding(kind):
         assert_close(valid(output[1:], lengths[1:]), valid(expected, expected_length), atol=1e-5, rtol=0)
 
 
-def test_streaming_has_a_subsampling_of_its_own():
+def test_settings_that_do_not_fit_the_subsampling_are_refused():
     with pytest.raises(ValueError, match="leave out causal_downsampling"):
         small_encoder(streaming=True, causal_downsampling=True, att_context_size=[8, 3])
     with pytest.raises(ValueError, match="subsampling_conv_chunking_factor=3"):

@@ -1,4 +1,4 @@
-"""Several levels of the temporal U-Net: rates, lengths, masks and streams are right at each."""
+"""Tests of the temporal U-Net with several levels: frame rates, lengths, masks and streams at each level."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nemo_squeezeformer.core import SqueezeformerEncoder
 from nemo_squeezeformer.core.frames.spans import build_spans
 from tests.samples.encoders import SMALL, features, small_encoder
 
-# time_reduce_idx, time_recovery_idx, and how many times the rate is halved at each of 6 layers
+# time_reduce_idx, time_recovery_idx, and for each of 6 layers how many times the frame rate is halved
 LEVELS = [
     pytest.param(None, None, [0, 0, 0, 0, 0, 0], id="none"),
     pytest.param(1, None, [0, 1, 1, 1, 1, 0], id="one level"),
@@ -18,10 +18,10 @@ LEVELS = [
     pytest.param([1, 2], [5, 4], [0, 1, 2, 2, 1, 0], id="nested"),
     pytest.param([1, 2, 3], [5, 5, 4], [0, 1, 2, 3, 2, 0], id="three levels"),
     pytest.param([1, 2], None, [0, 1, 2, 2, 2, 0], id="nested, to the last layer"),
-    pytest.param([1, 1], [4, 3], [0, 2, 2, 1, 0, 0], id="twice at once"),
+    pytest.param([1, 1], [4, 3], [0, 2, 2, 1, 0, 0], id="two reductions at one layer"),
     pytest.param([0, 3], [2, 5], [1, 1, 0, 1, 1, 0], id="one after another"),
     pytest.param([0, 1, 3], [5, 3, 4], [1, 2, 2, 2, 1, 0], id="two inside one"),
-    pytest.param([0, 2], [2, 2], [1, 1, 0, 0, 0, 0], id="an empty one"),
+    pytest.param([0, 2], [2, 2], [1, 1, 0, 0, 0, 0], id="an empty branch"),
 ]
 
 
@@ -30,7 +30,7 @@ def unet(reduce, recover, **settings) -> SqueezeformerEncoder:
 
 
 def frames_of_layers(encoder: SqueezeformerEncoder) -> dict:
-    """What each layer is told of its frames, filled in by the next forward."""
+    """Return a dict that the next forward pass fills: for each layer, the number of frames and its ``Frames``."""
     seen = {}
     for i, layer in enumerate(encoder.layers):
         layer.register_forward_hook(lambda module, args, output, i=i: seen.update({i: (output.size(1), args[1])}))
@@ -83,7 +83,7 @@ def test_a_stream_needs_chunks_that_every_level_can_halve():
     unet([1], [5], streaming=True, att_context_size=[4, 1]).init_state(1)
 
 
-def test_a_silent_inner_level_leaves_the_outer_level_alone():
+def test_an_inner_level_with_zero_output_does_not_change_the_outer_level():
     nested = unet([1, 2], [5, 4])
     torch.nn.init.zeros_(nested.time_recovery_layer_2.weight), torch.nn.init.zeros_(nested.time_recovery_layer_2.bias)
     outer = small_encoder(n_layers=4, time_reduce_idx=1, time_recovery_idx=3)
@@ -103,14 +103,14 @@ def test_a_silent_inner_level_leaves_the_outer_level_alone():
     assert (nested(x)[0] - outer(x)[0]).abs().max() > 0.1
 
 
-def test_the_first_branch_keeps_its_names_and_later_ones_are_numbered():
+def test_the_first_branch_keeps_its_names_and_later_branches_are_numbered():
     single, nested = unet(1, 5).state_dict(), unet([1, 2, 3], [5, 5, 4]).state_dict()
     new = {name.partition(".")[0] for name in nested.keys() - single.keys()}
     assert single.keys() < nested.keys()
     assert new == {f"time_{end}_layer_{number}" for end in ("reduce", "recovery") for number in (2, 3)}
 
 
-def test_a_list_of_one_is_the_single_level():
+def test_lists_of_one_index_equal_single_indices():
     x = features(2, 77)
     assert_close(unet([1], [4])(x)[0], unet(1, 4)(x)[0], atol=0, rtol=0)
 
@@ -125,21 +125,29 @@ def test_gradients_reach_every_level():
 @pytest.mark.parametrize(
     "reduce, recover, words",
     [
-        ([1, 2], [5], r"time_reduce_idx=\[1, 2\], time_recovery_idx=\[5\]: expected as many indices in time_recovery_idx"),
+        (
+            [1, 2],
+            [5],
+            r"time_reduce_idx=\[1, 2\], time_recovery_idx=\[5\]: expected as many indices in time_recovery_idx",
+        ),
         (1, [5, 4], "as in time_reduce_idx, 1"),
-        ([1, 2], [3, 4], "the branches 1 to 3 and 2 to 4 cross; a branch that starts inside another branch must end inside it"),
+        (
+            [1, 2],
+            [3, 4],
+            "the branches 1 to 3 and 2 to 4 cross; a branch that starts inside another branch must end inside it",
+        ),
         ([2, 1], [4, 5], "sort time_reduce_idx in ascending order"),
         ([1, 2], [6, 4], "time_recovery_idx < n_layers=6"),
         ([1, 4], [5, 3], "time_reduce_idx <= time_recovery_idx"),
         ([-1, 2], [5, 4], r"time_reduce_idx=\[-1, 2\]"),
     ],
 )
-def test_indices_that_make_no_levels_are_refused_by_value(reduce, recover, words):
+def test_invalid_indices_are_refused_by_value(reduce, recover, words):
     with pytest.raises(ValueError, match=words):
         SqueezeformerEncoder(**(SMALL | {"n_layers": 6, "time_reduce_idx": reduce, "time_recovery_idx": recover}))
 
 
-def test_spans_tell_how_deep_they_go():
+def test_spans_know_their_depth():
     span = build_spans(6, [0, 1, 3], [5, 3, 4])
     assert [branch.number for branch in span.all_branches()] == [1, 2, 3]
     assert span.depth() == 2 and build_spans(6, None, None).depth() == 0

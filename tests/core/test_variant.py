@@ -1,4 +1,4 @@
-"""``variant="original"``: the authors' own network, on the names and shapes of NeMo's."""
+"""Tests of ``variant="original"``: the authors' network with the names and shapes of NeMo's network."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_an_utterance_is_the_same_alone_and_in_any_batch(settings):
 
 
 @torch.no_grad()
-def test_nothing_before_a_frame_goes_into_subsampling_and_time_reduction():
-    """Where the NeMo variant looks back."""
+def test_subsampling_and_reduction_layer_see_no_earlier_frames():
+    """In contrast, the NeMo variant sees earlier frames."""
     encoder, batch = original(), features(1, 32)
     changed = batch.clone()
     changed[..., :16] += 1.0
@@ -60,7 +60,7 @@ def test_nothing_before_a_frame_goes_into_subsampling_and_time_reduction():
 
 @pytest.mark.parametrize("attention", ["plain", "blocks", "sdpa"])
 @torch.no_grad()
-def test_every_form_gives_the_same(attention):
+def test_every_kernel_gives_the_same_outputs(attention):
     lengths = torch.tensor([50, 47])
     expected, valid = original()(features(2, 50), lengths)
     output, _ = original(attention=attention)(features(2, 50), lengths)
@@ -69,7 +69,7 @@ def test_every_form_gives_the_same(attention):
     assert_close(output[0, :, : valid[0]], expected[0, :, : valid[0]], atol=1e-5, rtol=0)
 
 
-def test_training_forms_give_the_same_gradients():
+def test_fast_implementations_of_training_give_the_same_gradients():
     lengths, gradients = torch.tensor([50, 39, 7]), []
     for attention in ("plain", "auto"):
         encoder = original(attention=attention).double().train()
@@ -92,7 +92,7 @@ def test_training_forms_give_the_same_gradients():
     ],
     ids=str,
 )
-def test_what_the_network_cannot_have_is_refused(settings, message):
+def test_settings_that_do_not_fit_the_original_network_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         original(**settings)
 

@@ -1,4 +1,4 @@
-"""What a model gives for a batch of audio, said alike by either NeMo: this file imports nothing but torch."""
+"""The outputs of a model for a batch of audio. NeMo 2.7.3 and newer versions run this file; it imports only torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ TARGETS = torch.tensor([[3, 7, 1, 12, 5], [9, 2, 2, 4, 0]])
 
 
 def outputs(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Lengths, the encoder's output and the decoders' for ``audio`` (B, N) of ``lengths`` (B).
+    """Return the lengths and the outputs of the encoder and the decoders for ``audio`` (B, N) with ``lengths`` (B,).
 
-    Of a transducer the joint network's log-probabilities along fixed targets, (B, T, U + 1, V + 1), and the text that
-    it decodes; of CTC the log-probabilities, (B, T, V + 1), and the text.
+    For a transducer: the log-probabilities of the joint network along fixed targets, (B, T, U + 1, V + 1), and the
+    decoded text. For CTC: the log-probabilities, (B, T, V + 1), and the decoded text.
     """
     model.eval()
     with torch.no_grad():
@@ -35,6 +35,6 @@ def outputs(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def texts(hypotheses: Any) -> list[str]:
-    """Of the best hypotheses."""
+    """Return the texts of the best hypotheses."""
     best = hypotheses[0] if isinstance(hypotheses, tuple) else hypotheses
     return [hypothesis.text for hypothesis in best]

@@ -1,4 +1,4 @@
-"""The same network as NeMo 2.7.3's own Squeezeformer, which is run beside ours on the same weights."""
+"""Tests that the network equals NeMo 2.7.3's Squeezeformer: both run with the same weights."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CASES = [
 
 
 def both(settings: dict[str, Any]) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """NeMo's encoder and ours, with its weights."""
+    """Return NeMo's encoder, and our encoder with the same weights."""
     from nemo.collections.asr.modules import SqueezeformerEncoder as InTree
 
     from nemo_squeezeformer import SqueezeformerEncoder
@@ -65,14 +65,15 @@ def both(settings: dict[str, Any]) -> tuple[torch.nn.Module, torch.nn.Module]:
     torch.manual_seed(0)
     theirs = InTree(**(SMALL | settings))
     enliven(theirs)
-    ours = SqueezeformerEncoder(**(SMALL | {"time_reduce_idx": None} | settings))  # ours has a U-Net by default
+    # By default, our encoder has a temporal U-Net and NeMo's encoder does not.
+    ours = SqueezeformerEncoder(**(SMALL | {"time_reduce_idx": None} | settings))
     ours.load_state_dict(theirs.state_dict(), strict=True)
     assert type(theirs).__module__ != type(ours).__module__
     return theirs, ours
 
 
 def batch(length: int, settings: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Three utterances, two of them padded with zeros, as NeMo's preprocessor pads."""
+    """Return three utterances; two of them are padded with zeros, as by NeMo's preprocessor."""
     lengths = torch.tensor([length, max(1, length // 2), max(1, length - 3)])
     if str(settings.get("subsampling")).startswith("stacking"):
         lengths[:] = length  # see test_the_length_of_stacked_frames_does_not_depend_on_the_batch
@@ -83,9 +84,9 @@ def batch(length: int, settings: dict[str, Any]) -> dict[str, torch.Tensor]:
 def lengths_for(settings: dict[str, Any], training: bool) -> list[int]:
     shortest = 1
     if settings.get("conv_norm_type") == "instance_norm":
-        shortest = 9  # torch's InstanceNorm, which NeMo uses, refuses a single frame
+        shortest = 9  # PyTorch's InstanceNorm, which NeMo uses, refuses a single frame
     if training:
-        # A BatchNorm over one or two frames divides by nearly nothing, and rounding errors by it too.
+        # A BatchNorm over one or two frames divides by a variance near zero, which amplifies rounding errors.
         shortest = max(shortest, 4 * settings.get("subsampling_factor", 4))
     return [length for length in LENGTHS if length >= shortest]
 
@@ -104,7 +105,7 @@ def test_matches_nemo_2_7_3(settings, record_property):
             assert output_lengths.tolist() == expected_lengths.tolist(), length
             assert output.shape == expected.shape
             difference = (valid(output, output_lengths) - valid(expected, output_lengths)).abs().max().item()
-            # Statistics of a batch round: in training NeMo's own is up to 2.4e-5 from what float64 gives, ours 1e-5.
+            # Batch statistics add rounding: in training NeMo differs from float64 by up to 2.4e-5, and we by 1e-5.
             assert difference <= (3e-5 if training else 1e-5), (length, training)
             worst = max(worst, difference)
     record_property("largest difference", worst)
@@ -127,16 +128,16 @@ def test_gradients_match_nemo_2_7_3(settings, training):
         assert expected.keys() == actual.keys()
         whole = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
         for name, gradient in expected.items():
-            # Where the terms of a gradient cancel, what is left is rounding: that is held to the scale of the whole.
+            # A gradient whose terms cancel is only rounding, so it is compared at the scale of all gradients.
             size = whole if name.endswith(CANCELLED) else torch.maximum(gradient.norm(), whole / 100)
             assert (actual[name] - gradient).norm() <= 1e-5 * size, (name, length)
 
 
-# Zero but for rounding: a softmax does not see a shift of all its scores, nor a norm over time one of its input.
+# Zero except for rounding: a constant added to all scores or frames does not change a softmax or a norm over time.
 CANCELLED = ("self_attn.linear_k.bias", "conv.depthwise_conv.bias")
 
 
-def test_a_wrong_weight_would_be_seen():
+def test_the_comparison_detects_a_wrong_weight():
     for name in ("pos_bias_v", "time_reduce_layer.dw_conv.bias", "layers.2.conv_scale.bias", "running_var"):
         theirs, ours = both({"time_reduce_idx": 1})
         for key, tensor in ours.state_dict().items():
@@ -153,7 +154,7 @@ def test_state_dict_names_are_those_of_nemo_2_7_3():
 
 
 def test_the_length_of_stacked_frames_does_not_depend_on_the_batch():
-    """NeMo's stacking adds the padding of the batch to every length: the same 5 frames are 2 alone, but 1 among 8."""
+    """NeMo adds the padding of the batch to each length: 5 frames give 2 frames alone, but 1 in a batch of 8 frames."""
     theirs, ours = both({"subsampling": "stacking"})
     five = torch.tensor([5])
     assert theirs(audio_signal=features(1, 5), length=five)[1].tolist() == [2]
@@ -162,8 +163,8 @@ def test_the_length_of_stacked_frames_does_not_depend_on_the_batch():
     assert ours(audio_signal=features(1, 8), length=five)[1].tolist() == [2]
 
 
-def test_group_norm_works_which_it_never_did_in_nemo():
-    """NeMo builds it for half the channels that go through it."""
+def test_group_norm_works_here_and_fails_in_nemo():
+    """NeMo builds the group norm with half the number of channels of its input."""
     from nemo.collections.asr.modules import SqueezeformerEncoder as InTree
 
     from nemo_squeezeformer import SqueezeformerEncoder

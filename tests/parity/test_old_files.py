@@ -1,4 +1,4 @@
-"""``.nemo`` files that NeMo 2.7.3 has written restore here, and give what they gave there."""
+"""Tests that ``.nemo`` files of NeMo 2.7.3 restore here and give the same outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Files that NeMo 2.7.3 writes now."""
+    """Return a folder of files that NeMo 2.7.3 writes for this test run."""
     folder = tmp_path_factory.mktemp("nemo-2.7.3")
     writer = Path(__file__).with_name("write_old_files.py")
     process = subprocess.run([str(PYTHON), str(writer), str(folder)], capture_output=True, text=True)
@@ -32,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def largest_difference(model: ASRModel, folder: Path, name: str) -> float:
-    """Of the encoder's output and every decoder's log-probabilities, in all valid frames."""
+    """Return the largest difference of encodings and log-probabilities from the expected values, over valid frames."""
     found, expected = outputs(model, torch.load(folder / "audio.pt")), torch.load(folder / f"{name}.pt")
     assert found.keys() == expected.keys()
     lengths = expected["lengths"].tolist()
@@ -45,7 +45,7 @@ def largest_difference(model: ASRModel, folder: Path, name: str) -> float:
 
 
 def same_text(model: ASRModel, folder: Path, name: str) -> bool:
-    """Whether every decoder says what it said, which is something."""
+    """Return True if every decoder gives its expected text, and no decoder expects only empty texts."""
     found, expected = outputs(model, torch.load(folder / "audio.pt")), torch.load(folder / f"{name}.pt")
     decoded = found.keys() & {"text", "ctc_text"}
     assert decoded and all(any(expected[key]) for key in decoded)
@@ -53,7 +53,7 @@ def same_text(model: ASRModel, folder: Path, name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["char", "bpe", "adapted", "transducer", "hybrid"])
-def test_an_old_file_restores_equals_and_does_so_again_after_saving(folder, tmp_path, name):
+def test_an_old_file_restores_with_the_same_outputs_also_after_saving_again(folder, tmp_path, name):
     model = ASRModel.restore_from(str(folder / f"{name}.nemo"), map_location="cpu")
     assert isinstance(model.encoder, nemo_squeezeformer.SqueezeformerEncoder)
     assert (name == "adapted") == isinstance(model.encoder, nemo_squeezeformer.SqueezeformerEncoderAdapter)
@@ -67,7 +67,7 @@ def test_an_old_file_restores_equals_and_does_so_again_after_saving(folder, tmp_
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder", "joint", "ctc_decoder"])
-def test_a_part_of_a_hybrid_that_is_not_quite_itself_would_be_seen(folder, part):
+def test_the_comparison_detects_a_changed_part_of_a_hybrid(folder, part):
     model = ASRModel.restore_from(str(folder / "hybrid.nemo"), map_location="cpu")
     torch.manual_seed(0)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_a_part_of_a_hybrid_that_is_not_quite_itself_would_be_seen(folder, part)
     assert not same_text(model, folder, "hybrid")
 
 
-def test_an_adapter_that_is_switched_off_would_be_seen(folder):
+def test_the_comparison_detects_an_adapter_that_is_switched_off(folder):
     model = ASRModel.restore_from(str(folder / "adapted.nemo"), map_location="cpu")
     for name in ("linear", "attention"):
         model.set_enabled_adapters(enabled=True)
@@ -85,7 +85,7 @@ def test_an_adapter_that_is_switched_off_would_be_seen(folder):
         assert largest_difference(model, folder, "adapted") > 1e-3, name
 
 
-def test_old_adapters_that_were_saved_alone_join_their_model(folder, tmp_path, monkeypatch):
+def test_old_adapters_saved_without_their_model_load_into_it(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # NeMo keeps the adapters' configuration in the file
     model = ASRModel.restore_from(str(folder / "later.nemo"), map_location="cpu")
     assert largest_difference(model, folder, "later") > 1e-3
@@ -100,7 +100,7 @@ def test_old_adapters_that_were_saved_alone_join_their_model(folder, tmp_path, m
     assert largest_difference(again, folder, "later") <= 1e-5
 
 
-def test_without_us_nemo_says_what_our_docs_say(folder):
+def test_without_this_package_nemo_raises_the_errors_that_the_docs_quote(folder):
     program = (
         "import sys; sys.modules['nemo_squeezeformer'] = None\n"
         "from nemo.collections.asr.models import ASRModel, EncDecCTCModelBPE\n"

@@ -1,9 +1,9 @@
-"""Run by NeMo 2.7.3: writes ``.nemo`` files as its users have them, and what they give.
+"""Write ``.nemo`` files like the files of NeMo 2.7.3 users, with their outputs. NeMo 2.7.3 runs this program.
 
     python write_old_files.py FOLDER
 
-For each model: ``NAME.nemo``, and ``NAME.pt`` with what ``outputs.py`` says of ``audio.pt``. The adapters of
-``later.pt`` are in ``later_adapters.pt`` alone; ``later.nemo`` is the model before they were added.
+For each model the folder gets ``NAME.nemo``, and ``NAME.pt`` with the result of ``outputs.py`` for ``audio.pt``. The
+adapters of ``later.pt`` are only in ``later_adapters.pt``; ``later.nemo`` is the model without adapters.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nemo.collections.asr.parts.submodules.adapters.multi_head_attention_adapter
 from nemo.collections.common.parts.adapter_modules import LinearAdapterConfig
 from nemo.core.classes.mixins import adapter_mixins
 from omegaconf import OmegaConf
-from outputs import outputs  # beside this program
+from outputs import outputs  # from the folder of this program
 
 ENCODER = "nemo.collections.asr.modules.SqueezeformerEncoder"
 LETTERS = list("abcdefgh '")
@@ -81,14 +81,14 @@ def write_tokenizer(folder: Path) -> dict[str, str]:
 
 
 def bpe_model(tokenizer: dict[str, str]) -> ASRModel:
-    """With the subsampling of NeMo's own Squeezeformer recipes."""
+    """Return a model with the subsampling of NeMo's Squeezeformer recipes."""
     cfg = config(tokenizer=tokenizer)
     cfg.encoder.subsampling = "dw_striding"
     return EncDecCTCModelBPE(cfg)
 
 
 def transducer_model(tokenizer: dict[str, str], ctc: bool) -> ASRModel:
-    """A transducer, or a hybrid with a CTC decoder beside it."""
+    """Return a transducer or, with ``ctc``, a hybrid model with an additional CTC decoder."""
     cfg = config(
         tokenizer=tokenizer,
         model_defaults={"enc_hidden": 32, "pred_hidden": 24, "joint_hidden": 24},
@@ -110,7 +110,10 @@ def transducer_model(tokenizer: dict[str, str], ctc: bool) -> ASRModel:
 
 
 def adapted_model() -> ASRModel:
-    """As NeMo's train_asr_adapter.py makes one: the class that takes adapters is named in the configuration."""
+    """Return a model with adapters, as NeMo's train_asr_adapter.py makes it.
+
+    Its configuration names the encoder class that accepts adapters.
+    """
     model = char_model(adapter_mixins.get_registered_adapter(ENCODER).adapter_class_path)
     model.add_adapter("linear", LinearAdapterConfig(in_features=32, dim=8))
     model.add_adapter("attention", RelPositionMultiHeadAttentionAdapterConfig(n_head=4, n_feat=32))
@@ -118,7 +121,10 @@ def adapted_model() -> ASRModel:
 
 
 def write_adapters_alone(folder: Path) -> ASRModel:
-    """Adapters that were added later, and saved without the model; no name within another, as NeMo's loading wants."""
+    """Save adapters that were added later, without their model.
+
+    No adapter name is part of another name, because NeMo's loading requires that.
+    """
     model = char_model()
     perturb(model)
     model.save_to(str(folder / "later.nemo"))
@@ -133,7 +139,10 @@ def write_adapters_alone(folder: Path) -> ASRModel:
 
 
 def perturb(model: ASRModel) -> None:
-    """Adapters start as the identity, norms at 1; and what is decoded should be more than blanks."""
+    """Change all weights at random.
+
+    Adapters start as the identity and norms at 1. With larger weights, a transducer also decodes more than blanks.
+    """
     for name, parameter in model.named_parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
         if name.startswith("joint.") and parameter.dim() == 2:
@@ -141,7 +150,7 @@ def perturb(model: ASRModel) -> None:
 
 
 def record(model: ASRModel, folder: Path, name: str) -> None:
-    """What ``model`` gives for the audio, in ``NAME.pt``."""
+    """Write the outputs of ``model`` for the audio to ``NAME.pt``."""
     torch.save(outputs(model, torch.load(folder / "audio.pt")), folder / f"{name}.pt")
 
 

@@ -1,4 +1,4 @@
-"""Attention by windows: the same as full attention under their band mask, with global tokens on top."""
+"""Tests of attention in windows: it equals full attention under a band mask, also with global tokens."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def local_attention(**settings) -> LocalAttention:
 
 @pytest.fixture(params=[AllWindows, WindowsInTurn])
 def form(request):
-    """Each form of the kernel in turn, without gradients."""
+    """Return each implementation of the kernel in turn, without gradients."""
     with torch.no_grad():
         yield request.param()
 
 
 @contextmanager
 def patched(kernel: type[AllWindows], called: list):
-    """Notes in ``called`` which class's kernel it is that computes."""
+    """Append the class ``kernel`` to ``called`` whenever it computes."""
     compute = kernel.__call__
     kernel.__call__ = lambda self, *args: (called.append(kernel), compute(self, *args))[1]
     try:
@@ -55,7 +55,7 @@ def test_windows_equal_full_attention_under_a_band_mask(form, t, left, right):
     full.load_state_dict(local.state_dict())
     local.kernel = form
     x, lengths = torch.randn(3, t, 16), torch.tensor([t, max(1, t // 2), max(1, t - 3)])
-    for rows in (3, 1):  # a batch with padding, and without
+    for rows in (3, 1):  # a batch with padding, and a single row without padding
         frames = Frames.of(lengths[:rows], t, Context(left, right))
         assert frames.padded == (rows == 3 and t > 1)
         output = local(x[:rows], frames, LocalPositions()(x, frames)[1])
@@ -67,7 +67,7 @@ def test_windows_equal_full_attention_under_a_band_mask(form, t, left, right):
 
 
 @pytest.mark.parametrize("tokens", [0, 2])
-def test_inference_takes_windows_in_turn_and_all_else_takes_them_at_once(tokens):
+def test_inference_computes_windows_in_turn_and_training_computes_all_windows_together(tokens):
     local, chosen = local_attention(global_tokens=tokens, global_tokens_spacing=7), []
     x, lengths = torch.randn(2, 100, 16), torch.tensor([100, 60])
     frames = Frames.of(lengths, 100, Context(5, 3))
@@ -82,7 +82,7 @@ def test_inference_takes_windows_in_turn_and_all_else_takes_them_at_once(tokens)
 
 
 @pytest.mark.parametrize("length", [21, 40])
-def test_gradients_are_those_of_full_attention_under_a_band_mask(length):
+def test_gradients_equal_full_attention_under_a_band_mask(length):
     gradients = []
     for kind, positions in ((LocalAttention, LocalPositions()), (RelPositionAttention, RelativePositions())):
         attention = kind(16, 4)
@@ -111,7 +111,7 @@ def test_the_window_halves_inside_the_unet_as_the_mask_does(size, unet):
 
 
 def with_tokens(attention: LocalAttention, x: torch.Tensor, lengths: torch.Tensor, context: Context) -> torch.Tensor:
-    """(1, T, D) -> (1, T, D) written out for one utterance, frame by frame."""
+    """Compute attention with global tokens frame by frame for one utterance: (1, T, D) -> (1, T, D)."""
     t, h, d = int(lengths[0]), 4, 4
     frames = Frames.of(lengths, x.size(1), context)
     positions = LocalPositions()(x, frames)[1]
@@ -146,11 +146,11 @@ def with_tokens(attention: LocalAttention, x: torch.Tensor, lengths: torch.Tenso
 
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("tokens, spacing", [(1, 1), (3, 4), (4, 1)])
-def test_global_tokens_see_all_and_are_seen_by_all(tokens, spacing, separate):
+def test_global_tokens_see_all_frames_and_all_frames_see_them(tokens, spacing, separate):
     attention = local_attention(global_tokens=tokens, global_tokens_spacing=spacing, global_attn_separate=separate)
-    x, lengths = torch.randn(2, 40, 16), torch.tensor([37, 6])  # the shorter has fewer tokens
+    x, lengths = torch.randn(2, 40, 16), torch.tensor([37, 6])  # the shorter utterance has fewer tokens
     frames = Frames.of(lengths, 40, Context(3, 2))
-    x[1, 6:] = 1e4  # and what lies in its padding must not be one
+    x[1, 6:] = 1e4  # padding must not become a token
     for gradients in (False, True):
         with torch.set_grad_enabled(gradients):
             output = attention(x, frames, LocalPositions()(x, frames)[1])
@@ -159,13 +159,13 @@ def test_global_tokens_see_all_and_are_seen_by_all(tokens, spacing, separate):
             assert_close(output[row : row + 1, :length], expected, atol=1e-5, rtol=0)
 
 
-def test_global_tokens_keep_their_time_inside_the_unet():
-    """Tokens at 0 and 20 of 40 ms frames are 0 and 10 of 80 ms frames: what happens there is seen far away."""
+def test_global_tokens_are_at_the_same_times_inside_the_unet():
+    """Tokens at frames 0 and 20 of 40 ms are at frames 0 and 10 of 80 ms; distant frames see a change there."""
     settings = {"att_context_size": [2, 2], "n_layers": 3, "subsampling": None, "conv_kernel_size": 1}
     local = small_encoder(time_reduce_idx=1, **LOCAL, **settings)
     tokens = small_encoder(time_reduce_idx=1, **LOCAL, **settings, global_tokens=2, global_tokens_spacing=20)
     for encoder, far in ((local, False), (tokens, True)):
-        encoder.layers[0].self_attn.tokens = encoder.layers[2].self_attn.tokens = []  # only the layer in the U-Net
+        encoder.layers[0].self_attn.tokens = encoder.layers[2].self_attn.tokens = []  # tokens only inside the U-Net
         x = features(1, 100)
         moved = x.clone()
         moved[..., 20] += 1.0
@@ -214,6 +214,6 @@ def test_local_attention_trains_exports_and_keeps_time_dynamic():
         ({"att_context_size": [8, 8], "global_tokens": 1, "global_tokens_spacing": 0}, "global_tokens_spacing=0"),
     ],
 )
-def test_what_has_no_window_is_refused(settings, words):
+def test_settings_without_a_valid_window_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         small_encoder(**LOCAL, **settings)

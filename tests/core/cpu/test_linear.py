@@ -1,4 +1,4 @@
-"""The linear layers of an optimised encoder: the same products by another library, kept where they come again."""
+"""Tests of the linear layers of an optimized encoder: products by another library, and cached projections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def random(*size: int) -> Tensor:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_it_gives_what_a_linear_layer_gives_of_memory_in_any_order(bias):
+def test_a_fast_linear_layer_equals_a_linear_layer_for_any_memory_layout(bias):
     plain = nn.Linear(12, 20, bias=bias)
     fast = FastLinear(plain.weight.detach(), plain.bias.detach() if bias else None)
     for x in (
@@ -47,7 +47,7 @@ def test_it_gives_what_a_linear_layer_gives_of_memory_in_any_order(bias):
 
 
 @needs_onednn
-def test_few_rows_other_types_autocast_and_gradients_go_through_pytorch():
+def test_few_rows_other_dtypes_autocast_and_gradients_use_pytorchs_own_product():
     def packs(x: Tensor, layer: FastLinear) -> bool:
         layer = copy.deepcopy(layer)
         layer(x)
@@ -63,7 +63,7 @@ def test_few_rows_other_types_autocast_and_gradients_go_through_pytorch():
 
 
 @needs_onednn
-def test_weights_that_were_converted_are_packed_again():
+def test_converted_weights_are_packed_again():
     fast, x = FastLinear(random(20, 12), None), random(40, 12)
     fast(x)
     fast.weight.data.mul_(2.0)
@@ -71,14 +71,14 @@ def test_weights_that_were_converted_are_packed_again():
     assert_close(converted(x), linear(x, fast.weight), atol=ROUNDING, rtol=0)
 
 
-def test_the_library_is_chosen_by_a_measurement_once_a_process():
+def test_the_library_is_chosen_by_one_measurement_per_process():
     is_onednn_faster.cache_clear()
     assert is_onednn_faster() in (True, False)
     assert is_onednn_faster() is is_onednn_faster() and is_onednn_faster.cache_info().misses == 1
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_rows_are_the_outputs_that_they_are(bias):
+def test_rows_equal_a_slice_of_the_outputs(bias):
     whole, x = FastLinear(random(20, 12), random(20) if bias else None), random(2, 30, 12)
     assert_close(Rows(whole, 5, 7)(x), whole(x)[..., 5:12], atol=ROUNDING, rtol=0)
 
@@ -95,8 +95,8 @@ def test_a_pointwise_convolution_is_a_product(kind, order):
         assert_close(fast(x), conv(x), atol=ROUNDING, rtol=0)
 
 
-def test_a_turned_projection_takes_both_orders():
-    plain, x = nn.Linear(6 * 4, 10), random(2, 30, 6, 4)  # 6 channels of 4
+def test_a_turned_projection_takes_both_memory_orders():
+    plain, x = nn.Linear(6 * 4, 10), random(2, 30, 6, 4)  # 6 channels with 4 values each
     with torch.no_grad():
         turned = TurnedProjection(plain.weight, plain.bias, channels=6)
         expected = plain(x.flatten(2))
@@ -104,7 +104,7 @@ def test_a_turned_projection_takes_both_orders():
         assert_close(turned.channels_last(x.transpose(2, 3).flatten(2)), expected, atol=ROUNDING, rtol=0)
 
 
-def test_encodings_of_fewer_frames_are_the_middle_of_those_of_more():
+def test_encodings_of_a_short_range_are_rows_of_the_table():
     table, x = EncodingTable(), random(1, 1, 16)
     for first, last in ((0, 0), (9, -9), (63, -63), (64, -64), (300, -3), (2, -299), (70, -5), (MOST - 1, 1 - MOST)):
         assert_close(table(first, last, x), relative_encodings(first, last, x), atol=0, rtol=0)
@@ -112,11 +112,11 @@ def test_encodings_of_fewer_frames_are_the_middle_of_those_of_more():
     assert table.rows.size(0) == 2 * MOST - 1
     beyond = table(MOST, 1 - MOST, x)
     assert_close(beyond, relative_encodings(MOST, 1 - MOST, x), atol=0, rtol=0)
-    assert table.rows.size(0) == 2 * MOST - 1 and not table.has_rows(beyond)  # memory has an end
+    assert table.rows.size(0) == 2 * MOST - 1 and not table.has_rows(beyond)  # the table does not grow beyond its limit
     assert table(3, -3, x.double()).dtype == torch.float64
 
 
-def test_projections_are_kept_for_the_rows_of_the_table_alone():
+def test_projections_are_kept_only_for_rows_of_the_table():
     table, weight, x = EncodingTable(), random(20, 16), random(1, 1, 16)
     layer = KeptLinear(weight, None, table)
     for first, last in ((40, -40), (12, -3), (3, -12), (100, -100), (MOST, -MOST)):
@@ -126,11 +126,11 @@ def test_projections_are_kept_for_the_rows_of_the_table_alone():
     before = layer(table(12, -3, x))
     layer.weight.zero_()
     layer.packed = None
-    assert_close(layer(table(12, -3, x)), before, atol=0, rtol=0)  # it was not computed again
+    assert_close(layer(table(12, -3, x)), before, atol=0, rtol=0)  # the cached projection is used
     assert layer(table(12, -3, x) + 0.0).abs().max() == 0
 
 
-def test_what_is_kept_under_inference_mode_serves_gradients_later():
+def test_projections_kept_under_inference_mode_work_with_gradients_later():
     table, x = EncodingTable(), random(1, 1, 16)
     layer = KeptLinear(random(20, 16), None, table)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What training computes faster and leaner on a CPU is what the modules as they are written compute, gradients too."""
+"""Tests of the fast implementations of training on a CPU: outputs and gradients equal the reference implementation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nemo_squeezeformer.core.kernels.recomputed_attention import RecomputedAtten
 from nemo_squeezeformer.core.kernels.sdpa import SDPA
 from tests.samples.encoders import features, small_encoder
 
-ROUNDING = 1e-9  # of the largest entry, in float64
+ROUNDING = 1e-9  # relative to the largest entry, in float64
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -43,18 +43,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def batches() -> Iterator[tuple[Tensor, Tensor]]:
-    """Features and lengths: odd and even, of one frame, padded or not, and an utterance of none."""
+    """Yield features and lengths: odd and even, of one frame, with and without padding, and an empty utterance."""
     for t in (5, 61, 160):
         yield features(3, t, seed=t), torch.tensor([t, max(t // 2, 1), max(t - 9, 1)])
     yield features(2, 97), torch.tensor([97, 97])
-    yield features(3, 128), torch.tensor([128, 128, 100])  # whole blocks of the depthwise convolution's gradient
+    yield features(3, 128), torch.tensor([128, 128, 100])  # whole blocks for the gradient of the depthwise convolution
     yield features(2, 64), torch.tensor([64, 0])
 
 
 def trained(
     encoder: nn.Module, x: Tensor, lengths: Tensor, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Valid frames of one forward, and the gradients of the input and of every parameter."""
+    """Run forward and backward; return the valid output frames and the gradients of the input and the parameters."""
     x = x.clone().requires_grad_()
     encoder.zero_grad()
     with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -78,13 +78,13 @@ def close(ours: dict[str, Tensor], theirs: dict[str, Tensor], rounding: float = 
     assert ours.keys() == theirs.keys()
     largest = max(float(grad.abs().max()) for grad in theirs.values())
     for name, grad in theirs.items():
-        # A bias before a batch norm has no gradient but rounding, so it is held against the others'.
+        # The gradient of a bias before a batch norm is only rounding, so the scale comes from the other gradients.
         scale = max(float(grad.abs().max()), 1e-2 * largest)
         assert float((ours[name] - grad).abs().max()) <= rounding * scale, name
 
 
 @pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
-def test_an_encoder_trains_as_it_is_written(settings, monkeypatch):
+def test_an_encoder_trains_like_the_reference_implementation(settings, monkeypatch):
     monkeypatch.setattr(recomputed_attention, "BLOCK", 7)
     encoder = small_encoder(n_heads=2, **settings).double().train()
     written = as_written(encoder)
@@ -100,8 +100,8 @@ def test_an_encoder_trains_as_it_is_written(settings, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rounding_costs_no_more_than_in_modules_as_they_are_written(dtype):
-    """Over five encoders: of one alone, either loses up to a third more by chance."""
+def test_rounding_costs_no_more_than_in_the_reference_implementation(dtype):
+    """Sum over five encoders: with a single encoder, either implementation can lose a third more by chance."""
     losses = {"ours": 0.0, "plain": 0.0}
     for seed in range(5):
         encoder = small_encoder(seed, n_heads=2, time_reduce_idx=1).train()
@@ -112,7 +112,7 @@ def test_rounding_costs_no_more_than_in_modules_as_they_are_written(dtype):
             exact = trained(written.double(), x.double(), lengths)
         for name, run in runs.items():
             pairs = [(run[0], exact[0]), *((run[1][of], exact[1][of]) for of in exact[1])]
-            # Softmax and batch norm take the biases before them away, which have no gradient but rounding.
+            # A bias before a softmax or a batch norm has no effect, and its gradient is only rounding.
             losses[name] += sum(float((a - b).norm() / b.norm()) for a, b in pairs if b.norm() > 1e-6)
     assert 0.0 < losses["ours"] < 1.2 * losses["plain"]
 
@@ -120,8 +120,8 @@ def test_rounding_costs_no_more_than_in_modules_as_they_are_written(dtype):
 @pytest.mark.parametrize("context", [Context(), Context(6, 3), Context(8, 3, 4)], ids=["all", "limited", "chunks"])
 @pytest.mark.parametrize("t", [1, 2, 17, 40])
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_recomputed_attention_has_the_gradients_of_the_equation(context, t, rate, monkeypatch):
-    """In float64; with dropout the equation gets the weights that the blocks left out, one block here."""
+def test_recomputed_attention_has_the_gradients_of_the_reference_implementation(context, t, rate, monkeypatch):
+    """In float64. With dropout there is a single block, and the equation drops the same attention weights."""
     monkeypatch.setattr(recomputed_attention, "BLOCK", 64 if rate else 7)
     frames = Frames.of(torch.tensor([t, max(t - 5, 1)]), t, context)
     given = [torch.randn(2, 3, t, 5, dtype=torch.double, requires_grad=True) for _ in range(4)]
@@ -137,13 +137,13 @@ def test_recomputed_attention_has_the_gradients_of_the_equation(context, t, rate
         torch.autograd.grad(ours, [*given, p], upstream), torch.autograd.grad(theirs, [*given, p], upstream)
     ):
         assert_close(a, b)
-    if t > 6 and rate:  # the control: other weights left out are another result
+    if t > 6 and rate:  # a control: dropping other weights gives another result
         other = RecomputedAttention()(Operands(content, k, v, position, p), frames, nn.Dropout(rate))
         assert not torch.allclose(other, theirs)
 
 
 class Kept(nn.Dropout):
-    """Dropout that leaves out of the weights (B, H, T, S) what the recomputed attention does, drawn in its order."""
+    """Dropout of attention weights (B, H, T, S) with the same random numbers as the recomputed attention."""
 
     def __init__(self, frames: Frames, t: int, rate: float):
         super().__init__(rate)
@@ -162,7 +162,7 @@ class Kept(nn.Dropout):
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_feed_forward_has_the_gradients_of_what_is_written(rate, bias):
+def test_a_feed_forward_has_the_gradients_of_the_reference_implementation(rate, bias):
     expand, project = nn.Linear(6, 24, bias=bias).double(), nn.Linear(24, 6, bias=bias).double()
     x = torch.randn(2, 5, 6, dtype=torch.double, requires_grad=True)
     inputs = [x, *expand.parameters(), *project.parameters()]
@@ -177,7 +177,7 @@ def test_a_feed_forward_has_the_gradients_of_what_is_written(rate, bias):
         assert_close(a, b)
 
 
-def test_frozen_weights_get_no_gradient_and_others_keep_theirs():
+def test_frozen_weights_get_no_gradient_and_other_gradients_do_not_change():
     encoder = small_encoder(n_heads=2).train()
     x, lengths = features(2, 61), torch.tensor([61, 40])
     _, expected = trained(encoder, x, lengths)
@@ -189,7 +189,7 @@ def test_frozen_weights_get_no_gradient_and_others_keep_theirs():
     close(grads, {name: grad for name, grad in expected.items() if name not in frozen}, rounding=1e-5)
 
 
-def test_a_module_that_is_more_than_its_weights_computes_itself():
+def test_a_module_that_is_not_plain_is_called():
     calls: list[Any] = []
     feed_forward = small_encoder(n_heads=2).train().layers[0].feed_forward1
     feed_forward.linear1.register_forward_hook(lambda *given: calls.append(given))
@@ -198,13 +198,14 @@ def test_a_module_that_is_more_than_its_weights_computes_itself():
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_dropout_keeps_as_many_as_it_should_and_scales_them_up(rate):
+def test_dropout_keeps_the_expected_share_and_scales_it_up(rate):
     dropout, x = Dropout(rate), torch.ones(1000, 301, requires_grad=True)
     y = dropout(x)
     kept = y != 0
-    assert abs(float(kept.float().mean()) - (1 - rate)) < 0.004  # over four standard deviations
+    assert abs(float(kept.float().mean()) - (1 - rate)) < 0.004  # more than four standard deviations
     assert_close(y[kept], torch.full_like(y[kept], 1 / (1 - rate)), rtol=1e-3, atol=0)
-    halves = (kept[:, ::2][:, :150] & kept[:, 1::2]).float().mean()  # neighbours are drawn together, yet independent
+    # Neighbors share a random number, but they must be independent.
+    halves = (kept[:, ::2][:, :150] & kept[:, 1::2]).float().mean()
     assert abs(float(halves) - (1 - rate) ** 2) < 0.006
     (grad,) = torch.autograd.grad(y.sum(), x)
     assert_close(grad, y.detach())
@@ -221,7 +222,7 @@ def test_a_seed_gives_the_same_training_again():
     assert torch.equal(runs[0], runs[1]) and not torch.allclose(runs[0], runs[2])
 
 
-def test_training_keeps_six_tenths_of_what_modules_as_they_are_written_keep():
+def test_training_keeps_less_than_six_tenths_of_the_memory_of_the_reference_implementation():
     encoder = small_encoder(n_heads=2, d_model=32, dropout=0.1).train()
     x, lengths = features(4, 400), torch.tensor([400, 300, 250, 200])
 
@@ -244,7 +245,7 @@ def test_training_keeps_six_tenths_of_what_modules_as_they_are_written_keep():
 
 
 @pytest.mark.parametrize("t", [1, 17])
-def test_heads_filled_up_for_fused_kernels_have_the_gradients_of_the_equation(t, monkeypatch):
+def test_padded_heads_of_fused_kernels_have_the_gradients_of_the_reference_implementation(t, monkeypatch):
     monkeypatch.setattr(sdpa, "MULTIPLES", {"cpu": 8})
     frames = Frames.of(torch.tensor([t, max(t - 5, 1)]), t, Context(6, 3))
     given = [torch.randn(2, 3, t, 49, dtype=torch.double, requires_grad=True) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""A layer that is more than its weights is called, whatever implementation would compute with its weights."""
+"""Tests that a layer that is not plain is called, and no fast implementation computes with its weights instead."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from nemo_squeezeformer.core import SqueezeformerEncoder
 from nemo_squeezeformer.core.dispatch import PLAIN, implementations, is_plain, only_equations
 from tests.samples.encoders import features, small_encoder
 
-ROUNDING = 2e-5  # sums in float32 in another order, through four layers
+ROUNDING = 2e-5  # float32 sums in another order, over four layers
 
-LAYERS = {  # the linear and convolution layers that some implementation computes with
+LAYERS = {  # the layers whose weights some fast implementation uses
     "layers.1.feed_forward1.linear1": "linear",
     "layers.1.feed_forward1.linear2": "linear",
     "layers.1.conv.pointwise_conv1": "conv",
@@ -40,7 +40,7 @@ LAYERS = {  # the linear and convolution layers that some implementation compute
 
 
 class Beside(nn.Module):
-    """A layer with another beside it, as LoRA has it, and what else is asked of it."""
+    """A layer with a second layer in parallel, as in LoRA, and the attributes that the encoder reads."""
 
     def __init__(self, layer: Any):
         super().__init__()
@@ -56,7 +56,7 @@ class Beside(nn.Module):
 
 
 class Coded(Tensor):
-    """A weight that stands for other values than its own, as quantised ones do."""
+    """A weight that represents other values than it stores, as quantized weights do."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,7 +74,7 @@ class Bent(nn.Module):
 
 
 def bent(x: Tensor) -> Tensor:
-    """Something that no norm after it takes back."""
+    """Return a nonlinear function of ``x``, which no following norm can undo."""
     return torch.where(x > 0.0, 0.5 * x, x)
 
 
@@ -88,7 +88,7 @@ def with_pre_hook(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def parametrised(layer: nn.Module) -> nn.Module:
+def parametrized(layer: nn.Module) -> nn.Module:
     name = "scale" if hasattr(layer, "scale") else "weight"
     parametrize.register_parametrization(layer, name, Bent())
     return layer
@@ -122,7 +122,7 @@ def with_its_own_forward(layer: Any) -> nn.Module:
 WRAPPERS: dict[str, Callable[[Any], nn.Module]] = {
     "hook": with_hook,
     "pre-hook": with_pre_hook,
-    "parametrisation": parametrised,
+    "parametrization": parametrized,
     "pruning": pruned,
     "LoRA": Beside,
     "weight of a subclass": with_coded_weight,
@@ -175,13 +175,13 @@ def small(settings: dict[str, Any]) -> SqueezeformerEncoder:
 
 def cases() -> list[Any]:
     without = {(wrapper, kind) for wrapper in ("LoRA", "weight of a subclass") for kind in ("scale", "norm")}
-    without.add(("LoRA", "strided"))  # the subsampling knows its convolutions by their strides
+    without.add(("LoRA", "strided"))  # the subsampling finds its convolutions by their strides
     return [(path, wrapper) for path, kind in LAYERS.items() for wrapper in WRAPPERS if (wrapper, kind) not in without]
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("path, wrapper", cases())
-def test_a_wrapped_layer_computes_itself(path, wrapper, mode):
+def test_a_wrapped_layer_is_called(path, wrapper, mode):
     run, settings = MODES[mode]
     encoder = wrapped(small(settings), path, wrapper)
     with only_equations():
@@ -191,26 +191,26 @@ def test_a_wrapped_layer_computes_itself(path, wrapper, mode):
     unwrapped = run(small(settings))
     assert (unwrapped[0] - expected[0]).abs().max() > 5 * ROUNDING * expected[
         0
-    ].abs().max()  # it does make a difference
+    ].abs().max()  # the wrapper changes the output
 
 
 @pytest.mark.parametrize("settings", [{}, STREAM], ids=["whole", "stream"])
 @pytest.mark.parametrize("path, wrapper", cases())
-def test_an_optimised_encoder_has_its_wrapped_layers_still(path, wrapper, settings):
+def test_an_optimized_encoder_keeps_its_wrapped_layers(path, wrapper, settings):
     expected = evaluated(wrapped(small(settings), path, wrapper))
-    optimised = wrapped(small(settings), path, wrapper).optimize_for_inference()
-    assert_close(evaluated(optimised), expected, atol=ROUNDING, rtol=1e-4)
+    optimized = wrapped(small(settings), path, wrapper).optimize_for_inference()
+    assert_close(evaluated(optimized), expected, atol=ROUNDING, rtol=1e-4)
 
 
-def test_quantised_layers_compute_themselves():
+def test_quantized_layers_are_called():
     linears = {name for name, module in small({}).named_modules() if isinstance(module, nn.Linear)}
     for settings, run in (({}, evaluated), (STREAM, streamed)):
-        quantised = torch.ao.quantization.quantize_dynamic(small(settings).eval(), linears)
-        assert not any(is_plain(quantised.get_submodule(name)) for name in linears)
+        quantized = torch.ao.quantization.quantize_dynamic(small(settings).eval(), linears)
+        assert not any(is_plain(quantized.get_submodule(name)) for name in linears)
         with only_equations():
-            expected = run(quantised)
-        for made, wanted in zip(run(quantised), expected, strict=True):
-            assert_close(made, wanted, atol=0.1, rtol=0)  # the scales are those of the frames at hand
+            expected = run(quantized)
+        for made, wanted in zip(run(quantized), expected, strict=True):
+            assert_close(made, wanted, atol=0.1, rtol=0)  # the quantization scales depend on the input frames
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ def test_quantised_layers_compute_themselves():
         ("streamed", {}, {"absorbed_attention"}),
     ],
 )
-def test_where_nothing_is_wrapped_every_implementation_is_used(mode, settings, expected, monkeypatch):
-    """Else the tests above would show nothing."""
+def test_without_wrapped_layers_every_implementation_is_used(mode, settings, expected, monkeypatch):
+    """Without this condition, the tests above would not test anything."""
     used = set()
     for implementation in implementations():
 
@@ -241,7 +241,7 @@ def test_where_nothing_is_wrapped_every_implementation_is_used(mode, settings, e
     assert used == expected | {"pointwise_as_product"}
 
 
-def test_plain_modules_are_plain_and_wrapped_ones_are_not():
+def test_is_plain_is_true_for_plain_modules_and_false_for_wrapped_modules():
     for layer in (nn.Linear(4, 4), nn.Conv1d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.BatchNorm1d(4)):
         assert type(layer) in PLAIN and is_plain(layer)
         for wrap in WRAPPERS.values():

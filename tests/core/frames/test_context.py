@@ -1,4 +1,4 @@
-"""What a frame may look at: the styles of attention context, inside the temporal U-Net too, and in training."""
+"""Tests of the attention context: its styles, also inside the temporal U-Net, and its random sizes in training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WITH_RIGHT = {"att_context_style": "chunked_limited_with_rc"}
 
 
 def in_reach(query: int, key: int, style: str, size: list[int]) -> bool:
-    """The rule of each style, one pair of frames at a time."""
+    """Return True if ``query`` sees ``key``: the rule of each style for a single pair of frames."""
     if style == "regular":
         return all(limit < 0 or distance <= limit for limit, distance in zip(size, (query - key, key - query)))
     if style == "chunked_limited":
@@ -42,7 +42,7 @@ SIZES = [
 
 
 @pytest.mark.parametrize("style, size", SIZES)
-def test_a_mask_is_its_rule_and_half_of_it_at_half_the_frame_rate(style, size):
+def test_masks_follow_the_rule_of_their_style_also_at_half_the_frame_rate(style, size):
     context = Context.of(size, style)
     frames = Frames.of(torch.tensor([23]), 23, context)
     expected = [[in_reach(query, key, style, size) for key in range(23)] for query in range(23)]
@@ -53,7 +53,7 @@ def test_a_mask_is_its_rule_and_half_of_it_at_half_the_frame_rate(style, size):
 
 
 def first_change(encoder: torch.nn.Module, frame: int, total: int = 64) -> int:
-    """The first output frame that a change of the feature frame ``frame`` reaches."""
+    """Return the first output frame that depends on the feature frame ``frame``."""
     x = features(1, total)
     moved = x.clone()
     moved[..., frame] += 1.0
@@ -64,8 +64,8 @@ def first_change(encoder: torch.nn.Module, frame: int, total: int = 64) -> int:
 
 @pytest.mark.parametrize("unet", [None, 1, [0, 1]])
 @pytest.mark.parametrize("causal", [{"conv_context_size": "causal"}, {"conv_context_style": "dcc"}], ids=str)
-def test_nothing_after_a_chunk_changes_it(unet, causal):
-    """Chunks of 4 frames; with causal subsampling, frame t is made of feature frames up to 4 t."""
+def test_frames_after_a_chunk_do_not_change_the_chunk(unet, causal):
+    """Chunks have 4 frames. With causal subsampling, encoder frame t depends on feature frames up to 4 t."""
     settings = CHUNKED | causal | {"causal_downsampling": True, "time_reduce_idx": unet}
     if isinstance(unet, list):
         settings["time_recovery_idx"] = [3, 2]
@@ -74,13 +74,13 @@ def test_nothing_after_a_chunk_changes_it(unet, causal):
 
 
 @pytest.mark.parametrize("change", ["conv_context_size", "causal_downsampling", "att_context_style"])
-def test_each_causal_setting_is_needed_for_that(change):
+def test_without_any_one_of_the_causal_settings_later_frames_change_a_chunk(change):
     settings = CHUNKED | {"conv_context_size": "causal", "causal_downsampling": True}
     settings[change] = {"conv_context_size": None, "causal_downsampling": False, "att_context_style": "regular"}[change]
     assert first_change(small_encoder(**settings), 29) < 8
 
 
-def test_causal_downsampling_alone_delays_nothing_else():
+def test_causal_downsampling_moves_the_first_change_by_one_frame():
     quiet = {"n_layers": 1, "conv_kernel_size": 1, "att_context_size": [0, 0]}
     assert first_change(small_encoder(causal_downsampling=True, **quiet), 33) == 9
     assert first_change(small_encoder(**quiet), 33) == 8
@@ -96,9 +96,9 @@ def test_right_context_adds_its_frames_to_a_chunk_at_each_layer(unet):
         time_reduce_idx=unet,
         **WITH_RIGHT,
     )
-    assert first_change(encoder, 32) == 0  # evaluation is offline unless told otherwise
+    assert first_change(encoder, 32) == 0  # evaluation is offline by default
     encoder.set_default_att_context_size([8, 4, 2])
-    # A layer sees 2 frames of the next chunk, which the layer before has changed from the chunk's first frame on.
+    # A layer sees 2 frames of the next chunk. The previous layer has changed that whole chunk.
     assert [first_change(encoder, frame) for frame in (34, 33, 31)] == ([28, 24, 24] if unet is None else [24, 20, 20])
 
 
@@ -108,12 +108,12 @@ def test_training_draws_one_of_several_sizes_and_evaluation_uses_the_first():
     assert {encoder.contexts.of(training=False) for _ in range(20)} == {Context(8, 0, 4)}
     drawn = Counter(encoder.contexts.of(training=True) for _ in range(400))
     assert set(drawn) == {Context(8, 0, 4), Context(4, 0, 2)}
-    assert 240 < drawn[Context(4, 0, 2)] < 360  # of 300 expected, 7 standard deviations
+    assert 240 < drawn[Context(4, 0, 2)] < 360  # 300 are expected; the limits are 7 standard deviations away
     encoder.set_default_att_context_size([4, 1])
     assert encoder.contexts.of(training=False) == Context(4, 0, 2)
 
 
-def test_training_draws_left_chunk_and_right_each_for_itself():
+def test_training_draws_left_chunk_and_right_independently():
     ranges = [[8], [2, 4, -1], [0, 2]]
     encoder = small_encoder(att_chunk_context_size=ranges, att_context_size=[-1, -1], **WITH_RIGHT)
     assert encoder.contexts.of(training=False) == Context()
@@ -152,7 +152,7 @@ def test_training_draws_left_chunk_and_right_each_for_itself():
         ({"size": None, "style": "chunked"}, 1, "att_context_style='chunked': expected one of regular"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused_with_the_nearest_that_can(settings, factor, words):
+def test_invalid_sizes_are_refused_and_the_error_names_the_nearest_valid_sizes(settings, factor, words):
     with pytest.raises(ValueError, match=words):
         ContextSettings(**settings, factor=factor)
 

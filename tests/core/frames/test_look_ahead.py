@@ -1,4 +1,4 @@
-"""What a layer's output depends on: no frame sees more of what follows than its chunk and the stated look-ahead."""
+"""Tests of the look-ahead: the output of a layer depends on its chunk and on no later frames than stated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nemo_squeezeformer.core.frames.steps import Steps
 from tests.samples.encoders import small_encoder
 
 RC = "chunked_limited_with_rc"
-UNCHANGED = 1e-12  # float64: what comes by a detour of many layers is above 1e-11, rounding below 1e-14
+UNCHANGED = 1e-12  # in float64: changes through many layers are above 1e-11, and rounding is below 1e-14
 UNETS: dict[str, dict[str, Any]] = {
     "no U-Net": {},
     "one": {"time_reduce_idx": 1},
@@ -29,7 +29,7 @@ REGULAR = {"att_context_style": "regular", "att_context_size": [7, 0]}
 
 
 def layers_and_output(encoder: SqueezeformerEncoder, x: Tensor, encode: bool) -> dict[int | str, Tensor]:
-    """(B, T, D) after each layer, and at the end, of features or, with ``encode``, of subsampled ones."""
+    """Return (B, T, D) after each layer and at the end; ``x`` is features or, with ``encode``, subsampled features."""
     seen: dict[int | str, Tensor] = {}
     hooks = [
         layer.register_forward_hook(lambda module, args, output, i=i: seen.update({i: output}))
@@ -44,13 +44,16 @@ def layers_and_output(encoder: SqueezeformerEncoder, x: Tensor, encode: bool) ->
 
 
 def first_changes(encoder: SqueezeformerEncoder, total: int, encode: bool = False) -> dict[int | str, list[int]]:
-    """After each layer, the first frame that changes with each of ``total`` feature frames, or of subsampled ones."""
+    """Return, for each layer, the first output frame that depends on each of ``total`` input frames.
+
+    The input frames are feature frames or, with ``encode``, subsampled frames.
+    """
     encoder = encoder.double()
     generator, channels = torch.Generator().manual_seed(0), 16 if encode else 20
     x, other = torch.randn(2, total, channels, dtype=torch.float64, generator=generator).split(1)
     frame = torch.arange(total)
     moved = x.repeat(total, 1, 1)
-    moved[frame, frame] = other[0]  # another frame in each row of the batch
+    moved[frame, frame] = other[0]  # each row of the batch changes another frame
     before, after = layers_and_output(encoder, x, encode), layers_and_output(encoder, moved, encode)
     changed = {name: (after[name] - before[name]).abs().amax(dim=-1) > UNCHANGED for name in before}
     assert all(rows.any(dim=1).all() for rows in changed.values())
@@ -64,14 +67,15 @@ def depths(encoder: SqueezeformerEncoder) -> dict[int | str, int]:
 def streaming_encoder(**settings: Any) -> SqueezeformerEncoder:
     encoder = small_encoder(streaming=True, conv_kernel_size=5, **settings)
     for layer in encoder.layers:
-        layer.conv.depthwise_conv.weight.data.mul_(3.0)  # or the outermost frames of many layers count for little
+        # Without this factor, the outermost frames of many layers have little influence.
+        layer.conv.depthwise_conv.weight.data.mul_(3.0)
     return encoder
 
 
 @pytest.mark.parametrize("unet", UNETS)
 @pytest.mark.parametrize("settings", CHUNKED)
-def test_after_every_layer_a_frame_changes_its_chunk_from_the_first_frame_on_and_nothing_before(settings, unet):
-    """Chunks of 4 frames, or of 2 or 1 inside the temporal U-Net."""
+def test_after_every_layer_a_frame_changes_its_whole_chunk_and_no_earlier_frame(settings, unet):
+    """Chunks have 4 frames, and 2 or 1 frames inside the temporal U-Net."""
     encoder = streaming_encoder(**settings, **UNETS[unet])
     changes = first_changes(encoder, 24, encode=True)
     assert changes == {name: [t // 4 * (4 >> depth) for t in range(24)] for name, depth in depths(encoder).items()}
@@ -79,22 +83,23 @@ def test_after_every_layer_a_frame_changes_its_chunk_from_the_first_frame_on_and
 
 @pytest.mark.parametrize("kind, factor", [("dw_striding", 4), ("striding", 2), ("stacking", 4), (None, 1)])
 @pytest.mark.parametrize("settings", CHUNKED)
-def test_after_every_layer_a_feature_frame_changes_nothing_before_the_chunk_that_holds_it(settings, kind, factor):
+def test_after_every_layer_a_feature_frame_changes_no_frame_before_its_chunk(settings, kind, factor):
     encoder = streaming_encoder(subsampling=kind, subsampling_factor=factor, **settings, **UNETS["one"])
-    total = 12 * factor - factor + 1  # the last of them alone in the last frame, where convolutions look back
+    total = 12 * factor - factor + 1  # with convolutions, the last encoder frame begins at the last feature frame
     stacked = kind == "stacking"
-    holds = [t // factor if stacked else -(-t // factor) for t in range(total)]  # causal convolutions end with a frame
+    # A window of causal convolutions ends at its frame.
+    holds = [t // factor if stacked else -(-t // factor) for t in range(total)]
     assert first_changes(encoder, total) == {
         name: [t // 4 * (4 >> depth) for t in holds] for name, depth in depths(encoder).items()
     }
 
 
-def test_after_every_layer_a_frame_without_look_ahead_changes_nothing_before_itself():
+def test_without_look_ahead_a_frame_changes_no_earlier_frame_after_every_layer():
     encoder = streaming_encoder(**REGULAR)
     assert first_changes(encoder, 16, encode=True) == {name: list(range(16)) for name in (0, 1, 2, 3, "end")}
 
 
-def test_the_unet_makes_that_its_pair_of_frames_whatever_the_number_of_layers():
+def test_the_unet_adds_a_look_ahead_of_one_pair_of_frames_for_any_number_of_layers():
     encoder = streaming_encoder(n_layers=8, time_reduce_idx=2, time_recovery_idx=6, **REGULAR)
     inside, around = [t // 2 for t in range(16)], [t // 2 * 2 for t in range(16)]
     assert first_changes(encoder, 16, encode=True) == {
@@ -111,7 +116,7 @@ def test_the_unet_makes_that_its_pair_of_frames_whatever_the_number_of_layers():
         ({"att_context_style": RC, "att_context_size": [8, 4, 2]}, [12, 8, 4, 0]),
     ],
 )
-def test_what_does_compound_is_seen_to(spoilt, first):
+def test_look_ahead_that_grows_from_layer_to_layer_is_visible(spoilt, first):
     changes = first_changes(streaming_encoder(**({"att_context_size": [8, 3]} | spoilt)), 24, encode=True)
     assert [changes[i][16] for i in range(4)] == first
 
@@ -129,7 +134,7 @@ AHEAD = [
 
 @pytest.mark.parametrize("unet", UNETS)
 @pytest.mark.parametrize("settings", AHEAD)
-def test_steps_see_as_far_ahead_as_their_frames_depend_on_and_no_further(settings, unet):
+def test_steps_have_exactly_the_look_ahead_that_their_frames_depend_on(settings, unet):
     encoder = streaming_encoder(**settings, **UNETS[unet])
     steps = Steps.of(encoder)
     changes = first_changes(encoder, 96, encode=True)["end"]

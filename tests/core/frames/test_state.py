@@ -1,4 +1,4 @@
-"""Streaming: chunk by chunk an encoder gives what it gives for the whole, and remembers no more as time goes by."""
+"""Tests of streaming: chunks give the same output as the whole utterance, and the state does not grow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nemo_squeezeformer.core.frames.state import EncoderState
 from nemo_squeezeformer.core.frames.steps import Steps
 from tests.samples.encoders import features, small_encoder
 
-ROUNDING = 1e-5  # float32 sums over other numbers of terms, through four layers
+ROUNDING = 1e-5  # float32 sums with other numbers of terms, over four layers
 RC = "chunked_limited_with_rc"
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -60,7 +60,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 def streaming_encoder(chunk: int, left: int, **settings: Any) -> SqueezeformerEncoder:
-    """With chunks of ``chunk`` frames, and ``left`` frames before them in reach."""
+    """Return an encoder with chunks of ``chunk`` frames that see ``left`` frames before them."""
     style = settings.get("att_context_style", "chunked_limited")
     size = {"regular": [left, 0], "chunked_limited": [left, chunk - 1], RC: [left, chunk, 0]}[style]
     return small_encoder(streaming=True, att_context_size=size, **settings)
@@ -69,7 +69,7 @@ def streaming_encoder(chunk: int, left: int, **settings: Any) -> SqueezeformerEn
 def in_chunks(
     encoder: SqueezeformerEncoder, x: Tensor, lengths: Tensor, frames: int, state: EncoderState
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What ``encoder`` gives for (B, F, T) features, ``frames`` of its own a step."""
+    """Yield the outputs of ``encoder`` for features (B, F, T), with ``frames`` encoder frames in each step."""
     size = frames * encoder.subsampling_factor
     for at in range(0, x.size(2), size):
         part = x[:, :, at : at + size]
@@ -78,7 +78,7 @@ def in_chunks(
 
 
 def joined(outputs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """(T, D) of each stream: the valid frames of its chunks, one after another."""
+    """Return (T, D) for each stream: the concatenated valid frames of its chunks."""
     return [torch.cat([x[row, :, : n[row]].T for x, n in outputs]) for row in range(outputs[0][0].size(0))]
 
 
@@ -92,7 +92,10 @@ def whole(encoder: SqueezeformerEncoder, x: Tensor, lengths: Tensor) -> list[Ten
 
 
 def unequal(encoder: SqueezeformerEncoder, chunk: int) -> tuple[Tensor, Tensor]:
-    """Features of five streams: an odd and an even number of frames, whole chunks, less than a chunk, and one frame."""
+    """Return features of five streams.
+
+    They have an odd and an even number of frames, whole chunks, less than a chunk, and a single frame.
+    """
     f = encoder.subsampling_factor
     lengths = torch.tensor([(3 * chunk + 1) * f - 1, (2 * chunk + 2) * f, 2 * chunk * f, chunk * f - 1, 1])
     lengths = lengths.clamp(min=1)
@@ -104,13 +107,13 @@ def unequal(encoder: SqueezeformerEncoder, chunk: int) -> tuple[Tensor, Tensor]:
 def assert_chunks_equal_the_whole(encoder: SqueezeformerEncoder, chunk: int) -> None:
     x, lengths = unequal(encoder, chunk)
     expected = whole(encoder, x, lengths)
-    assert expected[0].std() > 0.3  # a signal, which has something to lose
+    assert expected[0].std() > 0.3  # the output is not trivial
     for stream, alone in zip(streamed(encoder, x, lengths, chunk), expected, strict=True):
         assert_close(stream, alone, atol=ROUNDING, rtol=0)
 
 
 def sizes(style: str, unet: str) -> list[tuple[int, int]]:
-    """Chunks and left contexts: none, one chunk, several and, where it may be, some that are no multiple."""
+    """Return pairs of a chunk and a left context: 0, one or several chunks, and other numbers if the style allows."""
     least = {"no U-Net": 1, "nested": 4}.get(unet, 2)
     pairs = [(least, 0), (least, 5 * least), (4, 4), (8, 16), (12, 12), (32, 0), (32, 32)]
     if not style.startswith("chunked_limited"):
@@ -120,19 +123,19 @@ def sizes(style: str, unet: str) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("unet", UNETS)
 @pytest.mark.parametrize("style", STYLES)
-def test_chunks_equal_the_whole_in_every_style_and_temporal_unet(style, unet):
+def test_chunks_equal_the_whole_utterance_in_every_style_and_temporal_unet(style, unet):
     for chunk, left in sizes(style, unet):
         assert_chunks_equal_the_whole(streaming_encoder(chunk, left, **STYLES[style], **UNETS[unet]), chunk)
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_chunks_equal_the_whole_with_every_other_setting(other):
+def test_chunks_equal_the_whole_utterance_with_every_other_setting(other):
     for chunk, left in ((2, 4), (6, 6)):
         assert_chunks_equal_the_whole(streaming_encoder(chunk, left, **UNETS["one"], **OTHERS[other]), chunk)
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_several_chunks_in_one_call_equal_one_at_a_time(style):
+def test_several_chunks_in_one_call_equal_single_chunks(style):
     encoder = streaming_encoder(4, 8, **STYLES[style], **UNETS["one"])
     x, lengths = unequal(encoder, 16)
     one_at_a_time = streamed(encoder, x, lengths, 4)
@@ -141,7 +144,7 @@ def test_several_chunks_in_one_call_equal_one_at_a_time(style):
             assert_close(several, one, atol=ROUNDING, rtol=0)
 
 
-def test_lengths_of_chunks_add_up_to_that_of_the_whole():
+def test_lengths_of_chunks_add_up_to_the_length_of_the_whole_utterance():
     encoder = streaming_encoder(4, 8, **UNETS["one"])
     for total in range(1, 40):
         x, lengths = features(1, total), torch.tensor([total])
@@ -150,7 +153,7 @@ def test_lengths_of_chunks_add_up_to_that_of_the_whole():
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_chunks_without_their_state_differ(style):
+def test_chunks_without_their_state_differ_from_the_whole_utterance(style):
     encoder = streaming_encoder(4, 8, **STYLES[style], **UNETS["one"])
     x, lengths = features(1, 64), torch.tensor([64])
     forgetful = [encoder(part, None, encoder.init_state(1)) for part in x.split(16, dim=2)]
@@ -164,7 +167,7 @@ def tensors(state: EncoderState) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_stream_begins_among_others_where_its_row_is_zeroed(style):
+def test_setting_a_row_of_the_state_to_zero_starts_a_new_stream_in_that_row(style):
     encoder = streaming_encoder(4, 8, **STYLES[style], **UNETS["nested"])
     long, first, second = features(1, 160, seed=1), features(1, 80, seed=2), features(1, 80, seed=3)
     second[:] += 1.0
@@ -181,14 +184,14 @@ def test_a_stream_begins_among_others_where_its_row_is_zeroed(style):
     assert state.cached.tolist() == [8, 8]
 
 
-def test_a_row_that_is_not_zeroed_would_go_on_with_the_stream_before():
+def test_a_row_that_is_not_set_to_zero_continues_the_previous_stream():
     encoder = streaming_encoder(4, 8, **UNETS["one"])
     first, second = features(1, 80, seed=2), features(1, 80, seed=3)
     on = streamed(encoder, torch.cat([first, second], dim=2), torch.tensor([160]), 4)[0]
     assert (on[20:] - whole(encoder, second, torch.tensor([80]))[0]).abs().max() > 0.01
 
 
-def test_a_finished_stream_full_of_nan_touches_no_other():
+def test_a_finished_stream_full_of_nan_does_not_change_other_streams():
     encoder = streaming_encoder(4, 8, **UNETS["one"])
     x = features(2, 96)
     expected = whole(encoder, x[:1], torch.tensor([96]))[0]
@@ -205,7 +208,7 @@ def test_a_finished_stream_full_of_nan_touches_no_other():
 
 
 @pytest.mark.parametrize("style", ["chunked_limited", "rc, dcc"])
-def test_what_a_stream_remembers_never_grows(style):
+def test_the_streaming_state_never_grows(style):
     encoder = streaming_encoder(4, 8, **STYLES[style], **UNETS["one"])
     state, shapes, kept = encoder.init_state(2), [], []
     for _ in range(200):
@@ -217,7 +220,7 @@ def test_what_a_stream_remembers_never_grows(style):
     assert state.cached.tolist() == [8, 8]
 
 
-def test_a_saved_state_goes_on_in_another_process_to_the_bit(tmp_path):
+def test_a_saved_state_continues_bit_for_bit_in_another_process(tmp_path):
     encoder = streaming_encoder(4, 8, **UNETS["one"])
     parts = features(2, 160).split(16, dim=2)
     state = encoder.init_state(2)
@@ -246,7 +249,7 @@ AHEAD = [
 
 @pytest.mark.parametrize("unet", UNETS)
 @pytest.mark.parametrize("settings", AHEAD)
-def test_chunks_that_see_ahead_equal_the_whole_where_they_advance_by_less(settings, unet):
+def test_chunks_with_look_ahead_equal_the_whole_utterance_if_they_overlap(settings, unet):
     encoder = small_encoder(streaming=True, **settings, **UNETS[unet])
     steps = Steps.of(encoder)
     assert steps.ahead > 0
@@ -262,7 +265,7 @@ def test_chunks_that_see_ahead_equal_the_whole_where_they_advance_by_less(settin
         assert_close(torch.cat(outputs, dim=2), expected, atol=ROUNDING, rtol=0)
 
 
-def test_compiled_layers_stream_to_the_same_by_one_graph(monkeypatch):
+def test_compiled_layers_stream_with_the_same_outputs_and_one_graph(monkeypatch):
     monkeypatch.setattr("nemo_squeezeformer.core.layer_call.BACKEND", "eager")
     plain, compiled = (streaming_encoder(4, 8, compile=compile) for compile in (False, True))
     x, lengths = features(2, 96), torch.tensor([96, 70])
@@ -270,10 +273,10 @@ def test_compiled_layers_stream_to_the_same_by_one_graph(monkeypatch):
     counters.clear()
     for output, expected in zip(streamed(compiled, x, lengths, 4), streamed(plain, x, lengths, 4)):
         assert_close(output, expected, atol=ROUNDING, rtol=0)
-    assert counters["stats"]["unique_graphs"] == 1  # and no more as the stream goes on
+    assert counters["stats"]["unique_graphs"] == 1  # later steps compile no further graph
 
 
-def test_a_step_in_training_gives_the_gradients_that_it_gives_without_checkpointing():
+def test_checkpointing_does_not_change_the_gradients_of_streaming_steps():
     gradients = []
     for checkpointing in (False, True):
         encoder = streaming_encoder(4, 8, gradient_checkpointing=checkpointing, **UNETS["one"]).train()
@@ -295,4 +298,5 @@ def test_bfloat16_weights_and_autocast_stream_within_their_precision():
     pure = streamed(encoder.bfloat16(), x.bfloat16(), lengths, 4)
     assert encoder.init_state(1).layers[0].attention.dtype == pure[0].dtype == torch.bfloat16
     for output, reference in itertools.chain(zip(mixed, expected), zip(pure, expected)):
-        assert_close(output.float(), reference, atol=0.25, rtol=0)  # 2.4 decimal digits, over four layers of sums
+        # bfloat16 has 2.4 decimal digits, over four layers of sums.
+        assert_close(output.float(), reference, atol=0.25, rtol=0)

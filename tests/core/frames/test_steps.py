@@ -1,4 +1,4 @@
-"""The steps that a stream goes in, by hand and by the encoder's context; and which settings do not stream."""
+"""Tests of the steps of a stream, given or from the context, and of settings that do not stream."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ def rc(left: int, chunk: int, right: int, **settings: Any) -> dict[str, Any]:
         (regular(7, 0), Steps(1, 0, 7)),
         (regular(7, 0, time_reduce_idx=1), Steps(2, 0, 7)),
         (regular(7, 0, **NESTED), Steps(4, 0, 7)),
-        # Two frames more in each of four layers.
+        # Each of four layers adds two frames.
         (regular(7, 2), Steps(1, 8, 7)),
         (regular(7, 0, conv_context_size=[4, 2]), Steps(1, 8, 7)),
         (regular(7, 1, conv_context_size=[5, 1]), Steps(1, 8, 7)),
-        # Layers 0 and 3 take 2 each, those at half the frame rate one of their own each, a pair around.
+        # Layers 0 and 3 add 2 frames each. Layers 1 and 2 add one frame each at half the frame rate, which is a pair.
         (regular(7, 2, time_reduce_idx=1), Steps(2, 8, 7)),
-        # An odd frame to the right is none at half the rate: one each of layers 0 and 3, in whole pairs.
+        # At half the frame rate, 1 frame to the right becomes 0. Layers 0 and 3 add 1 frame each; pairs stay whole.
         (regular(7, 1, time_reduce_idx=1), Steps(2, 4, 7)),
-        # 2 frames of the next chunk, which makes it the whole of that and 2 of the one after, and so on.
+        # A layer sees 2 frames of the next chunk, so the layer before needs the whole chunk and 2 more frames.
         (rc(6, 4, 2), Steps(4, 2 + 3 * 4, 6)),
         (rc(6, 4, 2, time_reduce_idx=1), Steps(4, 2 + 3 * 4, 6)),
         (rc(6, 1, 2), Steps(1, 8, 6)),
-        # Its convolution takes a frame of the next chunk, and attention the rest of that.
+        # The convolution sees a frame of the next chunk, and attention needs the rest of that chunk.
         (CHUNKS | {"conv_context_size": [5, 1]}, Steps(4, 16, 8)),
     ],
 )
-def test_steps_are_those_of_the_context(settings, steps):
+def test_steps_follow_from_the_context(settings, steps):
     assert Steps.of(small_encoder(**settings)) == steps
 
 
-def test_chunks_that_are_given_take_the_place_of_the_contexts():
-    encoder = small_encoder(time_reduce_idx=1)  # an offline model, with no limits
+def test_given_chunks_replace_the_chunks_of_the_context():
+    encoder = small_encoder(time_reduce_idx=1)  # an offline model with unlimited context
     assert Steps.of(encoder, chunk=8, left=16) == Steps(shift=8, ahead=0, left=16)
     assert Steps.of(encoder, chunk=8, shift=2, left=16) == Steps(2, 6, 16)
     assert Steps.of(encoder, chunk=8, shift=2, unlimited=100) == Steps(2, 6, 100)
@@ -65,7 +65,7 @@ def test_chunks_that_are_given_take_the_place_of_the_contexts():
     assert Steps.of(limited, left=16) == Steps(4, 0, 16)
 
 
-def test_the_context_may_be_unlimited_to_the_left_where_the_memory_is_not():
+def test_an_unlimited_left_context_needs_a_limit_for_the_memory():
     encoder = small_encoder(streaming=True, att_context_size=[-1, 3])
     assert Steps.of(encoder, unlimited=100) == Steps(4, 0, 100)
     with pytest.raises(ValueError, match="needs a limit to the left"):
@@ -82,7 +82,7 @@ def test_the_context_may_be_unlimited_to_the_left_where_the_memory_is_not():
         ({"chunk": 8, "shift": 12}, "shift_size=12 must not be larger than chunk_size=8"),
     ],
 )
-def test_given_chunks_that_the_unet_cuts_are_refused_with_the_nearest_that_it_does_not(given, words):
+def test_given_chunks_that_the_unet_cuts_are_refused_and_the_error_names_the_nearest_values(given, words):
     encoder = small_encoder(**CHUNKS, **NESTED)
     with pytest.raises(ValueError, match=words):
         Steps.of(encoder, **given)
@@ -108,13 +108,13 @@ def test_given_chunks_that_the_unet_cuts_are_refused_with_the_nearest_that_it_do
         (CHUNKS | {"conv_norm_type": "group_norm4"}, "conv_norm_type='group_norm4' does not stream"),
     ],
 )
-def test_what_does_not_stream_has_no_state_and_says_why(settings, words):
+def test_encoders_that_cannot_stream_refuse_to_make_a_state(settings, words):
     encoder = small_encoder(**settings)
     with pytest.raises(ValueError, match=words):
         encoder.init_state(1)
 
 
-def test_chunks_that_the_unet_cuts_are_refused_when_built_with_the_nearest_that_it_does_not():
+def test_the_constructor_refuses_chunks_that_the_unet_cuts_and_names_the_nearest_sizes():
     with pytest.raises(ValueError, match=r"nearest sizes are \[6, 1\] or \[4, 3\] or \[8, 3\]"):
         small_encoder(streaming=True, att_context_size=[6, 2], time_reduce_idx=1)
     with pytest.raises(ValueError, match="chunk 3 must be a multiple of 4.* nearest values are 4"):
@@ -123,6 +123,6 @@ def test_chunks_that_the_unet_cuts_are_refused_when_built_with_the_nearest_that_
         small_encoder(streaming=True, att_context_size=size, time_reduce_idx=1).init_state(1)
 
 
-def test_causal_downsampling_beside_streaming_is_refused_when_built():
+def test_the_constructor_refuses_causal_downsampling_with_streaming():
     with pytest.raises(ValueError, match="leave out causal_downsampling"):
         small_encoder(causal_downsampling=True, **CHUNKS)

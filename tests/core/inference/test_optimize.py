@@ -1,4 +1,4 @@
-"""An encoder optimised for inference gives what it gave, and can no longer be trained, saved or loaded into."""
+"""Tests of optimize_for_inference: the outputs do not change; training, saving and loading are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nemo_squeezeformer.core.cpu import linear as fast_linear
 from nemo_squeezeformer.core.cpu.linear import FastLinear
 from tests.samples.encoders import features, small_encoder
 
-ROUNDING = 1e-5  # float32 products of other weights, through four layers
+ROUNDING = 1e-5  # float32 products with folded weights, over four layers
 PACKS = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ pytestmark = pytest.mark.usefixtures("onednn")
 
 
 def batches() -> Iterator[tuple[Tensor, Tensor]]:
-    """Features and lengths: odd and even, a single frame, shorter than a kernel, padded or not."""
+    """Yield features and lengths: odd and even, a single frame, shorter than a kernel, with and without padding."""
     for t in (1, 2, 20, 93, 160):
         yield features(3, t, seed=t), torch.tensor([t, max(t // 2, 1), max(t - 4, 1)])
     yield features(2, 97), torch.tensor([97, 97])
@@ -72,25 +72,25 @@ def gives(encoder: SqueezeformerEncoder, x: Tensor, lengths: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
-def test_it_gives_what_it_gave(settings):
+def test_an_optimized_encoder_gives_the_same_outputs(settings):
     encoder = small_encoder(n_heads=2, **settings)
     fast = optimized(encoder)
     for x, lengths in batches():
         expected = gives(encoder, x, lengths)
         assert expected.std() > 0.1
         assert_close(gives(fast, x, lengths), expected, atol=ROUNDING, rtol=0)
-    assert_close(fast(x, lengths)[0], expected, atol=ROUNDING, rtol=0)  # with gradients on, too
+    assert_close(fast(x, lengths)[0], expected, atol=ROUNDING, rtol=0)  # also with gradients enabled
 
 
 @pytest.mark.parametrize("name", ["self_attn_scale", "feed_forward1_scale", "conv_scale", "feed_forward2_scale"])
-def test_scales_are_folded_and_the_comparison_would_see_one_that_is_lost(name):
+def test_scales_are_folded_and_the_comparison_detects_a_lost_scale(name):
     encoder = small_encoder()
     assert all(isinstance(getattr(layer, name), nn.Identity) for layer in optimized(encoder).layers)
     assert_lost_without(encoder, lambda layer: setattr(layer, name, nn.Identity()))
 
 
 @pytest.mark.parametrize("norm", ["batch_norm", "fused_batch_norm"])
-def test_norms_of_fixed_statistics_are_folded_and_the_comparison_would_see_one_that_is_lost(norm):
+def test_norms_with_fixed_statistics_are_folded_and_the_comparison_detects_a_lost_norm(norm):
     encoder = small_encoder(conv_norm_type=norm)
     assert all(isinstance(layer.conv.batch_norm, nn.Identity) for layer in optimized(encoder).layers)
     assert_lost_without(encoder, lambda layer: setattr(layer.conv, "batch_norm", nn.Identity()))
@@ -104,14 +104,14 @@ def assert_lost_without(encoder: SqueezeformerEncoder, lose: Any) -> None:
 
 
 @pytest.mark.parametrize("norm", ["layer_norm", "instance_norm", "group_norm4"])
-def test_norms_of_the_frames_at_hand_stay(norm):
+def test_norms_with_statistics_of_the_input_do_not_change(norm):
     encoder = small_encoder(conv_norm_type=norm)
     kept = [type(layer.conv.batch_norm) for layer in encoder.layers]
     assert [type(layer.conv.batch_norm) for layer in optimized(encoder).layers] == kept
 
 
 @pytest.mark.parametrize("packs", [True, False])
-def test_products_go_through_either_library_and_queries_keys_and_values_are_one(monkeypatch, packs):
+def test_linear_layers_use_either_library_and_queries_keys_and_values_share_a_projection(monkeypatch, packs):
     monkeypatch.setattr(fast_linear, "is_onednn_faster", lambda: PACKS and packs)
     encoder = small_encoder(time_reduce_idx=1, feat_out=8)
     fast = optimized(encoder)
@@ -130,7 +130,7 @@ def test_products_go_through_either_library_and_queries_keys_and_values_are_one(
 
 @pytest.mark.parametrize("settings", [{}, {"conv_context_style": "dcc", "time_reduce_idx": 1}], ids=["", "dcc, U-Net"])
 @pytest.mark.parametrize("left", [2, 40])
-def test_streams_go_chunk_by_chunk_as_before(left, settings):
+def test_an_optimized_encoder_streams_with_the_same_outputs(left, settings):
     encoder = small_encoder(
         streaming=True, att_context_style="chunked_limited", att_context_size=[2 * left, 1], **settings
     )
@@ -145,7 +145,7 @@ def test_streams_go_chunk_by_chunk_as_before(left, settings):
         assert_close(output, expected, atol=ROUNDING, rtol=0)
 
 
-def test_saving_and_loading_are_refused_with_what_to_do():
+def test_saving_and_loading_are_refused_and_the_error_names_the_remedy():
     encoder = small_encoder()
     fast = optimized(encoder)
     for saved in (fast, nn.ModuleDict({"encoder": fast}), copy.deepcopy(fast)):
@@ -153,10 +153,10 @@ def test_saving_and_loading_are_refused_with_what_to_do():
             saved.state_dict()
     with pytest.raises(RuntimeError, match="Restore the model again"):
         fast.load_state_dict(encoder.state_dict())
-    small_encoder(seed=1).load_state_dict(encoder.state_dict())  # what it was is restored so
+    small_encoder(seed=1).load_state_dict(encoder.state_dict())  # another encoder still loads the weights
 
 
-def test_training_is_refused_until_it_is_evaluated_again():
+def test_training_mode_is_refused_until_eval_is_called():
     fast = small_encoder().train().optimize_for_inference()
     assert not any(module.training for module in fast.modules())
     assert not any(parameter.requires_grad for parameter in fast.parameters())
@@ -167,25 +167,25 @@ def test_training_is_refused_until_it_is_evaluated_again():
     fast.eval()(x)
 
 
-def test_twice_is_once():
+def test_a_second_optimization_changes_nothing():
     fast = small_encoder().optimize_for_inference()
     modules = list(fast.modules())
     assert fast.optimize_for_inference() is fast and list(fast.modules()) == modules
     assert len(fast._state_dict_pre_hooks) == 1
 
 
-def test_a_trace_serves_other_lengths():
+def test_a_trace_works_for_other_lengths():
     encoder = small_encoder(n_layers=3, time_reduce_idx=1, n_heads=2)
     fast = optimized(encoder)
     x, lengths = features(2, 100), torch.tensor([100, 90])
-    gives(fast, x, lengths)  # what it keeps must not become a constant of the graph
+    gives(fast, x, lengths)  # cached encodings must not become constants of the graph
     traced = torch.jit.trace(fast, (x, lengths))
     for x, lengths in batches():
         if x.size(2) > 4:
             assert_close(traced(x, lengths)[0], gives(encoder, x, lengths), atol=ROUNDING, rtol=0)
 
 
-def test_copies_and_pickles_do_the_same():
+def test_copies_and_pickles_give_the_same_outputs():
     fast, x, lengths = optimized(small_encoder()), features(2, 90), torch.tensor([90, 80])
     expected = gives(fast, x, lengths)
     file = io.BytesIO()
@@ -195,16 +195,16 @@ def test_copies_and_pickles_do_the_same():
         assert_close(gives(copied, x, lengths), expected, atol=0, rtol=0)
 
 
-def test_it_goes_with_the_type_and_device_of_its_weights():
+def test_an_optimized_encoder_follows_the_dtype_of_its_weights():
     encoder, x, lengths = small_encoder(), features(2, 90), torch.tensor([90, 80])
     fast = optimized(encoder)
-    gives(fast, x, lengths)  # what it keeps is of float32
+    gives(fast, x, lengths)  # the cached encodings are float32
     expected = gives(encoder.double(), x.double(), lengths)
     assert_close(gives(fast.double(), x.double(), lengths), expected, atol=ROUNDING, rtol=0)
     assert_close(gives(fast.float(), x, lengths), expected.float(), atol=ROUNDING, rtol=0)
 
 
-def test_in_bfloat16_it_loses_no_more_than_the_plain_encoder_does():
+def test_in_bfloat16_an_optimized_encoder_loses_no_more_precision_than_before():
     encoder, x, lengths = small_encoder(), features(2, 90), torch.tensor([90, 80])
     exact = gives(encoder, x, lengths)
     low = encoder.bfloat16()
@@ -214,7 +214,7 @@ def test_in_bfloat16_it_loses_no_more_than_the_plain_encoder_does():
     assert loss > 1e-3 and (output.float() - exact).abs().mean() < 1.3 * loss
 
 
-def test_autocast_does_what_it_does_to_the_plain_encoder():
+def test_under_autocast_an_optimized_encoder_loses_as_much_precision_as_before():
     encoder, x, lengths = small_encoder(), features(2, 90), torch.tensor([90, 80])
     exact, fast = gives(encoder, x, lengths), optimized(encoder)
     gives(fast, x, lengths)
@@ -233,7 +233,7 @@ def test_gradients_of_the_features_are_the_same():
     assert_close(gradients[1], gradients[0], atol=ROUNDING, rtol=0)
 
 
-def test_layers_that_are_more_than_their_weights_stay():
+def test_layers_that_are_not_plain_do_not_change():
     encoder, x, lengths = small_encoder(), features(2, 90), torch.tensor([90, 80])
     seen: list[Tensor] = []
     encoder.layers[1].feed_forward1.linear1.register_forward_hook(lambda module, args, output: seen.append(output))
@@ -245,10 +245,10 @@ def test_layers_that_are_more_than_their_weights_stay():
         assert type(model.layers[1].feed_forward1.linear1) is stays
         seen.clear()
         error = (gives(model, x, lengths) - output).abs().max()
-        assert seen and error < (ROUNDING if model is encoder else 0.1)  # rounding to 8 bits may tip over
+        assert seen and error < (ROUNDING if model is encoder else 0.1)  # a value may round to another 8-bit value
 
 
-def test_compiled_layers_are_optimised_ones(monkeypatch):
+def test_compiled_layers_are_optimized_too(monkeypatch):
     monkeypatch.setattr(layer_call, "BACKEND", "eager")
     torch._dynamo.reset()
     encoder, compiled = (small_encoder(n_layers=2, compile=on) for on in (False, True))

@@ -1,4 +1,4 @@
-"""Absorbed attention: the same as the plain form, and used where it is the cheaper one."""
+"""Tests of absorbed attention: it equals plain attention, and it is used if it is cheaper."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def attention(d_model: int = 16, heads: int = 4, **settings: Any) -> RelPosition
 
 
 def inputs(b: int, t: int, s: int, d: int = 16) -> tuple[Tensor, Tensor, Frames, Tensor]:
-    """Queries, keys, who sees whom, positions; a third query sees nothing, and the second half of keys all see."""
+    """Return queries, keys, frames and positions.
+
+    In the first row only two queries are valid; a third query sees no key. In the last row, half of the past is valid.
+    """
     generator = torch.Generator().manual_seed(t * 100 + s)
     x, context, positions = (torch.randn(size, generator=generator) for size in ((b, t, d), (b, s, d), (s + t - 1, d)))
     lengths, cached = torch.full((b,), t), torch.full((b,), s - t)
@@ -50,7 +53,7 @@ def absorbs(*args: Any) -> bool:
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
 @pytest.mark.parametrize("use_bias", [True, False])
-def test_it_equals_plain_attention_at_any_number_of_queries_and_keys(use_bias, heads):
+def test_absorbed_attention_equals_plain_attention_for_any_number_of_queries_and_keys(use_bias, heads):
     module = attention(heads=heads, use_bias=use_bias)
     for t in (1, 2, 3, 6, 13):
         for s in (t, t + 1, t + 8, t + 77):
@@ -61,7 +64,7 @@ def test_it_equals_plain_attention_at_any_number_of_queries_and_keys(use_bias, h
                 assert_close(absorbed_attention(module, *given), expected, atol=ROUNDING, rtol=0)
 
 
-def test_it_equals_plain_attention_with_position_biases_that_layers_share():
+def test_absorbed_attention_equals_plain_attention_with_shared_position_biases():
     shared = position_biases(16, 4)
     for module in (attention(biases=shared), attention(biases=shared)):
         given = inputs(2, 3, 20)
@@ -72,14 +75,14 @@ def test_it_equals_plain_attention_with_position_biases_that_layers_share():
 @pytest.mark.parametrize(
     "without", ["pos_bias_u", "pos_bias_v", "linear_v.bias", "linear_k.weight", "linear_pos.weight"]
 )
-def test_the_comparison_would_see_a_missing_weight(without):
+def test_the_comparison_detects_a_missing_weight(without):
     module, given = attention(), inputs(2, 3, 20)
     expected = plain_attention(module, *given)
     module.get_parameter(without).data.zero_()
     assert (absorbed_attention(module, *given) - expected).abs().max() > 0.01
 
 
-def test_a_query_that_sees_nothing_gets_zeros_though_values_have_a_bias():
+def test_a_query_that_sees_no_key_gets_zeros_even_if_values_have_a_bias():
     x, context, frames, positions = inputs(2, 3, 20)
     attended = absorbed_attention(attention(), x, context, frames, positions)
     assert attended[0, :, 2].abs().max() == 0 and attended[1, :, -1].abs().min() > 0
@@ -97,7 +100,7 @@ def test_gradients_in_evaluation_mode_are_the_same():
         gradients.append([x.grad, context.grad, *weights])
     assert len(gradients[0]) == 10
     for absorbed, expected in zip(*gradients, strict=True):
-        assert_close(absorbed, expected, atol=1e-4, rtol=1e-4)  # of magnitude 10
+        assert_close(absorbed, expected, atol=1e-4, rtol=1e-4)  # the gradients are of magnitude 10
 
 
 def operations(form: Any, *args: Any) -> int:
@@ -107,7 +110,7 @@ def operations(form: Any, *args: Any) -> int:
 
 
 @pytest.mark.parametrize("d, heads", [(48, 4), (48, 2), (64, 8), (32, 1)])
-def test_it_is_used_exactly_where_it_takes_fewer_operations(d, heads):
+def test_absorbed_attention_is_used_exactly_if_it_takes_fewer_operations(d, heads):
     module, used = attention(d, heads), []
     for b in (1, 8):
         for t in (1, 2, 6, 13, 26, 60):
@@ -120,7 +123,7 @@ def test_it_is_used_exactly_where_it_takes_fewer_operations(d, heads):
 
 
 class Wrapped(nn.Module):
-    """A linear layer with something beside it, as LoRA has it."""
+    """A linear layer with a second layer in parallel, as in LoRA."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -130,7 +133,7 @@ class Wrapped(nn.Module):
         return self.linear(x) + self.beside(x)
 
 
-def test_it_is_not_for_training_nor_for_linear_layers_that_are_more_than_their_weights():
+def test_absorbed_attention_is_not_used_in_training_nor_with_layers_that_are_not_plain():
     x, context = torch.randn(1, 2, 16), torch.randn(1, 80, 16)
     assert absorbs(attention(), x, context)
     assert not absorbs(attention().train(), x, context)
@@ -142,7 +145,7 @@ def test_it_is_not_for_training_nor_for_linear_layers_that_are_more_than_their_w
 
 @pytest.fixture
 def calls(monkeypatch) -> list[int]:
-    """The number of queries of each time that absorbed attention was used."""
+    """Return a list that gets the number of queries of each call of absorbed attention."""
     queries: list[int] = []
 
     def counted(module: Any, x: Tensor, *args: Any) -> Tensor:
@@ -158,7 +161,7 @@ def encoder(**settings: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_pytorch_sdpa": True}], ids=str)
-def test_a_step_of_a_stream_uses_it_in_every_layer_and_the_whole_in_none(calls, settings):
+def test_streaming_steps_use_absorbed_attention_in_every_layer_and_whole_utterances_do_not(calls, settings):
     streaming = encoder(**settings)
     streaming(features(1, 160))
     assert calls == []
@@ -166,13 +169,13 @@ def test_a_step_of_a_stream_uses_it_in_every_layer_and_the_whole_in_none(calls, 
     assert calls == [4, 2, 2, 4]
 
 
-def test_a_step_in_training_does_not_use_it(calls):
+def test_streaming_steps_in_training_do_not_use_absorbed_attention(calls):
     streaming = encoder().train()
     streaming(features(2, 16), None, streaming.init_state(2))
     assert calls == []
 
 
-def test_quantised_and_adapted_layers_stream_as_they_are(calls):
+def test_quantized_and_adapted_layers_stream_without_absorbed_attention(calls):
     adapted = encoder()
     for layer in adapted.layers:
         layer.self_attn.linear_v = Wrapped(layer.self_attn.linear_v)
@@ -182,7 +185,7 @@ def test_quantised_and_adapted_layers_stream_as_they_are(calls):
         with torch.no_grad():
             chunks = [module(part, None, state)[0] for part in x.split(16, dim=2)]
             whole, _ = module(x)
-        # a quantised layer's scales are those of the frames at hand
+        # the scales of a quantized layer depend on the input frames
         atol = ROUNDING if module is adapted else 0.3
         assert_close(torch.cat(chunks, dim=2), whole, atol=atol, rtol=0)
     assert calls == []

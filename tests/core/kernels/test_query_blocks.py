@@ -1,4 +1,4 @@
-"""Attention in blocks of queries, and head by head: what the equation gives, whatever the lengths and the context."""
+"""Tests of attention in blocks of queries and head by head: it equals the reference implementation."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def small_blocks(request, monkeypatch):
 
 @pytest.mark.parametrize("context", CONTEXTS, ids=str)
 @pytest.mark.parametrize("kernel", [QueryBlocks(), HeadBlocks(), SDPA()], ids=lambda kernel: type(kernel).__name__)
-def test_blocks_give_what_the_equation_gives(kernel, context, small_blocks):
+def test_blocks_equal_the_reference_implementation(kernel, context, small_blocks):
     for t in (1, 2, 5, 16, 33):
         for lengths in ([t, t], [t, max(1, t // 2)]):
             frames, given = Frames.of(torch.tensor(lengths), t, context), inputs(2, t, t)
@@ -59,7 +59,7 @@ def test_blocks_give_what_the_equation_gives(kernel, context, small_blocks):
 
 @pytest.mark.parametrize("context", [Context(9, 4), Context(8, 0, 4), Context(4, 0, 8)], ids=str)
 @pytest.mark.parametrize("kernel", [QueryBlocks(), HeadBlocks()], ids=lambda kernel: type(kernel).__name__)
-def test_streams_give_what_the_equation_gives(kernel, context, small_blocks):
+def test_blocks_equal_the_reference_implementation_in_streams(kernel, context, small_blocks):
     for t, past in ((4, 8), (8, 9), (3, 1), (8, 0)):
         cached, lengths = torch.tensor([past, past // 2, 0]), torch.tensor([t, t, max(1, t - 2)])
         frames, given = Frames.of_stream(lengths, t, context, cached, past, t), inputs(3, t, past + t)
@@ -67,7 +67,7 @@ def test_streams_give_what_the_equation_gives(kernel, context, small_blocks):
         assert_close(kernel(Operands(**given), frames, KEEP), expected, atol=1e-5, rtol=0)
 
 
-def test_blocks_look_at_no_key_out_of_reach():
+def test_blocks_do_not_read_keys_that_are_out_of_reach():
     frames, given = Frames.of(torch.tensor([600]), 600, Context(8, 8)), inputs(1, 600, 600)
     for name in ("k", "v"):
         given[name][:, :, 400:] = math.nan
@@ -77,7 +77,7 @@ def test_blocks_look_at_no_key_out_of_reach():
 
 @pytest.mark.parametrize("attention", ["auto", "blocks", "sdpa"])
 @pytest.mark.parametrize("settings", [{}, {"self_attention_model": "abs_pos"}, {"att_context_size": [16, 8]}], ids=str)
-def test_an_encoder_gives_the_same_by_every_form(settings, attention):
+def test_an_encoder_gives_the_same_output_with_every_kernel(settings, attention):
     plain, other = (small_encoder(**settings, attention=form) for form in ("plain", attention))
     enliven(plain)
     other.load_state_dict(plain.state_dict())
@@ -87,7 +87,7 @@ def test_an_encoder_gives_the_same_by_every_form(settings, attention):
             assert_close(other(*batch)[0], plain(*batch)[0], atol=1e-5, rtol=0)
 
 
-def test_a_form_that_there_is_none_of_is_named():
+def test_unknown_and_conflicting_kernels_are_refused():
     with pytest.raises(ValueError, match="attention='flush': expected one of 'auto', 'plain', 'blocks', 'sdpa'"):
         small_encoder(attention="flush")
     with pytest.raises(ValueError, match="attention='blocks' and use_pytorch_sdpa=True"):
