@@ -125,7 +125,7 @@ def test_the_command_writes_the_folder_and_names_the_missing_parts(models, tmp_p
     archive, folder = tmp_path / "model.nemo", tmp_path / "plain"
     models["hybrid"].save_to(str(archive))
     given = ["export", str(archive), "--format", "safetensors", "--output", str(folder)]
-    assert main([*given, "--int8"]) == 2 and "--int8 is for ONNX" in capsys.readouterr().err
+    assert main([*given, "--int8"]) == 2 and "--int8 is an option for ONNX" in capsys.readouterr().err
     assert main(given) == 0
     out, err = capsys.readouterr()
     assert out.split() == [str(folder / name) for name in ("config.json", "model.safetensors")]
