@@ -56,9 +56,8 @@ class Frames:
         """
         if self.mask is not None:
             return self.mask
-        return (
-            self._mask() if torch.compiler.is_compiling() else self._kept_mask
-        )  # a compiler removes repeated computations
+        # A compiler removes repeated computations itself.
+        return self._mask() if torch.compiler.is_compiling() else self._kept_mask
 
     @cached_property
     def _kept_mask(self) -> Tensor | None:
