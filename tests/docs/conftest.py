@@ -13,7 +13,7 @@ import soundfile
 
 from nemo_squeezeformer.commands.tokenizer import train_tokenizer
 from tests.samples import original_weights
-from tests.samples.asr_models import asr_model
+from tests.samples.asr_models import asr_model, spelling_model
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,9 @@ def world(tmp_path_factory) -> Path:
     asr_model(encoder={**shape, "_target_": "nemo.collections.asr.modules.SqueezeformerEncoder"}).save_to(
         str(folder / "old.nemo")
     )
+    tokens = folder / "tokenizer"
+    recording = str(folder / "recording.wav")
+    spelling_model("hybrid", [recording], "bpe", tokenizer=tokens, encoder=shape).save_to(str(folder / "hybrid.nemo"))
     contexts = {"streaming": True, "att_context_size": [[156, 25], [156, 11], [156, 3], [156, 1], [-1, -1]]}
     asr_model(encoder=shape | contexts, preprocessor={"normalize": "NA", "pad_to": 0}).save_to(
         str(folder / "streaming.nemo")
