@@ -28,12 +28,13 @@ TRANSDUCER = ["model.loss.loss_name=pytorch"]  # the same loss, without the comp
 # The reasons after ```bash not-run. The command downloads packages or models, runs a script that NeMo's package does
 # not contain, needs recordings that are missing, needs a microphone, or takes minutes or hours.
 NOT_RUN = {"network", "NeMo's scripts", "data", "microphone", "hours"}
-SLOW = {"docs/recipes.md"}  # it trains with augmented data
+SLOW = {"docs/quick-start.md", "docs/train.md"}  # they train with augmented data
 EXTRAS = {
     "docs/released-checkpoints.md": "h5py",
     "docs/deploy.md": "onnxruntime",
+    "docs/fine-tune.md": "peft",
     "docs/redundancy.md": "matplotlib",
-    "docs/streaming.md": "onnxruntime",
+    "docs/stream.md": "onnxruntime",
 }
 
 
@@ -118,7 +119,7 @@ def check_program(command: str) -> None:
         for option in [word for word in words[3:] if word.startswith("--")]:
             assert any(f'"{option}"' in source.read_text() for source in sources(words[2])), f"{option}: {command}"
     elif words[:1] == ["python"] and words[1].startswith("examples/"):
-        page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+        page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
         recipe = next(word for word in words if word.startswith("--config-name=")).partition("=")[2]
         assert re.search(rf"^\| `{recipe}` \|.*`{words[1].removeprefix('examples/')}`", page, flags=re.MULTILINE)
     else:
@@ -153,7 +154,7 @@ def target(recipe: str) -> str:
 
 
 def test_the_table_of_recipes_agrees_with_the_recipes_and_with_this_nemo():
-    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
     rows = [row for row in rows if row and row[0].startswith("squeezeformer_")]
     assert sorted(row[0] for row in rows) == recipes()

@@ -99,7 +99,7 @@ def test_deploy_quotes_the_accuracy_of_onnx_runtime():
 
 
 def test_training_quotes_the_speed():
-    page = (DOCS / "training-speed.md").read_text(encoding="utf-8")
+    page = (DOCS / "train.md").read_text(encoding="utf-8")
     data = json.loads((RESULTS / "speed" / "cpu-nemo-2.7.3.json").read_text())
     steps, memory = data["training"][0]["measured"], data["training_memory"][0]["measured"]
     for what, ending in (("step (forward, backward), up to 12 s, float32", ""), ("the same, bf16", ", bf16")):

@@ -1,4 +1,4 @@
-"""Tests that the latencies and the memory in docs/streaming.md agree with the recipes."""
+"""Tests that the latencies and the memory in docs/stream.md agree with the recipes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from nemo_squeezeformer.training.recipes import compose, recipes
 from tests.samples.paths import ROOT
 
-PAGE = (ROOT / "docs" / "streaming.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "stream.md").read_text(encoding="utf-8")
 STREAMING = [name for name in recipes() if name.endswith("_streaming")]
 
 
