@@ -15,6 +15,8 @@ setup(
     description="The Squeezeformer speech encoder for NVIDIA NeMo: train, restore and transcribe",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="nemo-squeezeformer contributors",
+    project_urls={"Paper": "https://arxiv.org/abs/2206.00888"},
     license="Apache-2.0",  # without a license classifier, because setuptools has deprecated these classifiers
     keywords=["speech recognition", "ASR", "NeMo", "Squeezeformer", "Conformer", "CTC"],
     classifiers=[
@@ -43,15 +45,20 @@ setup(
         "tensorflow": ["h5py"],  # to import the authors' checkpoints; TensorFlow itself is not needed
         "dev": [  # for the tests, the demo, lint and type checks
             "accelerate",  # NeMo's SpeechLM2 needs accelerate and peft
+            "codespell",
             "espeakng-loader",  # makes speech for the tests and the demo
             "h5py",
+            "ipykernel",  # with nbclient: runs docs/tutorial.ipynb
             "matplotlib",
             "mypy",
+            "nbclient",
             "onnxruntime",
             "peft",
             "pytest",
+            "pytest-timeout",
             "pytest-xdist",
             "ruff",
+            "zizmor",  # checks the workflows of GitHub
         ],
     },
     entry_points={"console_scripts": ["nemo-squeezeformer=nemo_squeezeformer.__main__:main"]},

@@ -17,6 +17,7 @@ import nemo_squeezeformer
 from tests.samples.paths import ROOT
 
 VERSION = nemo_squeezeformer.__version__
+CONSTRAINTS = ("constraints.txt", "constraints-nemo-2.7.3.txt")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
@@ -74,7 +75,7 @@ def test_a_workflow_has_read_permissions_timeouts_and_pinned_actions(path):
 
 def test_every_target_of_make_in_a_workflow_is_in_the_makefile():
     there = targets(read("Makefile"))
-    assert made(CI) == {"lint", "test", "test-slow", "test-nemo-2.7.3"}
+    assert made(CI) == {"lint", "test", "test-slow", "test-nemo-2.7.3", "docs", "lowest"}
     assert made(CI) | made(RELEASE) <= there
     assert made({"jobs": {"a": {"steps": [{"run": "make tset PYTHON=python"}, {"uses": "b@v1"}]}}}) - there == {"tset"}
 
@@ -84,6 +85,17 @@ def test_the_tested_python_versions_equal_the_versions_in_the_metadata():
     promised = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", line) for line in metadata()["classifiers"]]
     assert tested == [match[1] for match in promised if match]
     assert metadata()["python_requires"] == f">={tested[0]}"
+
+
+def test_the_badges_of_the_readme_name_the_supported_versions():
+    badges = "\n".join(re.findall(r"!\[([^\]]+)\]\(https://img", read("README.md")))
+    pythons = re.findall(r"Python :: (3\.\d+)", " ".join(metadata()["classifiers"]))
+    assert f"Python {pythons[0]} to {pythons[-1]}" in badges
+    (torch,) = re.findall(r'"torch>=([\d.]+)"', read("setup.py"))
+    assert f"PyTorch {torch} or later" in badges
+    pinned = [re.findall(r"^nemo-toolkit==([\d.]+)", read(file), flags=re.MULTILINE) for file in CONSTRAINTS]
+    assert f"NeMo {pinned[0][0]} and {pinned[1][0]}" in badges
+    assert f"License {metadata()['license']}" in badges
 
 
 def test_slow_tests_run_every_week_and_on_demand_only():
