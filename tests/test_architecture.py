@@ -298,8 +298,8 @@ def test_the_old_command_for_exported_models_still_works():
     assert help_text.startswith("usage: python -m nemo_squeezeformer.onnx_stream")
 
 
-def test_the_architecture_page_lists_the_rooms_in_their_order_and_names_existing_files():
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+def test_the_page_how_it_works_lists_the_rooms_in_their_order_and_names_existing_files():
+    page = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
     rooms = re.findall(r"^\| `([a-z_/]+)/` \|", page, flags=re.MULTILINE)
     listed = [room.replace("/", ".") for room in rooms]
     ordered = [room for room in reversed(ROOMS) if room in set(listed)]

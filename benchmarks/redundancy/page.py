@@ -29,7 +29,8 @@ def page(results: Path) -> str:
         "# Temporal redundancy",
         "",
         "Made by `python -m benchmarks.redundancy`. All numbers are in [similarity.csv](similarity.csv).",
-        "[docs/redundancy.md](../../../docs/redundancy.md) explains what they mean.",
+        "[How it works](../../../docs/how-it-works.md#measure-the-similarity-of-frames-in-your-models) explains",
+        "what they mean.",
         "",
         "![Mean cosine similarity of two frames after each block. Each panel shows one distance, each line one model.]"
         "(similarity.png)",

@@ -187,7 +187,7 @@ def test_text_is_plain_when_piped_and_rich_in_a_terminal(capsys):
 
 
 def test_the_page_on_the_network_shows_what_is_printed(capsys):
-    page = ROOT / "docs" / "architecture.md"
+    page = ROOT / "docs" / "how-it-works.md"
     command, shown = [block for block in blocks(page) if "info" in block.text or "Frame rates" in block.text]
     assert main(shlex.split(command.text)[1:]) == 0
     assert shown.kind == "text" and shown.text in capsys.readouterr().out
