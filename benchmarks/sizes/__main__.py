@@ -4,7 +4,7 @@
     python -m benchmarks.sizes
 
 The program writes results/sizes.json and results/sizes.md. It takes ten minutes on one core and does not need NeMo.
-`table` prints the page, and `readme` prints the table of the README.
+`table` prints the page, and `readme` prints the table that docs/benchmarks.md quotes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The page of the sizes, and the table that the README quotes."""
+"""The page of the sizes, and the table that docs/benchmarks.md quotes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def page(made: dict[str, Any]) -> str:
 
 
 def quoted(made: dict[str, Any]) -> str:
-    """Return the table of the README, for 30 s of audio."""
+    """Return the table of docs/benchmarks.md, for 30 s of audio."""
     head = ["size", "parameters", "GFLOPs", "without the temporal U-Net", "time", "memory", "authors' WER, published"]
     rows = []
     for name, row in made["sizes"].items():

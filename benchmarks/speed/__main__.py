@@ -81,7 +81,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         one.add_argument("--patience", type=float, help="seconds for each encoder of a group")
         one.add_argument("--longest-call", type=float, help="seconds; slower encoders are left out")
         one.add_argument("--memory-limit", type=float, help="GiB; encoders that need more memory are left out")
-    texts = {"table": "print the page", "plots": "draw the figures", "readme": "print the table that the README quotes"}
+    texts = {"table": "print the page", "plots": "draw the figures", "readme": "print the table of docs/benchmarks.md"}
     for name, text in texts.items():
         commands.add_parser(name, help=text).add_argument("results", type=Path, nargs="?", default=OUTPUT)
     return parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""The table of the speed benchmark that the README quotes."""
+"""The table of the speed benchmark that docs/benchmarks.md quotes."""
 
 from __future__ import annotations
 

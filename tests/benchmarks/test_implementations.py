@@ -1,4 +1,4 @@
-"""Tests of the implementations benchmark: the command, the cases, and the table that the architecture page quotes."""
+"""Tests of the implementations benchmark: the command, the cases, and the quoted table."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_one_command_measures_every_case_and_prints_the_page(capsys):
     assert "| time without it |" in page and "x 1." in page
 
 
-def test_the_page_of_the_architecture_quotes_the_table():
+def test_the_page_of_benchmarks_quotes_the_table():
     root = benchmark.ROOT
     measured = (root / "benchmarks" / "results" / "implementations.md").read_text(encoding="utf-8")
     table = measured[measured.index("| implementation |") :].strip()
     assert len(table.splitlines()) > len(CASES)
-    assert table in (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert table in (root / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 def test_every_registered_implementation_has_a_case_with_existing_files():

@@ -31,11 +31,11 @@ def test_one_command_measures_sizes_and_makes_the_page(tmp_path):
     assert output.with_suffix(".md").read_text() == sizes_page.page(made)
 
 
-def test_the_page_and_the_readme_quote_the_file():
+def test_both_pages_quote_the_file():
     made = json.loads(RESULTS.read_text())
     assert list(made["sizes"]) == list(PUBLISHED)
     assert RESULTS.with_suffix(".md").read_text() == sizes_page.page(made)
-    assert sizes_page.quoted(made) in (ROOT / "README.md").read_text()
+    assert sizes_page.quoted(made) in (ROOT / "docs" / "benchmarks.md").read_text()
 
 
 def test_the_counts_equal_the_published_numbers_and_a_new_count():

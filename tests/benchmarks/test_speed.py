@@ -131,8 +131,8 @@ def test_the_figures_of_speed_are_drawn_from_its_files():
                 assert picture.info["Source"] == digest(path)
 
 
-def test_the_readme_quotes_the_speed():
-    assert speed_readme.quoted(RESULTS) in (ROOT / "README.md").read_text()
+def test_the_page_of_benchmarks_quotes_the_speed():
+    assert speed_readme.quoted(RESULTS) in (ROOT / "docs" / "benchmarks.md").read_text()
 
 
 def test_the_speed_check_requires_smaller_ratios_than_were_measured():

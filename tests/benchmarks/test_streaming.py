@@ -11,34 +11,19 @@ from omegaconf import OmegaConf
 from benchmarks.measuring.counts import parameters
 from benchmarks.streaming import time as streaming_time
 from benchmarks.streaming import wer as streaming_wer
+from tests.samples import quotes
 from tests.samples.asr_models import asr_model
 from tests.samples.paths import ROOT
 from tests.samples.speech import write_manifest
 
 
-def rows_of(page: str) -> list[list[str]]:
-    """Return the cells of all table rows of a page of results."""
-    lines = (ROOT / "benchmarks" / "results" / page).read_text(encoding="utf-8").splitlines()
-    return [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
-
-
-def test_the_readme_quotes_the_results_of_streaming():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    seen = {row[0]: row for row in rows_of("streaming_wer.md")[:7]}
-    latencies = ["80 ms", "160 ms", "480 ms", "1040 ms"]
-    for name, column in (("transducer", 2), ("CTC", 5)):
-        wer = [seen[latency][column] for latency in latencies] + [seen["offline"][column + 1]]
-        assert f"| WER, {name} | {' | '.join(f'{cell} %' for cell in wer)} |" in readme
+def test_the_page_of_benchmarks_quotes_the_results_of_streaming():
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     # No text differs between streaming and the whole recording.
-    assert all(row[4] == row[7] == "0" for latency, row in seen.items() if latency in latencies)
-
-    timed = rows_of("streaming_time.md")
-    timed = timed[: next(i for i, row in enumerate(timed) if "FastConformer" in " ".join(row))]
-    for name, batch in (("one stream", "1"), ("eight at once", "8")):
-        ratios = [row[5] for row in timed if row[0] in latencies and row[1:3] == [batch, "1"]]
-        assert f"| {name} | {' | '.join(ratios)} |" in readme
-    ours, theirs = (f"{float(row[4]) / 1e3:.2f} MB" for row in timed if row[0] in ("Squeezeformer", "Conformer"))
-    assert f"{ours} of caches to its {theirs}" in readme
+    seen = quotes.cells_of("streaming_wer.md")[:7]
+    assert [cells[4] + cells[7] for cells in seen if cells[0] in quotes.LATENCIES] == 4 * ["00"]
+    caches = {cells[0]: cells[4] for cells in quotes.cells_of("streaming_time.md") if len(cells) == 5}
+    assert f"take {caches['Squeezeformer']} kB, and {caches['Conformer']} kB in NeMo's Conformer" in page
 
 
 def test_streamed_text_is_compared_with_the_text_of_the_whole_recording(tmp_path):

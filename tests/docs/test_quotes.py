@@ -7,10 +7,12 @@ import re
 
 import pytest
 
+from tests.samples import quotes
 from tests.samples.pages import PROGRAM, sections, sources
 from tests.samples.paths import ROOT
 
-README, BENCHMARKS, DOCS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs"
+DOCS = ROOT / "docs"
+BENCHMARKS, HOW_IT_WORKS = DOCS / "benchmarks.md", DOCS / "how-it-works.md"
 RESULTS = ROOT / "benchmarks" / "results"
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
@@ -31,7 +33,7 @@ def invented(part: str, results: str, held: set[str] | frozenset[str] = frozense
     """Return the rows and numbers of a section that its results do not contain.
 
     Args:
-        held: Rows that other tests compare with the results. They are accepted, and their numbers too.
+        held: Rows that are made from several results. They are accepted, and their numbers too.
     """
     strange = {row for row in rows(part) if re.search(r"\d", row)} - rows(results) - held
     spoken = re.sub(r"^\|.*$", "", part, flags=re.MULTILINE)
@@ -50,11 +52,17 @@ def test_the_page_of_benchmarks_quotes_the_results(question):
     results = linked_results(part)
     assert results, "no page of results is linked"
     assert any(sources(program) for program in PROGRAM.findall(part)), "no program is named"
-    assert invented(part, results, rows(README.read_text(encoding="utf-8"))) == set()
+    assert invented(part, results, rows("\n".join(made() for made in quotes.ALL))) == set()
 
 
-def test_the_readme_quotes_the_papers_argument():
-    part = sections(README)["The paper's argument"]
+@pytest.mark.parametrize("made", quotes.ALL, ids=lambda made: made.__name__)
+def test_the_page_of_benchmarks_has_the_whole_table(made):
+    table = made()
+    assert len(table.splitlines()) > 3 and f"\n\n{table}\n\n" in BENCHMARKS.read_text(encoding="utf-8")
+
+
+def test_the_page_how_it_works_quotes_the_papers_argument():
+    part = sections(HOW_IT_WORKS)["The paper's argument"]
     assert invented(part, linked_results(part)) == set()
 
 
