@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import shutil
+import sys
+from functools import partial
 from pathlib import Path
 
 import nemo
 import pytest
 import yaml
+from nemo.core.classes import Serialization, common
 from nemo_squeezeformer.onnx_stream.__main__ import main as onnx_stream
+from omegaconf import OmegaConf
 
 from nemo_squeezeformer.__main__ import build_parser, main
 from nemo_squeezeformer.training.recipes import compose, recipes
@@ -28,18 +33,20 @@ TRANSDUCER = ["model.loss.loss_name=pytorch"]  # the same loss, without the comp
 # The reasons after ```bash not-run. The command downloads packages or models, runs a script that NeMo's package does
 # not contain, needs recordings that are missing, needs a microphone, or takes minutes or hours.
 NOT_RUN = {"network", "NeMo's scripts", "data", "microphone", "hours"}
+FILE = re.compile(r'python title="(\w+\.py)"')  # the kind of a block that the reader saves as a file
+OTHER_PROGRAMS = {"pip", "arecord", "for", "done", "export", ".venv/bin/pip", ".venv/bin/python", ".ci/run"}
 SLOW = {"docs/quick-start.md", "docs/train.md"}  # they train with augmented data
 EXTRAS = {
     "docs/released-checkpoints.md": "h5py",
     "docs/deploy.md": "onnxruntime",
     "docs/fine-tune.md": "peft",
-    "docs/redundancy.md": "matplotlib",
+    "docs/how-it-works.md": "matplotlib",
     "docs/stream.md": "onnxruntime",
 }
 
 
 def runs(block: Block) -> bool:
-    return block.kind in ("bash", "python")
+    return block.kind in ("bash", "python") or FILE.fullmatch(block.kind) is not None
 
 
 @pytest.mark.parametrize(
@@ -50,33 +57,49 @@ def runs(block: Block) -> bool:
         if any(runs(block) for block in blocks(page))
     ],
 )
-def test_all_commands_of_a_page_run(page, folder):
+def test_all_commands_of_a_page_run(page, folder, monkeypatch):
     if name(page) in EXTRAS:
         pytest.importorskip(EXTRAS[name(page)])
     names: dict[str, object] = {}
+    monkeypatch.syspath_prepend(folder)
     for block in filter(runs, blocks(page)):
+        if file := FILE.fullmatch(block.kind):
+            (folder / file[1]).write_text(block.text, encoding="utf-8")
+            monkeypatch.delitem(sys.modules, file[1].removesuffix(".py"), raising=False)
+            continue
         if block.kind == "python":
             exec(compile(block.text, str(page), "exec"), names)
             continue
         for command in block.commands:
             type_in(shlex.split(command), folder)
-    if page.name == "README.md" and page.parent == ROOT:
-        assert len((folder / "transcripts.jsonl").read_text().splitlines()) == 82
 
 
 def type_in(command: list[str], folder: Path) -> None:
     if command[:3] == ["python", "-m", "nemo_squeezeformer.onnx_stream"]:
         assert onnx_stream(command[3:]) == 0, command
         return
-    assert command[0] == "nemo-squeezeformer", command
-    arguments = command[1:]
+    if command[0] == "python" and (folder / command[1]).is_file():
+        program, arguments = partial(run_file, folder / command[1]), command[2:]
+    else:
+        assert command[0] == "nemo-squeezeformer", command
+        program, arguments = main, command[1:]
     if arguments[0] == "train" and not {"--list", "--print"} & set(arguments):
         arguments += QUICK + (TRANSDUCER if "transducer" in arguments[1] else [])
     if arguments[0] == "tokenizer":
         shutil.rmtree(folder / arguments[arguments.index("--output") + 1], ignore_errors=True)
-    assert main(arguments) == 0, command
+    assert program(arguments) == 0, command
     for trained in (folder / "experiments").rglob("*.nemo"):
         shutil.copy(trained, folder / "model.nemo")
+
+
+def run_file(program: Path, arguments: list[str]) -> object:
+    """Run a program that a page saved, and return its exit status. NeMo's list of prefixes does not change."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(program), *arguments])
+        patch.setattr(common, "ALLOWED_TARGET_PREFIXES", [*common.ALLOWED_TARGET_PREFIXES])
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(program), run_name="__main__")
+    return left.value.code
 
 
 @pytest.mark.parametrize("page", TYPED, ids=name)
@@ -88,7 +111,7 @@ def test_every_block_runs_or_has_a_reason_why_it_does_not(page):
             first = block.text.split()[0]
             assert first not in {"nemo-squeezeformer", "python", "pip", "make", "import", "from", "$"}, block.text
         else:
-            assert kind in ("bash", "python"), f"unknown kind of block: {block.kind!r}"
+            assert kind in ("bash", "python") or FILE.fullmatch(kind), f"unknown kind of block: {block.kind!r}"
             assert " not-run: " not in block.kind or reason in NOT_RUN, block.kind
     indented = re.findall(r"(?:^|\n\n)( {4}.*)", prose(page))
     assert not indented, f"indented code blocks have no kind, use fenced code blocks: {indented}"
@@ -123,7 +146,7 @@ def check_program(command: str) -> None:
         recipe = next(word for word in words if word.startswith("--config-name=")).partition("=")[2]
         assert re.search(rf"^\| `{recipe}` \|.*`{words[1].removeprefix('examples/')}`", page, flags=re.MULTILINE)
     else:
-        assert not words or words[0] in {"pip", "arecord", "for", "done", "export", ".venv/bin/pip", ".ci/run"}, command
+        assert not words or words[0] in OTHER_PROGRAMS, command
 
 
 def test_wrong_blocks_and_wrong_commands_are_found(tmp_path):
@@ -132,6 +155,7 @@ def test_wrong_blocks_and_wrong_commands_are_found(tmp_path):
         "```bash not-run: laziness\nx\n```\n",
         "text\n\n    pip install x\n",
         "```text\npip\n```\n",
+        '```python title="../page.py"\nx\n```\n',
     ):
         page = tmp_path / "page.md"
         page.write_text(wrong)
@@ -170,3 +194,11 @@ def test_the_page_for_nemo_users_quotes_two_errors_of_nemo():
     text = (ROOT / "docs" / "coming-from-nemo.md").read_text(encoding="utf-8")
     assert "TypeError: Can't instantiate abstract class ASRModel" in text
     assert "Instantiation of unsafe target 'nemo_squeezeformer.SqueezeformerEncoder' is blocked" in text
+
+
+@pytest.mark.skipif(nemo.__version__.startswith("2."), reason="the page quotes the error of NeMo 3")
+def test_the_page_for_contributors_quotes_the_error_of_a_class_that_nemo_does_not_allow():
+    with pytest.raises(ValueError, match="'my_encoder.MyEncoder' is blocked") as error:
+        Serialization.from_config_dict(OmegaConf.create({"_target_": "my_encoder.MyEncoder"}))
+    page = " ".join((ROOT / "docs" / "contribute.md").read_text(encoding="utf-8").split())
+    assert f"{type(error.value).__module__}.{type(error.value).__name__}: {error.value}" in page
