@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -14,9 +13,10 @@ from benchmarks.ladder.rungs import BESIDE, RUNGS, build
 from benchmarks.measuring import counts
 from benchmarks.measuring.results import Results
 from benchmarks.measuring.turns import in_milliseconds, interleaved
+from nemo_squeezeformer.core import SqueezeformerEncoder
 
 
-def operations(encoder: Any, seconds: int = 30) -> dict[str, float]:
+def operations(encoder: SqueezeformerEncoder, seconds: int = 30) -> dict[str, float]:
     """Return the operations for one utterance, in 10^9. A multiplication and an addition count as two operations.
 
     Relative attention uses 2 T - 1 positions. ``counted_by_t`` counts only T of them.

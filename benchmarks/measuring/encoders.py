@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.measuring.forms import FORMS, config
+
+
+class CacheAware(Protocol):
+    """An encoder with NeMo's streaming interface: Squeezeformer or an encoder of NeMo."""
+
+    streaming_cfg: Any  # NeMo's settings of a stream
+
+    def get_initial_cache_state(self, batch_size: int) -> Sequence[Tensor]:
+        """Return the caches of ``batch_size`` new streams: for attention, for convolutions, and their lengths."""
+
+    def cache_aware_stream_step(self, *, keep_all_outputs: bool, **inputs: Tensor) -> Sequence[Tensor]:
+        """Encode a chunk. Return the encodings, their lengths, and the caches for the next chunk."""
 
 
 def built(settings: dict[str, Any]) -> Any:
@@ -42,7 +55,7 @@ class Encoders:
     def build(self, name: str, training: bool = False, counted: bool = False) -> nn.Module:
         torch.manual_seed(0)
         form = FORMS[name]
-        encoder: Any = built(config(name, self.size, counted))
+        encoder = built(config(name, self.size, counted))
         if form.network not in self.weights:
             self.weights[form.network] = {key: value.clone() for key, value in encoder.state_dict().items()}
         encoder.load_state_dict(self.weights[form.network])

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.encoders import Encoders, missing, utterances
@@ -39,16 +40,22 @@ NAMES = {
 }
 
 
-def export(encoder: Any, path: Path, int8: bool = False) -> Path:
+def export(encoder: nn.Module, path: Path, int8: bool = False) -> Path:
     """Export an encoder of this project to ``path`` in the same way as the command, and return ``path``."""
     from nemo_squeezeformer.deployment.onnx.graphs import for_graphs, quantize, unfuse_norms
 
     for_graphs(encoder, streaming=False)
-    encoder.export(str(path))
+    write(encoder, path)
     unfuse_norms(path)
     if int8:
         quantize(path)
     return path
+
+
+def write(encoder: nn.Module, path: Path) -> None:
+    """Write the graph of an encoder to ``path`` with NeMo's own export."""
+    export_by_nemo: Any = encoder.export
+    export_by_nemo(str(path))
 
 
 def graphs(encoders: Encoders, folder: Path) -> dict[str, Path]:
@@ -56,8 +63,7 @@ def graphs(encoders: Encoders, folder: Path) -> dict[str, Path]:
     found = {}
     if IN_TREE not in missing():
         found["in-tree, ONNX"] = folder / "in-tree.onnx"
-        encoder: Any = encoders.build(IN_TREE, training=False)
-        encoder.export(str(found["in-tree, ONNX"]))
+        write(encoders.build(IN_TREE, training=False), found["in-tree, ONNX"])
     for form in ("float32", "int8"):
         found[form] = export(encoders.build("ours", training=False), folder / f"{form}.onnx", form == "int8")
     return found
@@ -81,7 +87,7 @@ def run(graph: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def infer(encoder: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def infer(encoder: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     return encoder(**inputs)[0]
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.measuring.counts import gflops, parameters
 from benchmarks.measuring.encoders import built, utterances
@@ -16,7 +17,7 @@ from benchmarks.measuring.turns import equal_turns, quartiles
 from benchmarks.side_by_side.encoders import ARCHITECTURES, encoder_config
 
 
-def counted(encoder: Any) -> dict[str, Any]:
+def counted(encoder: nn.Module) -> dict[str, Any]:
     with torch.no_grad():
         operations = gflops(partial(encoder.eval(), **utterances(30, 1)))
     return {"parameters": parameters(encoder), "gflops_30_s": round(operations, 2)}
@@ -35,7 +36,7 @@ def measure(args: argparse.Namespace) -> None:
     page = {name: counted(encoder) for name, encoder in encoders.items()}
     features, lengths = torch.randn(16, 80, 400), torch.randint(200, 401, (16,))
 
-    def step(encoder: Any) -> None:
+    def step(encoder: nn.Module) -> None:
         encoder(audio_signal=features, length=lengths)[0].square().mean().backward()
 
     steps = {name: partial(step, each.train()) for name, each in encoders.items()}

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.counts import parameters
-from benchmarks.measuring.encoders import built
+from benchmarks.measuring.encoders import CacheAware, built
 from benchmarks.measuring.machine import allocator, processor, versions
 from benchmarks.measuring.tables import head, line
 from benchmarks.measuring.turns import equal_turns, quartiles
@@ -59,7 +59,7 @@ def build(config: dict[str, Any], context: list[int]) -> Any:
     return built(config | {"feat_in": 80, "att_context_size": context}).eval()
 
 
-def stepper(encoder: Any, batch: int) -> Callable[[], None]:
+def stepper(encoder: CacheAware, batch: int) -> Callable[[], None]:
     """Return a function that processes the next chunk of ``batch`` streams with full caches."""
     config = encoder.streaming_cfg
     caches = list(encoder.get_initial_cache_state(batch_size=batch))
@@ -86,7 +86,7 @@ def milliseconds(steps: Mapping[str, Callable[[], object]], repeats: int) -> dic
     return {name: [1e3 * value for value in quartiles(seconds)] for name, seconds in took.items()}
 
 
-def cache_bytes(encoder: Any) -> tuple[int, int]:
+def cache_bytes(encoder: CacheAware) -> tuple[int, int]:
     """Return the size of the caches of one stream in bytes: for attention, and for convolutions."""
     channel, last, _ = encoder.get_initial_cache_state(batch_size=1)
     return channel.nbytes, last.nbytes

@@ -20,7 +20,7 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def gflops(encoder: Any, features: int, frames: int, parts: Sequence[Part] = ()) -> tuple[float, list[float]]:
+def gflops(encoder: nn.Module, features: int, frames: int, parts: Sequence[Part] = ()) -> tuple[float, list[float]]:
     """Return the operations for one utterance in inference, in 10^9: of the encoder, and of each of ``parts``.
 
     A multiplication and an addition are two operations. Only matrix products and convolutions count, as in
@@ -40,7 +40,7 @@ def gflops(encoder: Any, features: int, frames: int, parts: Sequence[Part] = ())
     return counter.get_total_flops() / 1e9, each
 
 
-def peak_bytes(encoder: Any, features: int, frames: int, batch: int, training: bool) -> int:
+def peak_bytes(encoder: nn.Module, features: int, frames: int, batch: int, training: bool) -> int:
     """Return the peak memory of the tensors in an inference, or in a training step without the optimizer, in bytes.
 
     Weights and input are not counted. With ``training``, gradients are counted. The count follows the computation on a
@@ -89,7 +89,7 @@ class Alive(TorchDispatchMode):
         self.now -= size
 
 
-def _call(encoder: Any, batch: int, features: int, frames: int) -> Tensor:
+def _call(encoder: nn.Module, batch: int, features: int, frames: int) -> Tensor:
     device = next(encoder.parameters()).device
     lengths = torch.full((batch,), frames, device=device)
     return encoder(audio_signal=torch.empty(batch, features, frames, device=device), length=lengths)[0]

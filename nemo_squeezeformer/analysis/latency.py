@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nemo_squeezeformer.integration.latency import CacheAware
 
 
-def streams(encoder: Any, feature_ms: float, batch: int) -> tuple[list[dict[str, Any]], str]:
+def streams(encoder: nn.Module, feature_ms: float, batch: int) -> tuple[list[dict[str, Any]], str]:
     """Return the latency and the cache sizes for each ``att_context_size`` with limited look-ahead.
 
     ``latency_ms`` is the length of audio that a chunk waits for: its own length, plus the look-ahead if there is any.
@@ -14,7 +19,7 @@ def streams(encoder: Any, feature_ms: float, batch: int) -> tuple[list[dict[str,
     Returns:
         One dict for each size, and the reason if there is no dict, else an empty string.
     """
-    if not hasattr(encoder, "setup_streaming_params") or not hasattr(encoder, "att_context_size_all"):
+    if not _is_cache_aware(encoder):
         return [], f"{type(encoder).__name__} does not have NeMo's streaming interface"
     if getattr(encoder, "self_attention_model", "") == "rel_pos_local_attn":
         return [], "self_attention_model='rel_pos_local_attn' needs whole recordings"
@@ -32,7 +37,11 @@ def streams(encoder: Any, feature_ms: float, batch: int) -> tuple[list[dict[str,
     return found, "" if found else reason
 
 
-def _stream(encoder: Any, feature_ms: float, batch: int, size: list[int]) -> dict[str, Any]:
+def _is_cache_aware(encoder: nn.Module) -> TypeGuard[CacheAware]:
+    return hasattr(encoder, "setup_streaming_params") and hasattr(encoder, "att_context_size_all")
+
+
+def _stream(encoder: CacheAware, feature_ms: float, batch: int, size: list[int]) -> dict[str, Any]:
     from nemo_squeezeformer.integration.latency import Chunks, empty_caches, latency_ms
 
     chunks = Chunks.of(encoder, size)

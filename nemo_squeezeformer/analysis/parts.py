@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nemo_squeezeformer.analysis.drawing import layers
 from nemo_squeezeformer.core.frames.spans import Span, build_spans
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -23,22 +26,24 @@ class Part:
     halved: int
 
 
-def span_of(encoder: Any) -> Span | None:
+def span_of(encoder: nn.Module) -> Span | None:
     """Return the layers of a Squeezeformer of this package or of NeMo 2.7.3, or of a Conformer.
 
     For other networks the result is None.
     """
-    if isinstance(getattr(encoder, "span", None), Span):
-        return encoder.span
-    if not all(hasattr(encoder, name) for name in ("layers", "pre_encode")):
+    span = getattr(encoder, "span", None)
+    if isinstance(span, Span):
+        return span
+    blocks = getattr(encoder, "layers", None)
+    if blocks is None or not hasattr(encoder, "pre_encode"):
         return None
     if getattr(encoder, "reduction_position", None) is not None:  # the encoder does not restore its frame rate
         return None
     reduce, recover = (getattr(encoder, name, None) for name in ("time_reduce_idx", "time_recovery_idx"))
-    return build_spans(len(encoder.layers), reduce, recover)
+    return build_spans(len(blocks), reduce, recover)
 
 
-def parts(encoder: Any) -> list[Part]:
+def parts(encoder: nn.Module) -> list[Part]:
     """Return all parts with parameters. For an encoder without a span the parts are its child modules."""
     span = span_of(encoder)
     found = [*_entrance(encoder), *_within(span, 0)] if span is not None else []
@@ -49,7 +54,7 @@ def parts(encoder: Any) -> list[Part]:
     return found + [Part(NAMES.get(name, name), (name,), 0) for name in rest]
 
 
-def _entrance(encoder: Any) -> Iterator[Part]:
+def _entrance(encoder: nn.Module) -> Iterator[Part]:
     yield Part("subsampling", ("pre_encode",), 0)
     norm = getattr(encoder, "pre_ln", None)
     if norm is not None and any(True for _ in norm.parameters()):

@@ -10,7 +10,7 @@ from statistics import pstdev
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nemo_squeezeformer.errors import UserError
 
@@ -63,7 +63,7 @@ class Block:
         self.frames += t
 
 
-def measure(preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> list[Block]:
+def measure(preprocessor: Any, encoder: nn.Module, speech: Iterable[Tensor]) -> list[Block]:
     """Measure the mean cosine similarities of the frames before the first block and after every block.
 
     A block is an entry of ``encoder.layers``. Its output is measured as the next block receives it: after the
@@ -81,13 +81,13 @@ def measure(preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> list[B
     from nemo_squeezeformer.integration.latency import feature_ms
 
     layers = getattr(encoder, "layers", None)
-    if not isinstance(layers, torch.nn.ModuleList) or not len(layers):
+    if not isinstance(layers, nn.ModuleList) or not len(layers):
         raise UserError(
             f"an encoder of class {type(encoder).__name__} has no list `layers` of blocks to measure; give a "
             "model with an encoder like Conformer, FastConformer or Squeezeformer"
         )
     blocks = [Block(number) for number in range(len(layers) + 1)]
-    heard = _add_utterances(blocks, preprocessor, encoder, speech)
+    heard = _add_utterances(blocks, preprocessor, encoder, layers, speech)
     if not blocks[-1].any_two.pairs:
         raise UserError("no utterance is long enough for two frames after the last block; give longer utterances")
     # With odd lengths the ratios are a little below powers of 2, so they are rounded. NeMo 2.7.3's Squeezeformer has no
@@ -99,11 +99,13 @@ def measure(preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> list[B
     return blocks
 
 
-def _add_utterances(blocks: list[Block], preprocessor: Any, encoder: Any, speech: Iterable[Tensor]) -> int:
+def _add_utterances(
+    blocks: list[Block], preprocessor: Any, encoder: nn.Module, layers: nn.ModuleList, speech: Iterable[Tensor]
+) -> int:
     """Add the frames of all utterances to ``blocks``, and return the total number of feature frames."""
     device, heard = next(encoder.parameters()).device, 0
     # A compiled layer would run without the hooks.
-    with torch.inference_mode(), torch.compiler.set_stance("force_eager"), _recorded(encoder.layers) as outputs:
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"), _recorded(layers) as outputs:
         for samples in speech:
             outputs.clear()
             length = torch.tensor([len(samples)], device=device)
@@ -119,7 +121,7 @@ def _add_utterances(blocks: list[Block], preprocessor: Any, encoder: Any, speech
 
 
 @contextmanager
-def _recorded(layers: torch.nn.ModuleList) -> Iterator[list[Tensor]]:
+def _recorded(layers: nn.ModuleList) -> Iterator[list[Tensor]]:
     """Record the input (B, T, D) of the first layer and the output (B, T, D) of every layer in the yielded list."""
     outputs: list[Tensor] = []
 
@@ -153,7 +155,7 @@ def _valid(outputs: list[Tensor], length: int) -> Iterator[Tensor]:
         yield x[: math.ceil(length / step)] if step else x  # 0: the encoder lowers its rate after this block
 
 
-def untrained(model: Any) -> Any:
+def untrained(model: Any) -> nn.Module:
     """Return a new encoder with random weights from the model's configuration.
 
     The encoder is on the model's device and in evaluation mode. The weights are the same at every call.
@@ -162,5 +164,5 @@ def untrained(model: Any) -> Any:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder: Any = Serialization.from_config_dict(model.cfg.encoder)
+        encoder = Serialization.from_config_dict(model.cfg.encoder)
     return encoder.to(next(model.encoder.parameters()).device).eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nemo_squeezeformer.analysis.counting import gflops, parameters, peak_bytes
 from nemo_squeezeformer.analysis.drawing import drawing
@@ -12,6 +12,9 @@ from nemo_squeezeformer.analysis.latency import streams
 from nemo_squeezeformer.analysis.parts import Part, parts, span_of
 from nemo_squeezeformer.analysis.source import Source
 from nemo_squeezeformer.training.settings import value
+
+if TYPE_CHECKING:
+    from torch import nn
 
 T = TypeVar("T")
 FLOAT = 4  # bytes of a float32
@@ -63,7 +66,7 @@ def report(source: Source, seconds: float, batch: int) -> dict[str, Any]:
     }
 
 
-def _row(encoder: Any, part: Part, frame_ms: float | None, gflops: float | None) -> dict[str, Any]:
+def _row(encoder: nn.Module, part: Part, frame_ms: float | None, gflops: float | None) -> dict[str, Any]:
     """Return the row of one part. ``frame_ms`` is the length of an encoder frame, or None if it is unknown."""
     return {
         "name": part.name,
@@ -73,7 +76,7 @@ def _row(encoder: Any, part: Part, frame_ms: float | None, gflops: float | None)
     }
 
 
-def _undrawn(encoder: Any) -> str:
+def _undrawn(encoder: nn.Module) -> str:
     kind, position = type(encoder).__name__, getattr(encoder, "reduction_position", None)
     if position is not None:
         where = "at its end" if position < 0 else f"after layer {position}"

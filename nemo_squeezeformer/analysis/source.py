@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training import recipes
 from nemo_squeezeformer.training.settings import value
+
+if TYPE_CHECKING:
+    from torch import nn
 
 DATA = ("train_ds", "validation_ds", "test_ds")
 
@@ -22,7 +25,7 @@ class Source:
     """
 
     name: str
-    encoder: Any  # on the meta device
+    encoder: nn.Module  # on the meta device
     model: Any
     config: Any  # the configuration of the model
     notes: list[str] = field(default_factory=list)

@@ -171,6 +171,7 @@ class SqueezeformerEncoder(nn.Module):
         "mf_cf": MFCFLayer,
     }
     pre_encode: Any
+    layers: Any  # a ModuleList of the layers, which are of a class of ``blocks``
     time_reduce_layer: Any  # None without a temporal U-Net, as is time_recovery_layer
     time_recovery_layer: Any
 

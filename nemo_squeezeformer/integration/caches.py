@@ -14,7 +14,6 @@ A stream whose caches are all zeros is a new stream. The other streams of the ba
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,12 +21,13 @@ from torch.nn.functional import pad
 
 from nemo_squeezeformer.core.frames.initial_state import empty_state
 from nemo_squeezeformer.core.frames.state import EncoderState, LayerState, ReductionState
+from nemo_squeezeformer.core.frames.streamable import Streamable
 
 
 class Caches:
     """The layout of the caches of an ``encoder`` whose attention remembers ``past`` encoder frames."""
 
-    def __init__(self, encoder: Any, past: int):
+    def __init__(self, encoder: Streamable, past: int):
         state = empty_state(encoder, 0, past)  # only the shapes are used
         self.layers, self.past, self.d_model = len(state.layers), past, encoder.d_model
         self.frames = [layer.attention.size(1) for layer in state.layers]

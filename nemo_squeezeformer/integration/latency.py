@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,20 @@ from torch import Tensor, nn
 from nemo_squeezeformer.core.frames.steps import Steps
 from nemo_squeezeformer.integration.caches import Caches
 from nemo_squeezeformer.integration.streaming import MAX_CONTEXT, Streaming
+
+
+class CacheAware(Protocol):
+    """An encoder with NeMo's streaming interface."""
+
+    streaming_cfg: Any  # NeMo's settings of a stream
+    att_context_size_all: Sequence[Sequence[int]]  # the sizes from which training draws
+    _modules: dict[str, nn.Module | None]  # the child modules by name
+
+    def setup_streaming_params(self, *, att_context_size: list[int] | None) -> None:
+        """Set ``streaming_cfg`` for this ``att_context_size``. None keeps the current size."""
+
+    def get_initial_cache_state(self, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the caches of ``batch_size`` new streams."""
 
 
 class Chunks(NamedTuple):
@@ -22,7 +36,7 @@ class Chunks(NamedTuple):
     left: int  # encoder frames that attention remembers
 
     @classmethod
-    def of(cls, encoder: Any, size: Sequence[int] | None = None) -> Chunks:
+    def of(cls, encoder: CacheAware, size: Sequence[int] | None = None) -> Chunks:
         """Return the chunks of an ``encoder`` with NeMo's streaming interface: Squeezeformer or an encoder of NeMo.
 
         Args:
@@ -38,7 +52,7 @@ class Chunks(NamedTuple):
         return cls(_further(config.chunk_size), _further(config.shift_size), config.last_channel_cache_size)
 
 
-def latency_ms(encoder: Any, feature_ms: float, size: Sequence[int] | None = None) -> float:
+def latency_ms(encoder: CacheAware, feature_ms: float, size: Sequence[int] | None = None) -> float:
     """Return the milliseconds of audio that a step waits for.
 
     Args:
@@ -48,7 +62,7 @@ def latency_ms(encoder: Any, feature_ms: float, size: Sequence[int] | None = Non
     return feature_ms * Chunks.of(encoder, size).frames
 
 
-def empty_caches(encoder: Any, batch: int, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def empty_caches(encoder: CacheAware, batch: int, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return the float32 caches of ``batch`` new streams under the ``att_context_size`` ``size``."""
     if isinstance(encoder, Streaming):
         device = next(encoder.parameters()).device
@@ -63,7 +77,7 @@ def feature_ms(preprocessor: Any) -> float:
     return 1000 * preprocessor.featurizer.hop_length / preprocessor._sample_rate
 
 
-def _nemo_config(encoder: Any, size: Sequence[int] | None) -> Any:
+def _nemo_config(encoder: CacheAware, size: Sequence[int] | None) -> Any:
     """Return the ``streaming_cfg`` of an encoder of NeMo: the current setting, or the setting for ``size``."""
     if size is None and encoder.streaming_cfg is not None:
         return encoder.streaming_cfg

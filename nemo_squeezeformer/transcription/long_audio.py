@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from nemo_squeezeformer.core.encoder import SqueezeformerEncoder
 from nemo_squeezeformer.errors import UserError
@@ -14,6 +14,13 @@ REMEDY = '--att-context-size "[128, 128]"'
 TOGETHER = 3600.0  # most seconds of padded audio in a batch: memory for one recording of an hour is then sufficient
 LONG = 600.0  # seconds of audio above which full attention takes most of the encoder's time
 SCORES = 7  # number of (T, T) matrices in memory at once if attention computes them; measured
+
+
+class Conformer(Protocol):
+    """An encoder of NeMo with Conformer's attention."""
+
+    att_context_style: str
+    _cfg: Any  # the settings of the encoder
 
 
 def set_context(model: Any, size: Sequence[int]) -> str:
@@ -29,8 +36,8 @@ def set_context(model: Any, size: Sequence[int]) -> str:
         UserError: the model has no attention window, or it cannot have this size.
     """
     given = f"--att-context-size {list(size)}"
-    encoder: Any = getattr(model, "encoder", None)
-    if not hasattr(encoder, "change_attention_model"):
+    encoder = getattr(model, "encoder", None)
+    if encoder is None or not hasattr(encoder, "change_attention_model"):
         raise UserError(f"{given}: a model of class {type(model).__name__} has no attention window; leave it out")
     if attention_of(encoder) == "abs_pos":
         raise UserError(
@@ -59,8 +66,8 @@ def notice_of_memory(model: Any, utterances: Sequence[Utterance], batch_size: in
     Raises:
         UserError: attention computes (T, T) matrices, and they do not fit into memory.
     """
-    encoder: Any = getattr(model, "encoder", None)
-    if attention_of(encoder) not in ("rel_pos", "abs_pos") or max(encoder.att_context_size) >= 0:
+    encoder = getattr(model, "encoder", None)
+    if encoder is None or attention_of(encoder) not in ("rel_pos", "abs_pos") or max(encoder.att_context_size) >= 0:
         return None
     longest = max(utterances, key=lambda utterance: utterance.duration)
     name = f"{longest.row['audio_filepath']} ({longest.duration / 60:.0f} min)"
@@ -101,24 +108,24 @@ def batches(durations: Sequence[float], batch_size: int) -> Iterator[list[int]]:
         yield batch
 
 
-def attention_of(encoder: Any) -> str | None:
+def attention_of(encoder: object) -> str | None:
     """Return the ``self_attention_model`` of an encoder, or None if the encoder does not have this attribute."""
     if isinstance(encoder, SqueezeformerEncoder):
         return encoder.attention.self_attention_model
     return getattr(encoder, "self_attention_model", None)
 
 
-def style_of(encoder: Any) -> str:
+def style_of(encoder: SqueezeformerEncoder | Conformer) -> str:
     """Return the ``att_context_style`` of an encoder."""
     return encoder.contexts.style if isinstance(encoder, SqueezeformerEncoder) else encoder.att_context_style
 
 
-def in_blocks(encoder: Any) -> bool:
+def in_blocks(encoder: object) -> bool:
     """Return True if attention never computes a whole (T, T) matrix."""
     return isinstance(encoder, SqueezeformerEncoder) and encoder.attention.form in ("auto", "blocks")
 
 
-def heads_of(encoder: Any) -> int:
+def heads_of(encoder: SqueezeformerEncoder | Conformer) -> int:
     """Return the number of attention heads of an encoder."""
     return encoder.attention.n_heads if isinstance(encoder, SqueezeformerEncoder) else encoder._cfg.n_heads
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def load_model(name: str, device: Any, verbose: bool = False) -> Any:
@@ -61,14 +64,15 @@ def optimize(model: Any) -> None:
     from nemo_squeezeformer.integration.piecewise_preprocessor import in_pieces
 
     model.preprocessor = in_pieces(model.preprocessor)
-    encoder: Any = getattr(model, "encoder", None)
-    if hasattr(encoder, "optimize_for_inference") and not has_enabled_adapters(encoder):
+    encoder = getattr(model, "encoder", None)
+    if encoder is not None and hasattr(encoder, "optimize_for_inference") and not has_enabled_adapters(encoder):
         encoder.optimize_for_inference()
 
 
-def has_enabled_adapters(encoder: Any) -> bool:
+def has_enabled_adapters(encoder: nn.Module) -> bool:
     """Return True if ``encoder`` has enabled PEFT adapters, which change its output."""
-    return hasattr(encoder, "is_adapter_available") and encoder.is_adapter_available()
+    is_adapter_available = getattr(encoder, "is_adapter_available", None)
+    return is_adapter_available is not None and is_adapter_available()
 
 
 def choose_decoder(model: Any, decoder: str | None) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from .margins import STREAMED
 from .state import EncoderState, LayerState, ReductionState
 from .steps import Steps, check
+from .streamable import Streamable
 
 
-def initial_state(encoder: Any, batch: int) -> EncoderState:
+def initial_state(encoder: Streamable, batch: int) -> EncoderState:
     """Return the streaming state of ``batch`` new streams: zeros, with no frames to attend to.
 
     Raises:
@@ -35,7 +34,7 @@ def initial_state(encoder: Any, batch: int) -> EncoderState:
     return state
 
 
-def empty_state(encoder: Any, batch: int, past: int) -> EncoderState:
+def empty_state(encoder: Streamable, batch: int, past: int) -> EncoderState:
     """Return a streaming state of zeros with ``past`` encoder frames of left context and an empty subsampling state."""
     weight = encoder.layers[0].conv.depthwise_conv.weight  # quantization can replace the weights of linear layers
     zeros, d, left = weight.new_zeros, encoder.d_model, encoder.variant.reduction_left

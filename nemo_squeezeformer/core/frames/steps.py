@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .context import Context
 from .spans import Span
+from .streamable import Convolution, Streamable
 
 NORMS = ("instance_norm", "group_norm")  # their statistics are of the frames in the chunk
 
@@ -26,7 +26,7 @@ class Steps:
     @classmethod
     def of(
         cls,
-        encoder: Any,
+        encoder: Streamable,
         chunk: int | None = None,
         shift: int | None = None,
         left: int | None = None,
@@ -80,7 +80,7 @@ class Steps:
         return cls(shift, -(-(last - shift + 1) // factor) * factor, left)
 
 
-def check(encoder: Any) -> None:
+def check(encoder: Streamable) -> None:
     """Raise ``ValueError`` if ``encoder`` cannot stream, whatever its context is."""
     if encoder.attention.self_attention_model != "rel_pos":
         raise ValueError(
@@ -96,7 +96,7 @@ def check(encoder: Any) -> None:
         )
 
 
-def _needed(encoder: Any, span: Span, context: Context, last: int) -> int:
+def _needed(encoder: Streamable, span: Span, context: Context, last: int) -> int:
     """Return the last input frame of ``span`` on which its output frame ``last`` depends, at the rate of ``span``."""
     at = span.stop
     for branch in reversed(span.branches):
@@ -110,7 +110,7 @@ def _needed(encoder: Any, span: Span, context: Context, last: int) -> int:
     return last
 
 
-def _before(conv: Any, context: Context, last: int) -> int:
+def _before(conv: Convolution, context: Context, last: int) -> int:
     """Return the last input frame of one layer on which the output frame ``last`` depends."""
     last = context.end_of_chunk(last) if conv.chunked and context.chunk else last + conv.right
     return (context.end_of_chunk(last) if context.chunk else last) + context.right

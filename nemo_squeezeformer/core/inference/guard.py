@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from torch import nn
 
 REMEDY = "the weights are folded, so the encoder supports only inference. Restore the model again for an encoder that"
 
 
-def guard(encoder: Any) -> None:
+class Guarded(Protocol):
+    """A module with the methods that register hooks. torch gives them no types."""
+
+    def register_forward_pre_hook(self, hook: Callable[..., None], /) -> object:
+        """Call ``hook`` before each ``forward``."""
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., None], /) -> object:
+        """Call ``hook`` before each ``state_dict``."""
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., None], /) -> object:
+        """Call ``hook`` before each ``load_state_dict``."""
+
+
+def guard(encoder: Guarded) -> None:
     """Make ``encoder`` raise RuntimeError in training mode, in ``state_dict`` and in ``load_state_dict``."""
     encoder.register_forward_pre_hook(refuse_training)
     encoder.register_state_dict_pre_hook(refuse_saving)

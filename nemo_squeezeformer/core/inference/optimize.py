@@ -40,7 +40,7 @@ def optimize(encoder: SqueezeformerEncoder) -> SqueezeformerEncoder:
     return encoder
 
 
-def _exchange_modules(encoder: Any) -> None:
+def _exchange_modules(encoder: SqueezeformerEncoder) -> None:
     table = EncodingTable()
     for positions in (encoder.pos_enc, encoder.time_reduce_pos_enc):
         if isinstance(positions, RelativePositions):

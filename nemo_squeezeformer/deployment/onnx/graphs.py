@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -18,7 +17,7 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.transcription.models import has_enabled_adapters
 
 
-def for_graphs(encoder: Any, streaming: bool) -> None:
+def for_graphs(encoder: nn.Module, streaming: bool) -> None:
     """Optimize ``encoder`` in place before it is recorded as a graph.
 
     For whole utterances, replace attention and convolutions by ``GraphKernel`` and ``GraphConvolution``. For a stream
@@ -30,8 +29,7 @@ def for_graphs(encoder: Any, streaming: bool) -> None:
     encoder.optimize_for_inference()
     if streaming:
         return
-    layers: Any = encoder.layers
-    for layer in layers:
+    for layer in encoder.layers:
         attention, conv = layer.self_attn, layer.conv
         if isinstance(attention, RelPositionAttention) and not isinstance(attention, LocalAttention):
             attention.kernel = GraphKernel()

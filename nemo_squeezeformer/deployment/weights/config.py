@@ -6,13 +6,15 @@ import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from torch import nn
+
 from nemo_squeezeformer.core.original_mel import OriginalMelSpectrogram
 from nemo_squeezeformer.deployment.onnx.tokens import characters, pieces
 from nemo_squeezeformer.deployment.weights.loading import ENCODER_ARGUMENTS
 from nemo_squeezeformer.errors import UserError
 
 
-def encoder_settings(encoder: Any) -> dict[str, Any]:
+def encoder_settings(encoder: nn.Module) -> dict[str, Any]:
     """Return every argument of ``core.SqueezeformerEncoder`` for ``encoder``.
 
     The defaults are the defaults of the encoder's own class: NeMo's class and old class names have other defaults.
@@ -28,7 +30,7 @@ def encoder_settings(encoder: Any) -> dict[str, Any]:
     return with_defaults(encoder, _settings(encoder, ENCODER_ARGUMENTS))
 
 
-def with_defaults(encoder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(encoder: nn.Module, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``settings`` and the defaults of the other arguments, in the order of ``core.SqueezeformerEncoder``.
 
     The layer that ``auto`` chose replaces ``time_reduce_idx="auto"``, because the rule of ``auto`` may change.
@@ -36,7 +38,8 @@ def with_defaults(encoder: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {name: it.default for name, it in ENCODER_ARGUMENTS.items() if it.default is not it.empty}
     given = defaults | dict(settings)
     if given["time_reduce_idx"] == "auto":
-        given["time_reduce_idx"] = next((branch.start for branch in encoder.span.branches), None)
+        span: Any = getattr(encoder, "span", None)
+        given["time_reduce_idx"] = next((branch.start for branch in span.branches), None)
     return {name: given[name] for name in (*ENCODER_ARGUMENTS, *settings) if name in given}
 
 

@@ -12,7 +12,7 @@ from nemo_squeezeformer.errors import UserError
 LENGTHS = (203, 150)  # lengths of two utterances of random features, in feature frames
 
 
-def check_equal(plain: nn.Module, encoder: Any, head: Any) -> None:
+def check_equal(plain: nn.Module, encoder: nn.Module, head: Any) -> None:
     """Raise UserError if ``plain`` returns other outputs for random features than ``encoder`` followed by ``head``.
 
     The same weights fit many settings. This check finds differences in settings without weights: attention windows,

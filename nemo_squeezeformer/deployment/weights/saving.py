@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from safetensors.torch import save_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from nemo_squeezeformer import __version__, core
 from nemo_squeezeformer.core.inference.guard import is_optimized
@@ -40,7 +40,7 @@ def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = No
     """
     folder = Path(folder)
     refuse_folder(folder, force)
-    encoder: Any = model if _ours(model) else getattr(model, "encoder", None)
+    encoder = model if _ours(model) else getattr(model, "encoder", None)
     if not _ours(encoder):
         raise UserError(
             f"the encoder of this {type(model).__name__} is a {type(encoder).__name__}, not a SqueezeformerEncoder"
@@ -83,7 +83,7 @@ def refuse_folder(folder: Path, force: bool) -> None:
         raise UserError(f"{folder} is not replaced, because it also contains {others[0]}; choose another name")
 
 
-def _ours(encoder: Any) -> bool:
+def _ours(encoder: object) -> TypeGuard[nn.Module]:
     """Return True if ``encoder`` is a Squeezeformer of this package or of NeMo 2.7.3.
 
     The weights of both classes have the same names.
@@ -91,20 +91,21 @@ def _ours(encoder: Any) -> bool:
     return isinstance(encoder, core.SqueezeformerEncoder) or type(encoder).__module__ == OLD_MODULE
 
 
-def _config(model: Any, encoder: Any, head: Any, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+def _config(model: Any, encoder: nn.Module, head: Any, settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return all fields of the configuration, which the docstring of this package describes."""
     contexts = getattr(encoder, "contexts", None)
+    size: Any = contexts.default if contexts else getattr(encoder, "att_context_size", None)
     return {
         "version": VERSION,
         "nemo_squeezeformer": __version__,
         "encoder": encoder_settings(encoder) if settings is None else with_defaults(encoder, settings),
-        "default_att_context_size": list(contexts.default if contexts else encoder.att_context_size),
+        "default_att_context_size": list(size),
         "ctc": None if head is None else ctc_tokens(model, head),
         "features": None if encoder is model else features(getattr(model, "preprocessor", None)),
     }
 
 
-def _weights(encoder: Any, head: Any) -> dict[str, Tensor]:
+def _weights(encoder: nn.Module, head: Any) -> dict[str, Tensor]:
     """Return the state dict of the plain model from the weights of the NeMo model."""
     weights = encoder.state_dict()
     projection = {} if head is None else head.state_dict()

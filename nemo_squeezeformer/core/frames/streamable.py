@@ -1,0 +1,76 @@
+"""The members of an encoder that the functions of this folder use.
+
+The classes are protocols, because this folder does not import the modules of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from .context import ContextSettings
+from .margins import Margins
+from .spans import Span
+
+
+class Attention(Protocol):
+    """The settings of attention."""
+
+    @property
+    def self_attention_model(self) -> str:
+        """The ``self_attention_model`` of the encoder."""
+
+
+class Variant(Protocol):
+    """The settings in which the two networks that are called Squeezeformer differ."""
+
+    @property
+    def margins(self) -> Margins:
+        """The zero padding of the subsampling convolutions."""
+
+    @property
+    def reduction_left(self) -> int:
+        """The number of frames before its own that a frame of the reduction layer sees."""
+
+
+class Subsampling(Protocol):
+    """The subsampling before the layers."""
+
+    def init_state(self, batch: int) -> list[Tensor]:
+        """Return the streaming state of ``batch`` new streams."""
+
+
+class Convolution(Protocol):
+    """The convolution module of a layer."""
+
+    left: int  # number of frames before its own that a frame sees
+    right: int  # number of frames after its own that a frame sees
+    chunked: bool  # True if a frame sees no frames after its chunk
+    depthwise_conv: nn.Conv1d  # the convolution over time
+
+
+class Layer(Protocol):
+    """A layer of the encoder."""
+
+    conv: Convolution
+
+
+class Streamable(Protocol):
+    """An encoder that may stream. ``steps.check`` tells whether its settings support streaming."""
+
+    d_model: int  # width of the layers
+    conv_norm_type: str  # kind of the norms in the convolution modules
+    pre_encode: Subsampling
+    layers: Sequence[Layer]
+    span: Span  # all layers, with the branches of the temporal U-Net
+    contexts: ContextSettings  # the sizes of the context of attention
+
+    @property
+    def attention(self) -> Attention:
+        """The settings of attention."""
+
+    @property
+    def variant(self) -> Variant:
+        """The settings of the encoder's network: NeMo's, or the authors' own."""
