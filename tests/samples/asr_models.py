@@ -15,7 +15,7 @@ import soundfile
 import torch
 from nemo.collections.asr import models
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from nemo_squeezeformer import SqueezeformerEncoder
 from tests.samples.encoders import SMALL, enliven, features
@@ -121,8 +121,9 @@ def log_probabilities(model: Any) -> torch.Tensor:
         return model(input_signal=audio, input_signal_length=torch.tensor([16000, 11000]))[0]
 
 
-def _balance(encoder: Any, decoder: torch.nn.Conv1d) -> None:
+def _balance(encoder: nn.Module, decoder: nn.Conv1d) -> None:
     """Give all tokens the same average score. A model with random weights then finds different tokens in the frames."""
+    assert decoder.bias is not None
     with torch.no_grad():
         encoded, _ = encoder(audio_signal=features(2, 200, channels=80), length=torch.tensor([200, 200]))
         decoder.weight.mul_(4.0)
@@ -161,8 +162,9 @@ def _encodings(model: Any, paths: Sequence[str]) -> Tensor:
     return torch.cat(frames)
 
 
-def _spread(layer: torch.nn.Module, x: Tensor, scale: float) -> None:
+def _spread(layer: nn.Linear | nn.Conv1d, x: Tensor, scale: float) -> None:
     """Change a layer in place. Its outputs for rows `(N, D)` then have a mean of 0 and a deviation of ``scale``."""
+    assert layer.bias is not None
     weight = layer.weight.view(layer.weight.size(0), -1)
     y = x @ weight.T
     factor = scale / y.std(dim=0)

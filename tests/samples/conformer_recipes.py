@@ -85,7 +85,7 @@ TINY = {"n_layers": 4, "d_model": 16, "n_heads": 4, "conv_kernel_size": 7}
 
 
 def parameters(encoder: type) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(encoder.__init__).parameters)
+    return dict(inspect.signature(encoder).parameters)
 
 
 def recipe(name: str, **changes: Any) -> dict[str, Any]:

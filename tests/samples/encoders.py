@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nemo_squeezeformer import core
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "feat_in": 20,
     "n_layers": 4,
     "d_model": 16,
@@ -37,7 +37,7 @@ def enliven(model: nn.Module, seed: int = 0) -> None:
             buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
 
 
-def small_encoder(seed: int = 0, **settings) -> core.SqueezeformerEncoder:
+def small_encoder(seed: int = 0, **settings: Any) -> core.SqueezeformerEncoder:
     """Return a core encoder in eval mode with four layers of width 16. Its default has no U-Net."""
     torch.manual_seed(seed)
     encoder = core.SqueezeformerEncoder(**(SMALL | {"time_reduce_idx": None} | settings)).eval()

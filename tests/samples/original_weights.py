@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
 
-def write(path: str | Path, seed: int = 0, split: bool = False, **dimensions) -> Arrays:
+def write(path: str | Path, seed: int = 0, split: bool = False, **dimensions: Any) -> Arrays:
     """Write a file of random weights and return the weights by name. ``dimensions`` are the arguments of ``arrays``."""
     made = arrays(seed=seed, **dimensions)
     save(path, made, split)
@@ -162,7 +163,7 @@ def _random(rng: np.random.Generator, key: str, shape: tuple[int, ...]) -> np.nd
     if key.endswith(("gamma", "moving_variance", "_scale")):
         made = rng.uniform(0.7, 1.3, shape)
     elif key.endswith("kernel"):
-        inputs = np.prod(shape[:-2]) if "depthwise" in key else np.prod(shape) / shape[-1]
+        inputs = float(np.prod(shape[:-2]) if "depthwise" in key else np.prod(shape) / shape[-1])
         if key.endswith("pos_kernel"):
             inputs = shape[1]
         made = rng.normal(0.0, inputs**-0.5, shape)

@@ -91,7 +91,7 @@ def streamed(model: Any, utterances: Sequence[Tensor], forget: bool = False) -> 
     return [torch.cat([x[i, :, : n[i]] for x, n in outputs], dim=1) for i in range(len(utterances))]
 
 
-def offline(encoder: Any, utterances: Sequence[Tensor]) -> list[Tensor]:
+def offline(encoder: torch.nn.Module, utterances: Sequence[Tensor]) -> list[Tensor]:
     """Return the encodings `(D, T)` of each whole utterance. All utterances are in one batch."""
     lengths = torch.tensor([x.size(1) for x in utterances])
     batch = torch.nn.utils.rnn.pad_sequence([x.T for x in utterances], batch_first=True).transpose(1, 2)
