@@ -32,6 +32,9 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy --strict --no-warn-return-any nemo_squeezeformer/core
+	$(VENV)/bin/codespell
+	$(VENV)/bin/python scripts/check_words.py
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 
 docs: $(DOCS_VENV)/.installed
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet

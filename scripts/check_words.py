@@ -1,4 +1,4 @@
-"""A check of the project's language: phrases that make a reader go back are found, each with the cure.
+"""Find phrases that make a sentence hard to read, and print what to write instead.
 
     python scripts/check_words.py            # every tracked file
     python scripts/check_words.py FILE...
@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SUFFIXES = {".py", ".md", ".yaml", ".yml", ".toml", ".cfg", ".cff", ".ipynb", ""}
+NOT_SEARCHED = {"LICENSE", "check_words.py", "test_check_words.py"}
 REPEAT = "repeat the noun"
 PHRASES = {
     r"of which": f"start a new sentence, and {REPEAT}",
@@ -48,12 +49,12 @@ FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 
 
 def blank(match: re.Match[str]) -> str:
-    """The matched text with every character but line ends replaced by a space, so that line numbers stay."""
+    """Replace each character of the match by a space, except line ends, so that line numbers stay the same."""
     return re.sub(r"[^\n]", " ", match.group())
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number, text) of the parts of a file that people read."""
+    """Yield the line number and the text of each part of a file that people read."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
@@ -65,20 +66,20 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def phrases(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number, phrase) of every phrase in a file that the table names. A phrase may go over the end of a line."""
+    """Yield the line number and the words of each phrase of ``PHRASES`` in a file. A phrase may span two lines."""
     for first, text in prose(path):
-        words = re.sub(r"[\n#]", lambda end: " ", QUOTED.sub(blank, text))
-        for match in PATTERN.finditer(re.sub(r"\s", " ", words)):
+        words = re.sub(r"[\s#]", " ", QUOTED.sub(blank, text))
+        for match in PATTERN.finditer(words):
             yield first + text.count("\n", 0, match.start()), match.group()
 
 
-def cure(phrase: str) -> str:
-    """What to write instead of a phrase."""
+def remedy(phrase: str) -> str:
+    """Return what to write instead of a phrase."""
     return next(words for pattern, words in PHRASES.items() if re.fullmatch(pattern, phrase, re.IGNORECASE))
 
 
 def tracked() -> list[Path]:
-    """The text files that git tracks, and new files that it does not ignore."""
+    """Return the text files that git tracks, and new files that git does not ignore."""
     names = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
     )
@@ -89,10 +90,11 @@ def tracked() -> list[Path]:
 def main(arguments: list[str]) -> int:
     found = 0
     for path in [Path(name) for name in arguments] or tracked():
-        if not path.is_file() or path.resolve() == Path(__file__).resolve() or path.name == "LICENSE":
+        if not path.is_file() or path.name in NOT_SEARCHED:
             continue
         for line, phrase in phrases(path):
-            print(f"{path.relative_to(ROOT) if path.is_absolute() else path}:{line}: {phrase!r}: {cure(phrase)}")
+            name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+            print(f"{name}:{line}: {phrase!r}; write instead: {remedy(phrase)}")
             found += 1
     return 1 if found else 0
 
