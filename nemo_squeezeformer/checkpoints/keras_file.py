@@ -1,4 +1,4 @@
-"""The reader of a Keras weight file (HDF5): its arrays by name, in the order of Keras' lists."""
+"""The reader of Keras weight files (HDF5). It returns the arrays by name, in the order of Keras' lists of names."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nemo_squeezeformer.errors import UserError
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:
-    """Return all arrays of a file in float32, by their names in Keras: ``conformer/.../kernel:0``.
+    """Return all arrays of a file in float32, by Keras name, for example ``conformer/.../kernel:0``.
 
-    The file may also contain a whole Keras model. The state of its optimizer is not read.
+    The file may also contain a whole Keras model. The function does not read the state of the optimizer.
 
     Raises:
         UserError: h5py is not installed, the path is not an HDF5 file, or the file is incomplete. Keras' lists name an
-            array twice or not at all, or they name an array that does not exist. An array does not contain
-            floating-point numbers, or some of its numbers are not finite.
+            array twice, do not name an array, or name an array that does not exist. The dtype of an array is not a
+            floating-point dtype, or an array contains numbers that are not finite.
     """
     try:
         import h5py
@@ -73,7 +73,8 @@ def _arrays(root: Any) -> Iterator[tuple[str, Tensor]]:
 def _names(group: Any) -> Iterator[str]:
     """Yield the ``weight_names`` of a group.
 
-    Names that are too long for one attribute are in the attributes ``weight_names0``, ``weight_names1`` and so on.
+    If the list of names is too long for one attribute, Keras splits the list into the attributes ``weight_names0``,
+    ``weight_names1`` and so on.
     """
     attributes = ["weight_names"]
     while f"weight_names{len(attributes) - 1}" in group.attrs:

@@ -1,6 +1,6 @@
 """The conversion of the authors' weights and tokenizer to NeMo's CTC model.
 
-The model is built from the recipe that computes the same as the authors' code.
+The functions build the model from the recipe whose outputs equal the outputs of the authors' code.
 """
 
 from __future__ import annotations
@@ -20,18 +20,22 @@ FINE_TUNING_LR = 1e-4  # for training with the configuration in the file; the se
 
 
 def write_model(original: Original, tokenizer: bytes, output: Path) -> None:
-    """Write a ``.nemo`` file with these weights and this SentencePiece model, completely or not at all."""
+    """Write a ``.nemo`` file with the authors' weights and a SentencePiece model.
+
+    The file ``output`` appears only when it is complete.
+    """
     with tempfile.TemporaryDirectory() as folder, written_whole(output) as new:
         build_model(original, tokenizer, Path(folder)).save_to(str(new))
 
 
 def build_model(original: Original, tokenizer: bytes, folder: Path) -> Any:
-    """Return NeMo's EncDecCTCModelBPE with these weights and this SentencePiece model, in evaluation mode.
+    """Return NeMo's EncDecCTCModelBPE with the authors' weights and a SentencePiece model, in evaluation mode.
 
     Args:
         original: the authors' weights.
         tokenizer: the bytes of the SentencePiece model.
-        folder: an empty folder. The tokenizer's files must stay there until the model is saved.
+        folder: an empty folder for the files of the tokenizer. The files must stay in the folder until the model is
+            saved.
     """
     from omegaconf import open_dict
 
@@ -51,12 +55,15 @@ def build_model(original: Original, tokenizer: bytes, folder: Path) -> Any:
     model.encoder.load_state_dict(original.encoder)
     weight, bias = original.nemo_decoder()
     model.decoder.decoder_layers.load_state_dict({"0.weight": weight, "0.bias": bias})
-    model.cfg.tokenizer.dir = None  # the .nemo file contains the tokenizer, and this folder is removed
+    model.cfg.tokenizer.dir = None  # the .nemo file contains the tokenizer, and the folder is removed
     return model.eval()
 
 
 def published_size(original: Original) -> str | None:
-    """Return the name of the published size with these settings, ``xs`` to ``l``, or None."""
+    """Return the name of the published size, ``xs`` to ``l``, that has the settings of ``original``.
+
+    Return None if no published size has these settings.
+    """
     settings = original.settings
     width = settings["d_model"]
     common = {"feat_in": 80, "ff_expansion_factor": 4, "conv_kernel_size": 31, "subsampling_conv_channels": width}

@@ -1,8 +1,9 @@
-"""The mapping from the arrays of the authors' TensorFlow network to this package: names, shapes and axes.
+"""The mapping from the arrays of the authors' TensorFlow network to the weights of this package: names, shapes, axes.
 
-Letters in shapes: D model width, E inner width of the convolution module, I inner width of the feed-forward module, H
-heads, S width of a head, K kernel size, C channels of the subsampling, W inputs of the subsampling's linear layer (C
-channels times the number of bands), V outputs of the CTC layer.
+The letters in the shapes are: D for the model width, E for the inner width of the convolution module, I for the inner
+width of the feed-forward module, H for the number of heads, S for the width of a head, K for the kernel size, C for the
+channels of the subsampling, W for the inputs of the linear layer of the subsampling (C channels times the number of
+bands), and V for the outputs of the CTC layer.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ Layout = Callable[[Tensor, int], Tensor]
 
 
 class Row(NamedTuple):
-    """The mapping of one array.
+    """The mapping of one array of the file to one weight of this package.
 
     ``source`` is the name of the layer and the array in the file, without the name of the encoder. ``target`` is the
-    key in the state dict. ``layout`` converts the array, given C, to the layout of torch.
+    key in the state dict. ``shape`` is the shape of the array in the letters of this module. ``layout(array, C)``
+    returns the array in the layout of torch.
     """
 
     source: str
@@ -29,9 +31,9 @@ class Row(NamedTuple):
 
 
 def rows(n_layers: int, depthwise: bool, temporal_unet: bool) -> list[Row]:
-    """Return the rows of all arrays of a network.
+    """Return one ``Row`` for each array of a network.
 
-    Targets that begin with ``logits`` belong to the CTC layer. All other targets belong to the encoder.
+    A target that begins with ``logits`` belongs to the CTC layer. All other targets belong to the encoder.
     """
     return [
         *_subsampling(depthwise),
@@ -47,47 +49,50 @@ def as_it_is(x: Tensor, channels: int) -> Tensor:
 
 
 def dense(x: Tensor, channels: int) -> Tensor:
-    """(in, out) -> (out, in)"""
+    """Transpose the kernel of a dense layer: (in, out) -> (out, in)."""
     return x.T
 
 
 def conv2d(x: Tensor, channels: int) -> Tensor:
-    """(height, width, in, out) -> (out, in, height, width)"""
+    """Permute the kernel of a 2-D convolution: (height, width, in, out) -> (out, in, height, width)."""
     return x.permute(3, 2, 0, 1)
 
 
 def depthwise2d(x: Tensor, channels: int) -> Tensor:
-    """(height, width, C, 1) -> (C, 1, height, width)"""
+    """Permute the kernel of a 2-D depthwise convolution: (height, width, C, 1) -> (C, 1, height, width)."""
     return x.permute(2, 3, 0, 1)
 
 
 def conv1d(x: Tensor, channels: int) -> Tensor:
-    """(kernel, in, out) -> (out, in, kernel)"""
+    """Permute the kernel of a 1-D convolution: (kernel, in, out) -> (out, in, kernel)."""
     return x.permute(2, 1, 0)
 
 
 def pointwise(x: Tensor, channels: int) -> Tensor:
-    """(1, 1, in, out) -> (out, in, 1)"""
+    """Permute the kernel of a pointwise convolution: (1, 1, in, out) -> (out, in, 1)."""
     return x[0].permute(2, 1, 0)
 
 
 def depthwise1d(x: Tensor, channels: int) -> Tensor:
-    """(kernel, 1, D, 1) -> (D, 1, kernel)"""
+    """Permute the kernel of a depthwise convolution over time: (kernel, 1, D, 1) -> (D, 1, kernel)."""
     return x[:, 0].permute(1, 2, 0)
 
 
 def projection(x: Tensor, channels: int) -> Tensor:
-    """(bands * C, D) -> (D, C * bands): reorder the inputs from band-major order to channel-major order."""
+    """Reorder the inputs of the linear layer of the subsampling: (bands * C, D) -> (D, C * bands).
+
+    The authors' code orders the inputs by band first, and this package orders the inputs by channel first.
+    """
     return x.reshape(-1, channels, x.size(1)).permute(2, 1, 0).flatten(1)
 
 
 def heads_out(x: Tensor, channels: int) -> Tensor:
-    """(H, D, S) -> (H * S, D)"""
+    """Convert a kernel whose outputs are heads to a linear weight: (H, D, S) -> (H * S, D)."""
     return x.transpose(1, 2).flatten(0, 1)
 
 
 def heads_in(x: Tensor, channels: int) -> Tensor:
-    """(H, S, D) -> (D, H * S)"""
+    """Convert a kernel whose inputs are heads to a linear weight: (H, S, D) -> (D, H * S)."""
     return x.flatten(0, 1).T
 
 
@@ -147,7 +152,10 @@ def _temporal_unet() -> Iterator[Row]:
 
 
 def _layer(source: str, target: str, shape: str, layout: Layout, width: str = "") -> Iterator[Row]:
-    """Yield the rows of a kernel and its bias. The bias has the size ``width``, by default the kernel's last axis."""
+    """Yield the rows of the kernel and the bias of a layer.
+
+    ``width`` is the letter for the size of the bias. The default is the letter of the last axis of the kernel.
+    """
     axes = tuple(shape.split())
     kernel = "depthwise_kernel" if axes[-1] == "1" else "kernel"
     yield Row(f"{source}/{kernel}", f"{target}.weight", axes, layout)

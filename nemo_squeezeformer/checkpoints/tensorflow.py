@@ -1,7 +1,7 @@
-"""The reader of the authors' TensorFlow checkpoints: settings and weights of the encoder, and the CTC layer.
+"""The reader of the authors' TensorFlow checkpoints. It returns the encoder's settings and weights, and the CTC layer.
 
 The network is the network of github.com/kssteven418/Squeezeformer. An encoder with ``variant="original"`` computes the
-same. Its dimensions are read from the shapes of the arrays.
+same outputs. The reader finds the dimensions of the network in the shapes of the arrays.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from nemo_squeezeformer.errors import UserError
 
 BLANK_OUT_OF_REACH = -1e4  # a bias within the range of half precision; no frame raises this output above the others
 
-# The name of a layer. The name of the encoder, which the user chooses, comes before it.
+# The pattern of the name of a layer. The name begins with the name of the encoder, which the user chooses.
 LAYER = re.compile(r"(?:(.*?)_)?(subsampling_\w+|preln|linear|timereduce_\w+|block_\d+_\w+|logits)")
 ATTENTION = re.compile(r"block_\d+_layer1_mhsa_mhsa")
 UNNAMED = re.compile(r"dense(_\d+)?")  # the number counts all dense layers of a process and has no meaning
 
-# Other networks that the authors' code can build, by array names that only these networks have.
+# Other networks that the authors' code can build. The keys are patterns of array names that only these networks have.
 OTHERS = {
     r"block_\d+_\w+_(mhsa|ff|conv)_ln/.*": "a LayerNorm before each module instead of Squeezeformer's scale and bias "
     "(encoder_adaptive_scale: false)",
@@ -42,8 +42,8 @@ class Original:
     """A checkpoint with the names and layouts of this package.
 
     ``settings`` are the arguments of ``SqueezeformerEncoder``, and ``encoder`` is its state dict. ``logits_weight``
-    (V, D, 1) and ``logits_bias`` (V,) are the weights of the CTC layer. Its output 0 is the CTC blank, and also the
-    ``<unk>`` of the tokenizer.
+    (V, D, 1) and ``logits_bias`` (V,) are the weights of the CTC layer. Output 0 of the CTC layer is the CTC blank, and
+    also the piece ``<unk>`` of the tokenizer.
     """
 
     settings: dict[str, Any]
@@ -57,9 +57,10 @@ class Original:
         return self.logits_bias.numel()
 
     def nemo_decoder(self) -> tuple[Tensor, Tensor]:
-        """Return weight (V + 1, D, 1) and bias (V + 1,) of NeMo's CTC decoder. Its blank is the last output.
+        """Return the weight (V + 1, D, 1) and the bias (V + 1,) of NeMo's CTC decoder.
 
-        The decoder never outputs piece 0. The authors' decoder does not output it either: its output 0 is the blank.
+        The last output of NeMo's decoder is the blank. The decoder never outputs piece 0, because output 0 of the
+        authors' CTC layer is the blank and not a piece.
         """
         weight = torch.cat([self.logits_weight, self.logits_weight[:1]])
         bias = torch.cat([self.logits_bias, self.logits_bias[:1]])
@@ -68,19 +69,21 @@ class Original:
 
 
 def read(path: str | Path, time_reduce_idx: int | None = None, time_recovery_idx: int | None = None) -> Original:
-    """Read an .h5 file written by ``save_weights`` in the authors' code. Every array in it is used exactly once.
+    """Read an .h5 file that ``save_weights`` has written in the authors' code.
+
+    Every array of the file is used exactly once.
 
     Args:
         path: the path of the file.
-        time_reduce_idx: the first layer at half the frame rate. The file does not contain this number. None:
-            (n_layers - 1) // 2, as in all published sizes.
-        time_recovery_idx: the first layer at the full frame rate again. The file does not contain this number. None:
-            n_layers - 1, as in all published sizes.
+        time_reduce_idx: the first layer at half the frame rate. The file does not contain this number. None means
+            ``(n_layers - 1) // 2``, as in all published sizes.
+        time_recovery_idx: the first layer at the full frame rate after the temporal U-Net. The file does not contain
+            this number. None means ``n_layers - 1``, as in all published sizes.
 
     Raises:
-        UserError: see ``keras_file.read_arrays``; or an array is missing, does not belong to a Squeezeformer, or has a
-            shape that does not match the other shapes; or the indices do not match the layers. The error names the
-            array or the index.
+        UserError: ``keras_file.read_arrays`` refuses the file. An array is missing, does not belong to a Squeezeformer,
+            or has a shape that does not match the other shapes. The indices do not match the layers. The error names
+            the array or the index.
     """
     arrays = read_arrays(Path(path))
     try:
@@ -92,7 +95,10 @@ def read(path: str | Path, time_reduce_idx: int | None = None, time_recovery_idx
 def arrange(
     arrays: dict[str, Tensor], time_reduce_idx: int | None = None, time_recovery_idx: int | None = None
 ) -> Original:
-    """Convert the arrays of a file, in their order, to an ``Original``. They are removed from the dictionary."""
+    """Convert the arrays of a file to an ``Original``.
+
+    The arrays must have the same order as in the file. The function removes the arrays from the dictionary.
+    """
     names, prefix = _sources(arrays)
     blocks = [int(block) for block in re.findall(r"^block_(\d+)_", "\n".join(names), flags=re.MULTILINE)]
     n_layers = max(blocks, default=0) + 1
@@ -114,14 +120,14 @@ def arrange(
 
 
 def _sources(arrays: Iterable[str]) -> tuple[dict[str, str], str]:
-    """Map ``Row.source`` to names in the file, and find the prefix of layer names, for example ``conformer_encoder_``.
+    """Find the name in the file for each ``Row.source``, and the prefix of the layer names.
 
     Returns:
-        The names and the prefix.
+        A dict from ``Row.source`` to the name in the file, and the prefix, for example ``conformer_encoder_``.
     """
     names: dict[str, str] = {}
     prefixes: Counter[str] = Counter()
-    unnamed: dict[str, list[str]] = {}  # place -> its layers with the default name "dense", in their order
+    unnamed: dict[str, list[str]] = {}  # parent layer -> layers with the default name "dense", in file order
     for name in arrays:
         *scopes, leaf = name.partition(":")[0].split("/")
         places = [found for scope in scopes if (found := LAYER.fullmatch(scope))]
@@ -165,7 +171,7 @@ def _check_names(names: Mapping[str, str], table: list[Row], prefix: str) -> Non
 
 
 def _full_name(source: str, names: Mapping[str, str], prefix: str) -> str:
-    """Return the name of a missing array in Keras, as far as it follows from the other arrays of its layer."""
+    """Return the Keras name of a missing array, as far as the other arrays of the same layer determine the name."""
     layer, _, leaf = source.rpartition("/")
     beside = [name for other, name in names.items() if layer and other.rpartition("/")[0] == layer]
     if beside:
@@ -174,9 +180,9 @@ def _full_name(source: str, names: Mapping[str, str], prefix: str) -> str:
 
 
 def _sizes(shapes: Mapping[Row, torch.Size], names: Mapping[str, str]) -> dict[str, int]:
-    """Return the size of each letter of the table.
+    """Return the size for each letter in the shapes of the rows.
 
-    The size is the size in most arrays. An error can then name the array with a different size.
+    The size is the most frequent size in the arrays. An error can therefore name an array with a different size.
     """
     votes: dict[str, Counter[int]] = {}
     for row, shape in shapes.items():

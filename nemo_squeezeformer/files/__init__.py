@@ -1,1 +1,1 @@
-"""Reading and writing of files: manifests and their audio, tokenizers, and outputs that are complete or absent."""
+"""The reading of manifests and audio files, the writing of tokenizers, and outputs that appear only when complete."""

@@ -1,4 +1,4 @@
-"""NeMo manifests. Each row is compared with the header of its audio file."""
+"""The reader of NeMo manifests. It compares each row with the header of the audio file."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from nemo_squeezeformer.errors import UserError
 AUDIO_EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 SHOWN = 5  # bad rows that one error message shows; the message counts the other bad rows
 LARGE = 5_000  # minimum number of files for a progress bar
-RELATIVE = " (in a manifest: relative to its folder, or absolute)"
+RELATIVE = " (a path in a manifest is absolute, or relative to the folder of the manifest)"
 LOCAL_PATH_LIMIT = 255  # NeMo does not look for a longer audio_filepath in the manifest's folder
 
 
@@ -22,12 +22,12 @@ class Utterance:
     """A segment of speech: ``duration`` seconds of ``audio``, starting at second ``offset``.
 
     Attributes:
-        row: the fields of the manifest row. For a plain audio file, only ``audio_filepath``.
-        audio: a path that can be opened from the current folder. A list of paths if NeMo reads the channels from
+        row: the fields of the manifest row. A plain audio file has only the field ``audio_filepath``.
+        audio: a path that can be opened from the current folder, or a list of paths if NeMo reads the channels from
             several files.
-        offset: in seconds.
-        duration: in seconds.
-        channels: number of channels. 0 for audio in an object store, which is not read.
+        offset: start of the segment in seconds.
+        duration: length of the segment in seconds.
+        channels: number of channels; 0 if the audio is in an object store, because the header is then not read.
     """
 
     row: dict[str, Any]
@@ -45,10 +45,11 @@ class _Header:
 
 
 def audio_path(audio_filepath: str, manifest: str | os.PathLike[str]) -> str:
-    """Return the path where NeMo looks for a row's audio: first in the manifest's folder, then the path itself.
+    """Return the path at which NeMo opens the audio of a manifest row.
 
-    This is the rule of ``get_full_path`` in NeMo's ``collections.common.parts.preprocessing.manifest``. The import of
-    that module takes seconds.
+    If the file exists relative to the folder of the manifest, return this absolute path. Otherwise return the path of
+    the row. ``get_full_path`` in NeMo's module ``collections.common.parts.preprocessing.manifest`` has the same rule,
+    but the import of this module takes seconds.
     """
     if "://" not in audio_filepath and not os.path.isabs(audio_filepath) and len(audio_filepath) < LOCAL_PATH_LIMIT:
         beside = os.path.join(os.path.dirname(manifest), audio_filepath)
@@ -64,15 +65,15 @@ def read_utterances(
 
     Args:
         manifest: path of a file with one JSON object per line. The manifest of a tarred data set is not supported,
-            because its audio is inside tar files. A manifest in an object store (``s3://...``) is not read, and no
+            because the audio is inside tar files. A manifest in an object store (``s3://...``) is not read, and no
             utterances are returned.
         required: fields that every row must have. Training needs ``duration``, transcribing does not.
 
     Raises:
-        UserError: the manifest is missing or empty, or some rows cannot be used. A row cannot be used if it is not JSON
-            or lacks a field, if its audio is missing, unreadable or has zero length, or if its offset or duration does
-            not fit the audio file. One error covers the whole manifest. It gives the number of bad rows, and for the
-            first few the line, the value and the remedy.
+        UserError: the manifest is missing or empty, or some rows cannot be used. A row cannot be used in three cases:
+            the row is not JSON or lacks a field; the audio is missing, unreadable or empty; the offset or the duration
+            does not fit the audio file. One error covers the whole manifest. The error gives the number of bad rows,
+            and the line, the value and the remedy of the first bad rows.
     """
     if "://" in os.fspath(manifest):
         return []
@@ -124,7 +125,10 @@ def _lines(manifest: str | os.PathLike[str]) -> list[tuple[int, str]]:
 def _rows(
     lines: Iterable[tuple[int, str]], required: Sequence[str], problems: dict[int, str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line number and fields of each valid row, and add the problem of each other line to ``problems``."""
+    """Yield the line number and the fields of each valid row.
+
+    Add the problem of each invalid line to ``problems``, by line number.
+    """
     for number, line in lines:
         row = _row(line, required)
         if isinstance(row, str):
@@ -139,7 +143,7 @@ def _names(row: dict[str, Any]) -> list[str]:
 
 
 def _row(line: str, required: Sequence[str]) -> dict[str, Any] | str:
-    """Return the fields of the line, or a description of its problem."""
+    """Return the fields of a manifest line, or a description of the problem of the line."""
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -203,9 +207,9 @@ def _header(path: str) -> _Header:
 
 
 def _stretch_problem(row: dict[str, Any], header: _Header) -> str:
-    """Return the problem if the row's offset and duration do not fit the audio file, or an empty string.
+    """Return the problem of a row whose offset or duration does not fit the audio file.
 
-    A row with an offset may end anywhere in the file.
+    Return an empty string if the offset and the duration fit. A row with an offset may end anywhere in the file.
     """
     duration, offset, seconds = row.get("duration"), row.get("offset") or 0.0, header.seconds
     if not header.channels:

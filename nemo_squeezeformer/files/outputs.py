@@ -1,4 +1,4 @@
-"""Checks of outputs before any work, and writing of outputs that appear complete or not at all."""
+"""Checks of outputs before any work, and the writing of outputs that appear only when they are complete."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nemo_squeezeformer.errors import UserError
 
 
 def require_folder(output: Path, called: str) -> None:
-    """Raise UserError if the parent folder of ``output`` does not exist. The message calls the output ``called``."""
+    """Raise UserError if the parent folder of ``output`` does not exist. The message begins with ``called``."""
     if not output.absolute().parent.is_dir():
         raise UserError(f"{called}: there is no folder {output.parent}; create it first")
 
 
 def refuse_existing(paths: Iterable[Path], force: bool) -> None:
-    """Raise UserError for the first path that exists. If ``force`` is True, raise it only for a folder."""
+    """Raise UserError for the first path that exists. If ``force`` is True, raise the error only for a folder."""
     for path in paths:
         if path.exists() and not force:
             raise UserError(f"{path} exists; choose another --output, or pass --force to overwrite it")
@@ -33,7 +33,7 @@ def strangers(folder: Path, known: Iterable[str]) -> list[str]:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, and move the file or folder written there to ``path`` at the end.
+    """Yield a temporary path for a file or folder. At the end, move the file or folder to ``path``.
 
     The new file or folder replaces an existing file or folder at ``path``. After an exception, ``path`` is unchanged
     and the temporary files are removed.
@@ -44,7 +44,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def all_written_whole(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, and move all files and folders written there to ``folder`` at the end.
+    """Yield a temporary folder. At the end, move all files and folders in the temporary folder to ``folder``.
 
     The temporary folder is inside ``folder``, because a rename is atomic only within one file system.
     """
@@ -65,7 +65,7 @@ def _put(new: Path, path: Path, old: Path) -> None:
     Raises:
         OSError: one of ``new`` and ``path`` is a file and the other is a folder.
     """
-    if new.is_dir() and path.is_dir():  # a rename does not replace a folder with files
+    if new.is_dir() and path.is_dir():  # a rename cannot replace a folder that contains files
         os.rename(path, old)
     try:
         os.replace(new, path)

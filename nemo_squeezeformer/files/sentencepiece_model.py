@@ -1,4 +1,4 @@
-"""SentencePiece models as bytes: reading, training, and appending pieces."""
+"""Functions that read SentencePiece models, train them, and append pieces. A model is passed as bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUIRED = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 
 
 def read_model(path: str | Path) -> tuple[bytes, Any]:
-    """Return the bytes of a SentencePiece model file and its processor.
+    """Return the bytes of a SentencePiece model file, and a ``SentencePieceProcessor`` of the model.
 
     Raises:
         UserError: the file cannot be read, or is not a SentencePiece model.
@@ -43,7 +43,7 @@ def train_model(sentences: Sequence[str], vocab_size: int, kind: str, lower_case
     The options are the same as in NeMo's ``create_spt_model``, but an impossible vocabulary size is an error.
 
     Raises:
-        UserError: the vocabulary is too large or too small for the text. The message names the bound.
+        UserError: the vocabulary is too large or too small for the text. The message names the limit.
     """
     import sentencepiece
 
@@ -76,9 +76,10 @@ def train_model(sentences: Sequence[str], vocab_size: int, kind: str, lower_case
 
 
 def append_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
-    """Return the model with ``pieces`` appended to its pieces.
+    """Append ``pieces`` to the vocabulary of a SentencePiece model, and return the bytes of the new model.
 
-    In training, SentencePiece puts user-defined pieces first. NeMo needs some user-defined pieces last.
+    In training, SentencePiece puts user-defined pieces at the start of the vocabulary. NeMo needs some user-defined
+    pieces at the end.
 
     Raises:
         UserError: the model already has one of the pieces.
@@ -89,14 +90,14 @@ def append_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
     known = {processor.id_to_piece(i) for i in range(processor.get_piece_size())}
     if made := sorted(known & set(pieces)):
         raise UserError(
-            f"--append {' '.join(made)}: the vocabulary of the text already has this piece; remove it from --append"
+            f"--append {' '.join(made)}: the vocabulary of the text has this piece; remove the piece from --append"
         )
     # In a protocol buffer, the values of a repeated field can be appended at the end of the message.
     return model + b"".join(map(_user_defined, pieces))
 
 
 def _user_defined(piece: str) -> bytes:
-    """Return a piece as field 1 of SentencePiece's ModelProto: its text, a score of 0 and the type USER_DEFINED.
+    """Return a user-defined piece as field 1 of SentencePiece's ModelProto: the text, a score of 0 and the type.
 
     The bytes are written directly, because the classes of sentencepiece do not work with the protobuf of NeMo 2.7.3.
     """

@@ -24,14 +24,14 @@ def train_tokenizer(
     start_end_pad: bool = False,
     append: Sequence[str] = (),
 ) -> int:
-    """Train a tokenizer, write its folder and return the number of pieces.
+    """Train a tokenizer, write the folder of the tokenizer and return the number of pieces.
 
     The tokenizer has exactly ``vocab_size`` pieces, followed by the pieces of ``append`` in the given order. The folder
     appears only when it is complete.
 
     Raises:
         UserError: a manifest is missing, the manifests have no text, the vocabulary is too large or too small for the
-            text (the message names the bound), or the folder exists and ``force`` is not set.
+            text (the message names the limit), or the folder exists and ``force`` is not set.
     """
     target = Path(output).expanduser()
     _refuse_folder(target, output, force)
@@ -57,7 +57,7 @@ def lay_out_tokenizer(model: str, output: str, force: bool = False) -> int:
 def write_folder(model: bytes, folder: Path) -> int:
     """Write the files of a tokenizer to ``folder`` and return the number of pieces.
 
-    The files are the model, its pieces with scores, and the pieces in the spelling of NeMo's ``vocab.txt``.
+    The files are the model, the pieces with scores, and the pieces in the spelling of NeMo's ``vocab.txt``.
     """
     import sentencepiece
 
