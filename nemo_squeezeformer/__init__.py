@@ -1,7 +1,7 @@
 """The Squeezeformer speech encoder for NVIDIA NeMo.
 
-Importing this package registers the encoder, the recipes and the names in old checkpoints with NeMo. The import does
-not load NeMo or torch.
+The import of this package registers the encoder, the recipes and the class names of old checkpoints with NeMo. The
+import does not load NeMo or torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["OriginalMelSpectrogramPreprocessor", "SqueezeformerEncoder", "Squeez
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        # The module peft registers both encoders with NeMo's adapters, so it is imported for either encoder.
+        # Each encoder comes from the module peft, because the import of peft registers the encoder for NeMo's adapters.
         module = "original_preprocessor" if name.startswith("Original") else "peft"
         return getattr(importlib.import_module(f"nemo_squeezeformer.integration.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,10 @@ NEMO = {"nemo", "lightning", "hydra", "omegaconf", "sentencepiece"}  # packages 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that ``argv`` names and return its exit status: 2 for an error that the user can correct."""
+    """Run the command that ``argv`` names, and return the exit status of the command.
+
+    The exit status is 2 after an error that the user can correct.
+    """
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if any(argument.startswith("-") for argument in rest) or (rest and "overrides" not in args):

@@ -1,1 +1,1 @@
-"""Recipes: composing, checks, the learning-rate schedule, and initial weights from files."""
+"""The training from recipes: composing and checking recipes, the learning-rate schedule, and weights from files."""

@@ -1,4 +1,4 @@
-"""The settings of a recipe that name the data, and the manifest files that they stand for."""
+"""The settings of a recipe that give the location of the data, and the manifest files that these settings name."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -9,19 +9,20 @@ SOURCES = ("manifest_filepath", "cuts_path", "shar_path", "input_cfg", "hf_data_
 
 
 def is_named(section: Mapping[str, Any] | None) -> bool:
-    """Return True if a resolved data section, for example ``model.train_ds``, gives the location of its data."""
+    """Return True if a resolved data section, for example ``model.train_ds``, gives the location of data."""
     return any((section or {}).get(source) not in (None, "", [], "???") for source in SOURCES)
 
 
 def manifest_files(named: Any) -> Iterator[str]:
-    """Yield the files of a ``manifest_filepath``: paths joined by commas, (nested) lists, or shards.
+    """Yield the paths of the manifest files that a ``manifest_filepath`` names.
 
-    Shards have NeMo's notation: ``manifest__OP_0..511_CL_.json``, or braces.
+    The value is a string of paths joined by commas, or a list of such values. A path can name shards in NeMo's
+    notation, for example ``manifest__OP_0..511_CL_.json`` or ``manifest_{0..511}.json``.
     """
     if isinstance(named, (list, tuple)):
         for one in named:
             yield from manifest_files(one)
-    elif isinstance(named, str):  # a number is Lhotse's weight of the previous manifest
+    elif isinstance(named, str):  # a number in a list is Lhotse's weight of the previous manifest
         for path in map(os.path.expanduser, named.split(",")):
             if os.path.exists(path) or not any(mark in path for mark in ("{", "(", "[", "<", "_OP_")):
                 yield path

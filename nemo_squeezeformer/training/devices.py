@@ -6,7 +6,10 @@ from nemo_squeezeformer.errors import UserError
 
 
 def accelerator(name: str) -> str:
-    """Return ``cuda``, ``mps`` or ``cpu``, as Lightning chooses for ``auto`` and ``gpu``. Keep any other name."""
+    """Return the accelerator that Lightning chooses for ``auto`` and ``gpu``: ``cuda``, ``mps`` or ``cpu``.
+
+    Return any other name unchanged.
+    """
     from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
     if name not in ("auto", "gpu"):

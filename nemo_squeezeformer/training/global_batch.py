@@ -15,8 +15,8 @@ class GlobalBatch:
     """The global batch of a recipe.
 
     Attributes:
-        utterances: number of utterances of one optimizer step. The average if batches have different sizes.
-        words: the product of settings that gives this number, for messages.
+        utterances: number of utterances of one optimizer step; the average number if the batches have different sizes.
+        words: the settings whose product is this number, as a text for messages.
     """
 
     utterances: float
@@ -37,12 +37,12 @@ def global_batch(cfg: Any) -> GlobalBatch:
     words = f"model.train_ds.{key}={given} x {number} processes x trainer.accumulate_grad_batches={accumulate}"
     if not size or size * number * accumulate <= 0:
         where = f"trainer.devices={devices}, trainer.num_nodes={nodes}"
-        raise UserError(f"the global batch is 0: {words} ({where}); set each of them to 1 or more")
+        raise UserError(f"the global batch is 0: {words} ({where}); set each of these settings to 1 or more")
     return GlobalBatch(size * number * accumulate, words)
 
 
 def _batch(train: dict[str, Any], mean_seconds: float) -> tuple[str, float | None]:
-    """Return the setting that gives the batch size of one process, and the number of utterances.
+    """Return the name of the setting that limits the batch of one process, and the number of utterances of the batch.
 
     The number is None if no setting limits the batch.
     """
@@ -56,5 +56,5 @@ def _batch(train: dict[str, Any], mean_seconds: float) -> tuple[str, float | Non
     size, seconds, quadratic = map(train.get, ("batch_size", "batch_duration", "quadratic_duration"))
     if not seconds:
         return "batch_size", size
-    each = mean_seconds + (mean_seconds**2 / quadratic if quadratic else 0.0)  # as in Lhotse's TimeConstraint
+    each = mean_seconds + (mean_seconds**2 / quadratic if quadratic else 0.0)  # the formula of Lhotse's TimeConstraint
     return "batch_duration", min(size or float("inf"), max(1.0, seconds / each))

@@ -1,4 +1,4 @@
-"""Recipes, by name or by file: finding, composing, and checks before any slow work."""
+"""Functions that find, compose and check recipes. A check runs before any slow work."""
 
 import json
 import os
@@ -20,7 +20,10 @@ ABLATION = "ablation"  # the folder of the paper's steps from Conformer to Squee
 
 
 def recipes(folder: str = "") -> list[str]:
-    """Return the names of the packaged recipes, or of the recipes in ``folder``, for example ``ablation/1_unet``."""
+    """Return the names of the recipes in the folder ``conf`` of this package.
+
+    If ``folder`` is given, return the names of the recipes in this folder, for example ``ablation/1_unet``.
+    """
     place = files(CONF).joinpath(folder) if folder else files(CONF)
     names = sorted(entry.name.removesuffix(".yaml") for entry in place.iterdir() if entry.name.endswith(".yaml"))
     return [f"{folder}/{name}" if folder else name for name in names]
@@ -39,7 +42,7 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
             and configuration groups of this package.
 
     Raises:
-        UserError: there is no such recipe, or Hydra refuses the recipe or an override.
+        UserError: the recipe does not exist, or Hydra refuses the recipe or an override.
     """
     import hydra
     from hydra.errors import HydraException
@@ -69,7 +72,7 @@ def build(cfg: Any, trainer: Any = None) -> Any:
         trainer: the Lightning trainer; None if the model will not be trained.
 
     Raises:
-        UserError: the recipe names no model, or the installed NeMo does not have the model.
+        UserError: the recipe names no model, or the installed NeMo does not contain the model.
     """
     from hydra.utils import get_class
 
@@ -77,7 +80,7 @@ def build(cfg: Any, trainer: Any = None) -> Any:
     try:
         made = get_class(path)
     except ImportError as error:
-        raise UserError(f"model_target={path}: this NeMo does not have it ({error})") from error
+        raise UserError(f"model_target={path}: this NeMo does not contain the class ({error})") from error
     return made(cfg=cfg.model, trainer=trainer)
 
 
@@ -100,10 +103,11 @@ def check(cfg: Any, audio: bool = True) -> None:
     """Check a composed recipe for errors that training would report late or never.
 
     The check finds missing manifests, unreadable audio, a missing tokenizer, characters without a label, and a loss
-    that the accelerator does not support. It does not change the recipe. ``fill_labels`` sets labels that are null.
+    that the accelerator does not support. The check does not change the recipe. ``fill_labels`` sets labels that are
+    null.
 
     Args:
-        audio: compare the manifests with their audio files.
+        audio: if True, also compare each row of the manifests with the audio file of the row.
 
     Raises:
         UserError: the message names the key, its value and the remedy.
@@ -121,7 +125,7 @@ def check(cfg: Any, audio: bool = True) -> None:
     for split in ("train_ds", "validation_ds", "test_ds"):
         _check_manifests(cfg, split, audio)
     if OmegaConf.is_missing(cfg.model, "labels"):
-        raise UserError("model.labels is not set; add model.labels=[...], one for each output of the model")
+        raise UserError("model.labels is not set; add model.labels=[...], with one label for each output of the model")
     if value(cfg, "model.labels") and value(cfg, "model.tokenizer") is None:
         _warn_of_other_characters(cfg)
 
@@ -131,15 +135,15 @@ def _check_loss(cfg: Any) -> None:
     if loss in CUDA_LOSSES and accelerator(given) != "cuda":
         raise UserError(
             f"model.loss.loss_name={loss}: NeMo has this loss for CUDA only, and trainer.accelerator={given} does "
-            "not select CUDA here; train on a GPU, or use a recipe with the plain loss (transducer instead of tdt in "
-            "its name)"
+            "not select CUDA here; train on a GPU, or use a recipe with the plain loss (the name of the recipe has "
+            "transducer instead of tdt)"
         )
 
 
 def _check_tokenizer(cfg: Any, section: str) -> None:
     folder, kind = value(cfg, f"{section}.dir"), value(cfg, f"{section}.type")
     file = {"bpe": "tokenizer.model", "wpe": "vocab.txt"}.get(str(kind).lower())
-    if file is None or value(cfg, f"{section}.model_path"):  # an aggregate or a named file: checked by NeMo
+    if file is None or value(cfg, f"{section}.model_path"):  # NeMo checks these tokenizers
         return
     if folder is not None and os.path.isfile(os.path.join(folder, file)):
         # When NeMo saves a model, it needs vocab.txt in the folder of tokenizer.model.
@@ -147,7 +151,8 @@ def _check_tokenizer(cfg: Any, section: str) -> None:
             return
         command = f"nemo-squeezeformer tokenizer {os.path.join(folder, file)} --output {folder.rstrip('/')}-nemo"
         raise UserError(
-            f"{section}.dir={folder} has {file} but no vocab.txt, which NeMo needs; create both with: {command}"
+            f"{section}.dir={folder} has {file} but no vocab.txt, which NeMo needs; create a folder with all files "
+            f"with: {command}"
         )
     problem = f"{section}.dir is not set" if folder is None else f"{section}.dir={folder} has no {file}"
     manifest = next(manifest_files(value(cfg, "model.train_ds.manifest_filepath")), "MANIFEST")
@@ -165,11 +170,13 @@ def _check_manifests(cfg: Any, split: str, audio: bool) -> None:
         if not os.path.isfile(path):
             raise UserError(f"model.{split}.manifest_filepath={named}: there is no file {path}")
         if audio and not value(cfg, f"model.{split}.is_tarred") and not value(cfg, f"model.{split}.use_lhotse"):
-            manifests.read_utterances(path)  # refuses rows that cannot be used
+            manifests.read_utterances(path)  # raises a UserError if a row cannot be used
 
 
 def fill_labels(cfg: Any) -> None:
-    """Set ``model.labels`` to the characters of the training text if it is null and the recipe has no tokenizer.
+    """Set ``model.labels`` to the characters of the training text if the labels are null.
+
+    A recipe with a tokenizer is not changed.
 
     Raises:
         UserError: the training manifests have no text.
@@ -182,7 +189,7 @@ def fill_labels(cfg: Any) -> None:
     named = value(cfg, "model.train_ds.manifest_filepath")
     characters = sorted(_characters(named))
     if not characters:
-        raise UserError(f"model.labels=null, but {named} has no text to take characters from; list the labels")
+        raise UserError(f"model.labels=null, but {named} has no text and therefore no characters; list the labels")
     with open_dict(cfg):
         cfg.model.labels = characters
     logging.info(f"model.labels, taken from the training text: {''.join(characters)!r}")
@@ -201,12 +208,12 @@ def _warn_of_other_characters(cfg: Any) -> None:
 
 
 def _characters(named: Any) -> Counter[str]:
-    """Return the characters of the text in local manifests, with their counts."""
+    """Return the number of times that each character occurs in the text of local manifests."""
     seen: Counter[str] = Counter()
     for path in filter(os.path.isfile, manifest_files(named)):
         with open(path, encoding="utf-8") as lines:
             rows = [json.loads(line) for line in filter(str.strip, lines)]
-        # In rows with a label, model.labels are classes.
+        # If the rows have a label, model.labels are classes instead of characters.
         texts = (row.get("text") or "" for row in rows if "label" not in row)
         seen.update(letter for text in texts for letter in text)
     return seen

@@ -1,4 +1,4 @@
-"""Settings of the schedule in earlier recipes that are refused. The error names the replacement."""
+"""Checks that refuse removed settings of the learning-rate schedule. The error names the replacement."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.settings import value
 
-COUNTED = "remove it, because NeMo counts the steps of the run; if NeMo cannot, set trainer.max_steps"
+COUNTED = "remove it, because NeMo counts the steps of the run; if NeMo cannot count the steps, set trainer.max_steps"
 SETTINGS = {
     "schedule.warmup_epochs": "set model.optim.sched.warmup_ratio, a share of the run (20 of 500 epochs: 0.04)",
     "schedule.hold_epochs": "set model.optim.sched.hold_ratio, a share of the run (160 of 500 epochs: 0.32)",
@@ -22,7 +22,7 @@ RESOLVERS = {
 def refuse_overrides(overrides: Iterable[str]) -> None:
     """Refuse removed settings in Hydra's overrides.
 
-    Hydra's own error would suggest adding the setting.
+    Without this check, Hydra's error would tell the user to add the setting.
 
     Raises:
         UserError: the message names the setting and the replacement.

@@ -1,4 +1,4 @@
-"""Checks of the length of a run. Runs that never end, and Lhotse runs that never validate, are refused."""
+"""Checks of the length of a run. They refuse runs that never end, and runs with Lhotse that never validate."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from nemo_squeezeformer.training.settings import value
 
 
 def check(cfg: Any) -> None:
-    """Refuse a composed recipe whose run would never start, never end or, with Lhotse, never validate.
+    """Refuse a composed recipe whose run would not start, would never end or would never validate.
 
-    A recipe without training data is not checked.
+    The function does not check a recipe without training data.
 
     Raises:
         UserError: the message names the setting, its value and the remedy.
@@ -24,7 +24,9 @@ def check(cfg: Any) -> None:
     epochs, steps = value(cfg, "trainer.max_epochs"), value(cfg, "trainer.max_steps", -1)
     if steps < 0 and epochs is not None and epochs < 0:
         given = f"trainer.max_epochs={epochs} and trainer.max_steps={steps}"
-        raise UserError(f"{given}: the run would never end, so its learning rate cannot be planned; set one of them")
+        raise UserError(
+            f"{given}: the run would never end, so the learning rate cannot be planned; set one of the two settings"
+        )
 
 
 def _check_lhotse(cfg: Any) -> None:
@@ -45,5 +47,5 @@ def _check_lhotse(cfg: Any) -> None:
     if number > 1 and value(cfg, "trainer.use_distributed_sampler") is not False:
         raise UserError(
             f"{number} processes with model.train_ds.use_lhotse=true need +trainer.use_distributed_sampler=false, "
-            "because Lhotse distributes the data itself; data=lhotse sets it"
+            "because Lhotse distributes the data itself; data=lhotse sets this option"
         )

@@ -1,7 +1,8 @@
 """Additions to NeMo's learning-rate schedule: the peak rate for the global batch, and the warm-up of short runs.
 
-The recipes call OmegaConf resolvers, for example ``${squeezeformer.peak_lr:}``, which ``register`` registers. NeMo
-resolves the configuration of a model when it builds the model, so saved models contain plain numbers.
+The recipes call OmegaConf resolvers, for example ``${squeezeformer.peak_lr:}``. The function ``register`` registers
+these resolvers. NeMo resolves the configuration of a model when NeMo builds the model. Saved models therefore contain
+plain numbers.
 """
 
 import math
@@ -37,8 +38,11 @@ def _on_cuda(*, _root_: Any) -> bool:
 
 
 def _unless(steps: int | None, ratio: float, *, _root_: Any) -> float | None:
-    """Return ``ratio``, a fraction of the run, or None if ``steps`` is given. NeMo accepts only one of the two."""
-    check(_root_)  # NeMo's own scripts do not call check in another way
+    """Return ``ratio``, a fraction of the run, or None if ``steps`` is given.
+
+    NeMo accepts only ``steps`` or ``ratio``.
+    """
+    check(_root_)  # in a run with NeMo's own scripts, only this resolver calls check
     return ratio if steps is None else None
 
 
@@ -60,7 +64,7 @@ def _peak_lr(*, _root_: Any) -> float | None:
 
 
 def check(cfg: Any) -> None:
-    """Refuse a composed recipe whose run never ends, or that uses removed settings.
+    """Refuse a composed recipe that uses removed settings, or whose run would not start, end or validate.
 
     Raises:
         UserError: the message names the setting, its value and the remedy.
@@ -72,8 +76,8 @@ def check(cfg: Any) -> None:
 def peak_lr(cfg: Any) -> float:
     """Return the peak learning rate for the global batch of the recipe.
 
-    The published peak belongs to the published global batch. For a smaller global batch it is multiplied by the square
-    root of the ratio of the two batches.
+    The published peak belongs to the published global batch. If the global batch is smaller, the function multiplies
+    the peak by the square root of (global batch / published global batch).
 
     Raises:
         UserError: the recipe has no published peak, or the global batch is 0.
@@ -108,8 +112,9 @@ def summary(cfg: Any) -> str:
 def keep_warm_up(model: Any) -> None:
     """Set one warm-up step if ``warmup_ratio`` gives less than one step in a run of few epochs.
 
-    Without a warm-up, NeMo's NoamHoldAnnealing fails at the end of the hold. The number of steps of an epoch is known
-    only after the model has set up its data. The resolver ``short_warm_up`` handles runs with a small ``max_steps``.
+    Without a warm-up step, NeMo's NoamHoldAnnealing fails at the end of the hold. The number of steps of an epoch is
+    known only after the model has set up the data. The resolver ``short_warm_up`` handles runs with a small
+    ``max_steps``.
     """
     from nemo.utils import logging
     from omegaconf import open_dict

@@ -1,4 +1,4 @@
-"""Reading of one setting of a configuration that can have missing values elsewhere."""
+"""A function that reads a setting of a configuration. Other settings of the configuration may have no value."""
 
 from typing import Any
 
@@ -16,6 +16,6 @@ def value(cfg: Any, key: str, default: Any = None) -> Any:
         found = OmegaConf.select(cfg, key, default=None)
         if OmegaConf.is_config(found):
             return OmegaConf.to_container(found, resolve=True)
-    except InterpolationToMissingValueError:  # the key itself or a key below it is missing
+    except InterpolationToMissingValueError:  # the value of this key, or of a key below, is missing
         return default if found is None else {name: value(found, name) for name in found}
     return default if found is None else found
