@@ -1,4 +1,7 @@
-"""The Conformer layer: half a feed-forward, attention, convolution, half a feed-forward (arXiv 2005.08100)."""
+"""The Conformer layer: feed-forward, attention, convolution, feed-forward (arXiv 2005.08100).
+
+The layer adds half of the output of each feed-forward module.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from .frames.state import LayerState
 
 
 class ConformerLayer(nn.Module):
-    """A Conformer layer: four residual branches, each with a LayerNorm before its module, and a final LayerNorm.
+    """A Conformer layer: four residual branches, followed by a LayerNorm.
 
-    The arithmetic and the names in the state dict are equal to NeMo's ``ConformerLayer``. ``adaptive_scale`` has no
-    effect: this layer has norms in place of Squeezeformer's scales.
+    Each branch is a LayerNorm and a module. The arithmetic and the names in the state dict equal the arithmetic and the
+    names of NeMo's ``ConformerLayer``. ``adaptive_scale`` has no effect, because the layer has norms in place of the
+    scales of Squeezeformer.
     """
 
     gated = True

@@ -19,20 +19,22 @@ from .operations import depthwise, normalized, pointwise
 
 
 class ConvolutionModule(nn.Module):
-    """The convolution module: Conformer's, with Swish in place of GLU and therefore with twice the inner width.
+    """The convolution module. It equals the convolution module of Conformer, except that Swish replaces GLU.
+
+    Therefore the inner width is 2 * ``d_model`` instead of ``d_model``.
 
     Args:
         d_model: Width D of the input and the output.
         kernel_size: Kernel size of the depthwise convolution.
         norm: Name of the norm, as in ``conv_norm_type``.
-        context: Frames that the depthwise convolution sees, as in ``conv_context_size``.
+        context: Frames that the depthwise convolution sees on each side of a frame, as in ``conv_context_size``.
         use_bias: If True, the convolutions have biases.
-        gated: If True, build Conformer's module, with GLU.
-        eps: Epsilon of a batch or layer norm.
+        gated: If True, build the convolution module of Conformer, with GLU.
+        eps: Epsilon of a batch norm or a layer norm.
         momentum: Momentum of a batch norm.
     """
 
-    chunked = False  # True if no frame sees frames after its attention chunk
+    chunked = False  # True if no frame sees frames after the end of the attention chunk
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class ConvolutionModule(nn.Module):
         """Apply the module: (B, T, D) -> (B, T, D)."""
         x = self.activation(pointwise(self.pointwise_conv1, x))  # (B, T, 2D), or (B, T, D) if gated
         if frames.padded:
-            x = x.masked_fill(frames.padding[..., None], 0.0)  # else padding leaks into valid frames
+            x = x.masked_fill(frames.padding[..., None], 0.0)  # otherwise padding would leak into valid frames
         left = self.left
         if state is not None:
             past, left = state.convolution.transpose(1, 2), 0
@@ -73,15 +75,15 @@ class ConvolutionModule(nn.Module):
         return pointwise(self.pointwise_conv2, x)
 
     def depthwise(self, x: Tensor, left: int, frames: Frames) -> Tensor:
-        """Convolve ``x`` over time, with ``left`` zeros before it: (B, T, 2D) -> (B, T, 2D).
+        """Convolve ``x`` over time, with ``left`` zeros before the first frame: (B, T, 2D) -> (B, T, 2D).
 
-        In a stream ``left`` is 0, and ``x`` contains the remembered frames before its T frames.
+        In a stream, ``left`` is 0, and ``x`` begins with the remembered frames of earlier chunks.
         """
         return depthwise(self.depthwise_conv, x, left, self.right)
 
 
 class ChunkedConvolutionModule(ConvolutionModule):
-    """Dynamic chunk convolution: a frame sees zeros in place of the frames after its chunk.
+    """Dynamic chunk convolution: a frame sees zeros in place of the frames after the end of its chunk.
 
     The chunks are the chunks of attention. If attention has no chunks, this module equals ``ConvolutionModule``.
     Source: Li et al. 2023, arXiv 2304.09325.
@@ -90,15 +92,15 @@ class ChunkedConvolutionModule(ConvolutionModule):
     chunked = True
 
     def depthwise(self, x: Tensor, left: int, frames: Frames) -> Tensor:
-        """Convolve each chunk by itself, with the frames before it: (B, T, 2D) -> (B, T, 2D).
+        """Convolve each chunk separately, with the frames before the chunk: (B, T, 2D) -> (B, T, 2D).
 
-        In a stream ``left`` is 0, and ``x`` contains the remembered frames before its T frames.
+        In a stream, ``left`` is 0, and ``x`` begins with the remembered frames of earlier chunks.
         """
         chunk, b, t, d = frames.context.chunk, x.size(0), frames.padding.size(1), x.size(2)
         if not chunk:
             return super().depthwise(x, left, frames)
         x = overlapping(pad(x, (0, 0, left, chunk - 1)), 1, self.left + chunk, chunk)  # (B, N, left + chunk, 2D)
-        x = x.reshape(-1, self.left + chunk, d)  # not flatten(0, 1): its ONNX export has a shape of size 0
+        x = x.reshape(-1, self.left + chunk, d)  # the ONNX export of flatten(0, 1) has a shape of size 0
         x = depthwise(self.depthwise_conv, x, 0, self.right)  # (B * N, chunk, 2D)
         return x.reshape(b, -1, d)[:, :t]
 
@@ -111,7 +113,7 @@ class ChannelLayerNorm(nn.LayerNorm):
 
 
 class InstanceNorm(nn.Module):
-    """A norm that gives each channel of (B, C, T) zero mean and unit variance over its T frames.
+    """A norm that gives each channel of (B, C, T) zero mean and unit variance over the T frames.
 
     The statistics include padding. A single frame becomes 0.
     """
@@ -162,7 +164,7 @@ def build_convolution(style: str, contexts: ContextSettings) -> type[Convolution
     """Return the class of the convolution module for ``conv_context_style``.
 
     Raises:
-        ValueError: The style is unknown, or it is ``dcc`` and attention has no chunks.
+        ValueError: The style is unknown, or the style is ``dcc`` and attention has no chunks.
     """
     if style not in ("regular", "dcc"):
         raise ValueError(f"conv_context_style={style!r}: expected 'regular' or 'dcc'")
@@ -182,7 +184,7 @@ def conv_norm(name: str, channels: int, eps: float = 1e-5, momentum: float = 0.1
     Args:
         name: ``conv_norm_type`` of the encoder.
         channels: Number of channels.
-        eps: Epsilon of a batch or layer norm.
+        eps: Epsilon of a batch norm or a layer norm.
         momentum: Momentum of a batch norm.
 
     Raises:

@@ -11,7 +11,7 @@ from .dispatch import dispatched, plain_module
 class Dropout(nn.Dropout):
     """``nn.Dropout`` with a fast implementation for training on a CPU.
 
-    The fast implementation draws other random numbers, four times as fast.
+    The fast implementation draws random numbers four times as fast as ``nn.Dropout``. The random numbers are different.
     """
 
     @property

@@ -36,19 +36,22 @@ Self = TypeVar("Self", bound="SqueezeformerEncoder")
 class SqueezeformerEncoder(nn.Module):
     """The Squeezeformer encoder: subsampling, then layers of attention, feed-forward and convolution modules.
 
-    The layers in the middle run at half the frame rate. They form the temporal U-Net, a residual branch:
+    The layers in the middle run at half the frame rate. These layers form the temporal U-Net, a residual branch:
     ``x + recover(upsample(run(reduce(x))))``. The branch contains the layers from ``time_reduce_idx`` to
     ``time_recovery_idx - 1``. ``reduce`` is the reduction layer, and ``recover`` is the recovery layer.
 
     If ``time_reduce_idx`` and ``time_recovery_idx`` are lists, the encoder has several branches. Entry k of both lists
     describes the same branch. Branches can follow each other. A branch can also lie inside another branch (a nested
-    U-Net); its layers run at a quarter of the frame rate.
+    U-Net). The layers of the inner branch run at a quarter of the frame rate.
 
-    The state dict has the names of NeMo 2.7.3's ``SqueezeformerEncoder``. NeMo has no second branch; here its two ends
-    are ``time_reduce_layer_2`` and ``time_recovery_layer_2``, and so on for further branches. The arguments and their
-    defaults are NeMo 2.7.3's too, except the default of ``time_reduce_idx``, which is None in NeMo. All arguments of
-    NeMo's ``ConformerEncoder`` are accepted with the same meaning. The defaults of ``subsampling`` (``striding`` in
-    NeMo) and ``dropout_pre_encoder`` (0.1 in NeMo) differ.
+    The names in the state dict are the names of NeMo 2.7.3's ``SqueezeformerEncoder``. NeMo's encoder has only one
+    branch. The names of the reduction layer and the recovery layer of a second branch are ``time_reduce_layer_2`` and
+    ``time_recovery_layer_2``. The names for further branches end with 3, 4 and so on.
+
+    All arguments of NeMo 2.7.3's ``SqueezeformerEncoder`` are accepted with the same defaults, except the default of
+    ``time_reduce_idx``, which is None in NeMo. All arguments of NeMo's ``ConformerEncoder`` are accepted with the same
+    meaning. Two defaults differ from ``ConformerEncoder``, which has ``subsampling="striding"`` and
+    ``dropout_pre_encoder=0.1``.
 
     Feature frames are the input frames, usually 10 ms. Encoder frames are the frames after the subsampling, usually
     40 ms. All sizes of ``att_context_size``, ``att_chunk_context_size`` and ``global_tokens_spacing`` count encoder
@@ -62,7 +65,7 @@ class SqueezeformerEncoder(nn.Module):
         feat_out: Width of the output. -1 means ``d_model``, without an output projection.
         subsampling: Kind of the subsampling. ``dw_striding`` is depthwise-separable convolution, as in the paper;
             ``striding`` is Conformer's convolution; ``stacking`` concatenates neighboring frames; ``stacking_norm``
-            normalizes the frames before it concatenates them. None means a projection without subsampling.
+            normalizes neighboring frames, then concatenates these frames. None means a projection without subsampling.
         subsampling_factor: Number of feature frames for each encoder frame. 1 means no subsampling.
         subsampling_conv_channels: Channels of the subsampling convolutions. -1 means ``d_model``.
         ff_expansion_factor: Inner width of the feed-forward modules, as a multiple of ``d_model``.
@@ -80,29 +83,29 @@ class SqueezeformerEncoder(nn.Module):
         conv_kernel_size: Kernel size of the depthwise convolution of each layer. It must be odd.
         conv_norm_type: Norm of the convolution module: ``batch_norm``, ``layer_norm``, ``instance_norm``,
             ``fused_batch_norm`` (an affine map without statistics) or ``group_normN`` with N groups. Instance norm and
-            group norm include the padding in their statistics, so their output depends on the other utterances of the
-            batch.
+            group norm include the padding in the statistics, so the output of an utterance depends on the other
+            utterances of the batch.
         dropout: Dropout rate inside the feed-forward modules and of each residual branch.
         dropout_emb: Dropout rate of the relative position encodings outside the temporal U-Net.
         dropout_att: Dropout rate of the attention weights.
         adaptive_scale: If True, the scale and bias before each module are learned. If False, they are the identity.
         time_reduce_idx: Index of the first layer inside the temporal U-Net, or an ascending list with one index for
             each branch. None means no temporal U-Net. ``auto`` means ``(n_layers - 1) // 2``, as in the published
-            sizes, or None if the temporal U-Net would cut the chunks of ``att_context_size``.
+            sizes, or no temporal U-Net if the temporal U-Net would cut the chunks of ``att_context_size``.
         time_recovery_idx: Index of the first layer after the temporal U-Net, or a list as long as ``time_reduce_idx``.
             None means the last layer, for each branch.
         causal_downsampling: If True, the subsampling convolutions see no later frames, as in NeMo. Each convolution
             turns T frames into T // 2 + 1 frames instead of ceil(T / 2).
-        subsampling_conv_chunking_factor: Number of parts of the batch that pass through the subsampling convolutions in
-            turn, a power of 2. 1 and -1 mean the whole batch at once. It is not needed to save memory, because the
-            convolutions process the input in pieces of time in any case.
-        reduction: Reduction of NeMo's ``ConformerEncoder``. The temporal U-Net takes its place, so the constructor
-            raises ``ValueError`` if ``reduction`` is set and ``reduction_factor`` is above 1.
+        subsampling_conv_chunking_factor: Number of parts of the batch that pass through the subsampling convolutions
+            one after another, a power of 2. 1 and -1 mean the whole batch at once. This setting is not needed to save
+            memory, because the convolutions always process the input in pieces of time.
+        reduction: Reduction of NeMo's ``ConformerEncoder``. The temporal U-Net replaces this reduction, so the
+            constructor raises ``ValueError`` if ``reduction`` is set and ``reduction_factor`` is above 1.
         reduction_position: See ``reduction``.
         reduction_factor: See ``reduction``.
         att_context_probs: Probability of each size of ``att_context_size`` in training. None means equal probabilities.
-        att_chunk_context_size: Three lists for ``chunked_limited_with_rc``: left contexts, chunks (-1: no limits) and
-            right contexts. Each training step draws one value from each list.
+        att_chunk_context_size: Three lists for ``chunked_limited_with_rc``: left contexts, chunk sizes and right
+            contexts. A chunk size of -1 means an unlimited context. Each training step draws a value from each list.
         att_context_style: Meaning of ``att_context_size``. None means ``regular``, or ``chunked_limited`` if
             ``streaming`` is True.
 
@@ -112,16 +115,16 @@ class SqueezeformerEncoder(nn.Module):
             - ``chunked_limited_with_rc``: a size is [left, chunk, right]. A frame attends to its whole chunk, to left
               frames before the chunk and to right frames after it. The default size is unlimited.
 
-            In ``chunked_limited``, left must be a multiple of the chunk. The temporal U-Net must not cut a chunk: the
-            chunk, and right of ``chunked_limited_with_rc``, must be multiples of 2 frames. With a branch inside another
-            branch they must be multiples of 4 frames.
+            In ``chunked_limited``, left must be a multiple of the chunk size. The temporal U-Net must not cut a chunk,
+            so the chunk size must be a multiple of 2 frames. In ``chunked_limited_with_rc``, right must also be a
+            multiple of 2 frames. With a branch inside another branch, these numbers must be multiples of 4 frames.
         conv_context_size: The number of frames [left, right] that the depthwise convolution sees on each side of a
-            frame; their sum is ``conv_kernel_size - 1``. ``causal`` means [``conv_kernel_size - 1``, 0]. None means
-            the same number on both sides.
+            frame. left + right must be ``conv_kernel_size - 1``. ``causal`` means [``conv_kernel_size - 1``, 0]. None
+            means an equal number of frames on both sides.
         conv_context_style: ``regular``, or ``dcc`` for dynamic chunk convolution: the convolution sees zeros in place
             of all frames after the attention chunk.
-        use_bias: If True, the linear and convolution layers inside the layers have biases. The reduction and recovery
-            layers always have biases.
+        use_bias: If True, the linear layers and convolutions inside the encoder layers have biases. The reduction layer
+            and the recovery layer always have biases.
         dropout_pre_encoder: Dropout rate of the subsampled features. None means ``dropout``.
         global_tokens: Number of global tokens of ``rel_pos_local_attn``. A global token is a frame that attends to all
             frames and that all frames attend to.
@@ -130,35 +133,40 @@ class SqueezeformerEncoder(nn.Module):
         use_pytorch_sdpa: NeMo's name for ``attention="sdpa"``.
         use_pytorch_sdpa_backends: Names of ``torch.nn.attention.SDPBackend`` that PyTorch may choose from. None means
             all backends.
-        attention: How ``rel_pos`` and ``abs_pos`` are computed. The result is the same.
+        attention: How ``rel_pos`` and ``abs_pos`` are computed. All values give the same result.
 
             - ``plain``: the reference implementation, with memory that grows with the square of T.
             - ``blocks``: blocks of queries, with memory that grows linearly with T. A recorded graph uses ``plain``.
             - ``sdpa``: PyTorch's fused kernels.
-            - ``auto``: ``blocks``, but ``plain`` in training on a GPU.
+            - ``auto``: ``plain`` in training on a GPU, and ``blocks`` in all other cases.
 
         sync_max_audio_length: Accepted for compatibility and unused: there are no tables of positions to synchronize.
-        streaming: If True, ``forward`` with a streaming state returns for the chunks of an utterance what it returns
-            for the whole utterance. The subsampling convolutions see no later frames, and each of them turns T frames
-            into ceil(T / 2). The default of ``att_context_style`` becomes ``chunked_limited``. The default of
-            ``conv_context_size`` becomes ``causal``, unless ``conv_context_style`` is ``dcc``.
-        block: Kind of the layers. ``squeezeformer`` is the paper's layer. ``conformer`` is Conformer's layer, with
-            norms instead of scales and with a gated convolution. The paper has two steps between these layers:
-            ``mf_cf_glu`` has Squeezeformer's order of modules with Conformer's norms and gated convolution, and
-            ``mf_cf`` replaces the gate with Swish. ``block`` does not change the temporal U-Net.
-        stochastic_depth_drop_prob: Probability that a training step leaves out a layer. What the other layers add is
-            scaled up, as in NeMo's Conformer.
-        stochastic_depth_mode: ``linear``: the probability grows with depth up to ``stochastic_depth_drop_prob``.
-            ``uniform``: the probability is the same for all layers after ``stochastic_depth_start_layer``.
+        streaming: If True, the encoder can stream: with a streaming state, the outputs of ``forward`` for the chunks of
+            an utterance equal the output for the whole utterance. The subsampling convolutions see no later frames, and
+            each convolution turns T frames into ceil(T / 2) frames. The default of ``att_context_style`` becomes
+            ``chunked_limited``. The default of ``conv_context_size`` becomes ``causal``, unless ``conv_context_style``
+            is ``dcc``.
+        block: Kind of the layers. ``squeezeformer`` is the layer of the paper. ``conformer`` is the layer of Conformer,
+            with norms instead of scales and with a gated convolution. ``mf_cf_glu`` and ``mf_cf`` are two steps of the
+            paper between these layers. ``mf_cf_glu`` has the modules in the order of Squeezeformer, with the norms and
+            the gated convolution of Conformer. ``mf_cf`` is ``mf_cf_glu`` with Swish in place of the gate. ``block``
+            does not change the temporal U-Net.
+        stochastic_depth_drop_prob: Probability that a training step leaves out a layer. A layer that is not left out
+            adds more to its input than without stochastic depth, as in NeMo's Conformer, so that the expected output
+            does not change.
+        stochastic_depth_mode: ``linear``: the probability grows from layer to layer up to
+            ``stochastic_depth_drop_prob``. ``uniform``: all layers after ``stochastic_depth_start_layer`` have the
+            probability ``stochastic_depth_drop_prob``.
         stochastic_depth_start_layer: Number of layers at the start that are never left out, at least 1.
-        gradient_checkpointing: If True, training keeps only the inputs of the layers and computes their activations
-            again in the backward pass. It takes less memory and more time, and the gradients are the same.
+        gradient_checkpointing: If True, training stores only the inputs of the layers. The backward pass computes the
+            activations of the layers again. Training then needs less memory and more time. The gradients do not change.
         compile: If True, run the layers through ``torch.compile``. The first calls are slow. Exported graphs do not
             contain compiled layers.
-        variant: ``nemo``, or ``original`` for the network of the authors' own checkpoints. In ``original``, the
-            subsampling and the reduction layer see only the current and later frames, and unlimited zero padding
-            follows the features. Attention and convolutions often see one frame more than the output has. The norms
-            have an epsilon of 1e-3, as in Keras. ``original`` does not stream.
+        variant: ``nemo`` is the network of NeMo. ``original`` is the network of the authors' own checkpoints. In
+            ``original``, the subsampling and the reduction layer see only the current frame and later frames. Unlimited
+            zeros follow the features, and the subsampling does not mask intermediate results. Attention and
+            convolutions often see one frame more than the output has. The norms have an epsilon of 1e-3, as in Keras.
+            ``original`` does not stream.
 
     Raises:
         ValueError: A setting has a value that does not work. The message names the setting and the values that work.
@@ -171,9 +179,9 @@ class SqueezeformerEncoder(nn.Module):
         "mf_cf": MFCFLayer,
     }
     pre_encode: Any
-    layers: Any  # a ModuleList of the layers, which are of a class of ``blocks``
-    time_reduce_layer: Any  # None without a temporal U-Net, as is time_recovery_layer
-    time_recovery_layer: Any
+    layers: Any  # a ModuleList of the layers; the class of the layers is in ``blocks``
+    time_reduce_layer: Any  # None without a temporal U-Net
+    time_recovery_layer: Any  # None without a temporal U-Net
 
     def __init__(
         self,
@@ -316,7 +324,7 @@ class SqueezeformerEncoder(nn.Module):
         return x if seen is None else x[..., :t], valid
 
     def seen(self, features: Tensor, lengths: Tensor | None) -> Tensor | None:
-        """Return the number of frames (B,) that the masks keep, or None if the masks keep exactly the valid frames."""
+        """Return the number of frames (B,) that are not masked, or None if this is the number of valid frames."""
         margins = self.variant.margins
         if not margins.endless:
             return None
@@ -327,13 +335,17 @@ class SqueezeformerEncoder(nn.Module):
     def subsample(
         self, features: Tensor, lengths: Tensor | None, state: EncoderState | None = None, absent: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Subsample features: (B, F, T) -> (B, ceil(T / subsampling_factor), D), and the new lengths (B,).
+        """Subsample features: (B, F, T) -> (B, ceil(T / subsampling_factor), D).
 
         Args:
             features: Features (B, F, T).
             lengths: Number of valid feature frames (B,). None means that all T frames are valid.
             state: Streaming state, if the features are a chunk of a stream.
-            absent: Number of leading feature frames (B,) before the start of the stream; treated as zero padding.
+            absent: Number of leading feature frames (B,) before the start of the stream. The subsampling treats these
+                frames as zero padding.
+
+        Returns:
+            The subsampled features and the number of valid encoder frames (B,).
         """
         if lengths is None:
             lengths = torch.full((features.size(0),), features.size(2), device=features.device)
@@ -344,9 +356,9 @@ class SqueezeformerEncoder(nn.Module):
     def encode(
         self, x: Tensor, lengths: Tensor, state: EncoderState | None = None, seen: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Run the layers on subsampled features: (B, T, D) -> (B, D, T), and ``lengths``.
+        """Return the encodings of subsampled features, (B, T, D) -> (B, D, T), and ``lengths`` (B,) unchanged.
 
-        ``seen`` (B,) is the number of frames that the masks keep; None is ``lengths``.
+        ``seen`` (B,) is the number of frames that are not masked. None means that this number is ``lengths``.
         """
         frames = self.frames(x, lengths, state, seen)
         x, positions = self.pos_enc(x * self.xscale, frames)
@@ -359,7 +371,7 @@ class SqueezeformerEncoder(nn.Module):
     def run(
         self, span: Span, x: Tensor, frames: Frames, positions: Tensor | None, state: EncoderState | None
     ) -> Tensor:
-        """Run the layers of ``span`` and add the output of its branches: (B, T, D) -> (B, T, D)."""
+        """Run the range of layers ``span`` and add the output of each branch of ``span``: (B, T, D) -> (B, T, D)."""
         at = span.start
         for branch in span.branches:
             x = self.run_layers(range(at, branch.start), x, frames, positions, state)
@@ -383,7 +395,7 @@ class SqueezeformerEncoder(nn.Module):
     def run_layers(
         self, indices: Iterable[int], x: Tensor, frames: Frames, positions: Tensor | None, state: EncoderState | None
     ) -> Tensor:
-        """Run the layers of ``indices``, which share one frame rate: (B, T, D) -> (B, T, D)."""
+        """Run the layers with these ``indices``, which all run at the same frame rate: (B, T, D) -> (B, T, D)."""
         for i in indices:
             output = self.call_layer(self.layers[i], x, frames, positions, state.layers[i] if state else None)
             drop = self.training and self.layer_drop_probs[i] > 0.0
@@ -391,7 +403,7 @@ class SqueezeformerEncoder(nn.Module):
         return x
 
     def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None, seen: Tensor | None = None) -> Frames:
-        """Return the lengths and masks of subsampled features (B, T, D), and advance ``state`` if it is given."""
+        """Return the lengths and masks of subsampled features (B, T, D), and advance ``state`` unless it is None."""
         context, t = self.contexts.of(self.training), x.size(1)
         if state is None:
             return Frames.of(lengths, t, context) if seen is None else Frames.of(seen, t, context, valid=lengths)
@@ -400,14 +412,15 @@ class SqueezeformerEncoder(nn.Module):
         return Frames.of_stream(lengths, t, context, cached, state.past, advance)
 
     def set_default_att_context_size(self, att_context_size: Sequence[int] | None) -> None:
-        """Set the ``att_context_size`` of evaluation.
+        """Set the ``att_context_size`` that the encoder uses in evaluation.
+
+        The constructor sets the first size of the argument ``att_context_size`` of the encoder.
 
         Args:
-            att_context_size: Size in the format of ``att_context_style``. None keeps the current size. The constructor
-                sets the first of its ``att_context_size``.
+            att_context_size: Size in the format of ``att_context_style``. None keeps the current size.
 
         Raises:
-            ValueError: The size does not fit ``att_context_style``, or the temporal U-Net would cut its chunks.
+            ValueError: The size does not fit ``att_context_style``, or the temporal U-Net would cut the chunks.
         """
         if att_context_size is not None:
             self.contexts.check(att_context_size)
@@ -415,7 +428,7 @@ class SqueezeformerEncoder(nn.Module):
             self.contexts.default = list(att_context_size)
 
     def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
-        """Return the ``time_reduce_idx`` of the published sizes, or None if it would cut the chunks of attention."""
+        """Return ``time_reduce_idx`` as in the published sizes, or None if the U-Net would cut the attention chunks."""
         contexts(factor=1)
         try:
             contexts(factor=2)
@@ -425,13 +438,13 @@ class SqueezeformerEncoder(nn.Module):
 
     @dispatched
     def optimize_for_inference(self: Self) -> Self:
-        """Optimize this encoder in place for inference and return it.
+        """Optimize this encoder in place for inference, and return this encoder.
 
         The outputs stay equal within rounding. The method sets evaluation mode and makes these changes:
 
-        - It folds scales and batch norms into the neighboring linear and convolution layers.
-        - On a CPU, linear layers use the faster of PyTorch's libraries, which keeps a copy of the weights.
-        - It caches position encodings.
+        - Scales and batch norms are folded into the neighboring linear and convolution layers.
+        - On a CPU on which oneDNN is faster than MKL, linear layers use oneDNN, which keeps a copy of the weights.
+        - Position encodings are cached.
 
         Modules that are not plain, such as quantized layers and adapters, do not change. Copying, moving, tracing,
         exporting and streaming work as before. The streaming state contains other values than before this call, so

@@ -14,7 +14,8 @@ from .dropout import Dropout
 class ScaleBias(nn.Module):
     """The learned affine map that replaces the LayerNorm before each module (paper, section 3.2.2).
 
-    With ``adaptive=False`` it stays the identity. The state dict contains it in both cases, as in NeMo 2.7.3.
+    With ``adaptive=False``, the map is always the identity. The state dict always contains the scale and the bias, as
+    in NeMo 2.7.3.
     """
 
     scale: Tensor

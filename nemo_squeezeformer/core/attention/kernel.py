@@ -1,4 +1,7 @@
-"""The attention kernels: from queries, keys and values to the attended values. The equation is here."""
+"""The reference implementation of attention, and the table of all attention kernels.
+
+An attention kernel computes the attended values from queries, keys and values.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,15 @@ from .scores import attention_weights, relative_shift
 class Tokens(NamedTuple):
     """The global tokens of local attention: keys that all queries see at any distance."""
 
-    scores: Tensor  # (B, H, T, G)
+    scores: Tensor  # (B, H, T, G)  scores of all queries with the global tokens
     values: Tensor  # (B, H, G, d)
 
 
 class Operands(NamedTuple):
-    """The inputs of a kernel, split into heads. Without relative positions, ``position`` and ``p`` are None."""
+    """The inputs of a kernel, split into heads of width d.
+
+    Without relative positions, ``position`` and ``p`` are None.
+    """
 
     content: Tensor  # (B, H, T, d)  queries for the scores by content
     k: Tensor  # (B, H, S, d)
@@ -33,7 +39,7 @@ class Operands(NamedTuple):
 class PlainKernel:
     """The reference implementation of attention.
 
-    Kernels are not modules: the weights and the dropout belong to the attention module.
+    A kernel is not an ``nn.Module``. The weights and the dropout belong to the attention module.
     """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
@@ -51,6 +57,7 @@ def position_scores(position: Tensor, p: Tensor, keys: int) -> Tensor:
     return relative_shift(position @ p.transpose(-2, -1))[..., :keys]
 
 
-# The kernels by the values of the setting ``attention``; ``windows`` is for local attention. ``core/kernels``
-# adds kernels. The argument is ``use_pytorch_sdpa_backends``; only ``sdpa`` uses it.
+# Functions that return the kernel for a value of the setting ``attention``, or the kernel ``windows`` of local
+# attention. ``core/kernels`` adds further kernels. The argument of each function is ``use_pytorch_sdpa_backends``. Only
+# the kernel ``sdpa`` uses this argument.
 KERNELS: dict[str, Callable[[tuple[str, ...] | None], PlainKernel]] = {"plain": lambda backends: PlainKernel()}

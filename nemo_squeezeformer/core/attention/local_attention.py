@@ -1,4 +1,7 @@
-"""Attention with relative positions over a window, in linear time and memory, with global tokens (Longformer)."""
+"""Attention with relative positions over a window of frames, with global tokens (Longformer).
+
+Time and memory grow linearly with the number of frames.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,27 @@ from .multi_head import RelPositionAttention
 
 
 class LocalAttention(RelPositionAttention):
-    """Attention with the window of ``frames.context``, and with global tokens.
+    """Attention in which each frame sees the window of ``frames.context`` and the global tokens.
 
-    Without global tokens the result equals ``RelPositionAttention`` with a band mask.
+    Without global tokens, the result equals the result of ``RelPositionAttention`` with a band mask.
 
-    A global token is a frame that sees all frames and that all frames see. Its scores depend on content only. As in
-    NeMo, a frame whose window contains a global token sees the token twice: once by content, and once by content and
-    position. Both times its value comes from the same projection. Unlike in NeMo, a window can have different widths on
-    its two sides, and padding and other utterances have no influence.
+    A global token is a frame that sees all frames and that all frames see. The scores of a global token depend on the
+    content only. As in NeMo, a frame whose window contains a global token sees the token twice: once by content, and
+    once by content and position. The value of the token comes from the same projection both times.
+
+    Unlike in NeMo, the left and the right side of a window can have different widths. Unlike in NeMo, padding and the
+    other utterances of the batch have no influence.
 
     Args:
         d_model: Width D of the input and the output.
         n_heads: Number of heads H.
         dropout: Dropout rate of the attention weights.
         use_bias: If True, the projections have biases.
-        biases: The pair of position biases (u, v) that all layers share, or None for a pair of this layer.
+        biases: The pair of position biases (u, v) that all layers share. None gives this layer a pair of its own.
         global_tokens: Number of global tokens.
         global_tokens_spacing: Distance between two global tokens in encoder frames, also inside the temporal U-Net.
         global_attn_separate: If True, global tokens have their own projections.
-        kernel: The kernel; None means the kernel ``windows``.
+        kernel: Attention kernel. None means the kernel ``windows``.
     """
 
     model = "rel_pos_local_attn"
@@ -62,9 +67,10 @@ class LocalAttention(RelPositionAttention):
             self.global_v = nn.Linear(d_model, d_model, bias=use_bias)
 
     def attended(self, x: Tensor, context: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """Attend from ``x`` (B, T, D) to ``context`` (B, T, D): -> (B, H, T, D / H).
+        """Return the attended values: x (B, T, D), context (B, T, D) -> (B, H, T, D / H).
 
-        ``positions`` is (left + right + 1, D).
+        The queries come from ``x``, and the keys come from ``context``. The shape of ``positions`` is
+        (left + right + 1, D).
         """
         q, k, v = self.projected(x, context)
         if not self.tokens:

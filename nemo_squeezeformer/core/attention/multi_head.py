@@ -12,15 +12,15 @@ from .kernel import Operands, PlainKernel
 
 
 class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention over the frames that ``frames`` allows.
+    """Scaled dot-product attention of each frame to the frames that the masks of ``frames`` allow.
 
     Args:
         d_model: Width D of the input and the output.
         n_heads: Number of heads H.
         dropout: Dropout rate of the attention weights.
         use_bias: If True, the projections have biases.
-        kernel: Computes the attended values from queries, keys and values; None means ``PlainKernel``. All kernels
-            compute the same equation.
+        kernel: Attention kernel, which computes the attended values from queries, keys and values. None means
+            ``PlainKernel``. All kernels compute the same equation.
     """
 
     model = "abs_pos"
@@ -56,15 +56,18 @@ class MultiHeadAttention(nn.Module):
 
     @dispatched
     def attended(self, x: Tensor, context: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """Attend from ``x`` (B, T, D) to ``context`` (B, S, D): -> (B, H, T, D / H)."""
+        """Return the attended values: x (B, T, D), context (B, S, D) -> (B, H, T, D / H).
+
+        The queries come from ``x``, and the keys come from ``context``.
+        """
         q, k, v = self.projected(x, context)
         return self.attend(q, k, v, frames, positions)
 
     @dispatched
     def projected(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries of ``x`` (B, T, D) and keys and values of ``context`` (B, S, D).
+        """Return the queries of ``x`` (B, T, D), and the keys and values of ``context`` (B, S, D).
 
-        Queries are (B, H, T, D / H), keys and values (B, H, S, D / H).
+        The shape of the queries is (B, H, T, D / H). The shape of the keys and the values is (B, H, S, D / H).
         """
         return (
             self.heads(self.linear_q(x)),
@@ -73,7 +76,7 @@ class MultiHeadAttention(nn.Module):
         )
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """Attend: q (B, H, T, D / H), k and v (B, H, S, D / H) -> (B, H, T, D / H)."""
+        """Return the attended values: q (B, H, T, D / H), k and v (B, H, S, D / H) -> (B, H, T, D / H)."""
         return self.kernel(Operands(q, k, v), frames, self.dropout)
 
     def heads(self, x: Tensor) -> Tensor:
@@ -83,16 +86,16 @@ class MultiHeadAttention(nn.Module):
 
 
 class RelPositionAttention(MultiHeadAttention):
-    """Attention whose scores depend on the content of a key and on its distance from the query.
+    """Attention whose scores depend on the content of the key and on the distance between the query and the key.
 
     Args:
         d_model: Width D of the input and the output.
         n_heads: Number of heads H.
         dropout: Dropout rate of the attention weights.
         use_bias: If True, the projections of queries, keys, values and outputs have biases.
-        kernel: As in ``MultiHeadAttention``.
-        biases: The pair of position biases (u, v) that all layers share (``untie_biases=False``), or None for a pair of
-            this layer.
+        kernel: Attention kernel, as in ``MultiHeadAttention``.
+        biases: The pair of position biases (u, v) that all layers share (``untie_biases=False``). None gives this layer
+            a pair of its own.
     """
 
     model = "rel_pos"
@@ -111,7 +114,10 @@ class RelPositionAttention(MultiHeadAttention):
         self.pos_bias_u, self.pos_bias_v = biases or position_biases(d_model, n_heads)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
-        """Attend: q (B, H, T, D / H), k and v (B, H, S, D / H), positions (S + T - 1, D) -> (B, H, T, D / H)."""
+        """Return the attended values (B, H, T, D / H).
+
+        Shapes: q (B, H, T, D / H), k and v (B, H, S, D / H), positions (S + T - 1, D).
+        """
         assert positions is not None
         p = self.heads(self.linear_pos(positions)[None])  # (1, H, S + T - 1, D / H)
         content, position = q + self.pos_bias_u[:, None], q + self.pos_bias_v[:, None]

@@ -12,9 +12,10 @@ from ..frames.masks import Frames
 
 
 class RelativePositions(nn.Module):
-    """The encodings of the relative positions S - 1 to -(T - 1), for attention.
+    """The encodings of the relative positions S - 1, S - 2, ..., 1 - T of S keys and T queries.
 
-    ``encodings(first, last, x)`` returns the encodings. A faster function, for example with a cache, can replace it.
+    The relative position is the index of the query minus the index of the key. The attribute ``encodings`` is the
+    function that computes the encodings: ``relative_encodings``, or a faster function, for example with a cache.
     """
 
     def __init__(self, dropout: float = 0.0):
@@ -29,7 +30,7 @@ class RelativePositions(nn.Module):
 
 
 class LocalPositions(RelativePositions):
-    """The encodings of the relative positions left to -right of a window, for local attention."""
+    """The encodings of the relative positions left, left - 1, ..., -right in a window of local attention."""
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
         """Return ``x`` (B, T, D) unchanged, and the encodings (left + right + 1, D)."""
@@ -37,10 +38,10 @@ class LocalPositions(RelativePositions):
 
 
 class AbsolutePositions(nn.Module):
-    """The encodings of the positions 0 to T - 1, added to the frames. Attention gets no encodings."""
+    """The encodings of the positions 0 to T - 1, which are added to the frames. Attention gets no encodings."""
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
-        """Return the sum of ``x`` (B, T, D) and the encodings, and None."""
+        """Return the sum of ``x`` (B, T, D) and the encodings, and None, because attention gets no encodings."""
         position = torch.arange(x.size(1), dtype=torch.float32, device=x.device)
         return x + sinusoids(position, x.size(-1)).to(x.dtype), None
 
@@ -48,7 +49,7 @@ class AbsolutePositions(nn.Module):
 def relative_encodings(first: int, last: int, x: Tensor) -> Tensor:
     """Return the encodings (N, D) of the positions ``first``, ``first`` - 1, ..., ``last``.
 
-    ``x`` gives the width D, the dtype and the device.
+    The encodings have the width D, the dtype and the device of ``x``.
     """
     position = torch.arange(first, last - 1, -1, dtype=torch.float32, device=x.device)
     return sinusoids(position, x.size(-1)).to(x.dtype)
@@ -57,7 +58,7 @@ def relative_encodings(first: int, last: int, x: Tensor) -> Tensor:
 def sinusoids(position: Tensor, d_model: int) -> Tensor:
     """Return interleaved sines and cosines of positions: (N,) -> (N, D).
 
-    They are computed in float32, because bfloat16 cannot represent all positions above 256.
+    The sines and cosines are computed in float32, because bfloat16 cannot represent all positions above 256.
     """
     channel = torch.arange(0, d_model, 2, dtype=torch.float32, device=position.device)
     angle = position[:, None] * torch.exp(channel * -(math.log(10000.0) / d_model))
@@ -65,9 +66,10 @@ def sinusoids(position: Tensor, d_model: int) -> Tensor:
 
 
 def build_positions(model: str, dropout: float) -> tuple[nn.Module, nn.Module]:
-    """Return the position modules of ``self_attention_model``: at the full frame rate, and inside the temporal U-Net.
+    """Return two position modules for ``self_attention_model``.
 
-    ``dropout`` applies at the full frame rate only.
+    The first module is for the layers outside the temporal U-Net. The second module is for the layers inside the
+    temporal U-Net. Only the first module has ``dropout``.
     """
     if model == "abs_pos":
         return AbsolutePositions(), AbsolutePositions()

@@ -14,11 +14,14 @@ def attention_weights(scores: Tensor, blocked: Tensor | None) -> Tensor:
     if blocked is None:
         return scores.softmax(dim=-1)
     blocked = blocked[:, None]
-    # The second fill gives zeros to a query that sees no key. Without it, that query would get the mean of all values.
+    # The second fill gives a query that sees no key weights of 0. Otherwise the query would get the mean of all values.
     return scores.masked_fill(blocked, -10000.0).softmax(dim=-1).masked_fill(blocked, 0.0)
 
 
 def relative_shift(x: Tensor) -> Tensor:
-    """Shift each row: (B, H, T, S + T - 1) -> same shape; column p of row t becomes column p - (T - 1 - t)."""
+    """Shift each row of ``x`` to the left: (B, H, T, S + T - 1) -> (B, H, T, S + T - 1).
+
+    Column p of row t becomes column p - (T - 1 - t).
+    """
     b, h, t, n = x.size()
     return pad(x, (1, 0)).view(b, h, -1, t)[:, :, 1:].reshape(b, h, t, n)

@@ -1,4 +1,4 @@
-"""The choice of the attention modules of an encoder from its settings."""
+"""The choice of the attention modules from the settings of an encoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AttentionSettings:
     """The settings of an encoder that concern attention.
 
     Raises:
-        ValueError: ``self_attention_model`` is unknown, or another setting does not fit it.
+        ValueError: ``self_attention_model`` is unknown, or another setting does not fit ``self_attention_model``.
     """
 
     self_attention_model: str
@@ -31,7 +31,7 @@ class AttentionSettings:
     untie_biases: bool = True
     use_bias: bool = True
     form: str = "auto"
-    sdpa: tuple[str, ...] | None = None  # backends of use_pytorch_sdpa, () for all; None if it is off
+    sdpa: tuple[str, ...] | None = None  # backends: () means all backends, None means use_pytorch_sdpa=False
     global_tokens: tuple[int, int, bool] = (0, 1, False)  # number, spacing, separate projections
 
     def __post_init__(self) -> None:
@@ -42,11 +42,11 @@ class AttentionSettings:
         choose_kernel(self.form, self.sdpa)
         if self.local and (self.sdpa is not None or self.form != "auto"):
             given = f"attention={self.form!r}" if self.sdpa is None else "use_pytorch_sdpa=True"
-            raise ValueError(f"{given}: self_attention_model='rel_pos_local_attn' has its own kernel; leave it out")
+            raise ValueError(f"{given}: self_attention_model='rel_pos_local_attn' has its own kernel; omit the setting")
 
     @property
     def local(self) -> bool:
-        """True for attention in windows, which needs no mask of all queries and all keys."""
+        """True for local attention, which needs no mask of all queries and all keys."""
         return self.self_attention_model == "rel_pos_local_attn"
 
     def refuse_contexts(self, contexts: ContextSettings, sizes: Sequence[Sequence[int]]) -> None:
@@ -66,7 +66,10 @@ class AttentionSettings:
                 )
 
     def build(self, layers: int) -> Iterator[MultiHeadAttention]:
-        """Yield an attention module for each layer. With ``untie_biases=False`` they share their position biases."""
+        """Yield an attention module for each layer.
+
+        With ``untie_biases=False``, all modules share a pair of position biases.
+        """
         biases = None
         if not self.untie_biases and self.self_attention_model != "abs_pos":
             biases = position_biases(self.d_model, self.n_heads)
@@ -88,10 +91,10 @@ def choose_kernel(attention: str, sdpa_backends: tuple[str, ...] | None) -> Plai
 
     Args:
         attention: ``attention`` of the encoder.
-        sdpa_backends: The backends of ``use_pytorch_sdpa``, or None if it is off.
+        sdpa_backends: The backends of ``use_pytorch_sdpa``, or None if ``use_pytorch_sdpa`` is False.
 
     Raises:
-        ValueError: The name is unknown, or both settings choose different kernels.
+        ValueError: ``attention`` is unknown, or the two settings choose different kernels.
     """
     if sdpa_backends is not None:
         if attention not in ("auto", "sdpa"):

@@ -1,7 +1,7 @@
-"""The depthwise convolution of contiguous frames (B, T, C), and the gradient of its weight.
+"""The depthwise convolution of contiguous frames (B, T, C), and the gradient of the weight of this convolution.
 
-Matrix products return frames in this memory layout. PyTorch's convolution takes (B, C, T), and would copy the frames
-before and after it.
+Matrix products return frames in the memory layout (B, T, C). ``nn.Conv1d`` needs (B, C, T), so PyTorch would copy the
+frames before and after ``nn.Conv1d``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import conv1d, conv2d, pad
 
-BLOCK = 16  # frames of ``grad`` in one product of ``gradient_of_weight``
+BLOCK = 16  # number of frames of ``grad`` in a product of ``gradient_of_weight``
 # With at most this number of channels, in bfloat16 and channels last, oneDNN never finishes a convolution whose kernel
 # has 15 frames or more.
 NARROW = 16
@@ -34,7 +34,7 @@ def gradient_of_weight(x: Tensor, grad: Tensor, kernel: int, left: int) -> Tenso
     """Return the gradient of the weight: x (B, T, C), grad (B, U, C) -> (C, 1, K).
 
     Element k is the sum over u of grad[u] x[u + k - left]. Each block of ``grad`` is multiplied with all frames of
-    ``x`` that the block sees. In this product, the terms of each k lie on one diagonal.
+    ``x`` that the block sees. In this product, the terms of element k are on a diagonal.
     """
     b, u, c = grad.shape
     n, width = -(-u // BLOCK), BLOCK + kernel - 1

@@ -1,4 +1,4 @@
-"""Linear layers for inference that use the faster of PyTorch's two libraries for this CPU: oneDNN or MKL."""
+"""Linear layers for inference, computed by oneDNN or MKL, whichever library is faster on this CPU."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch.nn.functional import linear
 
 from ..dispatch import in_graph, plain_module
 
-FEW = 16  # with fewer rows, a call of oneDNN costs more time than it saves
+FEW = 16  # with fewer rows, the call of oneDNN takes longer than the time that oneDNN saves
 
 
 @plain_module
 class FastLinear(nn.Module):
-    """A linear layer with constant weights. Its result equals ``nn.Linear``.
+    """A linear layer with constant weights. The result equals the result of ``nn.Linear``.
 
-    The weights are buffers, so an optimizer does not find them. ``torch.nn.functional.linear`` uses MKL on a CPU. If
-    oneDNN is faster than MKL, oneDNN computes float32 inputs on the CPU with at least 16 rows and without gradients.
-    The layer then keeps a copy of the weights in the memory layout of oneDNN. All other inputs, and recorded graphs,
-    use ``torch.nn.functional.linear``.
+    The weights are buffers, so an optimizer does not find the weights. ``torch.nn.functional.linear`` uses MKL on a
+    CPU. If oneDNN is faster than MKL, the layer uses oneDNN for float32 inputs on a CPU with at least 16 rows and
+    without gradients. The layer then keeps a copy of the weights in the memory layout of oneDNN. For all other inputs,
+    and in recorded graphs, the layer uses ``torch.nn.functional.linear``.
     """
 
     weight: Tensor
@@ -69,7 +69,7 @@ class FastLinear(nn.Module):
         return module._apply(*args)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"packed": None}  # a copy packs its weights again: the layout depends on the CPU
+        return self.__dict__ | {"packed": None}  # the packed layout depends on the CPU, so a copy packs again
 
 
 @plain_module
@@ -100,7 +100,7 @@ class Rows(nn.Module):
 def is_onednn_faster() -> bool:
     """Return True if oneDNN with packed weights is faster than MKL on this CPU.
 
-    The measurement takes a few milliseconds, once per process.
+    The function measures both libraries once per process. The measurement takes a few milliseconds.
     """
     if not (hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch._C._has_mkldnn):
         return False
@@ -112,7 +112,7 @@ def is_onednn_faster() -> bool:
             lambda: linear(x, weight),
         ]
         best = [float("inf")] * len(ways)
-        for _ in range(15):  # alternate, so that other work on the machine affects both libraries
+        for _ in range(15):  # the measurements alternate, so that other work on the machine affects both libraries
             for i, way in enumerate(ways):
                 begun = time.perf_counter()
                 way()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def low_precision(*tensors: Tensor | None) -> list[Any]:
-    """Return ``tensors`` in the dtype that autocast chooses for a linear layer; None stays None."""
+    """Return ``tensors`` in the dtype that autocast chooses for a linear layer. An argument None stays None."""
     device = next(x.device.type for x in tensors if x is not None)
     if not torch.is_autocast_enabled(device):
         return list(tensors)

@@ -1,6 +1,6 @@
-"""Matrix products with trainable weights that use the faster of PyTorch's two libraries for this CPU.
+"""Matrix products with trainable weights, computed by oneDNN or MKL, whichever library is faster on this CPU.
 
-Products that compute the gradient of a weight are equally fast with both libraries.
+Products that compute the gradient of a weight are equally fast with oneDNN and with MKL.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Linear maps stored in other layers: convolutions with kernel size 1, and the output layer of the subsampling."""
+"""Fast versions of two kinds of layers: convolutions with kernel size 1, and the output layer of the subsampling.
+
+Both kinds of layers are linear maps.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from .linear import FastLinear
 
 
 class FastPointwise(FastLinear):
-    """A convolution with kernel size 1, computed as a matrix product. Its result equals ``nn.Conv1d`` or ``nn.Conv2d``.
+    """A convolution with kernel size 1, computed as a matrix product.
 
-    The channels of the result are contiguous in memory.
+    The result equals the result of ``nn.Conv1d`` or ``nn.Conv2d``. The channels of the result are contiguous in memory.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -23,8 +26,8 @@ class FastPointwise(FastLinear):
 class TurnedProjection(FastLinear):
     """A linear layer over C channels with F values each, with an additional method for inputs in channels-last order.
 
-    The weight is stored in channels-last order (out_features, F * C). ``forward`` takes inputs in the order C, F of the
-    original layer, and ``channels_last`` takes inputs in the order F, C.
+    The weight is stored in channels-last order (out_features, F * C). The inputs of ``forward`` are in the order C, F
+    of the original layer. The inputs of ``channels_last`` are in the order F, C.
 
     Args:
         weight: Weight of the original layer (out_features, C * F).

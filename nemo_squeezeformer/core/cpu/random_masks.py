@@ -1,6 +1,6 @@
 """The random masks of dropout, with one byte per element.
 
-On a CPU, one random number gives the mask of four elements, because drawing random numbers takes the most time.
+On a CPU, each random number gives the mask of four elements, because drawing the random numbers takes the most time.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-DRAWS = 2**16  # number of different values of a draw
+DRAWS = 2**16  # number of different values of the 16 random bits of an element
 
 
 def kept_rate(rate: float) -> float:

@@ -1,7 +1,8 @@
-"""The check whether a module is plain: an implementation may compute with its weights instead of calling it.
+"""The check whether a module is plain.
 
-Adapters, quantization, pruning and sharding wrap a layer, derive from its class, replace its weights or add hooks. A
-layer with any of these changes is not plain and must be called.
+A fast implementation may compute with the weights of a plain module instead of calling the module. Adapters,
+quantization, pruning and sharding wrap a layer, derive from the class of the layer, replace the weights or add hooks.
+A layer with any of these changes is not plain and must be called.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def plain_module(kind: Kind) -> Kind:
-    """Declare that calling a module of exactly this class is the same as computing with its weights."""
+    """Declare that calling a module of exactly this class is the same as computing with the weights of the module."""
     PLAIN[kind] = None
     return kind
 
 
 def is_plain(module: object) -> bool:
-    """Return True if calling ``module`` is the same as computing with its weights.
+    """Return True if calling ``module`` is the same as computing with the weights of ``module``.
 
     The conditions are:
 
-    - The class is exactly one of ``PLAIN``. A parametrization (``torch.nn.utils.parametrize``) makes another class.
+    - The class of the module is in ``PLAIN``. A parametrization (``torch.nn.utils.parametrize``) changes the class.
     - The module has no hooks, and ``forward`` is not replaced on the instance.
-    - The weights are parameters or tensors, not instances of a subclass, as quantized weights are.
+    - The weights are parameters or tensors, not instances of a subclass. Quantized weights are instances of a subclass.
     """
     if type(module) not in PLAIN:
         return False

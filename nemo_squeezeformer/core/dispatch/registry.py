@@ -1,11 +1,13 @@
-"""The dispatch registry: equations of the network, and the fast implementations that may compute them.
+"""The dispatch registry: equations of the network, and the fast implementations of these equations.
 
-A function or method with ``@dispatched`` is an equation. Its own code is the reference implementation, which follows
-the paper and imports no fast implementation. Fast implementations are registered in other modules by ``@implements``.
-Each has conditions: the device, gradients, whether a graph is recorded, plain modules, and a function of the arguments.
+A function or method with ``@dispatched`` is an equation. The code of the function is the reference implementation,
+which follows the paper and imports no fast implementation. Other modules register fast implementations with
+``@implements``. Each fast implementation has conditions on the device, on gradients, on recorded graphs, on plain
+modules and on the arguments.
 
-The first implementation whose conditions hold computes a call. If there is no such implementation, the reference
-implementation computes it. Tests compare each fast implementation with the reference implementation.
+A call of an equation uses the first fast implementation whose conditions are true for the call. If no fast
+implementation has true conditions, the call uses the reference implementation. Tests compare each fast implementation
+with the reference implementation.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass
 class Implementation:
-    """A fast implementation of an equation, and its conditions. The fields are the arguments of ``implements``."""
+    """A fast implementation of an equation.
+
+    ``compute`` is the function. The fields ``device`` to ``when`` are the arguments of ``implements``. While
+    ``enabled`` is False, no call uses the implementation.
+    """
 
     compute: Callable[..., Any]
     device: str | None
@@ -38,7 +44,10 @@ class Implementation:
     enabled: bool = True
 
     def applies(self, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
-        """Return True if the implementation may compute a call with these arguments. Cheap conditions come first."""
+        """Return True if the implementation may compute a call with these arguments.
+
+        The method checks cheap conditions first.
+        """
         if not self.enabled or (self.gradients and not torch.is_grad_enabled()):
             return False
         if not self.when(*args, **named) or (in_graph() and not self.graphs):
@@ -78,7 +87,9 @@ def implements(
     plain: Callable[..., Iterable[nn.Module]] = lambda *args, **named: (),
     when: Callable[..., bool] = lambda *args, **named: True,
 ) -> Callable[[Function], Function]:
-    """Register a function as a fast implementation of ``equation``, with the same arguments and results.
+    """Register a function as a fast implementation of ``equation``.
+
+    The function must have the arguments of ``equation`` and return the results of ``equation``.
 
     Args:
         equation: The equation, a function or method with ``@dispatched``.
@@ -86,9 +97,9 @@ def implements(
         gradients: True requires that the first tensor or a weight of ``plain`` needs a gradient. False requires that no
             gradient is needed. None accepts both cases.
         graphs: If True, the implementation may also be recorded as part of a graph.
-        plain: Returns, for the arguments, the modules whose weights the implementation uses. Each must be plain
-            (``is_plain``).
-        when: Returns True if the implementation supports the arguments.
+        plain: Function that returns, for the arguments of a call, the modules whose weights the implementation uses.
+            Each of these modules must be plain (``is_plain``).
+        when: Function that returns True if the implementation supports the arguments of a call.
     """
 
     def register(compute: Function) -> Function:
@@ -108,7 +119,7 @@ def only_equations(but: Callable[[Implementation], bool] = lambda implementation
     """Compute all equations by their reference implementations inside the context.
 
     Fast implementations for which ``but`` returns True stay enabled. The context is for tests and measurements in a
-    single thread. It does not change the ``kernel`` of attention.
+    single thread. The context does not change the ``kernel`` of attention.
     """
     switched = [found for found in implementations() if found.enabled and not but(found)]
     for implementation in switched:

@@ -1,4 +1,4 @@
-"""Lengths, masks, contexts and frame rates of frames, and the streaming state."""
+"""The lengths, the masks, the attention contexts and the frame rates of a batch, and the streaming state."""
 
 from .context import Context
 from .masks import Frames

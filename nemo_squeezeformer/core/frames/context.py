@@ -1,4 +1,4 @@
-"""The context of attention: NeMo's att_context_* settings, and their meaning at each frame rate."""
+"""The context of attention: NeMo's att_context_* settings, and the meaning of these settings at each frame rate."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ STYLES = ("regular", "chunked_limited", "chunked_limited_with_rc")
 
 @dataclass(frozen=True)
 class Context:
-    """The frames that a frame sees, counted at one frame rate; -1 means unlimited.
+    """The number of frames that a frame sees on each side, counted at one frame rate. -1 means unlimited.
 
-    If ``chunk`` is 0, ``left`` and ``right`` count from the frame itself. Else they count from the first and the last
-    frame of its chunk, so that all frames of a chunk see the same frames.
+    If ``chunk`` is 0, ``left`` and ``right`` count from the frame itself. Otherwise ``chunk`` is the size of the chunk in
+    frames, ``left`` counts from the first frame of the chunk, and ``right`` counts from the last frame of the chunk.
+    Then all frames of a chunk see the same frames.
     """
 
     left: int = -1
@@ -28,7 +29,7 @@ class Context:
 
     @classmethod
     def of(cls, size: Sequence[int], style: str) -> Context:
-        """Return the context of an ``att_context_size`` in an ``att_context_style``."""
+        """Return the context for the ``att_context_size`` ``size`` with the ``att_context_style`` ``style``."""
         if style == "chunked_limited_with_rc":
             left, chunk, right = size
             return cls(left, right, chunk) if chunk > 0 else cls()
@@ -38,7 +39,10 @@ class Context:
         return cls(left, right)
 
     def halved(self) -> Context:
-        """Return this context at half the frame rate. A pair of frames that is only half in reach is out of reach."""
+        """Return this context at half the frame rate, at which a frame is a pair of frames of this frame rate.
+
+        A pair of frames is in reach only if both frames are in reach.
+        """
         left, right = (size if size < 0 else size // 2 for size in (self.left, self.right))
         return Context(left, right, self.chunk // 2)
 
@@ -81,14 +85,16 @@ class ContextSettings:
 
     Args:
         size: ``att_context_size`` of the encoder: a size, a list of sizes, or None for unlimited.
-        probs: ``att_context_probs``: the probability of each size in training; None means equal probabilities.
-        style: ``att_context_style``.
-        chunks: ``att_chunk_context_size``: left contexts, chunks and right contexts. Training draws one value of each.
+        probs: ``att_context_probs`` of the encoder: the probability of each size in training. None means equal
+            probabilities.
+        style: ``att_context_style`` of the encoder.
+        chunks: ``att_chunk_context_size`` of the encoder: lists of left contexts, chunk sizes and right contexts. Each
+            training step draws a value from each list.
         factor: Number of encoder frames that become one frame at the lowest frame rate of the temporal U-Net.
 
     Raises:
-        ValueError: A size does not fit the style, or the temporal U-Net would cut its chunks. The message names the
-            nearest sizes that work.
+        ValueError: A size does not fit the style, or the temporal U-Net would cut the chunks of a size. The message
+            names the nearest sizes that work.
     """
 
     def __init__(
@@ -115,7 +121,10 @@ class ContextSettings:
         self.default = self.sizes[0]
 
     def of(self, training: bool) -> Context:
-        """Return the context of one forward pass: the default or, in training, a random size if there are several."""
+        """Return the context of a forward pass.
+
+        In training with several sizes, the size is random. Otherwise the size is the default size.
+        """
         size = self.default
         if training and self.chunks is not None:
             size = [random.choice(sizes) for sizes in self.chunks]
@@ -124,14 +133,15 @@ class ContextSettings:
         return Context.of(size, self.style)
 
     def check(self, size: Sequence[int], several: bool = True) -> None:
-        """Raise ``ValueError`` if ``size`` does not work.
+        """Raise ``ValueError`` if ``size`` does not fit the style or the temporal U-Net.
 
-        ``several`` means that the encoder has several sizes; then ``chunked_limited`` accepts an unlimited size.
+        If ``several`` is True, the encoder has several sizes. Then ``chunked_limited`` also accepts a size that is
+        unlimited to the right.
         """
         given = f"att_context_size={list(size)}"
         if self.style == "chunked_limited_with_rc":
             if len(size) != 3 or min(size) < -1:
-                raise ValueError(f"{given}: att_context_style={self.style!r} takes [left, chunk, right]")
+                raise ValueError(f"{given}: att_context_style={self.style!r} needs [left, chunk, right]")
             if size[1] == 0:
                 raise ValueError(f"{given}: the chunk must be 1 frame or more, or -1 for no chunks")
             self._check_halves(given, "chunk", size[1])
@@ -171,7 +181,10 @@ class ContextSettings:
             )
 
     def _reason(self) -> str:
-        return f", because {self.factor} frames become one in the temporal U-Net (time_reduce_idx=None turns it off)"
+        return (
+            f", because {self.factor} frames become one in the temporal U-Net "
+            "(time_reduce_idx=None turns the temporal U-Net off)"
+        )
 
     def _all(self, size: Sequence[Any] | None) -> list[list[int]]:
         unlimited = [-1] * (3 if self.style == "chunked_limited_with_rc" else 2)
@@ -199,10 +212,11 @@ def streamed(
 ) -> tuple[str, str | Sequence[int] | None]:
     """Return ``att_context_style`` and ``conv_context_size`` of an encoder with ``streaming=True``.
 
-    Given values stay; None becomes a value for streams.
+    The function replaces None by a value for streams. All other values do not change.
 
     Raises:
-        ValueError: ``causal_downsampling`` is True. The number of its output frames depends on where the chunks end.
+        ValueError: ``causal_downsampling`` is True. With causal downsampling, the number of output frames would depend
+            on the ends of the chunks.
     """
     if causal_downsampling:
         raise ValueError("streaming=True has its own causal subsampling: leave out causal_downsampling")
@@ -217,5 +231,5 @@ def _multiples(frames: int, of: int, least: int) -> list[int]:
 
 
 def _around(left: int, chunk: int) -> list[int]:
-    """Return the numbers of chunks whose frames add up to ``left`` exactly, or to the nearest values around it."""
+    """Return the numbers of chunks that have ``left`` frames in total, or the nearest totals below and above."""
     return sorted({left // chunk, -(-left // chunk)})

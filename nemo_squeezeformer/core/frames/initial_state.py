@@ -1,4 +1,4 @@
-"""The streaming state of streams before their first chunk."""
+"""The streaming state of new streams, before the first chunk."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .streamable import Streamable
 
 
 def initial_state(encoder: Streamable, batch: int) -> EncoderState:
-    """Return the streaming state of ``batch`` new streams: zeros, with no frames to attend to.
+    """Return the streaming state of ``batch`` new streams, in which no remembered frame is valid.
 
     Raises:
-        ValueError: The encoder cannot stream with its settings, or a chunk depends on frames after it.
+        ValueError: The encoder cannot stream with its settings, or a chunk depends on frames after the chunk.
     """
     check(encoder)
     subsampling = encoder.pre_encode
@@ -25,9 +25,9 @@ def initial_state(encoder: Streamable, batch: int) -> EncoderState:
     steps = Steps.of(encoder)
     if steps.ahead:
         raise ValueError(
-            f"att_context_size={encoder.contexts.default}: its look-ahead grows from layer to layer to {steps.ahead} "
-            "frames after the chunk, and init_state supports no such frames; limit it to chunks (att_context_style="
-            "'chunked_limited', conv_context_size='causal' or conv_context_style='dcc')"
+            f"att_context_size={encoder.contexts.default}: the look-ahead grows from layer to layer to {steps.ahead} "
+            "frames after the chunk, but init_state supports no frames after the chunk; limit the context to chunks "
+            "(att_context_style='chunked_limited', conv_context_size='causal' or conv_context_style='dcc')"
         )
     state = empty_state(encoder, batch, steps.left)
     state.subsampling = subsampling.init_state(batch)
@@ -36,7 +36,7 @@ def initial_state(encoder: Streamable, batch: int) -> EncoderState:
 
 def empty_state(encoder: Streamable, batch: int, past: int) -> EncoderState:
     """Return a streaming state of zeros with ``past`` encoder frames of left context and an empty subsampling state."""
-    weight = encoder.layers[0].conv.depthwise_conv.weight  # quantization can replace the weights of linear layers
+    weight = encoder.layers[0].conv.depthwise_conv.weight  # not of a linear layer, which quantization can replace
     zeros, d, left = weight.new_zeros, encoder.d_model, encoder.variant.reduction_left
     return EncoderState(
         subsampling=[],

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 class Margins(NamedTuple):
     """The zero padding (before, after) of each strided convolution, in time and in frequency.
 
-    ``endless`` means unlimited zero padding: the input is followed by unlimited zeros, and intermediate results are not
-    masked.
+    If ``endless`` is True, the zero padding is unlimited: the input is followed by unlimited zeros, and intermediate
+    results are not masked.
     """
 
     time: tuple[int, int]
@@ -32,5 +32,7 @@ class Margins(NamedTuple):
 
 CENTRED = Margins(time=(1, 1), frequency=(1, 1))
 STREAMED = Margins(time=(2, 0), frequency=(1, 1))
-CAUSAL = Margins(time=(2, 1), frequency=(2, 1))  # NeMo's causal_downsampling; one more frame for even n
-ENDLESS = Margins(time=(0, 0), frequency=(0, 1), endless=True)  # the authors' network; one more frame for even n
+# The zero padding of NeMo's causal_downsampling. If n is even, n frames become n / 2 + 1 frames.
+CAUSAL = Margins(time=(2, 1), frequency=(2, 1))
+# The zero padding of the authors' network. If n is even, n frames become n / 2 + 1 frames.
+ENDLESS = Margins(time=(0, 0), frequency=(0, 1), endless=True)

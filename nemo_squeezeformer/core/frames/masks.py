@@ -19,20 +19,24 @@ class Frames:
     The S keys of attention are ``past`` frames that a stream remembers, followed by the T frames of the input.
     """
 
-    lengths: Tensor  # (B,)  number of frames that the masks keep
+    lengths: Tensor  # (B,)  number of frames that are not masked
     padding: Tensor  # (B, T)  True at padding
     absent: Tensor  # (B, S)  True at keys without a frame: padding, and times before the start of a stream
     context: Context  # counted in frames of this rate
     padded: bool = True  # False if it is known that no key is absent
     step: int = 1  # number of encoder frames for each frame of this rate
-    past: int = 0  # number of frames that a stream remembers; valid frames are last
-    advance: int = 0  # number of the T frames by which a stream advances; it sees the rest again
-    valid: Tensor | None = None  # (B,)  number of valid output frames, if it is below lengths
-    mask: Tensor | None = None  # ``blocked``, computed once so that a graph does not compute it in each layer
+    past: int = 0  # number of frames that a stream remembers; the valid frames are at the end
+    advance: int = 0  # number of frames by which a stream advances; the next chunk repeats the other frames
+    valid: Tensor | None = None  # (B,)  number of valid output frames, if this number is below lengths
+    mask: Tensor | None = None  # value of ``blocked`` that all layers of a recorded graph share
 
     @classmethod
     def of(cls, lengths: Tensor, t: int, context: Context, valid: Tensor | None = None) -> Frames:
-        """Return the masks of ``t`` frames that keep ``lengths`` (B,) frames; ``valid`` (B,) of them are output."""
+        """Return the lengths and masks of ``t`` frames.
+
+        The first ``lengths`` (B,) frames are not masked. The first ``valid`` (B,) frames are valid output frames. None
+        means that all frames that are not masked are valid output frames.
+        """
         padding = torch.arange(t, device=lengths.device) >= lengths[:, None]  # (B, T)
         # Reading a value would wait for a GPU, and would become a constant in a recorded graph.
         looks = lengths.device.type == "cpu" and not in_graph()
@@ -40,9 +44,9 @@ class Frames:
 
     @classmethod
     def of_stream(cls, lengths: Tensor, t: int, context: Context, cached: Tensor, past: int, advance: int) -> Frames:
-        """Return the masks of the next ``t`` frames of streams.
+        """Return the lengths and masks of the next ``t`` frames of streams.
 
-        The streams remember ``past`` frames, and the last ``cached`` (B,) of them are valid.
+        The streams remember ``past`` frames. The last ``cached`` (B,) remembered frames are valid.
         """
         key = torch.arange(-past, t, device=lengths.device)
         absent = (key < -cached[:, None]) | (key >= lengths[:, None])  # (B, S)
@@ -56,7 +60,7 @@ class Frames:
         """
         if self.mask is not None:
             return self.mask
-        # A compiler removes repeated computations itself.
+        # torch.compile removes repeated computations, so the mask needs no cache.
         return self._mask() if torch.compiler.is_compiling() else self._kept_mask
 
     @cached_property
@@ -72,7 +76,8 @@ class Frames:
         """Return a mask that is True where a key is absent or out of reach of a query.
 
         The queries are ``first`` to ``stop - 1``, and the keys are ``start`` to ``end - 1``. The shape is
-        (B, stop - first, end - start), or it expands to this shape. None means that every query sees every key.
+        (B, stop - first, end - start), or a shape that expands to this shape. None means that every query sees every
+        key.
         """
         device = self.absent.device
         query = torch.arange(self.past + first, self.past + stop, device=device)
@@ -83,7 +88,7 @@ class Frames:
         return ~within[None] if absent is None else absent | ~within
 
     def halved(self) -> Frames:
-        """Return the lengths and masks at half the frame rate: a pair of frames takes the mask of its first frame."""
+        """Return the lengths and masks at half the frame rate. The mask of a pair is the mask of the first frame."""
         return Frames(
             lengths=(self.lengths + 1) // 2,
             padding=self.padding[:, ::2],
@@ -102,9 +107,9 @@ class Frames:
 
 
 def overlapping(x: Tensor, dim: int, width: int, step: int) -> Tensor:
-    """Return a piece of ``width`` frames every ``step`` frames: (..., T, ...) -> (..., N, width, ...).
+    """Return pieces of ``width`` frames, which begin every ``step`` frames: (..., T, ...) -> (..., N, width, ...).
 
-    This is ``Tensor.unfold`` by operations that ONNX also has.
+    The function replaces ``Tensor.unfold`` by operations that ONNX supports.
     """
     first = torch.arange(0, x.size(dim) - width + 1, step, device=x.device)
     index = first[:, None] + torch.arange(width, device=x.device)  # (N, width)

@@ -1,4 +1,4 @@
-"""The frame rate of each layer: the branches of the temporal U-Net (paper, section 3.1.1)."""
+"""The branches of the temporal U-Net, which give the frame rate of each layer (paper, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Span:
-    """The layers ``start`` to ``stop - 1``, at one frame rate. The layers inside ``branches`` run at half that rate.
+    """A range of layers, from ``start`` to ``stop - 1``, that run at one frame rate.
 
-    ``number`` counts the branches of an encoder from 1, in the order of their first layers. The span of the whole
-    encoder has the number 0.
+    The layers inside ``branches`` run at half of this frame rate. ``number`` counts the branches of an encoder from 1,
+    in the order of the first layers. The ``Span`` of all layers of the encoder has the number 0.
     """
 
     number: int
@@ -20,13 +20,16 @@ class Span:
     branches: tuple[Span, ...] = ()
 
     def depth(self, layer: int | None = None) -> int:
-        """Return how many times the frame rate is halved at ``layer``, or the maximum over all layers for None."""
+        """Return how many times the frame rate is halved for ``layer``. None returns the maximum over all layers."""
         inner = [1 + b.depth(layer) for b in self.branches if layer is None or b.start <= layer < b.stop]
         return max(inner, default=0)
 
     @property
     def suffix(self) -> str:
-        """Return the suffix of the names of the two ends in the state dict. The first branch has NeMo 2.7.3's names."""
+        """Return the suffix of the names of the reduction layer and the recovery layer in the state dict.
+
+        The first branch has no suffix, so that the names equal the names of NeMo 2.7.3.
+        """
         return "" if self.number == 1 else f"_{self.number}"
 
     def all_branches(self) -> list[Span]:
@@ -35,14 +38,15 @@ class Span:
 
 
 def build_spans(n_layers: int, reduce: int | Sequence[int] | str | None, recover: int | Sequence[int] | None) -> Span:
-    """Return the span of all layers, with the branches of ``time_reduce_idx`` and ``time_recovery_idx``.
+    """Return the ``Span`` of all layers, with the branches that ``reduce`` and ``recover`` describe.
 
-    A branch may have no layers; then it only reduces and recovers the frame rate.
+    A branch may have no layers. A branch without layers only reduces and recovers the frame rate.
 
     Args:
         n_layers: Number of layers.
         reduce: ``time_reduce_idx`` of the encoder.
-        recover: ``time_recovery_idx`` of the encoder. Entry k of both lists describes the same branch.
+        recover: ``time_recovery_idx`` of the encoder. Entry k of ``reduce`` and entry k of ``recover`` describe one
+            branch.
 
     Raises:
         ValueError: An index is out of range, the lists have different lengths, or two branches cross.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BEGUN = 2  # after this many frames the subsampling has its full left context
+BEGUN = 2  # after this number of encoder frames, the subsampling has the full left context
 
 
 @dataclass
@@ -20,28 +20,29 @@ class LayerState:
 
 @dataclass
 class ReductionState:
-    """The streaming state of one reduction layer, at the frame rate of its input."""
+    """The streaming state of one reduction layer, at the frame rate of the input of this layer."""
 
-    reduction: Tensor  # (B, D, 3)
+    reduction: Tensor  # (B, D, 3)  last input frames of the reduction layer
 
 
 @dataclass
 class EncoderState:
     """The streaming state of a batch of streams, from ``SqueezeformerEncoder.init_state``.
 
-    Each call of the encoder updates it in place. The streams of a batch can begin at different times: to start a new
-    stream in a row of the batch, set the row to zero in all tensors, including ``cached``.
+    Each call of the encoder updates the state in place. The streams of a batch can begin at different times: to start a
+    new stream in a row of the batch, set the row to zero in all tensors, including ``cached``.
     """
 
-    subsampling: list[Tensor]  # (B, C, left, F) for each strided convolution; empty if chunks bring their context
-    reductions: list[ReductionState]  # one for each branch of the temporal U-Net, in the order of their first layers
+    subsampling: list[Tensor]  # (B, C, left, F) for each strided convolution; empty if chunks contain the left context
+    reductions: list[ReductionState]  # a state for each branch of the temporal U-Net, in the order of ``Span.number``
     layers: list[LayerState]
-    cached: Tensor  # (B,)  number of frames that have passed, at most max(past, BEGUN)
+    cached: Tensor  # (B,)  number of encoder frames so far, at most max(past, BEGUN)
     past: int  # number of encoder frames that attention remembers
-    advance: int | None = None  # frames of a chunk to remember; the rest come again with the next chunk; None: all
+    # Number of frames of a chunk to remember. The next chunk repeats the other frames. None means all frames.
+    advance: int | None = None
 
     def frames(self, t: int) -> int:
-        """Return by how many frames the streams advance in a chunk of ``t`` frames."""
+        """Return the number of frames by which the streams advance in a chunk of ``t`` frames."""
         return t if self.advance is None else min(t, self.advance)
 
 

@@ -9,7 +9,7 @@ from .context import Context
 from .spans import Span
 from .streamable import Convolution, Streamable
 
-NORMS = ("instance_norm", "group_norm")  # their statistics are of the frames in the chunk
+NORMS = ("instance_norm", "group_norm")  # norms whose statistics depend on all frames of the chunk
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Steps:
     """
 
     shift: int  # number of output frames of each step
-    ahead: int  # number of frames after them that the step sees; the next step sees them again
-    left: int  # number of frames before them that attention remembers
+    ahead: int  # number of frames after the output frames that the step sees; the next step sees these frames again
+    left: int  # number of frames before the output frames that attention remembers
 
     @classmethod
     def of(
@@ -35,7 +35,7 @@ class Steps:
     ) -> Steps:
         """Return the steps for the context of the encoder in evaluation.
 
-        Without ``chunk``, a stream in these steps gives the same output as the whole utterance.
+        Without ``chunk``, the output of a stream in these steps equals the output for the whole utterance.
 
         Args:
             encoder: The encoder.
@@ -43,7 +43,8 @@ class Steps:
                 more frames, the output is an approximation.
             shift: Number of new frames in each chunk. None means that all frames are new.
             left: Number of frames to remember. None means the left context of the encoder.
-            unlimited: Number of frames to remember if the left context is unlimited. None refuses such a context.
+            unlimited: Number of frames to remember if the left context is unlimited. None refuses an unlimited left
+                context.
             size: ``att_context_size`` to use instead of the encoder's size in evaluation.
 
         Raises:
@@ -81,28 +82,31 @@ class Steps:
 
 
 def check(encoder: Streamable) -> None:
-    """Raise ``ValueError`` if ``encoder`` cannot stream, whatever its context is."""
+    """Raise ``ValueError`` if ``encoder`` cannot stream with any context."""
     if encoder.attention.self_attention_model != "rel_pos":
         raise ValueError(
             f"self_attention_model={encoder.attention.self_attention_model!r} does not stream: use 'rel_pos'. "
             "The frames of a stream have no absolute positions; for a window, keep att_context_size with 'rel_pos'"
         )
     if encoder.variant.margins.endless:
-        raise ValueError("variant='original' does not stream: its subsampling and reduction layer see later frames")
+        raise ValueError("variant='original' does not stream: the subsampling and reduction layer see later frames")
     if encoder.conv_norm_type.startswith(NORMS):
         raise ValueError(
-            f"conv_norm_type={encoder.conv_norm_type!r} does not stream: its statistics depend on the chunk; use "
+            f"conv_norm_type={encoder.conv_norm_type!r} does not stream: the statistics depend on the chunk; use "
             "'batch_norm' or 'layer_norm'"
         )
 
 
 def _needed(encoder: Streamable, span: Span, context: Context, last: int) -> int:
-    """Return the last input frame of ``span`` on which its output frame ``last`` depends, at the rate of ``span``."""
+    """Return the last input frame of ``span`` on which the output frame ``last`` of ``span`` depends.
+
+    Both frames are counted at the frame rate of ``span``.
+    """
     at = span.stop
     for branch in reversed(span.branches):
         for i in range(branch.stop, at):
             last = _before(encoder.layers[i].conv, context, last)
-        # Inside the branch a pair of frames is one frame; the residual connection keeps the frames separate.
+        # Inside the branch, a pair of frames is one frame. The residual connection does not join the frames of a pair.
         last = max(last, 2 * _needed(encoder, branch, context.halved(), last // 2) + 1)
         at = branch.start
     for i in range(span.start, at):

@@ -1,6 +1,6 @@
-"""The members of an encoder that the functions of this folder use.
+"""The members of an encoder that the functions of this package use.
 
-The classes are protocols, because this folder does not import the modules of the network.
+The classes are protocols, because this package does not import the modules of the network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Attention(Protocol):
 
 
 class Variant(Protocol):
-    """The settings in which the two networks that are called Squeezeformer differ."""
+    """The settings in which NeMo's network and the authors' network differ."""
 
     @property
     def margins(self) -> Margins:
@@ -32,7 +32,7 @@ class Variant(Protocol):
 
     @property
     def reduction_left(self) -> int:
-        """The number of frames before its own that a frame of the reduction layer sees."""
+        """The number of input frames before frame 2t that output frame t of the reduction layer sees."""
 
 
 class Subsampling(Protocol):
@@ -45,9 +45,9 @@ class Subsampling(Protocol):
 class Convolution(Protocol):
     """The convolution module of a layer."""
 
-    left: int  # number of frames before its own that a frame sees
-    right: int  # number of frames after its own that a frame sees
-    chunked: bool  # True if a frame sees no frames after its chunk
+    left: int  # number of frames that the convolution sees before each frame
+    right: int  # number of frames that the convolution sees after each frame
+    chunked: bool  # True if no frame sees frames after the end of the attention chunk
     depthwise_conv: nn.Conv1d  # the convolution over time
 
 
@@ -58,7 +58,7 @@ class Layer(Protocol):
 
 
 class Streamable(Protocol):
-    """An encoder that may stream. ``steps.check`` tells whether its settings support streaming."""
+    """An encoder that can stream if ``steps.check`` accepts the settings of the encoder."""
 
     d_model: int  # width of the layers
     conv_norm_type: str  # kind of the norms in the convolution modules
@@ -73,4 +73,4 @@ class Streamable(Protocol):
 
     @property
     def variant(self) -> Variant:
-        """The settings of the encoder's network: NeMo's, or the authors' own."""
+        """The settings of NeMo's network or of the authors' network."""

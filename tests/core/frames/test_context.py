@@ -137,7 +137,7 @@ def test_training_draws_left_chunk_and_right_independently():
         ({"size": [10, 3], "style": "chunked_limited"}, 1, r"nearest sizes are \[8, 3\] or \[12, 3\]"),
         ({"size": [8, -1], "style": "chunked_limited"}, 1, "right must be 0 or more"),
         ({"size": [8, 3, 1]}, 1, r"att_context_size=\[8, 3, 1\]: expected \[left, right\]"),
-        ({"size": [8, 3], "style": "chunked_limited_with_rc"}, 1, r"takes \[left, chunk, right\]"),
+        ({"size": [8, 3], "style": "chunked_limited_with_rc"}, 1, r"needs \[left, chunk, right\]"),
         ({"size": [8, 3, 2], "style": "chunked_limited_with_rc"}, 2, "chunk 3 .* nearest values are 2 or 4"),
         ({"size": [8, 4, 1], "style": "chunked_limited_with_rc"}, 2, "right 1 .* nearest values are 0 or 2"),
         (
