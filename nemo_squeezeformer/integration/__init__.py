@@ -1,5 +1,5 @@
 """The integration of the encoder with NeMo.
 
-Only modules of this package import NeMo at their top. ``register`` does not import NeMo, so that importing
-``nemo_squeezeformer`` stays fast.
+Only the modules of this subpackage import NeMo at the top of the file. The module ``register`` does not import NeMo,
+so that the import of ``nemo_squeezeformer`` stays fast.
 """

@@ -2,11 +2,13 @@
 
 Only this module knows the layout of the caches.
 
-- ``cache_last_channel`` (layers, B, rows, D) is a sequence of frames of D values that fills layer after layer, row
-  after row. First come the attention inputs that each layer remembers. A layer inside the temporal U-Net remembers half
-  as many frames. Then come the three frames that each reduction layer remembers. Only the last few rows can be unused.
-- ``cache_last_time`` (layers, B, C, left context) holds the left context of the depthwise convolution of each layer.
-- ``cache_last_channel_len`` (B,) counts the encoder frames that each stream has processed, up to the number remembered.
+- ``cache_last_channel`` (layers, B, rows, D) is a sequence of frames of D values. The sequence fills layer after layer,
+  row after row. The first part of the sequence is the attention inputs that each layer remembers. A layer inside the
+  temporal U-Net remembers half as many frames. The second part is the three frames that each reduction layer remembers.
+  Only the last few rows can be unused.
+- ``cache_last_time`` (layers, B, C, left context) is the left context of the depthwise convolution of each layer.
+- ``cache_last_channel_len`` (B,) is the number of encoder frames that each stream has processed. The number does not
+  grow above the number of frames that attention remembers.
 
 A stream whose caches are all zeros is a new stream. The other streams of the batch can be at any position.
 """
@@ -44,10 +46,10 @@ class Caches:
         )
 
     def unpacked(self, channel: Tensor, time: Tensor, length: Tensor) -> EncoderState:
-        """Return the streaming state that the caches hold.
+        """Return the streaming state that the caches contain.
 
         Raises:
-            ValueError: the caches have another layout, from another encoder or another ``att_context_size``.
+            ValueError: the layout of the caches belongs to another encoder or to another ``att_context_size``.
         """
         for name, cache, size in (
             ("cache_last_channel", channel, (self.rows, self.d_model)),
@@ -69,7 +71,7 @@ class Caches:
         )
 
     def packed(self, state: EncoderState, like: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``state`` as caches, with the dtypes of the caches ``like``."""
+        """Return the streaming state ``state`` as caches. The caches have the dtypes of the caches ``like``."""
         channel, time, length = like
         pieces = [layer.attention for layer in state.layers if layer.attention.size(1)]
         pieces += [reduction.reduction.transpose(1, 2) for reduction in state.reductions]

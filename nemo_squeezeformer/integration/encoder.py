@@ -37,7 +37,7 @@ CACHE = NeuralType(("D", "B", "T", "D"), ChannelType(), optional=True)
 
 class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, NeuralModule, AccessMixin):
     __doc__ = core.SqueezeformerEncoder.__doc__
-    __module__ = "nemo_squeezeformer"  # recipes give this path, and NeMo's adapter registry compares it with theirs
+    __module__ = "nemo_squeezeformer"  # NeMo's adapter registry compares the class path with the path in recipes
 
     blocks = {
         "squeezeformer": SqueezeformerLayer,
@@ -55,13 +55,13 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         chosen = super().choose_reduction(n_layers, contexts)
         if chosen is None:
             meaning = (
-                "no temporal U-Net, because it would cut the chunks of att_context_size; use chunks of an even number "
-                "of frames for a temporal U-Net"
+                "the encoder has no temporal U-Net, because a temporal U-Net would cut the chunks of att_context_size; "
+                "for a temporal U-Net, set chunks with an even number of frames"
             )
         else:
             meaning = (
                 f"{chosen}, the first layer at half the frame rate in an encoder of {n_layers} layers, as in the "
-                "published sizes; set time_reduce_idx=null for no temporal U-Net"
+                "published sizes; for an encoder without a temporal U-Net, set time_reduce_idx=null"
             )
         logging.info(f"time_reduce_idx=auto: {meaning}", mode=logging_mode.ONCE)
         return chosen
@@ -76,9 +76,9 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
 
     @property
     def input_types(self) -> dict[str, NeuralType]:
-        """The inputs of NeMo's encoders: features and caches.
+        """The neural types of the inputs: features and caches, as in NeMo's encoders.
 
-        With ``bypass_pre_encode`` the input is subsampled features (B, T, D).
+        With ``bypass_pre_encode``, ``audio_signal`` is subsampled features (B, T, D).
         """
         return OrderedDict(
             audio_signal=NeuralType(("B", "D", "T"), SpectrogramType()),
@@ -91,7 +91,10 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
 
     @property
     def output_types(self) -> dict[str, NeuralType]:
-        """Encodings (B, D, T) and their lengths (B,). If caches are given, also the caches for the next chunk."""
+        """The neural types of the outputs: encodings (B, D, T) and lengths (B,).
+
+        If the inputs contain caches, the outputs also contain the caches for the next chunk.
+        """
         return OrderedDict(
             outputs=NeuralType(("B", "D", "T"), AcousticEncodedRepresentation()),
             encoded_lengths=NeuralType(("B",), LengthsType()),
@@ -113,9 +116,9 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         """Encode features: (B, F, T) and lengths (B,) -> (B, D, ceil(T / subsampling_factor)) and lengths (B,).
 
         If ``bypass_pre_encode`` is True, the input is subsampled features (B, T, D). Without ``length``, all frames are
-        valid. With caches (``get_initial_cache_state``), the input is the next chunk of each stream, and the caches for
-        the following chunk are returned too. ``streaming_cfg`` gives the length of a chunk and the number of feature
-        frames to prepend to it.
+        valid. With caches (``get_initial_cache_state``), the input is the next chunk of each stream, and the method
+        also returns the caches for the following chunk. ``streaming_cfg`` gives the length of a chunk and the number of
+        feature frames to prepend to each chunk.
 
         Raises:
             ValueError: the caches are from another encoder or another ``att_context_size``.
@@ -138,7 +141,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     ) -> Tensor:
         """Run the layers ``indices``: (B, T, D) -> (B, T, D).
 
-        The output of each layer is recorded if a NeMo model requests it.
+        If a NeMo model requests the outputs of layers, the method also records the output of each layer.
         """
         for i in indices:
             x = super().run_layers([i], x, frames, positions, state)
@@ -147,7 +150,10 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         return x
 
     def capture(self, layer: int, x: Tensor, frames: Frames) -> None:
-        """Record the output of ``layer`` and its lengths, at the layer's frame rate, if a NeMo model requests them."""
+        """Record the output of ``layer`` and the lengths of this output, if a NeMo model requests them.
+
+        The recorded output and the recorded lengths have the frame rate of the layer.
+        """
         if self.access_cfg.get("save_encoder_tensors"):
             self.layers[layer].register_accessible_tensor(name="encoder", tensor=x)
         if layer in self.access_cfg.get("interctc", {}).get("capture_layers", []):
@@ -159,13 +165,13 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     def align_records(self, t: int, lengths: Tensor) -> None:
         """Give the recorded outputs of all layers ``t`` frames.
 
-        The frames of layers inside the temporal U-Net are repeated. The layers of ``variant="original"`` can process
-        one frame more than the encoder returns. This frame is removed.
+        The method repeats the frames of layers inside the temporal U-Net. The layers of ``variant="original"`` can
+        process one frame more than the encoder returns. The method removes this frame.
 
-        Self-supervised losses compare the frames of a layer with the encoder's lengths. Feature extractors stack the
-        outputs of several layers. InterCTC decodes each layer separately and needs the layer's own rate and lengths.
-        Extractors and InterCTC record under the same names, but only a request of an extractor sets ``detach`` and
-        ``convert_to_cpu``.
+        Self-supervised losses compare the frames of a layer with the lengths of the encoder. Feature extractors stack
+        the outputs of several layers. InterCTC decodes each layer separately and needs the frame rate and the lengths
+        of the layer. Feature extractors and InterCTC record under equal names, but only a request of a feature
+        extractor sets ``detach`` and ``convert_to_cpu``.
         """
         records = self.get_module_registry(self)
         for name, record in records.items():
@@ -183,7 +189,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     def at_full_rate(self, x: Tensor, t: int, layer: int, dim: int) -> Tensor:
         """Return the output of ``layer`` with ``t`` frames along ``dim``.
 
-        Frames are repeated in the same way as at the recovery layer of the temporal U-Net.
+        The method repeats frames in the same way as the recovery layer of the temporal U-Net.
         """
         step = 2 ** self.span.depth(layer)
         return x if x.size(dim) == t and step == 1 else x.index_select(dim, torch.arange(t, device=x.device) // step)
@@ -191,7 +197,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     def freeze(self) -> None:
         """Switch to evaluation mode and disable the gradients of all parameters.
 
-        The parameters that had gradients are remembered for ``unfreeze(partial=True)``.
+        The method records which parameters had gradients, for ``unfreeze(partial=True)``.
         """
         if not hasattr(self, "_frozen_grad_map"):
             self._trained_before_freeze = self.training
@@ -200,35 +206,36 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     def unfreeze(self, partial: bool = False) -> None:
         """Enable the gradients of all parameters and switch to training mode.
 
-        If ``partial`` is True, only the parameters that had gradients before ``freeze`` get them back. The encoder then
-        stays in evaluation mode if it was in evaluation mode before ``freeze`` and still is. NeMo's ``transcribe`` ends
-        with a partial unfreeze, which would otherwise leave dropout and batch norms in training mode.
+        If ``partial`` is True, enable only the gradients that were enabled before ``freeze``. In this case the encoder
+        stays in evaluation mode if the encoder was in evaluation mode before ``freeze`` and is in evaluation mode now.
+        NeMo's ``transcribe`` ends with a partial unfreeze. Without this rule, dropout and batch norms would then be in
+        training mode.
         """
         train = self.training or not partial or getattr(self, "_trained_before_freeze", True)
         super().unfreeze(partial=partial)
         self.train(train)
 
     def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None, seen: Tensor | None = None) -> Frames:
-        """Return the lengths and masks of (B, T, D) subsampled features."""
+        """Return the lengths and masks of subsampled features (B, T, D)."""
         frames = super().frames(x, lengths, state, seen)
         return frames if self.use_pad_mask else frames.without_padding()
 
     def enable_pad_mask(self, on: bool = True) -> bool:
         """Set whether convolutions treat padding as zeros, and return the previous setting.
 
-        Turn this off only for batches without padding.
+        Set ``on`` to False only for batches without padding.
         """
         was, self.use_pad_mask = self.use_pad_mask, on
         return was
 
     @property
     def att_context_size_all(self) -> list[list[int]]:
-        """The sizes from which training draws."""
+        """The list of ``att_context_size`` values from which training draws a value at random."""
         return self.contexts.sizes
 
     @property
     def att_context_size(self) -> list[int]:
-        """The size in evaluation. Some NeMo models set it."""
+        """The ``att_context_size`` in evaluation. Some NeMo models set this property."""
         return self.contexts.default
 
     @att_context_size.setter
@@ -237,7 +244,9 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         self.streaming_cfg = None
 
     def set_default_att_context_size(self, att_context_size: Sequence[int] | None) -> None:
-        """Set the size for evaluation, and warn if training does not draw this size.
+        """Set the ``att_context_size`` for evaluation, and warn if training does not draw this size.
+
+        None keeps the current size.
 
         Raises:
             ValueError: ``att_context_style`` or the temporal U-Net does not support the size.
@@ -254,13 +263,14 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         update_config: bool = True,
         device: torch.device | None = None,
     ) -> None:
-        """Switch to another ``self_attention_model`` or context, and keep all weights that both models have.
+        """Switch to another ``self_attention_model`` or context.
 
-        ``rel_pos_local_attn`` has its own implementation, so it resets ``attention`` and ``use_pytorch_sdpa``.
+        The new attention keeps all weights that it shares with the old attention. A switch to ``rel_pos_local_attn``
+        resets the settings ``attention`` and ``use_pytorch_sdpa``, because this model has a separate implementation.
 
         Raises:
             ValueError: the attention model is unknown or does not support the context. For example,
-                ``rel_pos_local_attn`` does not support unlimited context. The encoder is unchanged.
+                ``rel_pos_local_attn`` does not support unlimited context. The encoder is then unchanged.
             RuntimeError: the encoder is an optimized encoder.
         """
         refuse(self, "change_attention_model()")

@@ -1,4 +1,7 @@
-"""The interface of NeMo's exporters: from features to encodings, and for streaming also from caches to caches."""
+"""The methods that NeMo's exporters call.
+
+An exported graph computes encodings from features. A graph for streaming also has caches as inputs and outputs.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,15 @@ class Exported(Exportable):
 
     @property
     def input_types_for_export(self) -> dict[str, NeuralType]:
-        """Features and lengths. With ``export_cache_support``, also the caches."""
+        """The inputs of the graph: features and lengths. With ``export_cache_support``, the caches are inputs too."""
         return self._for_export(self.input_types)
 
     @property
     def output_types_for_export(self) -> dict[str, NeuralType]:
-        """Encodings and lengths. With ``export_cache_support``, also the caches for the next chunk."""
+        """The outputs of the graph: encodings and lengths.
+
+        With ``export_cache_support``, the caches for the next chunk are outputs too.
+        """
         return self._for_export(self.output_types)
 
     def _for_export(self, types: dict[str, NeuralType]) -> dict[str, NeuralType]:
@@ -43,13 +49,13 @@ class Exported(Exportable):
 
     @property
     def disabled_deployment_input_names(self) -> set[str]:
-        """The inputs that NeMo's models leave out of the graph."""
+        """The names of the inputs that NeMo's models leave out of the graph."""
         names = set(list(self.input_types)[2:])
         return names - set(self.input_types_for_export)
 
     @property
     def disabled_deployment_output_names(self) -> set[str]:
-        """The outputs that NeMo's models leave out of the graph."""
+        """The names of the outputs that NeMo's models leave out of the graph."""
         return set(self.output_types) - set(self.output_types_for_export)
 
     def forward_for_export(
@@ -60,7 +66,7 @@ class Exported(Exportable):
         cache_last_time: Tensor | None = None,
         cache_last_channel_len: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Compute what the exported graph computes.
+        """Compute the outputs of the exported graph.
 
         NeMo's exporters call this method with positional arguments.
         """
@@ -87,7 +93,10 @@ class Exported(Exportable):
         return torch.randn(max_batch, self.feat_in, max_dim, device=device), lengths
 
     def stream_example(self, batch: int) -> tuple[Tensor, ...]:
-        """Return random features of a chunk with the prepended frames, their lengths, and random caches (B first)."""
+        """Return an example input of a streaming graph: random features, lengths and random caches.
+
+        The features are the prepended frames and one chunk. The first dimension of the caches is the batch.
+        """
         config, caches = self.streams()
         channel, time, cached = self.get_initial_cache_state(batch, max_dim=caches.past + 1)
         sizes = (config.pre_encode_cache_size, config.chunk_size)

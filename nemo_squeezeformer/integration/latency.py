@@ -1,4 +1,4 @@
-"""The latency and the caches of a stream under any ``att_context_size``. The encoder is not changed."""
+"""The latency and the caches of a stream for any ``att_context_size``. The functions do not change the encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CacheAware(Protocol):
     """An encoder with NeMo's streaming interface."""
 
     streaming_cfg: Any  # NeMo's settings of a stream
-    att_context_size_all: Sequence[Sequence[int]]  # the sizes from which training draws
+    att_context_size_all: Sequence[Sequence[int]]  # the ``att_context_size`` values from which training draws
     _modules: dict[str, nn.Module | None]  # the child modules by name
 
     def setup_streaming_params(self, *, att_context_size: list[int] | None) -> None:
@@ -29,7 +29,7 @@ class CacheAware(Protocol):
 
 
 class Chunks(NamedTuple):
-    """The sizes of the chunks of a stream after the first chunk."""
+    """The sizes of a chunk of a stream. The first chunk of the stream may have other sizes."""
 
     frames: int  # feature frames that a step waits for, including the look-ahead
     shift: int  # feature frames from one step to the next
@@ -37,9 +37,10 @@ class Chunks(NamedTuple):
 
     @classmethod
     def of(cls, encoder: CacheAware, size: Sequence[int] | None = None) -> Chunks:
-        """Return the chunks of an ``encoder`` with NeMo's streaming interface: Squeezeformer or an encoder of NeMo.
+        """Return the sizes of a chunk for an ``encoder`` with NeMo's streaming interface.
 
         Args:
+            encoder: a Squeezeformer encoder, or an encoder of NeMo.
             size: an ``att_context_size``; None for the current setting of the encoder.
 
         Raises:
@@ -53,17 +54,18 @@ class Chunks(NamedTuple):
 
 
 def latency_ms(encoder: CacheAware, feature_ms: float, size: Sequence[int] | None = None) -> float:
-    """Return the milliseconds of audio that a step waits for.
+    """Return the length of the audio that a step waits for, in milliseconds.
 
     Args:
-        feature_ms: milliseconds from one feature frame to the next.
+        encoder: an encoder with NeMo's streaming interface.
+        feature_ms: milliseconds from one feature frame to the next feature frame.
         size: an ``att_context_size``; None for the current setting of the encoder.
     """
     return feature_ms * Chunks.of(encoder, size).frames
 
 
 def empty_caches(encoder: CacheAware, batch: int, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the float32 caches of ``batch`` new streams under the ``att_context_size`` ``size``."""
+    """Return the float32 caches of ``batch`` new streams for the ``att_context_size`` in ``size``."""
     if isinstance(encoder, Streaming):
         device = next(encoder.parameters()).device
         return Caches(encoder, Chunks.of(encoder, size).left).zeros(batch, torch.float32, device)
@@ -73,7 +75,7 @@ def empty_caches(encoder: CacheAware, batch: int, size: Sequence[int]) -> tuple[
 
 
 def feature_ms(preprocessor: Any) -> float:
-    """Return the milliseconds from one feature frame to the next."""
+    """Return the milliseconds from one feature frame to the next feature frame."""
     return 1000 * preprocessor.featurizer.hop_length / preprocessor._sample_rate
 
 
@@ -89,5 +91,8 @@ def _nemo_config(encoder: CacheAware, size: Sequence[int] | None) -> Any:
 
 
 def _further(size: int | Sequence[int]) -> int:
-    """Return the size of the chunks after the first. NeMo gives a pair if the first chunk has another size."""
+    """Return the size of the chunks after the first chunk.
+
+    NeMo gives a pair of sizes if the first chunk has another size than the following chunks.
+    """
     return size if isinstance(size, int) else size[1]

@@ -1,4 +1,4 @@
-"""The layers with NeMo's PEFT adapters between their modules."""
+"""The layers of ``core`` with NeMo's adapters. An adapter can follow the attention module or the layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nemo_squeezeformer.core.mf_cf import MFCFLayer as CoreMFCFLayer
 
 
 class Adapted(AttentionAdapterModuleMixin, AccessMixin):
-    """A base class for layers with NeMo's adapters and a registry for outputs that NeMo's models request."""
+    """A base class for layers. It adds NeMo's adapters, and a registry for outputs that NeMo's models request."""
 
     def adapt(self, after: str, x: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
         """Apply the enabled adapters: (B, T, D) -> (B, T, D).
@@ -24,7 +24,8 @@ class Adapted(AttentionAdapterModuleMixin, AccessMixin):
             after: ``attention`` for the adapters after attention, ``layer`` for the adapters after the layer.
 
         Raises:
-            ValueError: an attention adapter is enabled in a stream with left context; it has no cache of past frames.
+            ValueError: an attention adapter is enabled in a stream with left context. Attention adapters have no cache
+                of past frames.
         """
         if not self.is_adapter_available():
             return x
@@ -37,44 +38,48 @@ class Adapted(AttentionAdapterModuleMixin, AccessMixin):
         return self.forward_enabled_adapters(given)["x"]
 
     def refuse_attention_adapters(self) -> None:
-        """Raise ValueError if an attention adapter is enabled. Linear adapters see one frame at a time."""
+        """Raise ValueError if an attention adapter is enabled.
+
+        Linear adapters are allowed, because a linear adapter processes each frame separately.
+        """
         for name in self.get_enabled_adapters():
             if not isinstance(self.adapter_layer[name], LinearAdapter):
                 raise ValueError(
-                    f"attention adapter {name!r} does not stream: the caches hold the inputs of the layer's attention, "
-                    f"not the inputs of the adapter; disable it (set_enabled_adapters({name!r}, enabled=False)), use a "
-                    "linear adapter, or stream with a left context of 0"
+                    f"attention adapter {name!r} does not stream: the caches contain the inputs of the attention of "
+                    f"the layer, not the inputs of the adapter; disable the adapter (set_enabled_adapters({name!r}, "
+                    "enabled=False)), use a linear adapter, or stream with a left context of 0"
                 )
 
     @property
     def self_attention_model(self) -> str:
-        """The attention model. NeMo reads it to choose the arguments of an attention adapter."""
+        """The attention model. NeMo reads this property to choose the arguments of an attention adapter."""
         return self.self_attn.model
 
 
 class SqueezeformerLayer(CoreSqueezeformerLayer, Adapted):
-    """The layer of core, with adapters at the positions of NeMo 2.7.3.
+    """The Squeezeformer layer of core, with adapters at the positions of NeMo 2.7.3.
 
-    The output of an attention adapter enters the first feed-forward module but not its residual connection. In
-    ConformerLayer it enters both. Existing Squeezeformer adapters were trained this way, and they continue to work.
+    The output of an attention adapter is an input of the first feed-forward module, but not of the residual connection
+    around this module. In ConformerLayer the output is an input of the module and of the residual connection. Existing
+    Squeezeformer adapters were trained with the positions of NeMo 2.7.3, and these adapters continue to work.
     """
 
     adapt = Adapted.adapt
 
 
 class MFCFLayer(CoreMFCFLayer, Adapted):
-    """The layer of core, with adapters at the positions of SqueezeformerLayer."""
+    """The MFCFLayer of core, with adapters at the same positions as in SqueezeformerLayer."""
 
     adapt = Adapted.adapt
 
 
 class GatedMFCFLayer(CoreGatedMFCFLayer, Adapted):
-    """The layer of core, with adapters at the positions of SqueezeformerLayer."""
+    """The GatedMFCFLayer of core, with adapters at the same positions as in SqueezeformerLayer."""
 
     adapt = Adapted.adapt
 
 
 class ConformerLayer(CoreConformerLayer, Adapted):
-    """The Conformer layer of core, with adapters at the positions of NeMo's ConformerLayer."""
+    """The Conformer layer of core, with adapters at the same positions as in NeMo's ConformerLayer."""
 
     adapt = Adapted.adapt

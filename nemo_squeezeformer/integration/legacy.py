@@ -1,4 +1,4 @@
-"""The encoder under its NeMo 2 names and with NeMo 2's default: no temporal U-Net.
+"""The encoder with the class names of NeMo 2, and with the default of NeMo 2, which is no temporal U-Net.
 
 In NeMo 2 files, a configuration without ``time_reduce_idx`` describes an encoder without a temporal U-Net.
 """
@@ -29,7 +29,7 @@ class SqueezeformerEncoder(encoder.SqueezeformerEncoder):
 
 
 class SqueezeformerEncoderAdapter(SqueezeformerEncoder, peft.SqueezeformerEncoderAdapter):
-    """The encoder with the default ``time_reduce_idx=None``, with adapters."""
+    """The encoder with NeMo's adapters and with the default ``time_reduce_idx=None``."""
 
 
 if adapter_mixins.get_registered_adapter(SqueezeformerEncoder) is None:

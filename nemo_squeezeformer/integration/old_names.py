@@ -1,4 +1,4 @@
-"""Old names: of NeMo 2's encoder, and of modules of this package before they moved into subpackages.
+"""The old names of NeMo 2's encoder, and of modules of this package that have moved into subpackages.
 
 Recipes, checkpoints and pickled objects contain these names.
 """
@@ -14,7 +14,7 @@ PACKAGE = "nemo_squeezeformer"
 # Old modules that contain other old modules.
 PACKAGES = (f"{PACKAGE}.onnx_stream", f"{PACKAGE}.plain", f"{PACKAGE}.core.optimized")
 
-# From an old module to the modules that now have its names. All names are relative to PACKAGE.
+# From an old module to the new modules that define the names of the old module. All paths are relative to PACKAGE.
 MOVED = {
     "caches": ("integration.caches",),
     "encoder": ("integration.encoder",),

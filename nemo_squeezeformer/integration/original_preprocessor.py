@@ -20,13 +20,14 @@ class OriginalMelSpectrogramPreprocessor(AudioPreprocessor):
     at any precision of the model. The module has no weights.
 
     Args:
-        sample_rate: in Hz.
-        window_size: in seconds.
-        window_stride: in seconds. NeMo reads it from the configuration to compute timestamps.
+        sample_rate: sample rate in Hz.
+        window_size: length of a window in seconds.
+        window_stride: distance between windows in seconds. NeMo reads this value from the configuration to compute
+            timestamps.
         features: number of mel bands.
-        normalize, dither, pad_to: NeMo's programs read and set these in the configuration of every preprocessor. Only
-            the default values are supported: normalization by the mean and variance of the utterance, no noise, and no
-            padding after the last frame.
+        normalize, dither, pad_to: NeMo's programs read and set these settings in the configuration of every
+            preprocessor. Only the default values are supported: normalization by the mean and variance of the
+            utterance, no noise, and no padding after the last frame.
 
     Raises:
         ValueError: ``normalize``, ``dither`` or ``pad_to`` has another value, or ``OriginalMelSpectrogram`` refuses the

@@ -1,4 +1,4 @@
-"""PEFT adapters for the Squeezeformer encoder, through NeMo's adapter registry."""
+"""NeMo's adapters for the Squeezeformer encoder, and the registration of the encoder in NeMo's adapter registry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nemo_squeezeformer.integration.encoder import SqueezeformerEncoder
 
 
 class SqueezeformerEncoderAdapter(SqueezeformerEncoder, adapter_mixins.AdapterModuleMixin):
-    """The encoder with adapters in the layers.
+    """The Squeezeformer encoder with NeMo's adapters in the layers.
 
     Linear adapters follow a layer. Attention adapters follow the attention module of a layer.
     """
@@ -18,7 +18,7 @@ class SqueezeformerEncoderAdapter(SqueezeformerEncoder, adapter_mixins.AdapterMo
     __module__ = "nemo_squeezeformer"
 
     def add_adapter(self, name: str, cfg: DictConfig) -> None:
-        """Add an adapter of ``cfg`` to every layer, with its width set to ``d_model``."""
+        """Add an adapter with the configuration ``cfg`` and the width ``d_model`` to every layer."""
         cfg = adapter_utils.update_adapter_cfg_input_dim(self, cfg, module_dim=self.d_model)
         for layer in self.layers:
             layer.add_adapter(name, cfg)
@@ -37,7 +37,7 @@ class SqueezeformerEncoderAdapter(SqueezeformerEncoder, adapter_mixins.AdapterMo
         return sorted({name for layer in self.layers for name in layer.get_enabled_adapters()})
 
     def get_accepted_adapter_types(self) -> set[type]:
-        """Return the supported adapters: linear, and attention with absolute or relative positions."""
+        """Return the supported adapter classes: linear adapters, and attention adapters with both position types."""
         if not super().get_accepted_adapter_types():
             self.set_accepted_adapter_types(
                 [

@@ -1,6 +1,6 @@
-"""NeMo's features of long audio, computed in pieces.
+"""A preprocessor that computes NeMo's features of long audio in pieces, to save memory.
 
-The spectra of all frames of one hour of audio take more than 2 GiB of memory.
+The spectra of all frames of one hour of audio need more than 2 GiB of memory.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from nemo.collections.asr.parts.preprocessing.features import FilterbankFeatures
 from torch import Tensor
 
 FRAMES = 6000  # frames of a piece: one minute at 10 ms per frame
-MARGIN = 4  # extra frames at both ends of a piece; they lack some of their samples and are dropped
+MARGIN = 4  # extra frames at both ends of a piece; they lack samples and are dropped
 
 
 def in_pieces(preprocessor: Any) -> Any:
     """Return a preprocessor that computes the features of long audio in pieces, with the same values.
 
-    Return ``preprocessor`` itself if its features are not from ``FilterbankFeatures``, or not one frame per hop.
+    Return ``preprocessor`` itself if the computation in pieces is not possible. This is the case if the features do not
+    come from ``FilterbankFeatures``, or if the settings do not give one frame per hop.
     """
     featurizer: Any = getattr(preprocessor, "featurizer", None)
     if type(preprocessor) is not AudioToMelSpectrogramPreprocessor or type(featurizer) is not FilterbankFeatures:
@@ -32,9 +33,9 @@ def in_pieces(preprocessor: Any) -> Any:
 
 
 class PiecewisePreprocessor(AudioToMelSpectrogramPreprocessor):
-    """A preprocessor that shares the featurizer of ``whole``.
+    """A preprocessor with the same featurizer as ``whole`` that computes the features of long audio in pieces.
 
-    NeMo's models can therefore still read and write the settings of the featurizer.
+    NeMo's models can still read and write the settings of the featurizer.
     """
 
     def __init__(self, whole: AudioToMelSpectrogramPreprocessor):
@@ -54,7 +55,7 @@ class PiecewisePreprocessor(AudioToMelSpectrogramPreprocessor):
 
 
 class _Unfinished:
-    """A view of ``featurizer`` with the steps for the whole audio turned off: normalization and padding."""
+    """A view of ``featurizer`` without the two steps that need the whole audio: normalization and padding."""
 
     normalize, pad_to = None, 0
 
@@ -79,7 +80,7 @@ def _log_mel(featurizer: FilterbankFeatures, x: Tensor, lengths: Tensor, frames:
 
 
 def _finished(featurizer: FilterbankFeatures, features: Tensor, lengths: Tensor) -> Tensor:
-    """Normalize and pad like the end of ``FilterbankFeatures.forward``: (B, F, T) -> (B, F, T) or longer."""
+    """Normalize and pad features as ``FilterbankFeatures.forward`` does: (B, F, T) -> (B, F, T) or longer."""
     frames, pad_to = features.size(-1), featurizer.pad_to
     absent = (torch.arange(frames, device=features.device) >= lengths[:, None])[:, None]
     if featurizer.normalize:

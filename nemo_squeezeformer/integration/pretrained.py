@@ -1,9 +1,9 @@
-"""NVIDIA's released Squeezeformer models by name, for NeMo versions that no longer list them.
+"""NVIDIA's released Squeezeformer models by name, for NeMo versions that no longer list these models.
 
 ``register`` adds the models to the lists of ``EncDecCTCModelBPE`` and ``ASRModel``. NeMo's ``from_pretrained``,
-``init_from_pretrained_model`` and scripts then find them. NeMo's own download writes directly into the cache. The
-partial file of an interrupted download is later used as the model, and the reason of a failed download is lost.
-Therefore ``fetch`` downloads these six models into NeMo's cache.
+``init_from_pretrained_model`` and scripts then find the models. ``fetch`` downloads these six models into NeMo's cache
+and replaces NeMo's own download. NeMo's own download writes directly into the cache. After an interrupted download,
+NeMo would use the partial file as the model. After a failed download, NeMo does not show the reason.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def location(name: str) -> str:
 
 
 def register(ctc_bpe_models: ModuleType) -> None:
-    """Make NeMo list the six models and download them with ``fetch``, unless NeMo lists them itself.
+    """Make NeMo list the six models and download them with ``fetch``.
+
+    Do nothing if NeMo itself lists the six models.
 
     Args:
         ctc_bpe_models: NeMo's module ``ctc_bpe_models``.

@@ -4,17 +4,17 @@ A finder at the front of ``sys.meta_path`` runs a function after the execution o
 
 - ``nemo.core.classes.common`` lists the prefixes of classes that a configuration may instantiate. The function adds the
   prefix of this package and no other prefix.
-- ``nemo.collections.asr.modules`` is the module where old recipes and checkpoints look for ``SqueezeformerEncoder``.
-  NeMo has no such class from 3.0.0 on. The name then leads to the class of this package. The same holds for the names
-  in ``...modules.squeezeformer_encoder``.
+- ``nemo.collections.asr.modules`` is the module in which old recipes and checkpoints look for ``SqueezeformerEncoder``.
+  NeMo does not have this class from 3.0.0 on. The function then makes the class of this package available under this
+  name. The finder does the same for the names in ``nemo.collections.asr.modules.squeezeformer_encoder``.
 - ``nemo.collections.asr.models.ctc_bpe_models`` lists pretrained models. The function adds NVIDIA's Squeezeformer
   models if NeMo no longer lists them.
 - ``omegaconf`` gets the resolvers of the recipes, for example for the peak learning rate.
 
 The finder also serves modules that no longer exist:
 
-- ``nemo.collections.asr.parts.k2.classes``, if NeMo does not have it. Objects that NeMo 2 pickled, for example adapters
-  in a file of their own, contain the decoding options of the model. The types of these options include a class of that
+- ``nemo.collections.asr.parts.k2.classes``, if NeMo does not have this module. Objects that NeMo 2 pickled, for example
+  adapters in a separate file, contain the decoding options of the model. One type of these options is a class of this
   module.
 - Modules of this package under their old names, for example ``nemo_squeezeformer.resume`` (``old_names.MOVED``).
 """
@@ -50,7 +50,7 @@ After = Callable[[ModuleType], None]
 
 
 def install(resolvers: str) -> None:
-    """Register with the modules that are already imported, and with the other modules when they are imported.
+    """Register the encoder with the modules that are already imported, and with later imported modules.
 
     A second call does nothing.
 
@@ -73,9 +73,10 @@ def allow_our_classes(common: ModuleType) -> None:
 
 
 def serve_old_names(modules: ModuleType) -> None:
-    """Serve ``SqueezeformerEncoder`` of ``legacy.py`` at its NeMo 2 path, unless NeMo has it.
+    """Make ``SqueezeformerEncoder`` of ``legacy.py`` available under the path of NeMo 2, unless NeMo has this class.
 
-    The encoder is imported on first use. It imports NeMo's modules, which may not be completely imported at this point.
+    The encoder is imported on first use. The import of the encoder needs NeMo's modules, and these modules may not be
+    completely imported when this function runs.
     """
     if PathFinder.find_spec(OLD_MODULE, modules.__path__) is None:
         modules.__getattr__ = _encoders_of(modules.__name__)  # type: ignore[method-assign]
@@ -127,7 +128,10 @@ class Loaded(Loader):
 
 
 class OldModule(Loader):
-    """A loader of a module that no longer exists. ``names(module)`` returns the function that finds its names."""
+    """A loader of a module that no longer exists.
+
+    ``names(module)`` returns a function that finds the objects of the module by name.
+    """
 
     def __init__(self, names: Callable[[str], Callable[[str], Any]]):
         self.names = names

@@ -1,6 +1,6 @@
 """NeMo's streaming interface.
 
-A step takes a chunk of features and stacked caches. It returns encodings and the caches for the next chunk.
+The inputs of a step are a chunk of features and caches. The outputs are encodings and the caches for the next chunk.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ class Streaming(StreamingEncoder):
         """Set ``streaming_cfg`` from the encoder's context, or from a chunk size in encoder frames.
 
         Args:
-            chunk_size: encoder frames that a step sees; None for the chunks of ``att_context_size``. Another size works
-                for any model, but attention and convolutions are cut at the chunk, so the output can differ from the
-                output for the whole utterance.
-            shift_size: encoder frames of the chunk that are new in each step; None for all.
+            chunk_size: number of encoder frames that a step sees; None for the chunks of ``att_context_size``. Any
+                size works, but attention and convolutions do not see frames after the chunk. The output can then differ
+                from the output for the whole utterance.
+            shift_size: number of encoder frames of the chunk that are new in each step; None for all frames.
             left_chunks: number of chunks that attention remembers; None for the left context of the encoder.
-            att_context_size: set this size first with ``set_default_att_context_size``.
-            max_context: encoder frames that attention remembers if the left context is unlimited.
+            att_context_size: a size to set with ``set_default_att_context_size`` before the other settings; None for
+                the current size.
+            max_context: number of encoder frames that attention remembers if the left context is unlimited.
 
         Raises:
             ValueError: the settings do not support streaming, or the temporal U-Net would cut the chunks.
@@ -72,9 +73,10 @@ class Streaming(StreamingEncoder):
 
     @property
     def streaming_cfg(self) -> CacheAwareStreamingConfig | None:
-        """The settings of ``setup_streaming_params``, or else the settings of the encoder's context.
+        """The streaming settings that ``setup_streaming_params`` has set.
 
-        None if the encoder does not support streaming.
+        If this method was not called, the settings follow from the context of the encoder. The value is None if the
+        encoder does not support streaming.
         """
         with suppress(ValueError):
             return self.streams()[0]
@@ -96,7 +98,10 @@ class Streaming(StreamingEncoder):
         return self._streaming_cfg, self._caches
 
     def _features(self, frames: int) -> int | list[int]:
-        """Return the number of feature frames for ``frames`` encoder frames, or [first chunk, every other chunk]."""
+        """Return the number of feature frames for ``frames`` encoder frames.
+
+        Return a list of two numbers if the first chunk differs: for the first chunk, and for every following chunk.
+        """
         sampling, factor = self.pre_encode.get_sampling_frames(), self.subsampling_factor
         if not isinstance(sampling, list):
             return factor * frames
@@ -109,9 +114,9 @@ class Streaming(StreamingEncoder):
         device: torch.device | None = None,
         max_dim: int = 0,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the caches of ``batch_size`` new streams: zeros with no valid frames.
+        """Return the caches of ``batch_size`` new streams. The caches are zeros, and no cached frame is valid.
 
-        If ``max_dim`` is above 0, return random caches of running streams, for example inputs of a graph.
+        If ``max_dim`` is above 0, return random caches of running streams, for example as inputs of a recorded graph.
 
         Raises:
             ValueError: the settings do not support streaming.
@@ -126,11 +131,11 @@ class Streaming(StreamingEncoder):
     def absent(self, caches: tuple[Tensor, Tensor, Tensor]) -> Tensor | None:
         """Return the number (B,) of leading feature frames that lie before the start of each stream.
 
-        Return None if no encoder frames are dropped from a chunk. Earlier feature frames are prepended to every chunk,
-        and their encoder frames are dropped. A new stream has no earlier features. Prepend ``drop_extra_pre_encoded *
-        subsampling_factor`` frames of any values; they are treated as zero padding. A stream can therefore start in a
-        batch of running streams. A recorded graph, which drops the same number of frames from every chunk, is exact
-        from the first chunk on.
+        Return None if no encoder frames are dropped from a chunk. Otherwise earlier feature frames are prepended to
+        every chunk, and the encoder frames of these feature frames are dropped. A new stream has no earlier feature
+        frames. Prepend ``drop_extra_pre_encoded * subsampling_factor`` frames of any values. The encoder treats these
+        frames as zero padding. A stream can therefore start in a batch of running streams. A recorded graph drops an
+        equal number of frames from every chunk, and its outputs are exact for the first chunk too.
         """
         config, _ = self.streams()
         if not config.drop_extra_pre_encoded:
@@ -140,10 +145,13 @@ class Streaming(StreamingEncoder):
     def stream(
         self, x: Tensor, lengths: Tensor, caches: tuple[Tensor, Tensor, Tensor], before_chunk: bool
     ) -> tuple[Tensor, ...]:
-        """Encode a chunk: subsampled features (B, T, D) -> encodings (B, D, T), their lengths, and the next caches.
+        """Encode a chunk: subsampled features (B, T, D) -> encodings (B, D, T), lengths (B,), and the next caches.
 
         Args:
-            before_chunk: the first frames come from ``pre_encode_cache_size`` and are dropped.
+            x: the subsampled features.
+            lengths: number of valid frames of each stream.
+            caches: the caches of the streams.
+            before_chunk: if True, the first frames belong to the prepended feature frames, and the method drops them.
         """
         config, layout = self.streams()
         if before_chunk:
@@ -168,10 +176,10 @@ class Streaming(StreamingEncoder):
         drop_extra_pre_encoded: int | None = None,
         bypass_pre_encode: bool = False,
     ) -> tuple[Tensor | None, ...]:
-        """Run NeMo's step on features (B, F, T) with the caches.
+        """Run a step of NeMo's streaming interface on features (B, F, T) and caches.
 
-        The features of a chunk follow ``pre_encode_cache_size`` earlier feature frames. Without
-        ``processed_signal_length``, all frames are valid.
+        ``processed_signal`` is ``pre_encode_cache_size`` earlier feature frames, followed by the features of the chunk.
+        Without ``processed_signal_length``, all frames are valid.
         """
         if processed_signal_length is None:
             t = processed_signal.size(1 if bypass_pre_encode else 2)
@@ -198,9 +206,9 @@ class Streaming(StreamingEncoder):
     def streaming_post_process(
         self, rets: tuple[Tensor, ...], keep_all_outputs: bool = True
     ) -> tuple[Tensor | None, ...]:
-        """Remove the frames from the outputs of ``forward`` that the next chunk computes again.
+        """Remove the look-ahead frames from the outputs of ``forward``. The next chunk computes these frames again.
 
-        If ``keep_all_outputs`` is True, for the last chunk, all frames are kept.
+        If ``keep_all_outputs`` is True, the method keeps all frames. Use this value for the last chunk.
         """
         if len(rets) == 2:
             return rets[0], rets[1], None, None, None
@@ -215,7 +223,7 @@ class Streaming(StreamingEncoder):
 def all_or_none(
     channel: Tensor | None, time: Tensor | None, length: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return the three caches of a chunk of ``batch`` streams, or None if all three are None.
+    """Return the three caches of a chunk of ``batch`` streams, or None if all three caches are None.
 
     Raises:
         ValueError: some caches are missing, or the caches have another number of streams.
@@ -224,8 +232,8 @@ def all_or_none(
         return None
     if channel is None or time is None or length is None:
         raise ValueError(
-            "cache_last_channel, cache_last_time and cache_last_channel_len go together: pass all three, from "
-            "get_initial_cache_state() or the previous step, or pass no caches"
+            "cache_last_channel, cache_last_time and cache_last_channel_len go together: pass all three caches of "
+            "get_initial_cache_state() or of the previous step, or pass no caches"
         )
     for name, cache, streams in (
         ("cache_last_channel", channel, channel.size(1)),
