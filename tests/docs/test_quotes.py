@@ -110,8 +110,9 @@ def test_training_quotes_the_speed():
     page = (DOCS / "train.md").read_text(encoding="utf-8")
     data = json.loads((RESULTS / "speed" / "cpu-nemo-2.7.3.json").read_text())
     steps, memory = data["training"][0]["measured"], data["training_memory"][0]["measured"]
-    for what, ending in (("step (forward, backward), up to 12 s, float32", ""), ("the same, bf16", ", bf16")):
+    for precision, ending in (("float32", ""), ("bf16", ", bf16")):
         theirs, ours = (f"{steps[name + ending]['ms'][1] / 1000:.1f} s" for name in ("in-tree", "ours"))
+        what = f"time of a step (forward and backward), utterances of up to 12 s, {precision}"
         assert f"| {what} | {theirs} | {ours} |" in page
     theirs, ours = (f"{memory[name]['MiB']:,.0f} MiB" for name in ("in-tree", "ours"))
-    assert f"| memory above the model, up to 30 s | {theirs} | {ours} |" in page
+    assert f"| memory in addition to the model, utterances of up to 30 s | {theirs} | {ours} |" in page
