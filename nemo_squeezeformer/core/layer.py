@@ -13,9 +13,12 @@ from .frames.state import LayerState
 
 
 class SqueezeformerLayer(nn.Module):
-    """A Squeezeformer layer: four residual branches, each with a learned scale first and a LayerNorm after the sum."""
+    """A Squeezeformer layer with four residual branches.
 
-    gated = False  # True if the convolution is Conformer's, with GLU
+    Each branch is a learned scale and a module. A LayerNorm follows the sum of each branch and its input.
+    """
+
+    gated = False  # True if the convolution module is the module of Conformer, with GLU
     pre_norm = False  # True if branches start with a LayerNorm; the encoder then has no LayerNorm before the layers
 
     def __init__(
@@ -64,8 +67,8 @@ class SqueezeformerLayer(nn.Module):
     def adapt(self, after: str, x: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
         """Return ``x`` (B, T, D) unchanged; subclasses apply adapters here.
 
-        The result after ``attention`` is the input of the first feed-forward module, but not of its residual
-        connection.
+        The result after ``attention`` is the input of the first feed-forward module, but not the input of the residual
+        connection around this module.
 
         Args:
             after: The step that is complete: ``attention``, or ``layer`` for the whole layer.

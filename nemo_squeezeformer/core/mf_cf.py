@@ -1,4 +1,7 @@
-"""The layers between Conformer and Squeezeformer: Squeezeformer's order, with LayerNorms around each module."""
+"""The layers between Conformer and Squeezeformer, with the order of modules of Squeezeformer.
+
+These layers have a LayerNorm before each module and a LayerNorm after each residual connection.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from .layer import SqueezeformerLayer
 
 
 class MFCFLayer(SqueezeformerLayer):
-    """A ``SqueezeformerLayer`` before the paper simplifies its norms (paper, section 3.2.2).
+    """A ``SqueezeformerLayer`` with a LayerNorm in place of each scale, as before section 3.2.2 of the paper.
 
-    The LayerNorm before each module has the name of the scale that replaces it in ``SqueezeformerLayer``.
-    ``adaptive_scale`` has no effect. The output of a feed-forward module is added in full, as in the authors'
-    Squeezeformer. Conformer adds half of it.
+    The LayerNorm before each module has the name of the scale in ``SqueezeformerLayer``. ``adaptive_scale`` has no
+    effect. The layer adds the whole output of a feed-forward module, as in the authors' Squeezeformer. Conformer adds
+    half of the output.
     """
 
     pre_norm = True
@@ -23,6 +26,6 @@ class MFCFLayer(SqueezeformerLayer):
 
 
 class GatedMFCFLayer(MFCFLayer):
-    """An ``MFCFLayer`` before the paper unifies the activations: its convolution has GLU (section 3.2.1)."""
+    """An ``MFCFLayer`` with GLU in the convolution module, as before section 3.2.1 of the paper."""
 
     gated = True

@@ -1,6 +1,6 @@
 """The operations on frames (B, T, C): pointwise and depthwise convolutions, and norms.
 
-PyTorch's convolutions and norms take (B, C, T).
+PyTorch's convolutions and norms need inputs (B, C, T), so these operations transpose the frames.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def depthwise(conv: nn.Module, x: Tensor, left: int, right: int) -> Tensor:
 
 
 def normalized(norm: nn.Module, x: Tensor) -> Tensor:
-    """Apply ``norm``, which takes (B, C, T), to ``x`` (B, T, C)."""
+    """Apply ``norm``, a norm for inputs (B, C, T), to ``x``: (B, T, C) -> (B, T, C)."""
     # With a contiguous input, PyTorch's batch norm sums its gradients more exactly.
     return norm(x.transpose(1, 2).contiguous()).transpose(1, 2)

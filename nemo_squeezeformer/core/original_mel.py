@@ -14,7 +14,7 @@ from .dispatch import in_graph
 PREEMPHASIS = 0.97
 LEAST_POWER = 1e-10
 RANGE = 80.0  # decibels below the loudest value of the utterance; lower values are clipped
-PIECE = 8192  # frames whose spectra are computed together; the spectra of an hour would take over 1 GiB
+PIECE = 8192  # number of frames whose spectra are computed at once; the spectra of an hour would take over 1 GiB
 
 
 class OriginalMelSpectrogram(nn.Module):
@@ -25,13 +25,13 @@ class OriginalMelSpectrogram(nn.Module):
     1. Divide the signal by its peak, and apply pre-emphasis.
     2. Mirror the signal at both ends.
     3. Compute power spectra with a periodic Hann window around every ``hop_length``-th sample.
-    4. Sum them to HTK mel bands from 0 Hz to half the sample rate.
+    4. Sum the power spectra to HTK mel bands from 0 Hz to half the sample rate.
     5. Convert to decibels, and clip at 80 decibels below the loudest value of the utterance.
     6. Normalize to mean 0 and variance 1 over all bands and frames of the utterance.
 
-    Samples after the length of an utterance have no influence, even if they are NaN. The authors' code fails on audio
-    shorter than half an FFT; here the signal is mirrored repeatedly, as by ``numpy.pad``. The features of silence are
-    zeros. An utterance without samples has no frames.
+    Samples after the length of an utterance have no influence, even NaN. The authors' code fails on audio shorter than
+    half an FFT. This class mirrors a short signal repeatedly, as ``numpy.pad`` does. The features of silence are zeros.
+    An utterance without samples has no frames.
 
     Args:
         sample_rate: Sample rate in Hz.
@@ -60,12 +60,15 @@ class OriginalMelSpectrogram(nn.Module):
             if value < least:
                 raise ValueError(f"{name} gives {value}; at least {least} is needed")
         self.n_fft = 2 ** (self.win_length - 1).bit_length()
-        # Not in the state dict: both follow from the settings.
+        # The state dict does not contain the window and the filter bank, because both follow from the settings.
         self.register_buffer("window", hann_window(self.win_length), persistent=False)
         self.register_buffer("filterbank", mel_filterbank(features, self.n_fft, sample_rate), persistent=False)
 
     def get_seq_len(self, lengths: Tensor) -> Tensor:
-        """Return the number of frames (B,) for ``lengths`` (B,) samples: a frame at every ``hop_length``-th sample."""
+        """Return the number of frames (B,) for ``lengths`` (B,) samples.
+
+        A frame is at every ``hop_length``-th sample, beginning with sample 0.
+        """
         return torch.where(lengths > 0, 1 + torch.div(lengths, self.hop_length, rounding_mode="floor"), 0)
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,15 +79,15 @@ class OriginalMelSpectrogram(nn.Module):
             lengths: Number of valid samples (B,).
 
         Returns:
-            The features in float32, also under autocast, with zeros after the frames of an utterance, and the number
-            of valid frames (B,).
+            The features and the number of valid frames (B,). The features are float32, also under autocast. The frames
+            after the valid frames are zeros.
         """
         with torch.autocast(samples.device.type, enabled=False):
             frames = self.get_seq_len(lengths)
             return self._normalised(self._mel(self._signal(samples.float(), lengths)), frames), frames
 
     def _signal(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Divide by the peak, apply pre-emphasis, and mirror the ends: (B, N) -> (B, N + n_fft)."""
+        """Divide the signal by the peak, apply pre-emphasis, and mirror the signal: (B, N) -> (B, N + n_fft)."""
         if x.size(1) == 0:
             x = x.new_zeros(x.size(0), 1)
         lengths = lengths[:, None]
@@ -112,11 +115,14 @@ class OriginalMelSpectrogram(nn.Module):
         return torch.matmul(self.filterbank, torch.view_as_real(spectra).square().sum(-1))
 
     def _normalised(self, power: Tensor, frames: Tensor) -> Tensor:
-        """Convert to decibels and normalize: (B, F, T) -> (B, F, T); ``frames`` (B,) is the number of valid frames."""
+        """Convert ``power`` to decibels, and normalize the decibels: (B, F, T) -> (B, F, T).
+
+        ``frames`` (B,) is the number of valid frames.
+        """
         absent = (torch.arange(power.size(2), device=power.device) >= frames[:, None])[:, None]
         decibels = 10.0 * power.clamp(min=LEAST_POWER).log10()
         loudest = decibels.masked_fill(absent, -math.inf).amax(dim=(1, 2), keepdim=True)
-        # Relative to the loudest value, silence is exactly 0 everywhere, so that its mean is 0 too.
+        # Relative to the loudest value, silence is exactly 0 everywhere, so that the mean of silence is 0 too.
         x = (decibels - loudest).clamp(min=-RANGE).masked_fill(absent, 0.0)
         values = (frames * power.size(1)).clamp(min=1)[:, None, None]
         x = (x - x.sum(dim=(1, 2), keepdim=True) / values).masked_fill(absent, 0.0)
@@ -155,7 +161,7 @@ def _mel(hertz: Tensor) -> Tensor:
 
 
 def mirrored(index: Tensor, n: Tensor) -> Tensor:
-    """Return the index in a signal of ``n`` samples that equals ``index`` in the signal mirrored at both ends."""
+    """Convert ``index`` in the mirrored signal to the index of the same sample in the signal of ``n`` samples."""
     period = (2 * n - 2).clamp(min=1)
     index = index % period
     return torch.minimum(index, period - index)

@@ -12,8 +12,8 @@ def drop_probabilities(n_layers: int, highest: float, mode: str, start_layer: in
     Args:
         n_layers: Number of layers.
         highest: The probability of the last layer, in [0, 1).
-        mode: ``uniform``: the probability of all layers after ``start_layer`` is ``highest``. ``linear``: it grows with
-            depth up to ``highest``.
+        mode: ``uniform``: the probability of all layers after ``start_layer`` is ``highest``. ``linear``: the
+            probability grows from layer to layer up to ``highest``.
         start_layer: Number of layers at the start that are never left out.
 
     Raises:
@@ -39,8 +39,8 @@ def drop_probabilities(n_layers: int, highest: float, mode: str, start_layer: in
 def drop_layer(output: Tensor, x: Tensor, probability: float) -> Tensor:
     """Return the ``output`` of a layer for the input ``x``, or ``x`` if the layer is left out.
 
-    If the layer is not left out, the difference between ``output`` and ``x`` is scaled up, so that its expectation does
-    not change. A layer that is left out has still run: its weights get zero gradients, so that all processes of a
+    If the layer is not left out, the difference between ``output`` and ``x`` is scaled up, so that the expected result
+    is ``output``. If the layer is left out, the weights of the layer get zero gradients. Therefore all processes of a
     distributed training have gradients for the same weights.
     """
     if torch.rand(1) < probability:

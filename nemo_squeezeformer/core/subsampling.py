@@ -1,8 +1,8 @@
 """The subsampling: from feature frames to encoder frames, with a class for each kind.
 
 Every class maps features (B, T, F) with lengths (B,) to (B, ceil(T / factor), D) with lengths ceil(length / factor).
-Frames after the length of an utterance have no influence, even if they are NaN. Some zero paddings (``Margins``) give
-one more frame.
+With the zero paddings ``CAUSAL`` and ``ENDLESS`` (``Margins``), the output can have one more frame. Frames after the
+length of an utterance have no influence, even NaN.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .frames.state import EncoderState, with_left_context
 
 
 class Subsampling(nn.Module):
-    """The base class of all kinds: the interface of NeMo's streaming, and an empty streaming state.
+    """The base class of all kinds of subsampling, with the methods that NeMo's streaming needs.
 
-    The defaults are for a subsampling whose encoder frames see only their own feature frames.
+    The default values are for a subsampling in which no two encoder frames see the same feature frame.
     """
 
-    batch_parts = 1  # parts of the batch that pass through the convolutions in turn
+    batch_parts = 1  # number of parts of a batch that pass through the convolutions one after another
 
     def split_batch(self, factor: int) -> None:
-        """Set the number of parts of a batch that pass through the convolutions in turn.
+        """Set the number of parts of a batch that pass through the convolutions one after another.
 
         Args:
             factor: ``subsampling_conv_chunking_factor`` of the encoder; -1 and 1 mean the whole batch at once.
@@ -39,28 +39,28 @@ class Subsampling(nn.Module):
         self.batch_parts = max(factor, 1)
 
     def get_sampling_frames(self) -> int | list[int]:
-        """Return the number of feature frames for the first encoder frame of a stream and for each later frame.
+        """Return the number of feature frames for the first encoder frame of a stream and for each later encoder frame.
 
-        An int stands for two equal numbers.
+        An int means that the two numbers are equal.
         """
         return 1
 
     def get_streaming_cache_size(self) -> int | list[int]:
         """Return the number of feature frames to prepend to the first chunk of a stream and to each later chunk.
 
-        An int stands for two equal numbers.
+        An int means that the two numbers are equal.
         """
         return 0
 
     def init_state(self, batch: int) -> list[Tensor]:
-        """Return the tensors to remember between chunks of ``batch`` streams; the default is an empty list."""
+        """Return the streaming state of ``batch`` new streams. The default is an empty list."""
         return []
 
 
 class StridingSubsampling(Subsampling):
     """The subsampling of Conformer: log2(factor) convolutions with stride 2, each followed by ReLU, and a projection.
 
-    The convolutions halve both time and frequency.
+    Each convolution halves the frame rate and the number of feature channels.
     """
 
     KERNEL = 3
@@ -77,12 +77,12 @@ class StridingSubsampling(Subsampling):
 
     @property
     def left(self) -> int:
-        """Return the number of frames that the first convolution sees before its own frame."""
+        """Return the number of input frames before frame 2t that output frame t of a strided convolution sees."""
         return self.margins.time[0]
 
     @property
     def beside(self) -> tuple[int, int]:
-        """Return the zero padding of the feature channels that the convolutions do not add themselves."""
+        """Return the zero padding (before, after) of the feature channels, or (0, 0) if the convolutions add it."""
         return (0, 0) if self.margins.frequency == (1, 1) else self.margins.frequency
 
     @property
@@ -115,8 +115,9 @@ class StridingSubsampling(Subsampling):
     ) -> tuple[Tensor, Tensor]:
         """Subsample features: (B, T, F) -> (B, ceil(T / factor), D).
 
-        Causal zero padding adds a frame. Unlimited zero padding also adds a frame; the returned lengths do not count
-        it.
+        With causal downsampling (the zero padding ``CAUSAL``), the output can have one more frame, which the returned
+        lengths count. With ``variant="original"`` (the zero padding ``ENDLESS``), the output can also have one more
+        frame, which the returned lengths do not count.
 
         Args:
             x: Features (B, T, F).
@@ -146,7 +147,7 @@ class StridingSubsampling(Subsampling):
     def continued(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return ``x`` (..., T, F) with zeros after ``lengths`` (B,), extended in time for unlimited zero padding.
 
-        The result has as many frames as the convolutions see.
+        The result has all frames that the convolutions see.
         """
         t, stages = x.size(-2), len(self.stages)
         needed = self.margins.frames(t, stages)
@@ -203,7 +204,7 @@ class DepthwiseStridingSubsampling(StridingSubsampling):
 
 
 class StackingSubsampling(Subsampling):
-    """The subsampling that concatenates ``factor`` neighboring frames and projects them.
+    """The subsampling that concatenates ``factor`` neighboring frames and projects the result.
 
     With ``norm``, a LayerNorm normalizes each frame first.
     """
@@ -215,7 +216,7 @@ class StackingSubsampling(Subsampling):
         self.proj_out = nn.Linear(factor * feat_in, d_model)
 
     def forward(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
-        """Subsample features: (B, T, F) -> (B, ceil(T / factor), D), and the new lengths (B,)."""
+        """Subsample features: (B, T, F) -> (B, ceil(T / factor), D). Also return the number of encoder frames (B,)."""
         x = pad(zero_padding(x, lengths), (0, 0, 0, self.factor - 1))
         x = x[:, : x.size(1) // self.factor * self.factor]
         if self.pre_norm is not None:
@@ -233,7 +234,7 @@ class NoSubsampling(Subsampling):
         self.weight, self.bias = projection.weight, projection.bias  # NeMo's names: pre_encode.weight, pre_encode.bias
 
     def forward(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
-        """Project each frame: (B, T, F) -> (B, T, D), and the same lengths (B,)."""
+        """Project each frame: (B, T, F) -> (B, T, D). Also return ``lengths`` (B,) unchanged."""
         return linear(zero_padding(x, lengths), self.weight, self.bias), lengths
 
 
@@ -248,7 +249,7 @@ def build_subsampling(
     ``kind=None`` or a ``factor`` of 1 means a projection without subsampling.
 
     Raises:
-        ValueError: The kind is unknown or does not work, or it does not support the factor.
+        ValueError: ``kind`` is unknown, ``kind`` is ``vggnet``, or ``kind`` does not support ``factor``.
     """
     if factor < 1:
         raise ValueError(f"subsampling_factor={factor} must be at least 1 (1 means no subsampling)")

@@ -1,4 +1,7 @@
-"""The two ends of the temporal U-Net; the layers between them run at half the frame rate (paper, section 3.1.1)."""
+"""The two ends of the temporal U-Net: the reduction layer, and the upsampling before the recovery layer.
+
+The layers between the two ends run at half the frame rate (paper, section 3.1.1).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ __all__ = ["Span", "TimeReduction", "refuse_reduction", "upsample"]
 class TimeReduction(nn.Module):
     """The reduction layer: a depthwise-separable convolution with stride 2.
 
-    Output frame t sees the input frames 2t - left to 2t - left + 4. With ``left=3`` it sees no frame after its own pair
-    of frames, so that it can stream.
+    Output frame t sees the input frames 2t - left to 2t - left + 4. With ``left=3``, the last of these input frames is
+    2t + 1. Therefore no output frame sees input frames after its pair 2t and 2t + 1, and the layer can stream.
     """
 
     KERNEL = 5
@@ -59,5 +62,5 @@ def refuse_reduction(reduction: str | None, position: int | None, factor: int) -
         raise ValueError(
             f"reduction={reduction!r}, reduction_position={position}, reduction_factor={factor}: not supported. "
             "time_reduce_idx and time_recovery_idx reduce the frame rate between layers, and subsampling_factor "
-            "reduces it before the layers; set reduction=None"
+            "reduces the frame rate before the layers; set reduction=None"
         )

@@ -11,14 +11,15 @@ class Variant(NamedTuple):
     """The settings in which the two networks differ. The names and shapes in their state dicts are equal."""
 
     margins: Margins  # zero padding of the subsampling convolutions
-    reduction_left: int  # number of frames before its own that a frame of the reduction layer sees
-    eps: float  # epsilon of layer and batch norms
-    momentum: float  # momentum of batch norms, as PyTorch defines it
+    reduction_left: int  # number of input frames before frame 2t that output frame t of the reduction layer sees
+    eps: float  # epsilon of layer norms and batch norms
+    momentum: float  # momentum of batch norms, in PyTorch's definition
 
 
 VARIANTS = {
     "nemo": Variant(CENTRED, reduction_left=3, eps=1e-5, momentum=0.1),
-    "original": Variant(ENDLESS, reduction_left=0, eps=1e-3, momentum=0.015),  # Keras' default eps; 1 - Keras' 0.985
+    # The epsilon is the default of Keras. The momentum is 0.985 in the definition of Keras, 1 - 0.985 in PyTorch's.
+    "original": Variant(ENDLESS, reduction_left=0, eps=1e-3, momentum=0.015),
 }
 
 
@@ -29,7 +30,7 @@ def choose_variant(name: str, subsampling: str | None, factor: int, **streams: b
         name: ``nemo`` or ``original``.
         subsampling: ``subsampling`` of the encoder.
         factor: ``subsampling_factor`` of the encoder.
-        **streams: Settings of the encoder that make it causal, by name. ``original`` refuses them.
+        **streams: Settings that make the encoder causal, by name. ``original`` refuses a setting that is True.
 
     Raises:
         ValueError: The name is unknown, or ``original`` is combined with a subsampling without convolutions or with a

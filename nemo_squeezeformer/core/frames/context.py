@@ -18,9 +18,9 @@ STYLES = ("regular", "chunked_limited", "chunked_limited_with_rc")
 class Context:
     """The number of frames that a frame sees on each side, counted at one frame rate. -1 means unlimited.
 
-    If ``chunk`` is 0, ``left`` and ``right`` count from the frame itself. Otherwise ``chunk`` is the size of the chunk in
-    frames, ``left`` counts from the first frame of the chunk, and ``right`` counts from the last frame of the chunk.
-    Then all frames of a chunk see the same frames.
+    If ``chunk`` is 0, ``left`` and ``right`` count from the frame itself. Otherwise a chunk has ``chunk`` frames,
+    ``left`` counts from the first frame of the chunk, and ``right`` counts from the last frame of the chunk. Then all
+    frames of a chunk see the same frames.
     """
 
     left: int = -1

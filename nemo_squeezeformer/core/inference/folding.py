@@ -42,7 +42,7 @@ def is_affine(norm: nn.Module) -> bool:
 
 
 def affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """Return the gains (C,) and the shifts (C,) of the channels in float64."""
+    """Return the affine map of ``norm`` in evaluation: the gain (C,) and the shift (C,) of the channels, in float64."""
     if isinstance(norm, FusedBatchNorm):
         return norm.weight.double(), norm.bias.double()
     gain = norm.weight.double() * torch.rsqrt(norm.running_var.double() + norm.eps)

@@ -25,7 +25,10 @@ KINDS = (MultiHeadAttention, RelPositionAttention, LocalAttention)
     when=lambda self, x, context: x is context and "linear_qkv" in self._modules,
 )
 def project_at_once(self: MultiHeadAttention, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, keys and values: x (B, T, D), ``context`` is ``x`` -> three tensors (B, H, T, D / H)."""
+    """Return the queries, the keys and the values of ``x``: (B, T, D) -> three tensors (B, H, T, D / H).
+
+    ``context`` must be ``x``.
+    """
     q, k, v = self.get_submodule("linear_qkv")(x).chunk(3, dim=-1)
     return self.heads(q), self.heads(k), self.heads(v)
 
@@ -33,9 +36,9 @@ def project_at_once(self: MultiHeadAttention, x: Tensor, context: Tensor) -> tup
 def fuse_projections(attention: MultiHeadAttention) -> None:
     """Replace the three projections of ``attention`` by one layer, ``linear_qkv``, with the same weights.
 
-    ``linear_q``, ``linear_k`` and ``linear_v`` become views of the rows of ``linear_qkv``. A stream needs them, because
-    its keys come from more frames than its queries. Attention of other classes, or with projections that are not plain,
-    does not change.
+    ``linear_q``, ``linear_k`` and ``linear_v`` become views of the rows of ``linear_qkv``. A stream needs these three
+    layers, because the keys of a stream come from more frames than the queries. The function does not change attention
+    of other classes, or attention with projections that are not plain.
     """
     linears = (attention.linear_q, attention.linear_k, attention.linear_v)
     if type(attention) not in KINDS or not all(type(linear) is nn.Linear and is_plain(linear) for linear in linears):

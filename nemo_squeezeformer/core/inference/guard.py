@@ -11,16 +11,16 @@ REMEDY = "the weights are folded, so the encoder supports only inference. Restor
 
 
 class Guarded(Protocol):
-    """A module with the methods that register hooks. torch gives them no types."""
+    """A module with the methods that register hooks. These methods have no types in torch."""
 
     def register_forward_pre_hook(self, hook: Callable[..., None], /) -> object:
-        """Call ``hook`` before each ``forward``."""
+        """Call ``hook`` before each call of ``forward``."""
 
     def register_state_dict_pre_hook(self, hook: Callable[..., None], /) -> object:
-        """Call ``hook`` before each ``state_dict``."""
+        """Call ``hook`` before each call of ``state_dict``."""
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., None], /) -> object:
-        """Call ``hook`` before each ``load_state_dict``."""
+        """Call ``hook`` before each call of ``load_state_dict``."""
 
 
 def guard(encoder: Guarded) -> None:
@@ -36,7 +36,7 @@ def is_optimized(encoder: nn.Module) -> bool:
 
 
 def refuse(encoder: nn.Module, what: str) -> None:
-    """Raise RuntimeError if ``encoder`` is optimized, because it then does not support ``what``."""
+    """Raise RuntimeError if ``encoder`` is optimized, because an optimized encoder does not support ``what``."""
     if is_optimized(encoder):
         raise RuntimeError(f"{what} of an encoder after optimize_for_inference(): {REMEDY} is not optimized")
 

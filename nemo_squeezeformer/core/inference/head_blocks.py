@@ -1,6 +1,6 @@
 """Attention with many keys, computed one head at a time, for CPUs on which oneDNN is faster than MKL.
 
-oneDNN multiplies one pair of matrices at a time.
+The computation uses oneDNN, which multiplies one pair of matrices at a time.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from ..frames.masks import Frames
 from ..kernels.choice import ByUse
 from ..kernels.query_blocks import QueryBlocks, diagonals
 
-MANY = 512  # with fewer keys, all heads at once are faster
+MANY = 512  # with fewer keys, computing all heads at once is faster
 QUERIES = 256  # number of queries in a block
 
 
 class HeadBlocks(QueryBlocks):
-    """A kernel that equals ``QueryBlocks``, with a faster computation on a CPU in float32, which skips padding.
+    """A kernel with the results of ``QueryBlocks`` that computes many keys faster in float32 on a CPU.
 
-    ``has_many_keys`` decides between this computation and the computation of ``QueryBlocks``.
+    The faster computation skips padding. ``has_many_keys`` decides between the faster computation and the computation
+    of ``QueryBlocks``.
     """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
@@ -71,7 +72,8 @@ def by_heads(kernel: PlainKernel) -> PlainKernel:
 def has_many_keys(content: Tensor, k: Tensor, frames: Frames) -> bool:
     """Return True if ``HeadBlocks`` is faster than ``QueryBlocks``.
 
-    This needs many keys, all within reach, in float32 on a CPU on which oneDNN is faster than MKL.
+    ``HeadBlocks`` is faster for many keys that are all within reach, in float32, on a CPU on which oneDNN is faster
+    than MKL.
     """
     context = frames.context
     return (

@@ -1,7 +1,7 @@
-"""The cache of the relative position encodings, and of their projections in each layer.
+"""The cache of the relative position encodings, and of the projections of these encodings in each layer.
 
-The encodings for fewer frames are the middle rows of the encodings for more frames, at every frame rate. So one table
-is sufficient for an encoder.
+The encodings for fewer frames are the middle rows of the encodings for more frames, at every frame rate. Therefore an
+encoder needs only a single table.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from .guard import guard, is_optimized
 from .head_blocks import by_heads
 from .kept_positions import EncodingTable, KeptLinear
 
-ENTRANCES = {  # the linear layers of each module that take the output of its scale
+ENTRANCES = {  # for each module, the layers whose input is the output of the scale before the module
     "self_attn": ("linear_q", "linear_k", "linear_v", "global_q", "global_k", "global_v"),
     "feed_forward1": ("linear1",),
     "conv": ("pointwise_conv1",),
@@ -31,7 +31,7 @@ ENTRANCES = {  # the linear layers of each module that take the output of its sc
 
 @implements(SqueezeformerEncoder.optimize_for_inference, graphs=True)
 def optimize(encoder: SqueezeformerEncoder) -> SqueezeformerEncoder:
-    """Optimize ``encoder`` in place and return it: see ``SqueezeformerEncoder.optimize_for_inference``."""
+    """Optimize ``encoder`` in place and return ``encoder``. See ``SqueezeformerEncoder.optimize_for_inference``."""
     if not is_optimized(encoder):
         with torch.inference_mode(False), torch.no_grad():
             _exchange_modules(encoder)
@@ -89,7 +89,7 @@ def _exchange_products(module: nn.Module) -> None:
 
 
 def is_pointwise(module: nn.Module) -> bool:
-    """Return True if ``module`` is a convolution with kernel size 1 and stride 1: one matrix product for all frames."""
+    """Return True if ``module`` is a convolution with kernel size 1 and stride 1, which is a single matrix product."""
     kinds = (nn.Conv1d, nn.Conv2d)
     return isinstance(module, kinds) and module.groups == 1 and {*module.kernel_size, *module.stride} == {1}
 

@@ -1,4 +1,4 @@
-"""Fast implementations of attention, subsampling and projections. Their results equal the reference implementations."""
+"""Fast implementations of attention, subsampling and projections, with the results of the reference implementations."""
 
 from . import absorbed_attention, choice, pointwise, subsampling_pieces  # these imports register them
 

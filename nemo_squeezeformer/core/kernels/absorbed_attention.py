@@ -27,12 +27,12 @@ def is_cheaper(attention: Any, x: Tensor, context: Tensor, *args: Any) -> bool:
         attention: Attention module.
         x: Frames of the queries (B, T, D).
         context: Frames of the keys (B, S, D).
-        *args: The other arguments of ``attended``, which have no influence.
+        *args: The other arguments of ``attended``, which do not change the result.
     """
     if type(attention) is not RelPositionAttention or attention.training or x is context:
         return False
     (b, t, d), s = x.size(), context.size(1)
-    keys, positions = 2 * s, s + t - 1  # rows of each stream for keys and values; rows that all streams share
+    keys, positions = 2 * s, s + t - 1  # projected frames of each stream; projected positions that all streams share
     absorbing = b * t * (3 * d + (attention.n_heads - 1) * (keys + positions))
     return absorbing < (b * keys + positions) * d
 
@@ -44,9 +44,9 @@ def is_cheaper(attention: Any, x: Tensor, context: Tensor, *args: Any) -> bool:
     when=is_cheaper,
 )
 def absorbed_attention(attention: Any, x: Tensor, context: Tensor, frames: Frames, positions: Tensor) -> Tensor:
-    """Attend from ``x`` to ``context``: x (B, T, D), context (B, S, D), positions (S + T - 1, D) -> (B, H, T, D / H).
+    """Return the attended values: x (B, T, D), context (B, S, D), positions (S + T - 1, D) -> (B, H, T, D / H).
 
-    The result equals ``RelPositionAttention.attended`` within rounding.
+    The values equal the result of ``RelPositionAttention.attended`` within rounding.
     """
     b, t, d = x.size()
     h = attention.n_heads
@@ -58,7 +58,7 @@ def absorbed_attention(attention: Any, x: Tensor, context: Tensor, frames: Frame
 
     def absorb(q: Tensor, linear: nn.Linear) -> Tensor:
         """Multiply queries with the weight of ``linear``: (H, B, T, D / H) -> (B, H * T, D)."""
-        # The batched product goes over heads. A product over streams would copy the weights for each stream.
+        # The batch of the product is the heads. If the batch were the streams, each stream would copy the weights.
         return (q.flatten(1, 2) @ weight(linear)).view(h, b, t, d).transpose(0, 1).flatten(1, 2)
 
     content = (absorb(q + u, attention.linear_k) @ context.transpose(1, 2)).view(b, h, t, -1)

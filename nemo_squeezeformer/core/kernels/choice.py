@@ -1,4 +1,4 @@
-"""The choice of the attention kernel, by name or by use."""
+"""The choice of the attention kernel, by the value of the setting ``attention`` and by the kind of computation."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .windows import AllWindows
 
 
 class ByUse(PlainKernel):
-    """A kernel that calls one of several kernels, depending on the use.
+    """A kernel that calls one of several kernels, depending on gradients, on the device and on recorded graphs.
 
     Args:
         inference: Kernel for inputs without gradients.
         gradients: Kernel for inputs with gradients on a CPU.
-        graphs: Kernel for recorded graphs. It must not loop over blocks, because a recorded graph would fix the number
-            of blocks of its example input.
-        elsewhere: Kernel for inputs with gradients on other devices; None means ``gradients``.
+        graphs: Kernel for recorded graphs. This kernel must not loop over blocks, because a recorded graph would fix
+            the number of blocks of the example input.
+        elsewhere: Kernel for inputs with gradients on other devices. None means ``gradients``.
     """
 
     def __init__(

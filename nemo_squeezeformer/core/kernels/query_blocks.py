@@ -1,8 +1,8 @@
 """Exact attention in blocks of queries.
 
-Each block uses only the keys within reach of its queries. The scores of all queries and all keys never exist at once.
-A block needs the positions from (last query, first key) to (first query, last key), which is about half of all
-positions. The relative shift does not copy the scores: a view reads them along their diagonals.
+Each block uses only the keys within reach of the queries of the block. The scores of all queries and all keys never
+exist at once. A block needs the positions from (last query, first key) to (first query, last key). These are about half
+of all positions. The relative shift does not copy the scores: a view reads the scores along the diagonals.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from ..attention.kernel import Operands, PlainKernel
 from ..frames.masks import Frames
 
 LEAST, MOST = 64, 256  # minimum and maximum number of queries in a block on a CPU
-# Number of scores of a block. CACHED scores stay in the cache of a CPU. FILLING scores keep a GPU busy.
+# Number of scores of a block on a CPU and on a GPU. CACHED scores fit in the cache of a CPU. FILLING scores keep a GPU
+# busy.
 CACHED, FILLING = 2**20, 2**26
 
 
 class QueryBlocks(PlainKernel):
-    """A kernel for inference that equals ``PlainKernel``. Its memory grows with T instead of T squared."""
+    """A kernel for inference with the results of ``PlainKernel``. The memory grows with T instead of T squared."""
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
@@ -73,8 +74,9 @@ def reach(frames: Frames, first: int, stop: int, s: int) -> tuple[int, int]:
 def positions(p: Tensor, frames: Frames, first: int, stop: int, start: int, end: int) -> Tensor:
     """Return the position encodings of a block: (1, H, S + T - 1, d) -> (1, H, d, N).
 
-    The block has the queries ``first`` to ``stop`` - 1 and the keys ``start`` to ``end`` - 1. The N positions go from
-    (last query, first key) to (first query, last key).
+    The block has the queries ``first`` to ``stop`` - 1 and the keys ``start`` to ``end`` - 1. The first of the N
+    positions is the position of the last query and the first key. The last position is the position of the first query
+    and the last key.
     """
     zero = p.size(2) - (frames.absent.size(1) - frames.past)  # S - 1, the row of distance 0
     farthest = frames.past + stop - 1 - start

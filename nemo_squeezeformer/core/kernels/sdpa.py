@@ -13,13 +13,13 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from ..attention.kernel import Operands, PlainKernel, position_scores
 from ..frames.masks import Frames
 
-# The fused kernels of a device need a head size that is a multiple of this number. The model sizes s and m have head
-# sizes of 49 and 81.
+# The fused kernels of a device need a head size that is a multiple of this number. The model sizes xs, s and m have
+# head sizes of 36, 49 and 81.
 MULTIPLES = {"cuda": 8}
 
 
 class SDPA(PlainKernel):
-    """PyTorch's ``scaled_dot_product_attention``, with the position scores as its additive mask.
+    """A kernel that calls PyTorch's ``scaled_dot_product_attention``, with the position scores as the additive mask.
 
     Args:
         backends: Names of ``torch.nn.attention.SDPBackend`` that PyTorch may choose from; None or an empty list
@@ -55,7 +55,7 @@ class SDPA(PlainKernel):
             bias = bias.masked_fill(blocked, -10000.0)
         rate, d = dropout.p if dropout.training else 0.0, content.size(-1)
         filling = -d % MULTIPLES.get(content.device.type, 1)
-        if filling:  # zeros do not change the products
+        if filling:  # the additional zeros do not change the products
             content, k, v = pad(content, (0, filling)), pad(k, (0, filling)), pad(v, (0, filling))
         with sdpa_kernel(self.backends) if self.backends else nullcontext():
             attended = scaled_dot_product_attention(content, k, v, bias, rate, scale=1.0 / math.sqrt(d))[..., :d]

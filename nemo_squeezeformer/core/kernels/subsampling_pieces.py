@@ -1,8 +1,9 @@
 """The striding subsampling in pieces of time, for less memory and better use of the cache.
 
-Each piece is computed from the feature frames that it sees. At 196 channels, the output of the first convolution for
-five minutes of audio takes 470 MB. With pieces, the whole output never exists at once. Training does not store it
-either: the backward pass computes each piece again. On a CPU this takes no longer than reading the piece from memory.
+Each piece is computed only from the feature frames that the piece depends on. At 196 channels, the output of the first
+convolution for five minutes of audio takes 470 MB. With pieces, the whole output never exists at once. Training does
+not store the output either: the backward pass computes each piece again. On a CPU, computing a piece again takes no
+longer than reading the piece from memory.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from ..cpu.projections import TurnedProjection
 from ..dispatch import implements, is_plain
 from ..subsampling import DepthwiseStridingSubsampling, StridingSubsampling
 
-FRAMES = 256  # feature frames of a piece per CPU core, so that the piece stays in the cache
-# Elements of a piece after the first convolution on other devices, where few and large kernels are fast.
+FRAMES = 256  # number of feature frames of a piece for each CPU thread, so that the piece stays in the cache
+# Number of elements of a piece after the first convolution on other devices, which are faster with few large kernels.
 ELEMENTS = 2**28
 
 Projection = Callable[[Tensor], Tensor]  # (B, C, T, F) -> (B, T, D)
@@ -43,7 +44,7 @@ def subsample_in_pieces(
 
 
 def in_pieces(net: StridingSubsampling, x: Tensor, lengths: Tensor) -> Tensor:
-    """Return what ``net`` computes from features: x (B, T, F), lengths (B,) -> (B, ceil(T / factor), D)."""
+    """Subsample features in pieces of time: x (B, T, F), lengths (B,) -> (B, ceil(T / factor), D)."""
     project, depth, endless = projection(net), len(net.stages), net.margins.endless
     t = net.margins.frames(x.size(1), depth)
     # On other devices, reading the lengths would wait for all earlier kernels.
@@ -66,8 +67,9 @@ def in_steps(
 ) -> Iterator[Tensor]:
     """Yield the encoder frames of features (B, 1, T, F) in pieces (B, n, D), ``t`` frames in total.
 
-    The first ``end`` frames are computed from the features, at most ``step`` frames at a time. With gradients, they
-    come in one piece. The frames from ``end`` to ``t`` are the projection of zeros.
+    The first ``end`` frames are computed from the features, at most ``step`` frames at a time. With gradients, the
+    first ``end`` frames are a single piece of the output. The frames from ``end`` to ``t - 1`` are the projection of
+    zeros.
     """
     depth = len(net.stages)
     steps = [(first, min(first + step, end)) for first in range(0, end, step)]
@@ -85,7 +87,7 @@ def in_steps(
 def joined(pieces: Iterator[Tensor], t: int) -> Tensor:
     """Return the pieces as one tensor (B, t, D).
 
-    Without gradients, each piece is copied to its place immediately. Otherwise many small pieces would fragment the
+    Without gradients, each piece is copied into the result immediately. Otherwise many small pieces would fragment the
     memory.
     """
     if torch.is_grad_enabled():
@@ -102,7 +104,7 @@ def joined(pieces: Iterator[Tensor], t: int) -> Tensor:
 def in_float32(net: StridingSubsampling, x: Tensor, *given: Any) -> Tensor:
     """Call ``frames``. On a CPU, compute in the precision of the weights, without autocast.
 
-    PyTorch's gradients in bfloat16 are slower on a CPU.
+    On a CPU, PyTorch computes gradients more slowly in bfloat16.
     """
     with torch.autocast("cpu", enabled=False):
         return frames(net, x.to(net.out.weight.dtype) if x.device.type == "cpu" else x, *given)
@@ -125,7 +127,7 @@ def frames(net: StridingSubsampling, x: Tensor, lengths: Tensor | None, stage: i
     if stage == 0:
         made = x[:, :, first:stop]
     else:
-        # The input frames that a kernel of size 3 with stride 2 sees.
+        # A kernel of size 3 with stride 2 sees the input frames start to end - 1.
         start, end = 2 * first - net.left, 2 * stop + 1 - net.left
         t = net.margins.frames(x.size(2), stage - 1)
         made = frames(net, x, lengths, stage - 1, max(start, 0), min(end, t))
@@ -140,7 +142,7 @@ def frames(net: StridingSubsampling, x: Tensor, lengths: Tensor | None, stage: i
 
 
 def pointwise(module: nn.Module, x: Tensor) -> Tensor:
-    """Apply a module that sees a single frame and frequency: (B, C, T, F) -> (B, C, T, F).
+    """Apply a module that computes each frame and each frequency separately: (B, C, T, F) -> (B, C, T, F).
 
     A plain convolution is computed as a matrix product.
     """

@@ -1,6 +1,6 @@
 """Attention over windows for inference, one block of queries after another.
 
-At any length of the audio, it needs the memory of a single block.
+At any length of the audio, the computation needs only the memory for the scores of a single block.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from ..attention.kernel import Operands
 from ..frames.masks import Frames
 from .windows import AllWindows, along_the_band, block_of
 
-# Minimum number of queries in a block: the scores of a block stay in the cache of a CPU, or keep a GPU busy.
+# Minimum number of queries in a block. The scores of a block fit in the cache of a CPU. On a GPU, a block keeps the GPU
+# busy.
 LEAST = {"cpu": 64, "cuda": 512}
 
 
 class WindowsInTurn(AllWindows):
-    """A kernel that equals ``AllWindows``. The keys of a window are a slice of all keys, so no keys are copied."""
+    """A kernel with the results of ``AllWindows``.
+
+    The keys of a window are a slice of all keys, so no keys are copied.
+    """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d).

@@ -1,7 +1,8 @@
 """Attention over windows, with all windows at once.
 
-This kernel is for gradients, and for recorded graphs, which must work for any length. The queries are divided into
-blocks. Each block uses the window of keys within reach of its queries (Longformer, Beltagy et al. 2020).
+The kernel is for inputs with gradients and for recorded graphs. A recorded graph must work for any length. The queries
+are divided into blocks. Each block uses the window of keys within reach of the queries of the block (Longformer,
+Beltagy et al. 2020).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from ..frames.masks import Frames, overlapping
 
 
 class AllWindows(PlainKernel):
-    """A kernel that equals ``PlainKernel`` with the band mask of ``frames.context``, in linear time and memory.
+    """A kernel with the results of ``PlainKernel`` for the band mask of ``frames.context``.
 
-    It takes only the positions in the window, from left to -right.
+    Time and memory grow linearly with T. The kernel needs only the encodings of the positions left to -right.
     """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
