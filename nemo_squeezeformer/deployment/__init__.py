@@ -1,1 +1,1 @@
-"""Models for other runtimes: ONNX graphs, a program that runs the graphs without PyTorch, and safetensors."""
+"""Models for other runtimes: ONNX graphs, a program that runs ONNX graphs without PyTorch, and safetensors."""

@@ -1,4 +1,7 @@
-"""The text of tokens, computed with the Python standard library from the description that ``onnx.tokens`` returns."""
+"""The conversion of tokens to text, from the description that ``onnx.tokens`` returns.
+
+The conversion needs only the Python standard library.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ def text(tokens: list[int], described: Mapping[str, Any]) -> str:
 
     Args:
         tokens: Numbers of the tokens.
-        described: ``tokens``, ``units`` and ``leading_spaces``, as ``onnx_stream.metadata`` describes them.
+        described: The fields ``tokens``, ``units`` and ``leading_spaces``, which ``onnx_stream.metadata`` describes.
     """
     pieces = [described["tokens"][token] for token in tokens]
     if described["units"] == "characters":

@@ -49,7 +49,7 @@ def test_a_model_that_its_settings_do_not_describe_is_refused(tmp_path):
     model.decoder.temperature = 1.0
     model.replace_adapter_compatible_modules()
     model.add_adapter("houlsby", LinearAdapterConfig(in_features=16, dim=4))
-    assert "does not support PEFT adapters" in complaint(model)
+    assert "does not support adapters" in complaint(model)
     model.encoder = ConformerEncoder(feat_in=80, n_layers=1, d_model=16)
     assert "this EncDecCTCModel is a ConformerEncoder, not a SqueezeformerEncoder" in complaint(model)
 

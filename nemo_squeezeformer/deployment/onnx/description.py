@@ -1,6 +1,6 @@
 """The description of a model that a runtime needs in addition to the graphs.
 
-The module ``onnx_stream.metadata`` documents its format.
+The module ``onnx_stream.metadata`` documents the format of the description.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def describe_model(model: Any, transducer: bool, streaming: bool, weights: str) 
         weights: ``float32`` or ``int8``.
 
     Raises:
-        UserError: The model cannot stream, or the metadata cannot describe its features or its decoder.
+        UserError: The model cannot stream, or the metadata cannot describe the features or the decoder of the model.
     """
     features = describe_features(model.preprocessor)
     if streaming and features["normalize"] == ORIGINAL:
@@ -160,13 +160,16 @@ def _nemo_features(f: Any) -> dict[str, Any]:
 
 
 def _nonzero(weights: Sequence[float]) -> list[Any]:
-    """Return the index of the first nonzero weight, and the weights from there to the last nonzero weight."""
+    """Return the index of the first nonzero weight, and the weights from this index to the last nonzero weight."""
     inside = [i for i, weight in enumerate(weights) if weight]
     return [inside[0], list(weights[inside[0] : inside[-1] + 1])] if inside else [0, []]
 
 
 def _further(size: Any) -> int:
-    """Return the size of all chunks after the first from ``size``: one number, or a pair (first, further chunks)."""
+    """Return the size of all chunks after the first chunk.
+
+    ``size`` is a number for all chunks, or a pair of a number for the first chunk and a number for all further chunks.
+    """
     return size[1] if isinstance(size, (list, tuple)) else size
 
 
@@ -185,7 +188,7 @@ def _versions(model: Any) -> dict[str, Any]:
 def _handed_on(graph: Any, names: dict[str, str]) -> list[dict[str, Any]]:
     """Return the description of the inputs of ``graph`` that are outputs of the previous step.
 
-    ``names`` maps the name of each input to the name of its output.
+    ``names`` maps the name of each input to the name of the output that becomes this input.
     """
     import onnx
 

@@ -12,9 +12,9 @@ from nemo_squeezeformer.core.operations import depthwise
 class GraphConvolution(nn.Module):
     """A depthwise convolution that a recorded graph computes in two dimensions. The second dimension has size 1.
 
-    For two dimensions, ONNX Runtime has kernels that process blocks of channels. They are about twice as fast as the
-    kernels for one dimension. They also include the transposes before and after the convolution in their reads and
-    writes.
+    For two dimensions, ONNX Runtime has kernels that process blocks of channels. These kernels are about twice as fast
+    as the kernels for one dimension. While these kernels read and write frames, they also perform the transposes before
+    and after the convolution.
     """
 
     def __init__(self, conv: nn.Conv1d):

@@ -20,11 +20,11 @@ BLOCK = 256  # number of queries in a block
 
 
 class GraphKernel(PlainKernel):
-    """A kernel for whole utterances in inference that equals ``PlainKernel``.
+    """A kernel for inference on whole utterances, with the results of ``PlainKernel``.
 
-    It scales the queries instead of the scores. It masks keys with one sum instead of two selections. Its relative
-    shift does not pad the scores. In a recorded graph, an ``If`` chooses between one block and several blocks, and a
-    ``Loop`` computes several blocks.
+    The kernel scales the queries instead of the scores. A single sum masks the keys, instead of two selections. The
+    relative shift does not pad the scores. In a recorded graph, an ``If`` chooses between a single block and several
+    blocks, and a ``Loop`` computes several blocks.
     """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
@@ -67,9 +67,10 @@ def block(content: Tensor, position: Tensor, k: Tensor, v: Tensor, p: Tensor, ma
 def blocks(
     content: Tensor, position: Tensor, k: Tensor, v: Tensor, p: Tensor, mask: Tensor, largest: int, size: int
 ) -> Tensor:
-    """Return the same as ``block`` for a mask (B, 1, 1, S).
+    """Return the attended values (B, H, T, d) of all queries, for a mask (B, 1, 1, S).
 
-    If there are more than ``largest`` scores, compute ``size`` queries at a time.
+    The shapes are the shapes of ``block``. If the number of scores is above ``largest``, compute ``size`` queries at a
+    time.
     """
     t, s = content.size(2), v.size(2)
     if content.size(0) * content.size(1) * t * s <= largest:

@@ -20,9 +20,9 @@ from nemo_squeezeformer.transcription.models import has_enabled_adapters
 def for_graphs(encoder: nn.Module, streaming: bool) -> None:
     """Optimize ``encoder`` in place before it is recorded as a graph.
 
-    For whole utterances, replace attention and convolutions by ``GraphKernel`` and ``GraphConvolution``. For a stream
-    they bring no gain, because its windows are too short. Encoders of other classes, and encoders with enabled
-    adapters, do not change.
+    For whole utterances, the function also replaces attention and convolutions by ``GraphKernel`` and
+    ``GraphConvolution``. For a stream, ``GraphKernel`` and ``GraphConvolution`` are not faster, because the windows of
+    a stream are too short. Encoders of other classes, and encoders with enabled adapters, do not change.
     """
     if not isinstance(encoder, SqueezeformerEncoder) or has_enabled_adapters(encoder):
         return

@@ -20,12 +20,12 @@ def export(model: Any, path: Path, streaming: bool, opset: int | None = None, in
     """Write ``model`` as ONNX, and return the paths of the files.
 
     The graph contains the encoder after ``optimize_for_inference``. After the export, ``model`` can neither be trained
-    nor saved. The files appear when all files are complete.
+    nor saved. The files appear only when all files are complete.
 
     Args:
         model: NeMo model.
-        path: Path of the file. A transducer is written to two files in the same folder. Their names are the name of
-            ``path`` after NeMo's prefixes ``encoder-`` and ``decoder_joint-``.
+        path: Path of the file. A transducer is written to two files in the folder of ``path``. The names of the two
+            files are NeMo's prefixes ``encoder-`` and ``decoder_joint-``, followed by the name of ``path``.
         streaming: If True, the graph has caches and takes chunks for the encoder's ``att_context_size``. Otherwise the
             graph takes whole utterances.
         opset: ONNX opset version; None means NeMo's choice.
@@ -33,8 +33,8 @@ def export(model: Any, path: Path, streaming: bool, opset: int | None = None, in
             network stay in float32.
 
     Raises:
-        UserError: The model cannot stream, or the metadata cannot describe its features or its decoder. Or a package is
-            missing: ONNX or, for ``int8``, ONNX Runtime.
+        UserError: The model cannot stream, the metadata cannot describe the features or the decoder of the model, or a
+            package is missing. The packages are ONNX and, for ``int8``, ONNX Runtime.
     """
     _check_packages(int8)
     if not hasattr(getattr(model, "encoder", None), "export_cache_support"):

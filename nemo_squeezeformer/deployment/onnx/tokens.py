@@ -13,7 +13,7 @@ def tokens_of(model: Any, transducer: bool) -> dict[str, Any]:
     """Return the fields of the metadata that describe the decoder and the tokens. See ``onnx_stream.metadata``.
 
     The fields are ``decoder``, ``blank``, ``tokens``, ``units``, ``leading_spaces`` and ``transducer``. The field
-    ``transducer`` does not contain the description of the graph.
+    ``transducer`` does not contain the description of the graph, which ``describe_graphs`` returns.
 
     Raises:
         UserError: The metadata cannot describe the tokens or the transducer.
@@ -36,7 +36,7 @@ def tokens_of(model: Any, transducer: bool) -> dict[str, Any]:
 
 
 def characters(model: Any, transducer: bool) -> dict[str, Any]:
-    """Return the description of the tokens of a model without a tokenizer: its labels."""
+    """Return the description of the tokens of a model without a tokenizer. The tokens are the labels of the model."""
     labelled = model.joint if transducer else getattr(model, "ctc_decoder", model.decoder)
     return {"units": "characters", "tokens": list(labelled.vocabulary), "leading_spaces": "none"}
 
@@ -45,7 +45,7 @@ def pieces(tokenizer: Any) -> dict[str, Any]:
     """Return the description of the tokens of a SentencePiece tokenizer.
 
     Raises:
-        UserError: The tokenizer is of another kind.
+        UserError: The tokenizer is not a SentencePiece tokenizer.
     """
     processor: Any = getattr(tokenizer, "tokenizer", None)
     if not hasattr(processor, "id_to_piece"):
@@ -58,8 +58,9 @@ def pieces(tokenizer: Any) -> dict[str, Any]:
 
     tokens = [text(i) for i in range(tokenizer.vocab_size)]
     begins = [i for i, token in enumerate(tokens) if token.startswith(SPACE)]
-    # Two bare spaces show whether SentencePiece drops no leading space, one, or all. If the vocabulary has no bare
-    # space, at most one token of a text can lose its space. Then a single token shows this.
+    # Decoding two tokens that are only a space shows whether SentencePiece drops no leading space, one leading space or
+    # all leading spaces. If the vocabulary has no token that is only a space, at most the first token of a text can
+    # lose a space. Then decoding a single token shows whether SentencePiece drops this space.
     begins = [i for i in begins if tokens[i] == SPACE][:1] * 2 or begins[:1]
     lost = sum(len(tokens[i]) for i in begins) - len(processor.decode(begins))
     drops = "all" if lost == len(begins) else "one" if lost else "none"

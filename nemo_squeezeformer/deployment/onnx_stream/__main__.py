@@ -55,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def transcribe(encoder: Encoder, samples: np.ndarray) -> Iterator[tuple[float, str]]:
-    """Yield the seconds of audio that are done and the text so far, after each step.
+    """After each step, yield the number of seconds of audio so far, and the text of this audio.
 
-    The last text is the whole text. If the features need the whole utterance, there is only one step. The samples have
-    the shape (n,).
+    The last text is the whole text. If the features need the whole utterance, the program runs a single step. The shape
+    of the samples is (n,).
     """
     settings = encoder.metadata["features"]
     if settings["normalize"] == ORIGINAL:
@@ -80,7 +80,7 @@ def transcribe(encoder: Encoder, samples: np.ndarray) -> Iterator[tuple[float, s
 
 
 def read(path: Path, sample_rate: int) -> np.ndarray:
-    """Return the samples (n,) of a file, from -1 to 1, averaged over the channels.
+    """Return the samples (n,) of the file at ``path``, from -1 to 1, averaged over the channels.
 
     Without soundfile, only wav files with 16 bits per sample can be read.
 

@@ -34,7 +34,7 @@ class CTC:
 
 
 class Transducer:
-    """Greedy transducer decoding, with the graph that contains the decoder and the joint network."""
+    """Greedy transducer decoding, with the ONNX graph of the decoder and the joint network."""
 
     def __init__(self, blank: int, settings: dict[str, Any], folder: Path):
         self.session = open_session(folder / settings["file"])
@@ -60,7 +60,7 @@ class Transducer:
         return tokens
 
     def _best(self, encodings: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return the most likely tokens (T,) for encodings (D, T), and the states of the decoder after the last target.
+        """Return the most likely token of each frame, (D, T) -> (T,), and the states of the decoder after the target.
 
         The token of a frame assumes that the tokens of all earlier frames are blank.
         """

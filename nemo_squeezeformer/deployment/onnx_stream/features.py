@@ -10,12 +10,12 @@ from nemo_squeezeformer.errors import UserError
 
 
 class LogMel:
-    """The computation of feature frames from samples, which come in pieces of any size.
+    """The computation of feature frames from samples, which arrive in pieces of any size.
 
-    Each frame is returned as soon as the last sample in its window is known.
+    Each frame is returned as soon as the last sample in the window of the frame is known.
 
     Args:
-        settings: ``features`` of the model's metadata.
+        settings: Field ``features`` of the model's metadata.
 
     Raises:
         UserError: The features are normalized over the whole utterance, which is unknown in a stream.
@@ -59,7 +59,7 @@ class LogMel:
         return samples - self.preemphasis * before
 
     def _frames(self, t: int) -> np.ndarray:
-        """Return the next ``t`` frames (F, t), or fewer if the stream has fewer frames."""
+        """Return the next ``t`` frames (F, t), or fewer frames if the stream has fewer frames."""
         t = min(t, self.heard // self.hop - self.given)
         if t == 0:
             return np.zeros((len(self.filterbank), 0), dtype=np.float32)
@@ -74,7 +74,7 @@ class LogMel:
 
 
 def filterbank_of(settings: dict[str, Any]) -> np.ndarray:
-    """Return the filterbank (F, n_fft // 2 + 1) from ``features`` of the metadata."""
+    """Return the filterbank (F, n_fft // 2 + 1) from ``settings``, the field ``features`` of the metadata."""
     filterbank = np.zeros((len(settings["filterbank"]), settings["n_fft"] // 2 + 1))
     for row, (first, weights) in zip(filterbank, settings["filterbank"]):
         row[first : first + len(weights)] = weights

@@ -20,7 +20,8 @@ The key is ``nemo_squeezeformer``. A transducer has two files. The encoder's fil
     - ``filterbank``: for each feature, the first FFT bin, and the weights from this bin on.
     - ``log``: ``add`` adds ``log_guard`` before the logarithm, ``clamp`` clamps to ``log_guard`` before the logarithm,
       and null means no logarithm.
-    - ``normalize``: null, ``original``, or the normalization over the whole utterance, which is unknown in a stream.
+    - ``normalize``: null, ``original``, or another normalization over the whole utterance. A stream needs null, because
+      the whole utterance is unknown in a stream.
 
     If ``normalize`` is ``original``, the features are the features of the authors' TensorFlow release:
 
@@ -31,26 +32,31 @@ The key is ``nemo_squeezeformer``. A transducer has two files. The encoder's fil
     - The features get mean 0 and variance 1 over all features of the utterance. The divisor is the square root of the
       variance + 1e-9.
 
-``inputs``: The names of two inputs: ``features`` (batch, features, time), and their ``lengths`` (batch,), int64.
+``inputs``: The names of two inputs: ``features`` (batch, features, time), and ``lengths`` (batch,), int64, which is the
+    number of feature frames of each utterance.
 
-``outputs``: The names of two outputs: ``encodings`` (batch, channels, time), and their ``lengths`` (batch,), int64.
-    With a CTC decoder, the encodings are log-probabilities (batch, time, tokens). For whole utterances with a CTC
-    decoder, ``lengths`` is null.
+``outputs``: The names of two outputs: ``encodings`` (batch, channels, time), and ``lengths`` (batch,), int64, which is
+    the number of valid encodings of each utterance. With a CTC decoder, the encodings are log-probabilities
+    (batch, time, tokens). For whole utterances with a CTC decoder, ``lengths`` is null.
 
 ``steps``: Null for a model of whole utterances. Otherwise step k, counted from 0, takes a window of ``window`` feature
     frames. The window begins at frame k * ``shift`` - ``before_start`` of the stream. Frames before the start of the
-    stream may have any values. The length of a window is the number of its frames before the end of the stream. The
-    length includes the frames before the start of the stream. It is ``window`` until the stream ends. A step returns
-    ``frames`` encoder frames, or fewer at the end of the stream: a stream of n feature frames gives
-    ceil(n / ``subsampling_factor``) encoder frames. Two more fields are:
+    stream may have any values. The length of a window is the number of frames in the window that are before the end of
+    the stream. The length includes the frames before the start of the stream. The length is ``window`` until the stream
+    ends. A step returns ``frames`` encoder frames, or fewer encoder frames at the end of the stream: a stream of n
+    feature frames gives ceil(n / ``subsampling_factor``) encoder frames. Two more fields are:
 
     - ``latency_ms``: the time from the first sample of a step's output to the last sample for which the step waits.
-    - ``nemo``: NeMo's ``streaming_cfg``, for programs that cut chunks with it. A pair of numbers is for the first chunk
-      and for all further chunks.
+    - ``nemo``: NeMo's ``streaming_cfg``, for programs that cut chunks with ``streaming_cfg``. In a pair of numbers, the
+      first number is for the first chunk, and the second number is for all further chunks.
 
-``caches``: The tensors that each step returns for the next step. Each tensor has the names of its ``input`` and
-    its ``output``, its ``shape`` and its ``dtype``. ``initial`` is the value of all its elements when a stream begins.
-    In ``shape``, the batch is "batch". To begin a new stream in a row of the batch, set the row to the initial value.
+``caches``: The tensors that each step returns for the next step. The fields of each tensor are:
+
+    - ``input``, ``output``: the name of the input and the name of the output.
+    - ``shape``: the shape, with "batch" in place of the batch size.
+    - ``dtype``: the dtype.
+    - ``initial``: the value of all elements when a stream begins. To begin a new stream in a row of the batch, set the
+      row to this value.
 
 ``decoder``: ``ctc`` or ``transducer``.
 
@@ -61,13 +67,13 @@ The key is ``nemo_squeezeformer``. A transducer has two files. The encoder's fil
 ``units``: ``characters`` or ``sentencepiece``. Join the texts of the tokens in both cases. For ``sentencepiece``,
     "\u2581" is a space, and consecutive tokens from <0x00> to <0xFF> are bytes of UTF-8.
 
-``leading_spaces``: How many tokens lose a "\u2581" at their beginning while the text is empty: ``none``, ``one`` or
-    ``all``.
+``leading_spaces``: How many tokens at the beginning of the text lose a leading "\u2581": ``none``, ``one`` or ``all``.
+    A token is at the beginning of the text while the text before the token is empty.
 
 ``transducer``: Null for CTC. Otherwise the fields are:
 
     - ``file``: the name of the graph with the decoder and the joint network, in the folder of the encoder's file.
-    - ``inputs``, ``outputs``: the names of its inputs and outputs.
+    - ``inputs``, ``outputs``: the names of the inputs and the outputs of this graph.
     - ``states``: the states of the prediction network, in the format of ``caches``.
     - ``max_symbols``: the maximum number of tokens at a frame, or null for no limit.
 
@@ -100,7 +106,7 @@ def parse(properties: dict[str, str], path: str | Path) -> dict[str, Any]:
     """Return the description from the metadata ``properties`` of the ONNX file at ``path``.
 
     Raises:
-        UserError: The metadata contains no description, or a description of another version.
+        UserError: The metadata contains no description, or the description has another version.
     """
     if KEY not in properties:
         raise UserError(
@@ -109,5 +115,7 @@ def parse(properties: dict[str, str], path: str | Path) -> dict[str, Any]:
         )
     found = json.loads(properties[KEY])
     if found.get("version") != VERSION:
-        raise UserError(f"the metadata of {path} has version {found.get('version')}, not {VERSION}; export it again")
+        raise UserError(
+            f"the metadata of {path} has version {found.get('version')}, not {VERSION}; export the model again"
+        )
     return found

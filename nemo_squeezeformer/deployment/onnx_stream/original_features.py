@@ -1,6 +1,6 @@
 """The features of the authors' TensorFlow release, computed with NumPy.
 
-They exist only for whole utterances, because they are normalized over the whole utterance.
+The features exist only for whole utterances, because the features are normalized over the whole utterance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def original_features(samples: np.ndarray, settings: dict[str, Any]) -> np.ndarr
 
     Args:
         samples: Samples of the whole utterance.
-        settings: ``features`` of the model's metadata.
+        settings: Field ``features`` of the model's metadata.
     """
     hop, n_fft, filterbank = settings["hop"], settings["n_fft"], filterbank_of(settings)
     if not len(samples):

@@ -1,6 +1,6 @@
 """The encoder of a model in ONNX Runtime.
 
-A step takes a window of feature frames and caches, and returns encodings and the next caches.
+The inputs of a step are a window of feature frames and the caches. The outputs are the encodings and the next caches.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def initial(caches: list[dict[str, Any]], batch: int) -> Caches:
-    """Return the initial caches of ``batch`` streams by the names of their inputs.
+    """Return the initial caches of ``batch`` streams, by the names of the inputs of the graph.
 
-    ``caches`` is the field ``caches`` of the metadata, or ``states`` of its field ``transducer``.
+    ``caches`` is the field ``caches`` of the metadata, or the field ``states`` inside the field ``transducer``.
     """
     return {
         cache["input"]: np.full(
@@ -42,15 +42,16 @@ def initial(caches: list[dict[str, Any]], batch: int) -> Caches:
 
 
 class Encoder:
-    """The graph that takes features. With a CTC decoder, its encodings are log-probabilities.
+    """The graph of the encoder. With a CTC decoder, the outputs of the graph are log-probabilities.
 
-    A graph for whole utterances must have the features of the authors' release, and supports only ``utterance``.
+    If the graph is for whole utterances, the features must be the features of the authors' release. Then only the
+    method ``utterance`` is supported.
 
     Args:
         path: Path of the graph, or the path that was given to the export of a transducer.
 
     Raises:
-        UserError: The file does not exist, or the model takes whole utterances and has other features.
+        UserError: The file does not exist, or the graph is for whole utterances with other features.
     """
 
     def __init__(self, path: str | Path):
@@ -85,7 +86,7 @@ class Encoder:
         Args:
             features: Feature frames (B, F, window).
             lengths: Number of feature frames in each window up to the end of its stream (B,).
-            caches: Caches that the previous step returned.
+            caches: Caches that the previous step returned, or the initial caches.
 
         Returns:
             The encodings, the number of valid encodings in each row (B,), and the next caches.
@@ -99,7 +100,7 @@ class Encoder:
 
 
 class Stream:
-    """A stream that takes feature frames in pieces of any size, and returns the outputs of each step.
+    """A stream that accepts feature frames in pieces of any size, and returns the outputs of each step.
 
     A step runs as soon as all feature frames of its window are known.
     """

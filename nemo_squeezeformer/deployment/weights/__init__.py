@@ -9,9 +9,10 @@ fields:
 ``nemo_squeezeformer``: The version of this package that wrote the folder, as information for people.
 ``encoder``: Every argument of ``core.SqueezeformerEncoder``, so that later changes of defaults have no effect.
 ``default_att_context_size``: The context size in evaluation, for ``set_default_att_context_size``.
-``ctc``: Null if the folder contains only the encoder. Otherwise ``blank``, which is the last token, and ``tokens``,
-    ``units`` and ``leading_spaces``, as ``onnx_stream.metadata`` describes them.
-``features``: The features that the encoder takes, or null if they are unknown. ``class`` is the class of NeMo's
+``ctc``: Null if the folder contains only the encoder. Otherwise the fields are ``blank``, ``tokens``, ``units`` and
+    ``leading_spaces``, which ``onnx_stream.metadata`` describes. ``blank`` is the index of the last output of the
+    projection. This index equals the number of ``tokens``.
+``features``: The features that the encoder needs, or null if the features are unknown. ``class`` is the class of NeMo's
     preprocessor, or ``OriginalMelSpectrogram`` of ``core.original_mel``. ``settings`` has all settings of the class.
 """
 

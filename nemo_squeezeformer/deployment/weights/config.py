@@ -17,7 +17,8 @@ from nemo_squeezeformer.errors import UserError
 def encoder_settings(encoder: nn.Module) -> dict[str, Any]:
     """Return every argument of ``core.SqueezeformerEncoder`` for ``encoder``.
 
-    The defaults are the defaults of the encoder's own class: NeMo's class and old class names have other defaults.
+    An argument without a setting has the default of the class of ``encoder``. NeMo's class and old class names have
+    other defaults than ``core.SqueezeformerEncoder``.
 
     Raises:
         UserError: NeMo did not build the encoder from a configuration.
@@ -31,9 +32,10 @@ def encoder_settings(encoder: nn.Module) -> dict[str, Any]:
 
 
 def with_defaults(encoder: nn.Module, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``settings`` and the defaults of the other arguments, in the order of ``core.SqueezeformerEncoder``.
+    """Return ``settings`` and the defaults of all other arguments, in the order of ``core.SqueezeformerEncoder``.
 
-    The layer that ``auto`` chose replaces ``time_reduce_idx="auto"``, because the rule of ``auto`` may change.
+    The index of the layer that ``auto`` chose replaces ``time_reduce_idx="auto"``, because later versions may choose
+    another layer.
     """
     defaults = {name: it.default for name, it in ENCODER_ARGUMENTS.items() if it.default is not it.empty}
     given = defaults | dict(settings)
@@ -44,7 +46,7 @@ def with_defaults(encoder: nn.Module, settings: Mapping[str, Any]) -> dict[str, 
 
 
 def features(preprocessor: Any) -> dict[str, Any] | None:
-    """Return the class and the settings of a model's preprocessor, or None if they are unknown.
+    """Return the class and the settings of a model's preprocessor, or None if the settings are unknown.
 
     For the features of the authors' release, the class is ``OriginalMelSpectrogram``, which does not need NeMo.
     """
@@ -58,7 +60,7 @@ def features(preprocessor: Any) -> dict[str, Any] | None:
 def ctc_head(model: Any) -> Any:
     """Return the projection from encodings to tokens of a CTC model or hybrid model, and None for other models.
 
-    Also return None for a hybrid model with prompts, because its projection does not take the encoder's output.
+    Also return None for a hybrid model with prompts, because the input of the projection is not the encoder's output.
     """
     from nemo.collections.asr import models
 
@@ -72,7 +74,7 @@ def ctc_tokens(model: Any, head: Any) -> dict[str, Any]:
     """Return the field ``ctc`` of the configuration.
 
     Raises:
-        UserError: The tokenizer is not from SentencePiece, or its tokens do not fit the outputs of ``head``.
+        UserError: The tokenizer is not a SentencePiece tokenizer, or the tokens do not fit the outputs of ``head``.
     """
     tokenizer = getattr(model, "tokenizer", None)
     try:
@@ -90,8 +92,8 @@ def ctc_tokens(model: Any, head: Any) -> dict[str, Any]:
 def _settings(module: Any, names: Collection[str]) -> dict[str, Any]:
     """Return the settings of ``module`` whose names are in ``names``.
 
-    A value comes from the configuration of ``module`` or, if missing there, from the defaults of its class and its base
-    classes.
+    A value comes from the configuration of ``module``. If the configuration does not contain the value, the value is
+    the default of the class of ``module`` or of a base class.
     """
     from omegaconf import OmegaConf
 

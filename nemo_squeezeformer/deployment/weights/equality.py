@@ -1,4 +1,4 @@
-"""The check that a plain model computes the same outputs as the model from which it is made."""
+"""The check that a plain model computes the outputs of the NeMo model from which the plain model is made."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LENGTHS = (203, 150)  # lengths of two utterances of random features, in feature
 def check_equal(plain: nn.Module, encoder: nn.Module, head: Any) -> None:
     """Raise UserError if ``plain`` returns other outputs for random features than ``encoder`` followed by ``head``.
 
-    The same weights fit many settings. This check finds differences in settings without weights: attention windows,
-    scaling, a temperature.
+    Loading the weights cannot find differences in settings without weights. This check finds differences in these
+    settings, for example in the attention windows, the scaling or the temperature.
 
     Args:
         plain: Model to check.
         encoder: Encoder of the original model.
-        head: Projection to tokens of the original model, or None for an encoder only.
+        head: Projection to tokens of the original model, or None if ``plain`` is only an encoder.
     """
     some: Tensor = next(encoder.parameters())
     feat_in: Any = getattr(plain, "encoder", plain).feat_in
@@ -33,7 +33,7 @@ def check_equal(plain: nn.Module, encoder: nn.Module, head: Any) -> None:
         for module in modules:
             module.training = False
         with torch.no_grad():
-            # NeMo's encoders take their arguments only by name, and the names are different.
+            # NeMo's encoders accept arguments only by name, and the names differ from the names in this package.
             named = hasattr(encoder, "input_types")
             given = encoder(audio_signal=x, length=lengths) if named else encoder(x, lengths)
             expected = given[0] if head is None else head(encoder_output=given[0]).transpose(1, 2)

@@ -24,7 +24,7 @@ ENCODER_ARGUMENTS = inspect.signature(core.SqueezeformerEncoder).parameters
 
 
 class SqueezeformerCTC(nn.Module):
-    """An encoder and a projection to the tokens and the blank. The blank is the last output.
+    """An encoder and a projection to the tokens and the blank. The blank is the last output of the projection.
 
     Args:
         encoder: Encoder.
@@ -38,7 +38,7 @@ class SqueezeformerCTC(nn.Module):
         self.decoder = nn.Conv1d(encoder.feat_out, len(ctc["tokens"]) + 1, kernel_size=1)
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities and their lengths.
+        """Return the log-probabilities of the tokens, and the number of valid encoder frames.
 
         Args:
             features: Features (B, F, T).
@@ -62,7 +62,8 @@ def load(folder: str | Path) -> SqueezeformerCTC | core.SqueezeformerEncoder:
     If ``ctc`` is null in the configuration, the model is a ``core.SqueezeformerEncoder``.
 
     Raises:
-        UserError: Fields or tensors are missing or unknown, or tensors have other shapes. The message names them.
+        UserError: Fields or tensors are missing or unknown, or tensors have other shapes. The message names these
+            fields or tensors.
     """
     config, weights = Path(folder, CONFIG), Path(folder, WEIGHTS)
     model = build(read_config(config), config)
@@ -123,7 +124,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Return the configuration at ``path``.
 
     Raises:
-        UserError: The file is no configuration of this version, or fields are missing or unknown.
+        UserError: The file is not a configuration of this version, or fields are missing or unknown.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -138,6 +139,6 @@ def read_config(path: Path) -> dict[str, Any]:
         if config["ctc"]["blank"] != len(config["ctc"]["tokens"]):
             raise UserError(
                 f"{path}: ctc: blank is {config['ctc']['blank']}; expected {len(config['ctc']['tokens'])}, which is "
-                "the last token"
+                "the number of tokens"
             )
     return config

@@ -25,18 +25,19 @@ FILES = (CONFIG, WEIGHTS, TOKENIZER)
 def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = None, force: bool = False) -> list[Path]:
     """Write ``model`` to ``folder`` for ``load``, and return the paths of the files.
 
-    The folder is written only if its model returns the same outputs for random features as ``model``.
+    The folder is written only if the written model returns the outputs of ``model`` for random features.
 
     Args:
         model: NeMo model or encoder. For a CTC model, write the encoder and the projection to tokens. For a hybrid
-            model, write the same without the transducer. For every other model, write only the encoder.
+            model, write the encoder and the projection of the CTC decoder, without the transducer. For every other
+            model, write only the encoder.
         folder: Folder to write.
         settings: Arguments of an encoder that does not come from a NeMo model.
-        force: If True, replace an existing folder that contains no other files.
+        force: If True, replace an existing folder that contains only files of ``save``.
 
     Raises:
-        UserError: The folder exists, or the settings do not describe the whole model: it has another encoder or PEFT
-            adapters, or ``optimize_for_inference`` was called.
+        UserError: The folder exists, the encoder has another class, the encoder has adapters,
+            ``optimize_for_inference`` was called, or the settings do not describe the whole model.
     """
     folder = Path(folder)
     refuse_folder(folder, force)
@@ -70,7 +71,7 @@ def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = No
 def refuse_folder(folder: Path, force: bool) -> None:
     """Raise UserError if ``save`` cannot create ``folder``.
 
-    With ``force``, raise it for an existing folder only if the folder contains other files.
+    With ``force``, an existing folder is an error only if the folder contains other files than the files of ``save``.
     """
     require_folder(folder, str(folder))
     if not folder.exists():
@@ -112,7 +113,7 @@ def _weights(encoder: nn.Module, head: Any) -> dict[str, Tensor]:
     adapters = [name for name in (*weights, *projection) if "adapter_layer." in name]
     if adapters:
         raise UserError(
-            f"the safetensors format does not support PEFT adapters, but the model has {adapters[0].rpartition('.')[0]}"
+            f"the safetensors format does not support adapters, but the model has {adapters[0].rpartition('.')[0]}"
         )
     if head is None:
         return weights
