@@ -1,1 +1,1 @@
-"""Transcription of whole files, of long recordings and of live streams."""
+"""The transcription of whole files, of long recordings and of live streams."""

@@ -1,4 +1,4 @@
-"""The decoding of utterances by NeMo: the best hypotheses in the order of the input, for every kind of decoder."""
+"""The decoding of utterances by NeMo's models. The results are the best hypotheses, in the order of the input."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ def decoding_config(
     timestamps: bool = False,
     prompt: Mapping[str, str] | None = None,
 ) -> Any:
-    """Return the model's own ``TranscribeConfig`` for ``decode``. The model does not change.
+    """Return the ``TranscribeConfig`` of the model for ``decode``. The function does not change the model.
 
     Args:
-        timestamps: also ask for timestamps of words and segments. The decoder must keep them:
-            call ``models.enable_timestamps``.
-        prompt: values for slots of an AED model's prompt. A slot without a value here takes its value from the rows
-            of ``utterances``, or the model's default.
+        model: a NeMo ASR model.
+        utterances: the utterances to decode.
+        timestamps: if True, request timestamps of words and segments. Also call ``models.enable_timestamps``, so that
+            the decoder keeps the timestamps.
+        prompt: values for the slots of the prompt of an AED model. The value of any other slot comes from the rows of
+            ``utterances``, or is the default of the model.
 
     Raises:
-        UserError: the model takes no prompt, or its prompt lacks a slot or a value.
+        UserError: the model has no prompt, the prompt does not have a given slot, or a slot of the prompt has no value
+            or different values in the rows.
     """
     config = model.get_transcribe_config()
     config.verbose = False
@@ -46,13 +49,18 @@ def decode(
 ) -> Iterator[list[Any]]:
     """Yield the best hypothesis of each utterance, batch by batch, in the given order.
 
-    A hypothesis is NeMo's ``Hypothesis`` or a str. A batch has ``batch_size`` utterances, or fewer if they are long
-    (see ``long_audio.batches``). NeMo's generator reads from a DataLoader of ours, for two reasons: NeMo's loader may
-    drop rows, so that hypotheses could no longer be assigned to utterances, and it needs a ``validation_ds``, which the
-    model's configuration may lack.
+    A hypothesis is NeMo's ``Hypothesis`` or a str. A batch has ``batch_size`` utterances, or fewer if the utterances
+    are long (see ``long_audio.batches``). NeMo's generator reads from a DataLoader of this package, for two reasons.
+    NeMo's own DataLoader may drop rows, and hypotheses could then not be assigned to utterances. NeMo's own DataLoader
+    also needs a ``validation_ds``, which the configuration of the model may lack.
 
     Args:
-        channel: the channel to use of audio with several channels: ``"average"`` or a number from 0.
+        model: a NeMo ASR model.
+        config: the result of ``decoding_config``.
+        utterances: the utterances to decode.
+        batch_size: maximum number of utterances in a batch.
+        num_workers: number of processes that read audio; 0 to read in this process.
+        channel: the channel of audio with several channels: ``"average"`` or a number from 0.
     """
     from torch.utils.data import DataLoader
 
@@ -70,7 +78,7 @@ def _best(batches: Iterator[Any]) -> Iterator[list[Any]]:
     import torch
 
     while True:
-        with torch.inference_mode():  # not around the yield: inference mode would then hold in the caller too
+        with torch.inference_mode():  # around the yield, inference mode would also apply to the caller
             batch = next(batches, None)
         if batch is None:
             return
@@ -81,7 +89,8 @@ def _best(batches: Iterator[Any]) -> Iterator[list[Any]]:
 def _prompt(model: Any, utterances: Sequence[Utterance], asked: Mapping[str, str], timestamps: bool) -> dict[str, Any]:
     """Return one prompt for all utterances.
 
-    The value of a slot is the value in ``asked``, or the value in the rows, or the model's default, in this order.
+    The value of a slot is the value in ``asked``. If ``asked`` has no value, it is the value in the rows. If the rows
+    have no value, it is the default of the model.
     """
     slots = {name: value for turn in model.prompt.get_default_dialog_slots() for name, value in turn["slots"].items()}
     for name, default in slots.items():

@@ -1,4 +1,4 @@
-"""Support for hours of audio: the attention window, an estimate of the memory for full attention, bounded batches."""
+"""Functions for hours of audio: the attention window, the memory of full attention, and batches of limited length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.transcription.memory import available_memory
 
 REMEDY = '--att-context-size "[128, 128]"'
-TOGETHER = 3600.0  # most seconds of padded audio in a batch: memory for one recording of an hour is then sufficient
+TOGETHER = 3600.0  # maximum seconds of padded audio in a batch; a batch then needs the memory of an hour of audio
 LONG = 600.0  # seconds of audio above which full attention takes most of the encoder's time
 SCORES = 7  # number of (T, T) matrices in memory at once if attention computes them; measured
 
@@ -26,23 +26,26 @@ class Conformer(Protocol):
 def set_context(model: Any, size: Sequence[int]) -> str:
     """Set the numbers of frames that the encoder attends to before and after each frame.
 
-    With ``att_context_style: regular`` this sets local attention, or full attention if a side is -1. The weights do not
-    change. With another style it sets the default of a model that was trained with several sizes.
+    With ``att_context_style: regular`` the function sets local attention, or full attention if a number is -1. The
+    weights do not change. With another style the function sets the default size of a model that was trained with
+    several sizes.
 
     Returns:
         A sentence with the size in seconds.
 
     Raises:
-        UserError: the model has no attention window, or it cannot have this size.
+        UserError: the model has no attention window, or the attention window cannot have this size.
     """
     given = f"--att-context-size {list(size)}"
     encoder = getattr(model, "encoder", None)
     if encoder is None or not hasattr(encoder, "change_attention_model"):
-        raise UserError(f"{given}: a model of class {type(model).__name__} has no attention window; leave it out")
+        raise UserError(
+            f"{given}: a model of class {type(model).__name__} has no attention window; leave out this option"
+        )
     if attention_of(encoder) == "abs_pos":
         raise UserError(
             f"{given}: the model has absolute positions, and no weights for the relative positions that a window "
-            "needs; leave it out"
+            "needs; leave out the option"
         )
     try:
         if style_of(encoder) != "regular":
@@ -61,7 +64,7 @@ def set_context(model: Any, size: Sequence[int]) -> str:
 
 
 def notice_of_memory(model: Any, utterances: Sequence[Utterance], batch_size: int) -> str | None:
-    """Return a notice about the cost of full attention over the longest of ``utterances``, or None if it is small.
+    """Return a notice about the cost of full attention over the longest utterance, or None if the cost is small.
 
     Raises:
         UserError: attention computes (T, T) matrices, and they do not fit into memory.
@@ -92,9 +95,10 @@ def notice_of_memory(model: Any, utterances: Sequence[Utterance], batch_size: in
 
 
 def batches(durations: Sequence[float], batch_size: int) -> Iterator[list[int]]:
-    """Yield the indices of ``durations`` in batches, in their order.
+    """Yield batches of indices of ``durations``, in the order of ``durations``.
 
-    A batch has ``batch_size`` indices, or fewer if its padded audio would be longer than ``TOGETHER`` seconds.
+    A batch has ``batch_size`` indices, or fewer if the padded audio of the batch would be longer than ``TOGETHER``
+    seconds.
     """
     batch: list[int] = []
     longest = 0.0

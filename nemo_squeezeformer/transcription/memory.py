@@ -1,4 +1,4 @@
-"""The memory of this process: how much is available, and how to keep freed memory."""
+"""Functions that make this process keep freed memory, and that return the available memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # constants of malloc.h
 
 
 def keep_memory() -> bool:
-    """Make this process keep the memory that it frees, and return True if this works: the C library must be glibc.
+    """Make this process keep freed memory for later tensors.
 
-    By default glibc returns tensors of tens of megabytes to the system at once. To get the memory again, page by page,
-    takes a third of the time of long audio. This share grows with the length of the audio.
+    Return True if the C library is glibc. With another C library, do nothing and return False. By default glibc
+    returns the memory of tensors of tens of megabytes to the system at once. The process then requests the memory
+    again, page by page. These requests take a third of the time of transcribing long audio. This share grows with the
+    length of the audio.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

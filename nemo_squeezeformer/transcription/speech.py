@@ -1,4 +1,4 @@
-"""The samples of utterances for transcription by NeMo's models: one channel at the model's sample rate, in batches."""
+"""The samples of utterances for NeMo's models, in batches, with one channel and at the sample rate of the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from nemo_squeezeformer.files.manifests import Utterance
 
 
 class Speech:
-    """A data set for a DataLoader: the samples (T,) of each utterance, one channel at the model's sample rate."""
+    """A data set for a DataLoader. An item is the samples (T,) of an utterance.
+
+    The samples have one channel and the sample rate of the model.
+    """
 
     def __init__(self, utterances: Sequence[Utterance], sample_rate: int, channel: str | int) -> None:
         self.utterances, self.sample_rate, self.channel = utterances, sample_rate, channel
@@ -33,7 +36,7 @@ class Speech:
 
 
 def _read(path: str, utterance: Utterance) -> tuple[Any, int]:
-    """Return the samples of an utterance, (T,) or (T, channels), and their sample rate."""
+    """Return the samples (T,) or (T, channels) of an utterance, and the sample rate of the file ``path``."""
     import soundfile
 
     with soundfile.SoundFile(path) as file:
@@ -44,7 +47,7 @@ def _read(path: str, utterance: Utterance) -> tuple[Any, int]:
 
 
 def collate(signals: Sequence[Any]) -> tuple[Any, Any, None, None]:
-    """Return a batch for transcription by NeMo's models: samples (B, T), their lengths (B,), and no text."""
+    """Return a batch for NeMo's models: samples (B, T), lengths (B,), and None for the text and the text lengths."""
     import torch
 
     padded = torch.nn.utils.rnn.pad_sequence(list(signals), batch_first=True)

@@ -1,1 +1,4 @@
-"""Live streams of audio: samples, features, chunks, tokens and text. The state of each step has a constant size."""
+"""The transcription of live streams, from samples to features, chunks, tokens and text.
+
+Except for the text, the state of a stream does not grow with the length of the stream.
+"""

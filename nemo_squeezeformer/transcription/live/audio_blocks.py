@@ -1,4 +1,7 @@
-"""Audio in blocks, at the model's sample rate and with one channel, from files or as raw samples from a pipe."""
+"""Readers that return audio in blocks, from files or from a pipe with raw samples.
+
+The blocks have one channel and the sample rate of the model.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}  #
 
 
 class AudioBlocks(ABC):
-    """A reader that returns a requested number of samples and reads no more of its source than they need.
+    """A reader that returns a requested number of samples.
+
+    The reader reads only the part of the source that is necessary for the requested samples.
 
     Args:
         source_rate: sample rate of the source, in Hz.
@@ -36,10 +41,13 @@ class AudioBlocks(ABC):
 
     @abstractmethod
     def source(self, samples: int) -> Samples:
-        """Return the next (T,) samples at the source's rate: at most ``samples``, and an empty array at the end."""
+        """Return the next samples (T,) at the sample rate of the source.
+
+        T is at most ``samples``. At the end of the source T is 0.
+        """
 
     def read(self, samples: int) -> Samples:
-        """Return the next (T,) samples. Only at the end there are fewer than ``samples``."""
+        """Return the next samples (T,). T is ``samples``, or less at the end of the audio."""
         while len(self.rest) < samples and not self.ended:
             block = self.source(math.ceil((samples - len(self.rest)) / self.ratio))
             self.ended = len(block) == 0
@@ -66,9 +74,9 @@ class AudioBlocks(ABC):
 
 
 class FileBlocks(AudioBlocks):
-    """The audio of an utterance, from its offset and for its duration.
+    """A reader of the audio of an utterance, from the offset and for the duration of the utterance.
 
-    Several channels become one channel as in NeMo: ``channel`` is ``"average"`` or a number from 0.
+    ``channel`` selects the channel of audio with several channels: ``"average"`` or a number from 0, as in NeMo.
     """
 
     def __init__(self, utterance: Utterance, rate: int, channel: str | int):
@@ -105,10 +113,10 @@ class FileBlocks(AudioBlocks):
 
 
 class PCMBlocks(AudioBlocks):
-    """Raw samples (16 bits, little-endian, mono) from a pipe. Reading waits until samples arrive.
+    """A reader of raw samples (16 bits, little-endian, mono) from a pipe. The reader waits until samples arrive.
 
-    ``bytes`` is the number of bytes received. ``odd`` holds the first byte of an incomplete sample. It is not empty
-    after the end if the number of bytes is odd.
+    ``bytes`` is the number of received bytes. ``odd`` is the first byte of an incomplete sample, or empty. At the end,
+    ``odd`` is not empty if the number of bytes is odd.
     """
 
     def __init__(self, pipe: BinaryIO, source_rate: int, rate: int):
@@ -131,12 +139,12 @@ class PCMBlocks(AudioBlocks):
         return np.frombuffer(data[:whole], "<i2").astype(np.float32) / 32768
 
     def close(self) -> None:
-        """Leave the pipe open: the code that opened it closes it."""
+        """Leave the pipe open. The code that opened the pipe must close the pipe."""
 
     def _check(self, data: bytes) -> None:
         for magic, kind in CONTAINERS.items():
             if data.startswith(magic):
                 raise UserError(
-                    f"standard input is a {kind} file (it begins with {magic!r}), but '-' takes raw 16-bit PCM without "
+                    f"standard input is a {kind} file (it begins with {magic!r}), but '-' means raw 16-bit PCM without "
                     "a header; give the path of the file, or convert it with ffmpeg -i FILE -f s16le -ac 1 -ar RATE -"
                 )

@@ -1,4 +1,4 @@
-"""The features of a model for live audio: each frame equals the frame that the whole recording gives."""
+"""The features of live audio. Each frame equals the corresponding frame of the features of the whole recording."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ class _Stream:
 
 
 class FeatureStream:
-    """The features of several streams at once, each in a slot of its own.
+    """The features of several simultaneous streams. Each stream has a slot, which is a number from 0.
 
-    NeMo's preprocessor runs on a window of each stream. The window is wide enough that its frames equal the frames of
-    the whole recording. A frame is available when the last sample of its window has arrived. At the end of a stream
-    the remaining frames become available, as many as NeMo counts. Only the samples that the next frame needs are kept.
+    NeMo's preprocessor processes a window of the samples of each stream. The window is so wide that the frames of the
+    window equal the frames of the whole recording. A frame is available when the last sample that the frame needs has
+    arrived. At the end of a stream all remaining frames become available, up to the number of frames that NeMo counts.
+    Only the samples that the next frame needs are kept.
 
     Args:
         preprocessor: NeMo's ``AudioToMelSpectrogramPreprocessor``.
@@ -66,10 +67,10 @@ class FeatureStream:
                 )
         self.preprocessor, self.hop, self.frames_of = preprocessor, featurizer.hop_length, featurizer.get_seq_len
         self.device = featurizer.fb.device
-        # The samples of the FFT are centered on the frame's first sample, and the window lies in their middle.
+        # The FFT is centered on the first sample of the frame. The window is in the middle of the FFT.
         before = featurizer.n_fft // 2 - (featurizer.n_fft - featurizer.win_length) // 2
         self.reach = max(featurizer.win_length - before, self.hop)  # samples that a frame needs from its first sample
-        # Frames at the start of a window that lack samples before them. Pre-emphasis needs 1 more sample.
+        # Number of frames at the start of a window that lack earlier samples. Pre-emphasis needs 1 more sample.
         self.margin = -(-(before + 1) // self.hop)
         self.streams = [_Stream() for _ in range(slots)]
 
@@ -88,13 +89,13 @@ class FeatureStream:
         self.streams[slot].ended = True
 
     def ended(self, slot: int) -> bool:
-        """Return True if ``end`` has been called."""
+        """Return True if ``end`` has been called for this stream."""
         return self.streams[slot].ended
 
     def available(self, slot: int) -> int:
-        """Return the number of frames since the start of the stream whose samples have arrived.
+        """Return the number of available frames, counted from the start of the stream.
 
-        After the end of the stream this is the number of all its frames.
+        After the end of the stream, this is the total number of frames of the stream.
         """
         stream = self.streams[slot]
         if stream.ended:
@@ -107,7 +108,10 @@ class FeatureStream:
         return 0 if stream.ended else max((frames - 1) * self.hop + self.reach - stream.received, 0)
 
     def take(self, slots: Sequence[int], counts: Sequence[int]) -> list[Tensor]:
-        """Return the next ``counts[i]`` frames of each stream ``slots[i]``, (F, count). They must be available."""
+        """Return the next frames of several streams: (F, ``counts[i]``) for the stream in ``slots[i]``.
+
+        The frames must be available.
+        """
         windows, skipped = [], []
         for slot, count in zip(slots, counts):
             stream = self.streams[slot]

@@ -1,4 +1,4 @@
-"""The player: it pushes audio into the slots of ``Streams`` in real time or at full speed, and yields their text."""
+"""The player, which pushes audio into ``Streams`` in real time or at full speed and yields the text of each stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nemo_squeezeformer.transcription.live.streams import Streams
 
 @dataclass(frozen=True)
 class Heard:
-    """The text of the first ``seconds`` of audio number ``index``. ``final``: the audio has ended."""
+    """The text of the first ``seconds`` of audio number ``index``. ``final`` is True if the audio has ended."""
 
     index: int
     seconds: float
@@ -32,7 +32,7 @@ class _Playing:
 
     index: int
     blocks: AudioBlocks
-    begun: float  # time.perf_counter() at its start
+    begun: float  # time.perf_counter() at the start of the audio
     heard: int = 0  # number of samples pushed
     text: str = ""
     next: Samples | None = None  # the samples that complete the next chunk
@@ -47,14 +47,14 @@ class Timing:
 
 
 class Player:
-    """A player of several audio sources. A slot whose audio has ended takes the next source.
+    """A player of several audio sources. When the audio in a slot has ended, the slot gets the next source.
 
     Args:
         streams: the streams to push the audio into.
-        blocks: opens the audio of a number from 0 to ``count - 1``.
+        blocks: a function that opens audio source ``i``, with ``i`` from 0 to ``count - 1``.
         count: the number of audio sources.
         rate: sample rate in Hz.
-        real_time: make each sample available only after the time that playing the audio up to it takes.
+        real_time: if True, push each sample only at the time at which the sample would be played.
     """
 
     def __init__(self, streams: Streams, blocks: Callable[[int], AudioBlocks], count: int, rate: int, real_time: bool):
@@ -66,7 +66,8 @@ class Player:
     def warm_up(self) -> None:
         """Stream one second of silence through each slot.
 
-        PyTorch initializes itself in the first steps. Without a warm-up the first chunk of a stream waits for that.
+        PyTorch initializes itself in the first steps. Without a warm-up, the first chunk of a stream waits for this
+        initialization.
         """
         for slot in range(self.streams.slots):
             self.streams.open(slot)
@@ -78,7 +79,7 @@ class Player:
     def play(self) -> Iterator[list[Heard]]:
         """Yield the new texts of each step until all audio has ended.
 
-        Ctrl-C raises ``KeyboardInterrupt`` between steps. Call ``play`` again to continue after it.
+        Ctrl-C raises ``KeyboardInterrupt`` between steps. Call ``play`` again to continue after Ctrl-C.
         """
         while self._fill():
             slots, due = self._wait()
@@ -116,7 +117,7 @@ class Player:
         return sorted(slot for slot in due if due[slot] <= now), due
 
     def _round(self, slots: list[int], due: dict[int, float]) -> list[Heard]:
-        """Push the audio of these slots, run one step, and return their new texts."""
+        """Push the audio of ``slots``, run one step, and return the new texts of ``slots``."""
         for slot in slots:
             self._push(slot)
         start = time.perf_counter()
@@ -154,9 +155,9 @@ class Player:
 
 @contextlib.contextmanager
 def _deferred() -> Iterator[list[int]]:
-    """Defer Ctrl-C, and list each press.
+    """Defer Ctrl-C, and yield a list to which each press of Ctrl-C adds an entry.
 
-    An interruption inside a step would leave the streams of its batch in an incomplete state, without a final text.
+    An interruption inside a step would leave the streams of the batch in an incomplete state, without a final text.
     """
     pressed: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))

@@ -1,4 +1,4 @@
-"""Greedy CTC and transducer decoding of streams in slots: each chunk gives its new tokens at a constant cost."""
+"""Greedy CTC and transducer decoding of streams. The cost of each chunk does not grow with the length of the stream."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class StreamDecoder(Protocol):
 
         Args:
             slots: the slots of the B streams.
-            encoded: (B, D, T), the encodings of their next chunks.
-            lengths: (B,), the number of valid frames of each chunk.
+            encoded: the encodings (B, D, T) of the next chunk of each stream.
+            lengths: the number (B,) of valid frames of each chunk.
         """
 
     def write(self, tokens: list[int]) -> str:
@@ -56,7 +56,7 @@ class CTCStream:
 
 
 class TransducerStream:
-    """NeMo's greedy transducer decoding. Each chunk continues from the state and the last token of the chunk before."""
+    """NeMo's greedy transducer decoding. Each chunk uses the decoder state and the last token of the previous chunk."""
 
     def __init__(self, decoding: Any, slots: int):
         self.decoding = decoding
@@ -90,7 +90,10 @@ class TransducerStream:
 
 
 def decode_greedily(model: Any) -> None:
-    """Set a transducer to greedy decoding, which can continue from chunk to chunk. A beam search cannot."""
+    """Set a transducer to greedy decoding.
+
+    Greedy decoding can continue from chunk to chunk. A beam search cannot continue from chunk to chunk.
+    """
     from omegaconf import OmegaConf, open_dict
 
     if not _is_transducer(model) or hasattr(model, "prompt_kernel"):
@@ -98,7 +101,7 @@ def decode_greedily(model: Any) -> None:
     config = model.cfg.decoding.copy()
     with open_dict(config):
         config.strategy = "greedy_batch" if model.decoder.blank_as_pad else "greedy"
-        # NeMo's loop over frames, its alternative for batches, cannot continue from a partial hypothesis.
+        # NeMo's other loop for batches, the loop over frames, cannot continue from a partial hypothesis.
         OmegaConf.update(config, "greedy.loop_labels", True, force_add=True)
     model.change_decoding_strategy(config, verbose=False)
 

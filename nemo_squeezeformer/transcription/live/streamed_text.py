@@ -1,4 +1,4 @@
-"""The text of a growing list of tokens. The cost of each update does not grow with the list."""
+"""The text of a growing list of tokens. The cost of an update does not grow with the length of the list."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ KEPT = 32  # tokens that are converted again at each update; no tokenizer looks 
 
 
 class StreamedText:
-    """The text that ``write`` (token ids -> text) gives for all tokens. Only the last tokens are kept.
+    """The text that the function ``write`` (token ids -> text) returns for all tokens of a stream.
 
-    Early tokens are dropped at a position where the text of the two parts, converted separately, equals the text of
-    the whole.
+    The object keeps the text of early tokens instead of the tokens. It splits the list of tokens at a position where
+    the texts of the two parts, joined, equal the text of the whole list.
     """
 
     def __init__(self, write: Callable[[list[int]], str]):

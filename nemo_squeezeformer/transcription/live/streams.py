@@ -1,4 +1,4 @@
-"""Several streams of audio through one model in chunks. Each stream begins and ends independently of the others."""
+"""The transcription of several audio streams by one model, in chunks. Streams begin and end independently."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from nemo_squeezeformer.transcription.live.streamed_text import StreamedText
 
 
 class _Sizes(NamedTuple):
-    """The sizes of a stream's first chunk, or of its later chunks, in feature frames (``drop``: encoder frames)."""
+    """The sizes of the first chunk of a stream, or of the later chunks.
 
-    chunk: int  # length of a chunk, with its look-ahead
+    ``drop`` is a number of encoder frames. All other sizes are numbers of feature frames.
+    """
+
+    chunk: int  # length of a chunk, with the look-ahead
     shift: int  # distance from the start of a chunk to the start of the next chunk
     before: int  # earlier frames that are prepended to a chunk
-    drop: int  # encoder frames of the prepended frames, which are dropped
+    drop: int  # encoder frames to drop, because they come from the prepended frames
 
 
 class Streams:
-    """The text of several streams at once, each in a slot of its own.
+    """The texts of several simultaneous streams. Each stream has a slot, which is a number from 0.
 
-    Call ``open`` to begin a stream in a slot, ``push`` to add samples and ``end`` to end it. Call ``step`` to process
-    one chunk of each stream that has a complete chunk. The time of a step and the memory of a stream's state do not
-    grow with the length of the stream. Only its text grows. The text equals the text of the whole recording under the
-    ``att_context_size`` that the encoder is set to.
+    Call ``open`` to begin a stream in a slot, ``push`` to add samples and ``end`` to end the stream. Call ``step`` to
+    process one chunk of each stream that has a complete chunk. The time of a step and the memory for the state of a
+    stream do not grow with the length of the stream. Only the text of the stream grows. The text equals the text of the
+    whole recording with the current ``att_context_size`` of the encoder.
 
     Args:
         model: a NeMo ASR model.
-        slots: the number of streams at once.
+        slots: the number of slots, which is the maximum number of simultaneous streams.
 
     Raises:
         ValueError: the features, the encoder or the decoder of the model cannot stream.
@@ -69,7 +72,7 @@ class Streams:
         self.texts = [StreamedText(self.decoder.write) for _ in range(slots)]
 
     def open(self, slot: int) -> None:
-        """Begin a new stream in ``slot``. It replaces the stream that was there."""
+        """Begin a new stream in ``slot``. The new stream replaces the previous stream of this slot."""
         self.features.open(slot)
         self.decoder.open(slot)
         self.past[slot], self.at[slot] = self.nothing, 0
@@ -77,7 +80,7 @@ class Streams:
         self._keep([slot], self.fresh)
 
     def push(self, slot: int, samples: Tensor) -> None:
-        """Add (T,) samples at the model's sample rate. T may be any number."""
+        """Add samples (T,) at the sample rate of the model. T may be any number."""
         self.features.push(slot, samples)
 
     def end(self, slot: int) -> None:
@@ -142,9 +145,9 @@ class Streams:
                 self.texts[slot].extend(tokens)
 
     def _windows(self, slots: list[int], sizes: _Sizes) -> tuple[list[Tensor], list[bool]]:
-        """Return the (F, T) features of each stream for the next step, and whether this step is its last.
+        """Return the features (F, T) of each stream for the next step, and a flag that is True for the last step.
 
-        Also advances the streams to their next chunks.
+        The method also advances each stream to the next chunk.
         """
         stops = [min(self.at[slot] + sizes.chunk, self.features.available(slot)) for slot in slots]
         counts = [stop - self.features.streams[slot].given for slot, stop in zip(slots, stops)]
@@ -162,7 +165,7 @@ class Streams:
     def _new(self, slots: list[int], counts: list[int]) -> list[Tensor]:
         """Return the new features of each stream.
 
-        They are empty if the remaining features of a stream were the look-ahead of its previous chunk.
+        The new features are empty if the look-ahead of the previous chunk already contained all remaining features.
         """
         some = [(slot, count) for slot, count in zip(slots, counts) if count]
         new = dict(zip((slot for slot, _ in some), self.features.take(*zip(*some)) if some else ()))
@@ -188,7 +191,7 @@ class Streams:
 
 
 def latency(model: Any, size: Sequence[int] | None = None) -> int:
-    """Return the milliseconds of audio that a chunk waits for: its own length, plus the look-ahead if there is any.
+    """Return the latency of a chunk in milliseconds: the length of the chunk plus the length of the look-ahead.
 
     Args:
         model: a NeMo ASR model.
