@@ -1,5 +1,5 @@
-"""The analysis of a model without training it, printed by `nemo-squeezeformer info`, and of its frames' redundancy.
+"""The analyses of a model that `nemo-squeezeformer info` and `nemo-squeezeformer redundancy` print.
 
-For `info` the networks are on PyTorch's ``meta`` device. Its tensors have shapes but no values, so that even the
-largest size takes only seconds.
+For `info` the networks are on PyTorch's ``meta`` device. Tensors on this device have shapes but no values. The analysis
+of the largest size therefore needs only seconds.
 """

@@ -1,4 +1,4 @@
-"""Counts of an encoder on the meta device: its parameters, its operations and the peak memory of its tensors."""
+"""Functions that count the parameters, the operations and the peak memory of an encoder on the meta device."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ def parameters(module: nn.Module) -> int:
 
 
 def gflops(encoder: nn.Module, features: int, frames: int, parts: Sequence[Part] = ()) -> tuple[float, list[float]]:
-    """Return the operations for one utterance in inference, in 10^9: of the encoder, and of each of ``parts``.
+    """Return the number of operations for one utterance in inference, in 10^9.
 
     A multiplication and an addition are two operations. Only matrix products and convolutions count, as in
     ``FlopCounterMode``.
+
+    Returns:
+        The operations of the encoder, and a list with the operations of each part in ``parts``.
 
     Args:
         encoder: an encoder on the meta device.
@@ -43,8 +46,8 @@ def gflops(encoder: nn.Module, features: int, frames: int, parts: Sequence[Part]
 def peak_bytes(encoder: nn.Module, features: int, frames: int, batch: int, training: bool) -> int:
     """Return the peak memory of the tensors in an inference, or in a training step without the optimizer, in bytes.
 
-    Weights and input are not counted. With ``training``, gradients are counted. The count follows the computation on a
-    GPU, where the encoder runs its reference implementation. Memory that a library uses inside an operation is not
+    The weights and the input are not counted. If ``training`` is True, gradients are counted. The count is for a GPU:
+    the encoder does not use the fast implementations for a CPU. Memory that a library uses inside an operation is not
     counted.
     """
     encoder.train(training)

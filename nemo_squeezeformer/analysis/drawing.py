@@ -1,6 +1,6 @@
 """A drawing of the frame rates in an encoder, with one line for each rate.
 
-Each branch of the temporal U-Net is drawn one line below the layers from which it branches off.
+Each branch of the temporal U-Net is one line below the layers at which the branch starts.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ FORK, JOIN, DOWN, UP, LINE = "┬", "+", "└", "┘", "─"
 
 
 def drawing(span: Span, feature_ms: float, frame_ms: float) -> list[str]:
-    """Return the lines of the drawing: the first for the features, the others for the layers of ``span``.
+    """Return the lines of the drawing. The first line shows the features, and the other lines show the layers.
 
-    Each line begins with the length of its frames in milliseconds.
+    Each line begins with the length of a frame in milliseconds.
 
     Args:
         span: the layers and the branches of the temporal U-Net, as in ``SqueezeformerEncoder.span``.

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 def streams(encoder: nn.Module, feature_ms: float, batch: int) -> tuple[list[dict[str, Any]], str]:
     """Return the latency and the cache sizes for each ``att_context_size`` with limited look-ahead.
 
-    ``latency_ms`` is the length of audio that a chunk waits for: its own length, plus the look-ahead if there is any.
-    ``cache_bytes`` is the size of the caches of ``batch`` streams in float32.
+    ``latency_ms`` is the length of the chunk plus the length of the look-ahead, in milliseconds. ``cache_bytes`` is the
+    size of the caches of ``batch`` streams in float32.
 
     Returns:
-        One dict for each size, and the reason if there is no dict, else an empty string.
+        A list with one dict for each size, and a text. The text is the reason if the list is empty, otherwise it is
+        empty.
     """
     if not _is_cache_aware(encoder):
         return [], f"{type(encoder).__name__} does not have NeMo's streaming interface"
@@ -27,7 +28,7 @@ def streams(encoder: nn.Module, feature_ms: float, batch: int) -> tuple[list[dic
     for size in encoder.att_context_size_all:
         if min(size[1:]) < 0:
             reason = (
-                f"att_context_size={list(size)} has no limit to the right; the recipes named ..._streaming have a limit"
+                f"att_context_size={list(size)} has an unlimited look-ahead; use a recipe whose name ends in _streaming"
             )
             continue
         try:

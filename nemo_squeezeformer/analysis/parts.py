@@ -1,4 +1,4 @@
-"""The parts of an encoder in the order of computation, each with its modules and its frame rate."""
+"""The parts of an encoder in the order of computation. Each part has a name, modules and a frame rate."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Part:
     """A part of an encoder.
 
-    ``modules`` are the names of its modules in the encoder. Its frame rate is the encoder's frame rate divided by
-    ``2**halved``.
+    ``modules`` are the names of the modules of this part in the encoder. The frame rate of the part is the frame rate
+    of the encoder divided by ``2**halved``.
     """
 
     name: str
@@ -27,9 +27,10 @@ class Part:
 
 
 def span_of(encoder: nn.Module) -> Span | None:
-    """Return the layers of a Squeezeformer of this package or of NeMo 2.7.3, or of a Conformer.
+    """Return the layers of an encoder and the branches of the temporal U-Net as a ``Span``.
 
-    For other networks the result is None.
+    The encoder can be a Squeezeformer of this package or of NeMo 2.7.3, or a Conformer. For other networks the result
+    is None.
     """
     span = getattr(encoder, "span", None)
     if isinstance(span, Span):
@@ -44,7 +45,10 @@ def span_of(encoder: nn.Module) -> Span | None:
 
 
 def parts(encoder: nn.Module) -> list[Part]:
-    """Return all parts with parameters. For an encoder without a span the parts are its child modules."""
+    """Return all parts of an encoder that have parameters.
+
+    If ``span_of`` returns None, the parts are the child modules of the encoder.
+    """
     span = span_of(encoder)
     found = [*_entrance(encoder), *_within(span, 0)] if span is not None else []
     known = {module.split(".")[0] for part in found for module in part.modules}

@@ -26,7 +26,7 @@ class Mean:
     of_utterances: list[float] = field(default_factory=list)
 
     def add(self, total: float, pairs: int) -> None:
-        """Add an utterance: the sum of the similarities of its pairs, and the number of pairs."""
+        """Add the sum of the similarities of all pairs of frames of an utterance, and the number of these pairs."""
         if pairs:
             self.total, self.pairs = self.total + total, self.pairs + pairs
             self.of_utterances.append(total / pairs)
@@ -44,13 +44,16 @@ class Mean:
 
 @dataclass
 class Block:
-    """The similarities of the frames after a block. Numbers begin at 1; number 0 is the input of the first block."""
+    """The similarities of the frames after a block.
+
+    The number of the first block is 1. The number 0 stands for the input of the first block.
+    """
 
     number: int
     frame_ms: float = math.nan  # milliseconds from one frame to the next frame at this block
     frames: int = 0
     neighbours: dict[int, Mean] = field(default_factory=lambda: {distance: Mean() for distance in DISTANCES})
-    # All pairs of frames of an utterance: a baseline for the similarity that does not come from the small distance.
+    # The mean over all pairs of frames of an utterance is a baseline, because these pairs have any distance.
     any_two: Mean = field(default_factory=Mean)
 
     def add(self, x: Tensor) -> None:
@@ -66,9 +69,9 @@ class Block:
 def measure(preprocessor: Any, encoder: nn.Module, speech: Iterable[Tensor]) -> list[Block]:
     """Measure the mean cosine similarities of the frames before the first block and after every block.
 
-    A block is an entry of ``encoder.layers``. Its output is measured as the next block receives it: after the
-    LayerNorm at the end of a Conformer or Squeezeformer block. The encoder processes one utterance at a time, and its
-    features are cut to its length. The frames therefore contain no padding.
+    A block is an entry of ``encoder.layers``. The function measures the output that the next block receives, which is
+    the output after the LayerNorm at the end of a Conformer or Squeezeformer block. The encoder processes one utterance
+    at a time, and the features are cut to the length of the utterance. The frames therefore contain no padding.
 
     Args:
         preprocessor: the preprocessor of a NeMo model in evaluation mode.
@@ -84,7 +87,7 @@ def measure(preprocessor: Any, encoder: nn.Module, speech: Iterable[Tensor]) -> 
     if not isinstance(layers, nn.ModuleList) or not len(layers):
         raise UserError(
             f"an encoder of class {type(encoder).__name__} has no list `layers` of blocks to measure; give a "
-            "model with an encoder like Conformer, FastConformer or Squeezeformer"
+            "model with a Conformer, FastConformer or Squeezeformer encoder"
         )
     blocks = [Block(number) for number in range(len(layers) + 1)]
     heard = _add_utterances(blocks, preprocessor, encoder, layers, speech)
@@ -141,9 +144,9 @@ def _recorded(layers: nn.ModuleList) -> Iterator[list[Tensor]]:
 
 
 def _valid(outputs: list[Tensor], length: int) -> Iterator[Tensor]:
-    """Yield the valid frames (T, D) of each recorded (1, T, D).
+    """Yield the valid frames (T, D) of each recorded tensor (1, T, D).
 
-    The masks of ``variant="original"`` treat one frame past the end as valid. It is removed here.
+    The masks of ``variant="original"`` treat one frame past the end as valid. This function removes the frame.
 
     Args:
         outputs: the recorded inputs and outputs of the blocks.
@@ -158,7 +161,7 @@ def _valid(outputs: list[Tensor], length: int) -> Iterator[Tensor]:
 def untrained(model: Any) -> nn.Module:
     """Return a new encoder with random weights from the model's configuration.
 
-    The encoder is on the model's device and in evaluation mode. The weights are the same at every call.
+    The encoder is on the device of the model and in evaluation mode. Every call gives equal weights.
     """
     from nemo.core.classes import Serialization
 

@@ -1,4 +1,4 @@
-"""The figure of temporal redundancy: similarity against the number of the block, with one line for each model."""
+"""The figure of temporal redundancy: the similarity of frames after each block, with one line for each model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MILLISECONDS_SHOWN = 2  # number of panels with an equal distance in time for al
 
 @dataclass(frozen=True)
 class Curves:
-    """The measurement of one model. ``untrained``: the model has new random weights."""
+    """The measurement of one model. ``untrained`` is True if the model has new random weights."""
 
     label: str
     blocks: Sequence[Block]
@@ -33,9 +33,10 @@ class Curves:
 
 
 def common_milliseconds(curves: Sequence[Curves]) -> list[float]:
-    """Return the distances in milliseconds that all blocks of all models have.
+    """Return the distances between two frames, in milliseconds, that were measured at all blocks of all models.
 
-    The list is empty if all blocks have the same frame rate: these panels would repeat the panels for frames.
+    The list is empty if all blocks have the same frame rate, because the panels in milliseconds would then repeat the
+    panels in frames.
     """
     rates = {block.frame_ms for curve in curves for block in curve.blocks}
     if len(rates) == 1:
@@ -45,7 +46,7 @@ def common_milliseconds(curves: Sequence[Curves]) -> list[float]:
 
 
 def panels(curves: Sequence[Curves]) -> dict[str, Callable[[Block], float]]:
-    """Return the panels: a title -> the function that gives the value to draw for a block."""
+    """Return a dict of the panels of the figure: from the title to the function that returns the value of a block."""
     found: dict[str, Callable[[Block], float]] = {}
     for distance in DISTANCES:
         title = f"{distance} frame{'s' if distance > 1 else ''} apart"
@@ -64,7 +65,7 @@ def rates(blocks: Sequence[Block]) -> str:
 
 
 def figure(curves: Sequence[Curves], heading: str, kind: str = "png") -> bytes:
-    """Draw the figure and return the bytes of a file of this ``kind``: png, pdf or svg."""
+    """Draw the figure and return the bytes of a png, pdf or svg file. ``kind`` is the type of the file."""
     from matplotlib.figure import Figure
 
     drawn = panels(curves)

@@ -15,9 +15,9 @@ COLUMNS = [
 
 
 def table(curves: Sequence[Curves], conditions: Sequence[str]) -> str:
-    """Return the CSV text.
+    """Return the table of numbers as CSV text.
 
-    It begins with the conditions, in lines that begin with ``#``. Read it with
+    The text begins with the conditions, in lines that begin with ``#``. Read the file with
     ``pandas.read_csv(file, comment="#")``.
     """
     file = io.StringIO()

@@ -1,4 +1,4 @@
-"""The report of `info` on a model, as a dict of plain values. It is printed as JSON or as text."""
+"""The report of `info` on a model, as a dict of plain values. The command prints the report as JSON or as text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTINGS = ("d_model", "n_layers", "n_heads", "subsampling", "self_attention_mod
 def report(source: Source, seconds: float, batch: int) -> dict[str, Any]:
     """Return the report for ``batch`` utterances of ``seconds`` each, in bytes, milliseconds and 10^9 operations.
 
-    A value is None if it is unknown for this encoder. ``notes`` then contains the reason.
+    A value is None if the value is unknown for this encoder. ``notes`` then contains the reason.
     """
     encoder, notes = source.encoder, list(source.notes)
     feature_ms = 1000 * float(value(source.config, "preprocessor.window_stride", 0.01))
@@ -67,7 +67,7 @@ def report(source: Source, seconds: float, batch: int) -> dict[str, Any]:
 
 
 def _row(encoder: nn.Module, part: Part, frame_ms: float | None, gflops: float | None) -> dict[str, Any]:
-    """Return the row of one part. ``frame_ms`` is the length of an encoder frame, or None if it is unknown."""
+    """Return the row of one part. ``frame_ms`` is the length of an encoder frame, or None for an unknown length."""
     return {
         "name": part.name,
         "frame_ms": None if frame_ms is None else frame_ms * 2**part.halved,
@@ -79,16 +79,16 @@ def _row(encoder: nn.Module, part: Part, frame_ms: float | None, gflops: float |
 def _undrawn(encoder: nn.Module) -> str:
     kind, position = type(encoder).__name__, getattr(encoder, "reduction_position", None)
     if position is not None:
-        where = "at its end" if position < 0 else f"after layer {position}"
-        return f"No drawing: {kind} lowers its frame rate {where} and does not restore it."
+        where = "after the last layer" if position < 0 else f"after layer {position}"
+        return f"No drawing: {kind} lowers the frame rate {where} and does not restore the frame rate."
     return f"No drawing: {kind} does not have the structure of Conformer or Squeezeformer."
 
 
 def _attempt(what: str, count: Callable[[], T], notes: list[str]) -> T | None:
-    """Return the result of ``count``. If it fails, return None and add a note.
+    """Return the result of ``count``. If ``count`` raises an error, return None and add a note.
 
-    It may fail for encoders of other packages, because their forward may read values and tensors on the meta device
-    have no values.
+    The forward of an encoder of another package may read the values of tensors. This raises an error, because tensors
+    on the meta device have no values.
     """
     try:
         return count()
@@ -105,7 +105,7 @@ def _features(source: Source) -> int:
 
 
 def _around(source: Source) -> list[dict[str, Any]]:
-    """Return the other parts of the model, with NeMo's names for them."""
+    """Return the name and the number of parameters of each module of the model except the encoder."""
     if source.model is None:
         return []
     others = [(name, child) for name, child in source.model.named_children() if child is not source.encoder]

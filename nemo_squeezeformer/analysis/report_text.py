@@ -1,4 +1,4 @@
-"""A report as text with aligned columns. On a terminal, rich prints headings and rates in color if it is installed."""
+"""The report of `info` as text with aligned columns. On a terminal, the text has colors if rich is installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Section:
 
 
 def sections(report: dict[str, Any]) -> list[Section]:
-    """Return the sections of the text in their order."""
+    """Return the sections of the text, in the order in which they are printed."""
     settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
     found = [Section(report["name"], f"{report['model'] or 'encoder'}: {report['encoder']}, {settings}".rstrip(", "))]
     if report["drawing"]:
@@ -57,7 +57,9 @@ def _streams(report: dict[str, Any]) -> Section:
         cells = [f"{size / 1e6:.2f}" for size in sizes]
         rows.append([str(one["att_context_size"]), str(one["latency_ms"]), str(one["every_ms"]), *cells])
     who = "one stream" if report["batch"] == 1 else f"{report['batch']} streams"
-    return Section("Streaming", f"Latency: the audio that a chunk waits for. Caches: for {who} in float32.", rows)
+    return Section(
+        "Streaming", f"The latency is the audio that a chunk waits for. The caches are for {who} in float32.", rows
+    )
 
 
 def _memory(report: dict[str, Any]) -> list[Section]:
@@ -72,8 +74,9 @@ def _memory(report: dict[str, Any]) -> list[Section]:
     ]
     what = f"{report['batch']} x {report['seconds']:g} s in float32"
     sentence = (
-        f"{what}: the peak of tensors in memory on a GPU, with gradients; counted, not measured. Decoder, loss and "
-        "libraries need more memory in addition. On a CPU the encoder of this package trains with less memory."
+        f"The peak memory of the tensors on a GPU for {what}, with gradients in training. The numbers are counted, not "
+        "measured. The decoder, the loss and the libraries need more memory. On a CPU the encoder of this package "
+        "trains with less memory."
     )
     return [Section("Memory", sentence, rows)]
 

@@ -12,8 +12,8 @@ class Published:
     ``gflops`` are the operations of the encoder for 30 s of 80-bin features at batch size 1, in 10^9. A multiply-add
     is two operations. ``gflops_without_unet`` is the same count without the temporal U-Net, at the full frame rate.
 
-    The WERs are in percent, on LibriSpeech test-clean and test-other, after training on its 960 h. ``wer`` is from the
-    authors' release, ``wer_nemo`` from NVIDIA's ``stt_en_squeezeformer_ctc_<size>_ls``.
+    The WERs are in percent, on LibriSpeech test-clean and test-other, after training on the 960 h of LibriSpeech.
+    ``wer`` is from the authors' release. ``wer_nemo`` is from NVIDIA's ``stt_en_squeezeformer_ctc_<size>_ls``.
     """
 
     encoder_parameters: int
@@ -63,7 +63,7 @@ class Size:
 def sizes() -> dict[str, Size]:
     """Return all sizes by name, smallest first: ``sizes()["xs"].d_model == 144``.
 
-    The function needs PyYAML, which NeMo and Hydra install.
+    The function needs the package PyYAML. NeMo and Hydra install PyYAML.
     """
     folder = files("nemo_squeezeformer.conf") / "size"
     names = [entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")]

@@ -1,4 +1,7 @@
-"""The input of `info`: a recipe, a YAML file, a .nemo file or a pretrained model, built as far as possible."""
+"""The input of `info`: a recipe, a YAML file, a .nemo file or a pretrained model.
+
+The functions build the encoder, and the whole model if the configuration is sufficient for the model.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +40,10 @@ def is_recipe(name: str) -> bool:
 
 
 def of_recipe(name: str, overrides: Sequence[str] = ()) -> Source:
-    """Return the encoder of a recipe, and its model if the tokenizer, the labels and similar settings are given.
+    """Return the encoder of a recipe, and the whole model if the tokenizer, the labels and similar settings are given.
 
     Raises:
-        UserError: the recipe does not exist, it has no encoder, or the encoder rejects its settings.
+        UserError: the recipe does not exist, the recipe has no encoder, or the encoder rejects the settings.
     """
     cfg = recipes.compose(name, overrides)
     model_cfg = cfg.model if "model" in cfg else cfg  # model_config.yaml of a .nemo file has only the keys of the model
@@ -56,7 +59,7 @@ def of_model(name: str, verbose: bool = False) -> Source:
     """Return the encoder and the model of a .nemo file or of a pretrained model.
 
     Raises:
-        UserError: the model does not exist, or it has no encoder.
+        UserError: the model does not exist, or the model has no encoder.
     """
     import torch
 
@@ -104,7 +107,10 @@ def _encoder(name: str, model_cfg: Any) -> Any:
 
 
 def _built(cfg: Any, notes: list[str]) -> Any:
-    """Return the whole model without its data. If it cannot be built, return None and add a note with the reason."""
+    """Build the whole model without the data sets, and return the model.
+
+    If the model cannot be built, return None and add a note with the reason.
+    """
     from omegaconf import open_dict
 
     cfg = cfg.copy()
@@ -126,14 +132,14 @@ def _built(cfg: Any, notes: list[str]) -> Any:
 
 
 def _is_null(cfg: Any, key: str) -> bool:
-    """Return True if ``key`` and its section exist and the value is null or ``???``."""
+    """Return True if ``key`` exists in ``cfg`` and the value of ``key`` is null or ``???``."""
     section, _, last = key.rpartition(".")
     inside = value(cfg, section) if section else cfg
     return inside is not None and last in inside and value(cfg, key) is None
 
 
 def _missing(model_cfg: Any) -> list[str]:
-    """Return the keys of the model that have the value ``???``, without the keys of its data.
+    """Return the keys of the model that have the value ``???``, without the keys of the data sets.
 
     Interpolations are not resolved. The interpolation of a learning rate would raise an error if the configuration
     does not set the end of the training.

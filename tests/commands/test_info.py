@@ -119,7 +119,7 @@ def test_latency_and_caches_equal_those_of_the_streaming_encoder(capsys, tmp_pat
     assert found["streams"][0]["cache_bytes"] == {"attention": channel.nbytes, "convolution": time.nbytes}
     assert found["parameters"]["model"] == sum(p.numel() for p in model.parameters())
     offline = told(capsys, *TINY)
-    assert offline["streams"] == [] and "no limit to the right" in offline["does_not_stream"]
+    assert offline["streams"] == [] and "has an unlimited look-ahead" in offline["does_not_stream"]
 
 
 def test_nemos_conformer_is_described(tmp_path, capsys):
@@ -133,7 +133,7 @@ def test_nemos_conformer_is_described(tmp_path, capsys):
     OmegaConf.save(OmegaConf.create({"model": {"encoder": CONFORMER | lower}}), config)
     found = told(capsys, str(config), "--seconds", "1")
     assert found["drawing"] is None
-    assert "ConformerEncoder lowers its frame rate after layer 1" in " ".join(found["notes"])
+    assert "ConformerEncoder lowers the frame rate after layer 1" in " ".join(found["notes"])
     encoder = Serialization.from_config_dict(OmegaConf.create(CONFORMER | {"att_context_size": [8, 3]}))
     ((one,), _) = streams(encoder.to("meta"), 10.0, 1)
     assert one["latency_ms"] > 160  # the look-ahead of the layers adds up
