@@ -61,7 +61,7 @@ class SqueezeformerEncoder(nn.Module):
     Args:
         feat_in: Number of feature channels F, for example of mel bands.
         n_layers: Number of layers.
-        d_model: Width D of the layers. It must be even.
+        d_model: Width D of the layers. D must be even.
         feat_out: Width of the output. -1 means ``d_model``, without an output projection.
         subsampling: Kind of the subsampling. ``dw_striding`` is depthwise-separable convolution, as in the paper;
             ``striding`` is Conformer's convolution; ``stacking`` concatenates neighboring frames; ``stacking_norm``
@@ -72,15 +72,15 @@ class SqueezeformerEncoder(nn.Module):
         self_attention_model: ``rel_pos`` is attention with relative positions; ``abs_pos`` is attention with absolute
             positions; ``rel_pos_local_attn`` is ``rel_pos`` within the window of ``att_context_size``, computed in
             time and memory that grow linearly with the length.
-        n_heads: Number of attention heads H. It must divide ``d_model``.
+        n_heads: Number of attention heads H. H must divide ``d_model``.
         att_context_size: The number of frames [left, right] that a frame attends to on each side; -1 means
             unlimited. None means [-1, -1]. A list of sizes is possible: each training step draws one of the sizes, and
-            evaluation uses the first size until ``set_default_att_context_size`` chooses another. The meaning of a size
-            depends on ``att_context_style``.
+            evaluation uses the first size until ``set_default_att_context_size`` chooses another size. The meaning of a
+            size depends on ``att_context_style``.
         xscaling: If True, multiply the subsampled features by sqrt(``d_model``).
-        untie_biases: If True, each layer has its own position biases u and v. If False, all layers share one pair.
+        untie_biases: If True, each layer has its own position biases u and v. If False, all layers share u and v.
         pos_emb_max_len: Accepted for compatibility and unused: position encodings are computed for the actual length.
-        conv_kernel_size: Kernel size of the depthwise convolution of each layer. It must be odd.
+        conv_kernel_size: Kernel size of the depthwise convolution of each layer. The kernel size must be odd.
         conv_norm_type: Norm of the convolution module: ``batch_norm``, ``layer_norm``, ``instance_norm``,
             ``fused_batch_norm`` (an affine map without statistics) or ``group_normN`` with N groups. Instance norm and
             group norm include the padding in the statistics, so the output of an utterance depends on the other
@@ -88,7 +88,8 @@ class SqueezeformerEncoder(nn.Module):
         dropout: Dropout rate inside the feed-forward modules and of each residual branch.
         dropout_emb: Dropout rate of the relative position encodings outside the temporal U-Net.
         dropout_att: Dropout rate of the attention weights.
-        adaptive_scale: If True, the scale and bias before each module are learned. If False, they are the identity.
+        adaptive_scale: If True, the scale and the bias before each module are learned. If False, the scale is 1 and the
+            bias is 0.
         time_reduce_idx: Index of the first layer inside the temporal U-Net, or an ascending list with one index for
             each branch. None means no temporal U-Net. ``auto`` means ``(n_layers - 1) // 2``, as in the published
             sizes, or no temporal U-Net if the temporal U-Net would cut the chunks of ``att_context_size``.
@@ -111,9 +112,9 @@ class SqueezeformerEncoder(nn.Module):
 
             - ``regular``: a size is [left, right], counted from the frame itself.
             - ``chunked_limited``: a size is [left, right], and a chunk has right + 1 frames. A frame attends to its
-              whole chunk and to the left // (right + 1) chunks before it.
+              whole chunk and to the left // (right + 1) chunks before this chunk.
             - ``chunked_limited_with_rc``: a size is [left, chunk, right]. A frame attends to its whole chunk, to left
-              frames before the chunk and to right frames after it. The default size is unlimited.
+              frames before the chunk and to right frames after the chunk. The default size is unlimited.
 
             In ``chunked_limited``, left must be a multiple of the chunk size. The temporal U-Net must not cut a chunk,
             so the chunk size must be a multiple of 2 frames. In ``chunked_limited_with_rc``, right must also be a
@@ -165,7 +166,7 @@ class SqueezeformerEncoder(nn.Module):
         variant: ``nemo`` is the network of NeMo. ``original`` is the network of the authors' own checkpoints. In
             ``original``, the subsampling and the reduction layer see only the current frame and later frames. Unlimited
             zeros follow the features, and the subsampling does not mask intermediate results. Attention and
-            convolutions often see one frame more than the output has. The norms have an epsilon of 1e-3, as in Keras.
+            convolutions often see one frame more than ``forward`` returns. The epsilon of norms is 1e-3, as in Keras.
             ``original`` does not stream.
 
     Raises:
@@ -324,7 +325,7 @@ class SqueezeformerEncoder(nn.Module):
         return x if seen is None else x[..., :t], valid
 
     def seen(self, features: Tensor, lengths: Tensor | None) -> Tensor | None:
-        """Return the number of frames (B,) that are not masked, or None if this is the number of valid frames."""
+        """Return the number of frames (B,) that are not masked, or None if exactly the valid frames are not masked."""
         margins = self.variant.margins
         if not margins.endless:
             return None
@@ -380,9 +381,9 @@ class SqueezeformerEncoder(nn.Module):
         return self.run_layers(range(at, span.stop), x, frames, positions, state)
 
     def temporal_unet(self, branch: Span, x: Tensor, frames: Frames, state: EncoderState | None) -> Tensor:
-        """Run one branch of the temporal U-Net: (B, T, D) -> (B, ceil(T / 2), D) -> (B, T, D).
+        """Run a branch of the temporal U-Net: (B, T, D) -> (B, ceil(T / 2), D) -> (B, T, D).
 
-        The branch has its own relative positions, which count frames at half the frame rate.
+        The relative positions inside the branch count frames at half the frame rate.
         """
         reduce = getattr(self, f"time_reduce_layer{branch.suffix}")
         recover = getattr(self, f"time_recovery_layer{branch.suffix}")
@@ -403,7 +404,7 @@ class SqueezeformerEncoder(nn.Module):
         return x
 
     def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None, seen: Tensor | None = None) -> Frames:
-        """Return the lengths and masks of subsampled features (B, T, D), and advance ``state`` unless it is None."""
+        """Return the lengths and masks of subsampled features (B, T, D), and advance a ``state`` that is not None."""
         context, t = self.contexts.of(self.training), x.size(1)
         if state is None:
             return Frames.of(lengths, t, context) if seen is None else Frames.of(seen, t, context, valid=lengths)
@@ -454,7 +455,7 @@ class SqueezeformerEncoder(nn.Module):
         return self.eval().requires_grad_(False)
 
     def init_state(self, batch: int) -> EncoderState:
-        """Return the streaming state of ``batch`` new streams, before their first chunk.
+        """Return the streaming state of ``batch`` new streams, before the first chunk.
 
         Raises:
             ValueError: The encoder cannot stream with its settings.

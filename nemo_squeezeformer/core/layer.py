@@ -15,7 +15,7 @@ from .frames.state import LayerState
 class SqueezeformerLayer(nn.Module):
     """A Squeezeformer layer with four residual branches.
 
-    Each branch is a learned scale and a module. A LayerNorm follows the sum of each branch and its input.
+    Each branch is a learned scale and a module. A LayerNorm normalizes the sum of the input and the output of a branch.
     """
 
     gated = False  # True if the convolution module is the module of Conformer, with GLU

@@ -11,11 +11,11 @@ from .layer import SqueezeformerLayer
 
 
 class MFCFLayer(SqueezeformerLayer):
-    """A ``SqueezeformerLayer`` with a LayerNorm in place of each scale, as before section 3.2.2 of the paper.
+    """A ``SqueezeformerLayer`` with a LayerNorm in place of each scale.
 
-    The LayerNorm before each module has the name of the scale in ``SqueezeformerLayer``. ``adaptive_scale`` has no
-    effect. The layer adds the whole output of a feed-forward module, as in the authors' Squeezeformer. Conformer adds
-    half of the output.
+    Section 3.2.2 of the paper replaces these norms by scales. The LayerNorm before each module has the name of the
+    scale in ``SqueezeformerLayer``. ``adaptive_scale`` has no effect. The layer adds the whole output of a feed-forward
+    module, as in the authors' Squeezeformer. Conformer adds half of the output.
     """
 
     pre_norm = True
@@ -26,6 +26,6 @@ class MFCFLayer(SqueezeformerLayer):
 
 
 class GatedMFCFLayer(MFCFLayer):
-    """An ``MFCFLayer`` with GLU in the convolution module, as before section 3.2.1 of the paper."""
+    """An ``MFCFLayer`` with GLU in the convolution module. Section 3.2.1 of the paper replaces GLU by Swish."""
 
     gated = True

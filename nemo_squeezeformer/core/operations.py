@@ -21,12 +21,12 @@ def pointwise(conv: nn.Module, x: Tensor) -> Tensor:
 def depthwise(conv: nn.Module, x: Tensor, left: int, right: int) -> Tensor:
     """Apply a depthwise convolution after zero padding: (B, T, C) -> (B, left + T + right - K + 1, C).
 
-    K is the kernel size. With a stride above 1 there are fewer output frames.
+    K is the kernel size. A convolution with a stride above 1 returns fewer frames.
     """
     return conv(pad(x.transpose(1, 2), (left, right))).transpose(1, 2)
 
 
 def normalized(norm: nn.Module, x: Tensor) -> Tensor:
     """Apply ``norm``, a norm for inputs (B, C, T), to ``x``: (B, T, C) -> (B, T, C)."""
-    # With a contiguous input, PyTorch's batch norm sums its gradients more exactly.
+    # With a contiguous input, PyTorch's batch norm sums the gradients of the weights more exactly.
     return norm(x.transpose(1, 2).contiguous()).transpose(1, 2)

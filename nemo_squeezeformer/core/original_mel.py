@@ -60,7 +60,7 @@ class OriginalMelSpectrogram(nn.Module):
             if value < least:
                 raise ValueError(f"{name} gives {value}; at least {least} is needed")
         self.n_fft = 2 ** (self.win_length - 1).bit_length()
-        # The state dict does not contain the window and the filter bank, because both follow from the settings.
+        # The state dict does not contain the window and the filter bank, which follow from the settings.
         self.register_buffer("window", hann_window(self.win_length), persistent=False)
         self.register_buffer("filterbank", mel_filterbank(features, self.n_fft, sample_rate), persistent=False)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def drop_probabilities(n_layers: int, highest: float, mode: str, start_layer: int) -> list[float]:
-    """Return for each layer the probability that a training step leaves it out.
+    """Return, for each layer, the probability that a training step leaves out the layer.
 
     Args:
         n_layers: Number of layers.

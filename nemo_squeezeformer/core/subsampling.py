@@ -82,12 +82,15 @@ class StridingSubsampling(Subsampling):
 
     @property
     def beside(self) -> tuple[int, int]:
-        """Return the zero padding (before, after) of the feature channels, or (0, 0) if the convolutions add it."""
+        """Return the zero padding (before, after) of the feature channels that ``forward`` adds.
+
+        The result is (0, 0) if the convolutions pad the feature channels themselves.
+        """
         return (0, 0) if self.margins.frequency == (1, 1) else self.margins.frequency
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """Return the strided convolutions, each in a list with the modules that follow it."""
+        """Return the modules as a list of lists. Each inner list begins with a strided convolution."""
         stages: list[list[nn.Module]] = []
         for module in self.conv:
             if _is_strided(module):

@@ -57,7 +57,10 @@ def upsample(x: Tensor, t: int) -> Tensor:
 
 
 def refuse_reduction(reduction: str | None, position: int | None, factor: int) -> None:
-    """Raise ``ValueError`` if ``reduction`` of NeMo's ``ConformerEncoder`` is on; the temporal U-Net replaces it."""
+    """Raise ``ValueError`` if the reduction of NeMo's ``ConformerEncoder`` is on.
+
+    The temporal U-Net replaces this reduction.
+    """
     if reduction and factor > 1:
         raise ValueError(
             f"reduction={reduction!r}, reduction_position={position}, reduction_factor={factor}: not supported. "

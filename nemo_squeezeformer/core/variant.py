@@ -8,7 +8,7 @@ from .frames.margins import CENTRED, ENDLESS, Margins
 
 
 class Variant(NamedTuple):
-    """The settings in which the two networks differ. The names and shapes in their state dicts are equal."""
+    """The settings in which the two networks differ. The names and shapes in the two state dicts are equal."""
 
     margins: Margins  # zero padding of the subsampling convolutions
     reduction_left: int  # number of input frames before frame 2t that output frame t of the reduction layer sees

@@ -116,7 +116,7 @@ def implementations() -> list[Implementation]:
 
 @contextmanager
 def only_equations(but: Callable[[Implementation], bool] = lambda implementation: False) -> Iterator[None]:
-    """Compute all equations by their reference implementations inside the context.
+    """Compute all equations with the reference implementations inside the context.
 
     Fast implementations for which ``but`` returns True stay enabled. The context is for tests and measurements in a
     single thread. The context does not change the ``kernel`` of attention.

@@ -49,7 +49,7 @@ class EncoderState:
 def with_left_context(x: Tensor, past: Tensor, dim: int, advance: int) -> tuple[Tensor, Tensor]:
     """Prepend the remembered frames ``past`` to ``x`` along ``dim``.
 
-    Return the joined frames, and the frames to remember after the stream has advanced by ``advance`` frames of ``x``.
+    Return the joined frames, and the frames to remember when the stream advances by ``advance`` frames of ``x``.
     """
     size = past.size(dim)
     if size == 0:

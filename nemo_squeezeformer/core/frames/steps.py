@@ -115,6 +115,6 @@ def _needed(encoder: Streamable, span: Span, context: Context, last: int) -> int
 
 
 def _before(conv: Convolution, context: Context, last: int) -> int:
-    """Return the last input frame of one layer on which the output frame ``last`` depends."""
+    """Return the last input frame of a layer on which the output frame ``last`` of the layer depends."""
     last = context.end_of_chunk(last) if conv.chunked and context.chunk else last + conv.right
     return (context.end_of_chunk(last) if context.chunk else last) + context.right

@@ -34,7 +34,7 @@ def project_at_once(self: MultiHeadAttention, x: Tensor, context: Tensor) -> tup
 
 
 def fuse_projections(attention: MultiHeadAttention) -> None:
-    """Replace the three projections of ``attention`` by one layer, ``linear_qkv``, with the same weights.
+    """Replace the three projections of ``attention`` by the layer ``linear_qkv``, which has the weights of all three.
 
     ``linear_q``, ``linear_k`` and ``linear_v`` become views of the rows of ``linear_qkv``. A stream needs these three
     layers, because the keys of a stream come from more frames than the queries. The function does not change attention

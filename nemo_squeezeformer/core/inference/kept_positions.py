@@ -51,7 +51,7 @@ class EncodingTable:
 
 @plain_module
 class KeptLinear(FastLinear):
-    """A linear layer that caches its outputs for the rows of ``table``."""
+    """A linear layer that caches the outputs for the rows of ``table``."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, table: EncodingTable):
         super().__init__(weight, bias)

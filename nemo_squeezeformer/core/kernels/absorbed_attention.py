@@ -63,7 +63,8 @@ def absorbed_attention(attention: Any, x: Tensor, context: Tensor, frames: Frame
 
     content = (absorb(q + u, attention.linear_k) @ context.transpose(1, 2)).view(b, h, t, -1)
     position = (absorb(q + v, attention.linear_pos) @ positions.t()).view(b, h, t, -1)
-    # The bias of linear_k is left out. It adds the same value to all scores of a query, and softmax cancels it.
+    # The bias of linear_k is left out: it would add the same value to all scores of a query, and softmax would cancel
+    # this value.
     scores = (content + relative_shift(position)[..., : context.size(1)]) / math.sqrt(d // h)
     weights = attention_weights(scores, frames.blocked)  # (B, H, T, S)
     seen = (weights.flatten(1, 2) @ context).view(b, h, t, d).transpose(0, 1)

@@ -85,7 +85,7 @@ def positions(p: Tensor, frames: Frames, first: int, stop: int, start: int, end:
 
 
 def diagonals(x: Tensor, keys: int) -> Tensor:
-    """Return a view of ``x`` along its diagonals: (B, H, T, T + S - 1) -> (B, H, T, S).
+    """Return a view of ``x`` along the diagonals of ``x``: (B, H, T, T + S - 1) -> (B, H, T, S).
 
     Column j of row i is column T - 1 - i + j of ``x``. The argument ``keys`` is S.
     """

@@ -93,7 +93,7 @@ class Windows:
 def along_the_band(x: Tensor) -> Tensor:
     """Shift row i by i columns to the right: (..., Q, N) -> (..., Q, N + Q - 1).
 
-    The other columns of a row are out of reach and contain -inf.
+    All other columns of a row contain -inf, because the keys of these columns are out of reach of the query.
     """
     q, n = x.size(-2), x.size(-1)
     return pad(x, (0, q), value=-math.inf).flatten(-2)[..., :-q].view(*x.shape[:-2], q, n + q - 1)

@@ -1,4 +1,4 @@
-"""Changes of a model before it is recorded as a graph, and changes of the recorded graph for ONNX Runtime."""
+"""Changes of an encoder before an exporter records a graph, and changes of the recorded graph for ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nemo_squeezeformer.transcription.models import has_enabled_adapters
 
 
 def for_graphs(encoder: nn.Module, streaming: bool) -> None:
-    """Optimize ``encoder`` in place before it is recorded as a graph.
+    """Optimize ``encoder`` in place before an exporter records the encoder as a graph.
 
     For whole utterances, the function also replaces attention and convolutions by ``GraphKernel`` and
     ``GraphConvolution``. For a stream, ``GraphKernel`` and ``GraphConvolution`` are not faster, because the windows of
@@ -45,8 +45,8 @@ def is_depthwise(conv: nn.Module) -> bool:
 def unfuse_norms(path: Path) -> None:
     """Change the graph at ``path`` so that ONNX Runtime does not fuse additions with the layer norms after them.
 
-    ONNX Runtime fuses an ``Add`` with the layer norm after it into one kernel. On a CPU, this kernel takes six times as
-    long as two separate kernels. ONNX Runtime does not fuse a ``Sum``.
+    ONNX Runtime fuses an ``Add`` and the layer norm after the ``Add`` into one kernel. On a CPU, this kernel takes six
+    times as long as two separate kernels. ONNX Runtime does not fuse a ``Sum``.
     """
     import onnx
 
@@ -61,7 +61,7 @@ def unfuse_norms(path: Path) -> None:
 def quantize(path: Path) -> None:
     """Quantize the matrix products with weights, in the graph at ``path``, to 8-bit integers.
 
-    The weights have one scale per output channel. ONNX Runtime computes the scale of the activations in each run, so
+    The weights have a scale for each output channel. ONNX Runtime computes the scale of the activations in each run, so
     quantization needs no data. Products of queries, keys, values and positions stay in float32. Convolutions also stay
     in float32.
     """

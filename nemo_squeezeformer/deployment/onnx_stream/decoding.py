@@ -24,7 +24,7 @@ class CTC:
         self.blank = self.last = blank
 
     def step(self, log_probs: np.ndarray) -> list[int]:
-        """Return the tokens of the next frames, given their log-probabilities (T, V)."""
+        """Return the tokens of the next frames from the log-probabilities (T, V) of these frames."""
         tokens = []
         for token in log_probs.argmax(axis=-1).tolist():
             if token not in (self.last, self.blank):
@@ -42,7 +42,7 @@ class Transducer:
         self.target, self.states = blank, initial(settings["states"], 1)
 
     def step(self, encodings: np.ndarray) -> list[int]:
-        """Return the tokens of the next frames, given their encodings (D, T)."""
+        """Return the tokens of the next frames from the encodings (D, T) of these frames."""
         tokens: list[int] = []
         at = symbols = 0  # number of the frame, and number of tokens at this frame
         while at < encodings.shape[1]:

@@ -1,4 +1,4 @@
-"""The format of the description of an exported model: JSON in the metadata of its ONNX file.
+"""The format of the description of an exported model: JSON in the metadata of the ONNX file.
 
 The key is ``nemo_squeezeformer``. A transducer has two files. The encoder's file contains the whole description.
 

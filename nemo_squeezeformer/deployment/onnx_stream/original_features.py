@@ -16,7 +16,7 @@ PIECE = 6000  # number of frames whose spectra are computed at once
 
 
 def original_features(samples: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
-    """Return the features (F, 1 + n // hop) of samples (n,), or (F, 0) if there are no samples.
+    """Return the features of an utterance: (n,) -> (F, 1 + n // hop). An utterance without samples gives (F, 0).
 
     Args:
         samples: Samples of the whole utterance.

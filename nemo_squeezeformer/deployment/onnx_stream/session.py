@@ -77,7 +77,7 @@ class Encoder:
         return x[0]
 
     def caches(self, batch: int) -> Caches:
-        """Return the caches of ``batch`` streams before their first step."""
+        """Return the caches of ``batch`` streams before the first step."""
         return initial(self.metadata["caches"], batch)
 
     def step(self, features: np.ndarray, lengths: np.ndarray, caches: Caches) -> tuple[np.ndarray, np.ndarray, Caches]:
@@ -102,7 +102,7 @@ class Encoder:
 class Stream:
     """A stream that accepts feature frames in pieces of any size, and returns the outputs of each step.
 
-    A step runs as soon as all feature frames of its window are known.
+    A step runs as soon as all feature frames in the window of the step are known.
     """
 
     def __init__(self, encoder: Encoder):
