@@ -1,7 +1,7 @@
 """The sub-commands of ``nemo-squeezeformer``.
 
-Each command has a module with ``HELP``, ``add_arguments`` and ``main``. All modules are imported at every start. They
-therefore import NeMo and torch only when the command runs.
+Each command has a module with ``HELP``, ``add_arguments`` and ``main``. Every start of the command line imports all of
+these modules. The modules therefore import NeMo and torch only when the command runs.
 """
 
 COMMANDS = {

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe(parser, DESCRIPTION)
     add_model(parser)
     add = parser.add_argument
-    add("--output", "-o", metavar="OUT", type=Path, required=True, help="file OUT.onnx, or folder for safetensors")
+    add("--output", "-o", metavar="OUT", type=Path, required=True, help="file *.onnx, or folder for safetensors")
     add("--format", choices=("onnx", "safetensors"), default="onnx", help="output format (default: onnx)")
     add("--force", action="store_true", help="overwrite existing files")
     add(
@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     onnx(
         "--int8",
         action="store_true",
-        help="quantize the linear layers of the encoder to int8: the file has a third of the size and runs faster, "
-        "the output is a little less exact",
+        help="quantize the linear layers of the encoder to int8: the file has a third of the size, the model runs "
+        "faster, and the output is a little less exact",
     )
     onnx("--opset", type=int, metavar="N", help="ONNX opset version (default: NeMo's choice)")
 
@@ -56,8 +56,8 @@ def main(args: argparse.Namespace) -> int:
     """Write the files, print their names, and return 0.
 
     Raises:
-        UserError: OUT is not an .onnx file or exists, the model does not exist or cannot have this att_context_size,
-            or ``model_files.export`` or ``weights.save`` fails.
+        UserError: OUT exists, or OUT is not a name for the format. The model does not exist, or the model cannot have
+            this ``att_context_size``. ``model_files.export`` or ``weights.save`` refuses the model.
     """
     plain = args.format == "safetensors"
     _check_plain(args) if plain else _check_onnx(args)

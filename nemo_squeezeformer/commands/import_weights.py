@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 HELP = "convert the authors' TensorFlow weights to a .nemo file"
 DESCRIPTION = """\
-Read weights of the authors' release (github.com/kssteven418/Squeezeformer), or weights that their code has saved, and
-write a .nemo file. NeMo can load, run, export and train this model. It computes the same as the authors' model,
-including the features. TensorFlow is not needed.
+Read weights of the authors' release (github.com/kssteven418/Squeezeformer), or weights that the authors' code has
+saved, and write a .nemo file. NeMo can load, run, export and train this model. The features and the outputs of the
+model equal the features and the outputs of the authors' model. The command does not need TensorFlow.
 
-The dimensions of the network come from the file. All other settings come from the recipe
+The dimensions of the network come from the weight file. All other settings come from the recipe
 squeezeformer_ctc_bpe_original.
 
 The command needs h5py: pip install 'nemo-squeezeformer[tensorflow]'"""
@@ -37,32 +37,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOKENIZER.model",
         type=Path,
         required=True,
-        help="SentencePiece model that the weights were trained with; for the release: sp.model in its repository",
+        help="SentencePiece model that the weights were trained with; for the authors' release: sp.model in the "
+        "authors' repository",
     )
-    add("--output", "-o", metavar="OUT.nemo", type=Path, required=True)
+    add("--output", "-o", metavar="OUT.nemo", type=Path, required=True, help="file to write; the name ends in .nemo")
     add("--force", action="store_true", help="overwrite an existing file")
     add(
         "--time-reduce-idx",
         type=int,
         metavar="LAYER",
-        help="first layer at half the frame rate; the weight file does not contain it "
-        "(default: (layers - 1) // 2, as published)",
+        help="first layer at half the frame rate; the weight file does not contain this number "
+        "(default: (layers - 1) // 2, as in the published sizes)",
     )
     add(
         "--time-recovery-idx",
         type=int,
         metavar="LAYER",
-        help="first layer at the full frame rate again (default: the last layer, as published)",
+        help="first layer at the full frame rate after the temporal U-Net; the weight file does not contain this "
+        "number (default: the last layer, as in the published sizes)",
     )
     add_verbose(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write the file, print a description of the model, and return 0.
+    """Write the .nemo file, print a description of the model, and return 0.
 
     Raises:
-        UserError: OUT is not a .nemo file or exists, the tokenizer is invalid or belongs to other weights, or
-            ``tensorflow.read`` fails. No file is written in these cases.
+        UserError: OUT exists, or the name does not end in ``.nemo``. The tokenizer is invalid, or it belongs to other
+            weights. ``tensorflow.read`` refuses the weight file. No file is written in these cases.
     """
     output: Path = args.output
     _check_output(output, args.force)
@@ -103,7 +105,7 @@ def description(original: Original, output: Path, tokenizer: Path) -> str:
 
 
 def _network(original: Original) -> list[str]:
-    """Return one line for each part of the network."""
+    """Return a description of the network, with one line for each part of the network."""
     settings, statistics = original.settings, ("running_mean", "running_var", "num_batches_tracked")
     encoder = sum(weight.numel() for name, weight in original.encoder.items() if not name.endswith(statistics))
     logits = original.logits_weight.numel() + original.logits_bias.numel()
@@ -138,11 +140,11 @@ def _check_output(output: Path, force: bool) -> None:
 
 
 def _read_tokenizer(path: Path) -> tuple[bytes, int]:
-    """Return the bytes of a SentencePiece model and its number of pieces."""
+    """Return the bytes of a SentencePiece model, and the number of pieces of the model."""
     model, pieces = read_model(path)
     if not (pieces.is_unknown(0) or pieces.is_control(0) or pieces.is_unused(0)):
         raise UserError(
-            f"--tokenizer {path}: its piece 0 is {pieces.id_to_piece(0)!r}, a piece of text, but 0 is also the CTC "
-            "blank in the authors' models; give a tokenizer whose piece 0 is <unk>"
+            f"--tokenizer {path}: piece 0 is {pieces.id_to_piece(0)!r}, a piece of text, but number 0 is the CTC blank "
+            "in the authors' models; give a tokenizer whose piece 0 is <unk>"
         )
     return model, len(pieces)

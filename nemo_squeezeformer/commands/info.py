@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("overrides", nargs="*", metavar="key=value", help="Hydra overrides of a recipe, for example size=m")
     add("--seconds", type=_seconds, default=30.0, metavar="S", help="seconds of audio in an utterance (default: 30)")
     add("--batch", type=positive, default=1, metavar="N", help="number of utterances or streams at once (default: 1)")
-    add("--json", action="store_true", help="print one JSON object, in bytes, milliseconds and 10^9 operations")
+    add(
+        "--json", action="store_true", help="print one JSON object with the units byte, millisecond and 10^9 operations"
+    )
     add_verbose(parser)
 
 
@@ -44,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     """Print the report and return 0.
 
     Raises:
-        UserError: the recipe or model does not exist, there are overrides for a model, or the encoder of a recipe
+        UserError: the recipe or the model does not exist, overrides are given for a model, or the encoder of a recipe
             cannot be built.
     """
     stdout = sys.stdout

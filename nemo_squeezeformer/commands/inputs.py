@@ -30,10 +30,10 @@ def check_model(name: str) -> None:
 
 
 def utterances(inputs: Sequence[str]) -> list[Utterance]:
-    """Return every utterance of the inputs in their order.
+    """Return all utterances of the inputs, in the order of the inputs.
 
     Raises:
-        UserError: an input is wrong. All inputs are checked here, without NeMo.
+        UserError: an input is missing, unreadable or empty. The function checks all inputs, and does not need NeMo.
     """
     found: list[Utterance] = []
     for is_manifest, names in itertools.groupby(inputs, lambda name: Path(name).suffix.lower() in MANIFEST_EXTENSIONS):
@@ -60,7 +60,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def check_channels(utterances: Sequence[Utterance], channel: str | int) -> None:
-    """Print how audio with several channels is treated.
+    """Print which channel of audio with several channels is transcribed.
 
     Raises:
         UserError: audio with several channels does not have the channel number ``channel``.

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the types of their values."""
+"""The options that several commands share, and the functions that parse the values of options."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def positive(text: str) -> int:
 
 
 def context_size(text: str) -> list[int]:
-    """Parse the value of ``--att-context-size``."""
+    """Parse the value of ``--att-context-size``, for example ``156,11`` or ``[156, 11]``."""
     try:
         size = json.loads(text if text.startswith("[") else f"[{text}]")
     except ValueError:

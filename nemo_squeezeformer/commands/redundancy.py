@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 HELP = "plot the similarity of neighboring frames after every block of ASR models"
 DESCRIPTION = """\
-Measure the mean cosine similarity of frames that are 1, 2, 3 and 4 frames apart, after every block of the encoder and
-over all pairs of valid frames of the utterances. This measurement led to the temporal U-Net of Squeezeformer.
+Measure the mean cosine similarity of two frames at a distance of 1, 2, 3 or 4 frames, after every block of the encoder.
+The mean is over all pairs of valid frames of the utterances. This measurement led to the temporal U-Net of
+Squeezeformer.
 
-The models may be any NeMo ASR models with an encoder like Conformer, FastConformer or Squeezeformer. One figure shows
-all models.
+The models may be any NeMo ASR models whose encoder has encoder.layers, for example Conformer, FastConformer and
+Squeezeformer. One figure shows all models.
 
-OUT.png is the figure. OUT.csv, in the same folder, contains the numbers, the data and the versions of the software."""
+OUT.png is the figure. OUT.csv is in the same folder. It contains the numbers, the names of the data, and the versions
+of the software."""
 KINDS = (".png", ".pdf", ".svg")
 
 
@@ -44,13 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=100,
         metavar="N",
-        help="number of utterances to use; their random choice is the same in every run "
+        help="number of utterances to use; the random choice is the same in every run "
         "(default: %(default)s, as in the paper)",
     )
     add(
         "--untrained",
         action="store_true",
-        help="also measure each encoder with new random weights, and draw it as a dashed line",
+        help="also measure each encoder with new random weights, and draw the result as a dashed line",
     )
     add("--force", action="store_true", help="overwrite existing files")
     add_device(parser)
@@ -58,11 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write both files, print their names, and return 0.
+    """Write the figure and the table, print the names of the two files, and return 0.
 
     Raises:
-        UserError: OUT is of another kind or exists, matplotlib is missing, or a model or the data do not exist. These
-            checks come first. Later: a model cannot be loaded, or its encoder has no blocks.
+        UserError: OUT exists or has an unknown extension, matplotlib is missing, or a model or the data do not exist.
+            The command checks these cases first. A later check fails if a model cannot be loaded, or if the encoder of
+            a model has no blocks.
     """
     paths = _check_output(args.output, args.force)
     for name in args.models:
@@ -108,7 +111,7 @@ def _check_output(output: Path, force: bool) -> list[Path]:
 
 
 def labels(names: Sequence[str]) -> list[str]:
-    """Return a label for each model: the name of its file, or the given path if two files have the same name."""
+    """Return a label for each model: the name of the model file, or the given path if two files have the same name."""
     stems = [Path(name).stem if Path(name).suffix == ".nemo" else name for name in names]
     count = Counter(stems)
     return [stem if count[stem] == 1 else name for stem, name in zip(stems, names)]

@@ -1,16 +1,18 @@
-"""Run any NeMo program without changes, after registering the Squeezeformer encoder.
+"""`nemo-squeezeformer run`: run any NeMo program without changes, with the Squeezeformer encoder registered.
 
 ``nemo-squeezeformer run SCRIPT ARGS...`` does the same as ``python SCRIPT ARGS...`` after
-``import nemo_squeezeformer``. The encoder is also registered in the processes that the script starts. They look for the
-``__main__`` module, and find this module in its place:
+``import nemo_squeezeformer``. The encoder is also registered in the processes that the script starts. These processes
+look for the ``__main__`` module, and find this module instead of the script:
 
-- Lightning's DDP runs ``__main__`` again for each further device. It finds the name of this module there and runs
-  ``python -m nemo_squeezeformer.commands.run ARGS...``. The environment variable below contains the path of the script.
+- Lightning's DDP runs ``__main__`` again for each further device. Lightning finds the name of this module in
+  ``__main__`` and runs ``python -m nemo_squeezeformer.commands.run ARGS...``. The environment variable
+  ``NEMO_SQUEEZEFORMER_SCRIPT`` contains the path of the script.
 - The methods ``spawn`` and ``forkserver`` of multiprocessing import ``__main__`` again as ``__mp_main__``. This import
   also finds this module.
 - Forked processes inherit the registration.
-- A program that the script starts with its own command line (``subprocess.run(["python", "other.py"])``) is not
-  changed. It needs ``import nemo_squeezeformer``, unless it uses Hydra.
+- If the script starts another Python program with a command line (``subprocess.run(["python", "other.py"])``), the
+  encoder is not registered in the other program. The other program needs ``import nemo_squeezeformer``, unless the
+  program uses Hydra.
 
 Other Python processes are not affected.
 """
@@ -32,7 +34,7 @@ MODULE = "nemo_squeezeformer.commands.run"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s SCRIPT ARGS..."
     # One positional argument for everything: with two, argparse would remove a `--` that belongs to the script.
-    wanted = "a Python program, e.g. NeMo's speech_to_text_ctc_bpe.py, and its arguments, which are not changed"
+    wanted = "a Python program, for example NeMo's speech_to_text_ctc_bpe.py, and the arguments of the program"
     parser.add_argument("command", metavar="SCRIPT ARGS", nargs=argparse.REMAINDER, help=wanted)
 
 
@@ -57,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
 def _run_as_program(arguments: list[str]) -> None:
     """Run the script with the state that ``python SCRIPT ARGS...`` sets up.
 
-    This state is ``sys.argv``, the folder of the script as the first entry of ``sys.path``, and a new ``__main__``.
+    The state is ``sys.argv``, the folder of the script as the first entry of ``sys.path``, and a new ``__main__``.
     """
     script = os.environ[SCRIPT_VARIABLE]
     sys.argv = [script, *arguments]
@@ -69,7 +71,8 @@ def _run_as_program(arguments: list[str]) -> None:
 def _execute(module: types.ModuleType) -> None:
     """Execute the script in ``module``.
 
-    ``runpy.run_path`` is not suitable: it removes the ``__spec__`` that child processes need to find this module.
+    ``runpy.run_path`` is not suitable, because it removes the ``__spec__`` that child processes need to find this
+    module.
     """
     import nemo_squeezeformer  # noqa: F401  registers the encoder
 

@@ -19,13 +19,14 @@ from nemo_squeezeformer.files.manifests import Utterance
 HELP = "transcribe audio files or standard input in chunks, with a .nemo model that streams"
 DESCRIPTION = """\
 Transcribe audio in chunks and print the text after each chunk. The final text equals the text of the whole recording
-under the same att_context_size.
+with the same att_context_size.
 
-On a terminal, one line is updated. Otherwise each change prints a line "SECONDS<tab>TEXT", where TEXT is the end of a
-long text. The end of a stream prints "final<tab>TEXT". With several streams, each line begins with the path and a tab.
+On a terminal, the command updates one line. Otherwise the command prints a line "SECONDS<tab>TEXT" when the text has
+grown. If the text is long, TEXT is only the end of the text. At the end of a stream, the command prints
+"final<tab>TEXT" with the whole text. With several streams, each line begins with the path and a tab.
 
-At the end, stderr shows the time per chunk and the real-time factor, and the word error rate if rows of a manifest have
-a text."""
+After the last stream, stderr shows the time per chunk and the real-time factor. If the rows of a manifest have a text,
+stderr also shows the word error rate."""
 STDIN = "-"
 SHOWN = 200  # characters of a text that is not final
 
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--att-context-size",
         type=context_size,
         metavar="LIST",
-        help='sets the latency by the left context and the look-ahead in encoder frames, for example "[156, 11]"',
+        help='left context and look-ahead in encoder frames, which determine the latency, for example "[156, 11]"',
     )
     add(
         "--real-time",
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample-rate", type=positive, metavar="HZ", help="sample rate of standard input (default: the model's)")
     add("--batch-size", type=positive, default=16, metavar="N", help="number of streams at once (default: %(default)s)")
     add("--threads", type=positive, metavar="N", help="number of threads on the cpu (default: PyTorch's choice)")
-    add_output(parser, "; OUT.partial gets each stream when it ends, and OUT gets all in the order of the input")
+    add_output(parser, "; each finished stream is appended to OUT.partial, and OUT has the order of the input")
     add_transcribing(parser)
 
 
@@ -70,8 +71,9 @@ def main(args: argparse.Namespace) -> int:
     """Transcribe all streams and return 0, or 130 after Ctrl-C. After Ctrl-C the text so far becomes the final text.
 
     Raises:
-        UserError: an input is missing, unreadable or empty, or OUT exists. These checks come first. Later: the model
-            cannot stream, or not with this latency, or standard input is not 16-bit PCM.
+        UserError: an input is missing, unreadable or empty, or OUT exists. The command checks these cases first. A
+            later check fails if the model cannot stream, if the model cannot stream with this latency, or if standard
+            input is not 16-bit PCM.
     """
     stdin = STDIN in args.inputs
     if stdin and len(args.inputs) > 1:
@@ -113,7 +115,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _choose_context(model: Any, args: argparse.Namespace) -> str:
-    """Set the context of the encoder as the options say, and return a description of it."""
+    """Set the context of the encoder from the options, and return a description of the latency and the context."""
     from nemo.collections.asr.parts.mixins.streaming import StreamingEncoder
 
     from nemo_squeezeformer.transcription.live.streams import latencies, latency
@@ -173,7 +175,7 @@ def _stream(model: Any, streams: Any, utterances: Sequence[Utterance], args: arg
     if pcm and pcm.odd and status == 0:
         raise UserError(
             f"standard input ended within a sample, after {pcm.bytes} bytes: 16-bit samples have two bytes each; check "
-            "that it is raw 16-bit PCM without a header (the text above is the text of the complete samples)"
+            "that the input is raw 16-bit PCM without a header (the text above is the text of the complete samples)"
         )
     return status
 

@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
 def _lay_out(args: argparse.Namespace) -> int:
     if len(args.manifest) > 1:
         raise UserError(
-            f"{' '.join(args.manifest)}: a SentencePiece model cannot be combined with other files; give it alone"
+            f"{' '.join(args.manifest)}: a SentencePiece model cannot be combined with other files; give only the model"
         )
     if args.vocab_size or args.lower_case or args.start_end_pad or args.append or args.type != "unigram":
         raise UserError(

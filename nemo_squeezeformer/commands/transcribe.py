@@ -19,14 +19,15 @@ HELP = "transcribe audio files, folders or manifests with a .nemo model"
 DESCRIPTION = """\
 Transcribe utterances and write one line for each of them, in the order of the input.
 
-Without --output, stdout gets a line with the path, a tab and the transcript.
+Without --output, the command prints a line with the path, a tab and the transcript on stdout.
 
 With --output, a line is a JSON object with the fields of the manifest row and pred_text. The longest utterances are
 transcribed first. Batches then have little padding, and a batch that is too large for the memory fails at once. Each
 finished batch is appended to OUT.partial. When all utterances are done, OUT.partial becomes OUT, in the order of the
 input.
 
-At the end, stderr shows the hours of audio, the time, and the word error rate if rows have a text."""
+At the end, stderr shows the hours of audio and the time. If the rows of a manifest have a text, stderr also shows the
+word error rate."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=16,
         metavar="N",
-        help="utterances per batch (default: %(default)s); a batch of long utterances has fewer, at most an hour of "
-        "padded audio",
+        help="utterances per batch (default: %(default)s); a batch of long utterances has fewer utterances, with at "
+        "most an hour of padded audio",
     )
     add(
         "--att-context-size",
@@ -77,9 +78,9 @@ def main(args: argparse.Namespace) -> int:
     """Transcribe all utterances and return 0, or 130 after Ctrl-C.
 
     Raises:
-        UserError: an input is missing, unreadable or empty, or OUT exists. These checks come first. Later: the model
-            does not exist or cannot have this --att-context-size, the device does not exist, or the memory is too
-            small.
+        UserError: an input is missing, unreadable or empty, or OUT exists. The command checks these cases first. A
+            later check fails if the model or the device does not exist, if the model cannot have this
+            ``--att-context-size``, or if the memory is too small.
     """
     check_output(args.output, args.force, [args.model, *args.inputs])
     check_model(args.model)
@@ -163,7 +164,7 @@ def _decode_all(
     file: TextIO,
     args: argparse.Namespace,
 ) -> None:
-    """Write the lines of each batch to ``file`` and store them in ``done``, which stays valid after an interruption."""
+    """Write the lines of each batch to ``file`` and to ``done``. After an interruption, ``done`` is still valid."""
     from tqdm import tqdm
 
     with tqdm(total=len(order), unit=" utterances", desc="transcribing", disable=None) as bar:

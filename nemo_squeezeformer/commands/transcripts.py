@@ -1,4 +1,4 @@
-"""The output of transcripts: a file that is written completely or not at all, and the word error rate."""
+"""The output of transcripts: a file that appears only when it is complete, and the word error rate."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def add_output(parser: argparse.ArgumentParser, instead: str = "") -> None:
 
 
 def partial_of(output: Path) -> Path:
-    """Return the path of the file that holds the finished transcripts until OUT is complete."""
+    """Return the path of the file that contains the finished transcripts until OUT is complete."""
     return output.with_name(output.name + ".partial")
 
 
 def check_output(output: Path | None, force: bool, read: Sequence[str]) -> None:
-    """Raise a UserError if OUT exists, is one of the files in ``read``, or its folder does not exist."""
+    """Raise a UserError if OUT exists, if OUT is a file in ``read``, or if the folder of OUT does not exist."""
     if output is None:
         return
     require_folder(output, f"--output {output}")
@@ -37,22 +37,22 @@ def check_output(output: Path | None, force: bool, read: Sequence[str]) -> None:
 
 
 def finish(output: Path, lines: Sequence[str]) -> None:
-    """Write OUT completely or not at all, then remove OUT.partial."""
+    """Write the complete file OUT in one step, then remove OUT.partial."""
     with written_whole(output) as ordered:
         ordered.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     partial_of(output).unlink()
 
 
 def discard(stdout: TextIO) -> None:
-    """Discard all further output to ``stdout``, because its reader (for example ``| head``) has closed the pipe.
+    """Discard all further output to ``stdout`` after the reader of the pipe, for example ``head``, has closed the pipe.
 
-    Otherwise Python's flush at exit would fail too.
+    Without this function, Python's flush at exit would also fail.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
 
 
 def report_errors(utterances: Sequence[Utterance], texts: Sequence[str]) -> None:
-    """Print the word error rate of the utterances whose rows have a text on stderr."""
+    """Print on stderr the word error rate of all utterances whose manifest rows have a text."""
     from nemo.collections.asr.metrics.wer import word_error_rate_detail
 
     scored = [index for index, utterance in enumerate(utterances) if isinstance(utterance.row.get("text"), str)]

@@ -51,7 +51,7 @@ def test_a_trained_model_is_copied_without_changes(manifest, tmp_path, capsys):
 
     (tmp_path / "text.model").write_text("no model")
     for given, message in [
-        ([str(model), str(manifest)], "give it alone"),
+        ([str(model), str(manifest)], "give only the model"),
         ([str(model), "--vocab-size", "40"], "already trained; leave out --vocab-size"),
         ([str(tmp_path / "text.model")], "text.model is not a SentencePiece model"),
         ([str(tmp_path / "none.model")], "none.model cannot be read"),
