@@ -3,8 +3,8 @@
     python scripts/check_words.py            # every tracked file
     python scripts/check_words.py FILE...
 
-Python files are searched in comments and strings, Markdown outside of code, other text in whole lines.
-The exit status is 1 where a phrase is found.
+The program searches the comments and strings of Python files, the text outside of code in Markdown files, and the whole
+text of other files. The exit status is 1 if the program finds a phrase.
 """
 
 from __future__ import annotations

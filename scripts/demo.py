@@ -18,7 +18,7 @@ from make_speech import make_speech
 
 from nemo_squeezeformer.errors import UserError
 
-# The possible names of the manifest of each part in the folder of --data. The first existing file is used.
+# The possible names of the manifest of each part in the folder of --data. The demo uses the first existing file.
 MANIFESTS = {
     "train": ("train*.json", "train*.jsonl"),
     "dev": ("dev*.json", "dev*.jsonl", "val*.json", "val*.jsonl"),
@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Check the packages and the output folder now. Otherwise a problem would appear only after minutes of training.
+    """Check the packages and the output folder before the training, which takes minutes.
 
     Raises:
         UserError: a package is missing, or the output folder cannot be created.
@@ -107,11 +107,13 @@ def prepare(args: argparse.Namespace) -> None:
         args.output.mkdir(parents=True, exist_ok=True)
         (args.output / "demo.log").touch()
     except OSError as error:
-        raise UserError(f"--output {args.output}: cannot write there ({error}); choose another folder") from None
+        raise UserError(
+            f"--output {args.output}: the folder is not writable ({error}); choose another folder"
+        ) from None
 
 
 def find_manifests(folder: Path) -> dict[str, Path]:
-    """Return the manifests of train, dev and test in a folder of the user.
+    """Return the paths of the manifests of train, dev and test in the folder of ``--data``.
 
     Raises:
         UserError: the folder does not exist, or it has no manifest for training or for validation.
@@ -141,7 +143,7 @@ def speak(args: argparse.Namespace) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def quiet(log: Path) -> Iterator[TextIO]:
-    """Redirect stdout and stderr to the log, also for C code, and yield a file that writes to the screen."""
+    """Redirect stdout and stderr, also the output of C code, to the log. Yield a file that writes to the screen."""
     sys.stdout.flush()
     sys.stderr.flush()
     stdout, stderr = os.dup(1), os.dup(2)
@@ -160,7 +162,7 @@ def quiet(log: Path) -> Iterator[TextIO]:
 
 
 def run(args: argparse.Namespace, manifests: dict[str, Path], screen: TextIO) -> None:
-    """Train and save the model, restore it from its file, transcribe, draw the figure, and print a report."""
+    """Train and save the model, transcribe with the saved model, draw the figure, and print the names of the files."""
     model, losses, wers = train(args, manifests, screen)
     path, figure = args.output / "squeezeformer.nemo", args.output / "demo.png"
     model.save_to(str(path))
@@ -169,7 +171,7 @@ def run(args: argparse.Namespace, manifests: dict[str, Path], screen: TextIO) ->
     if shutil.which(command) is None:
         command = os.path.relpath(Path(sys.executable).with_name(command))
     print(f"\nmodel:   {path}\nfigure:  {figure}", file=screen)
-    print(f"transcribe with it:  {command} transcribe {path} FILE", file=screen)
+    print(f"transcribe with the model:  {command} transcribe {path} FILE", file=screen)
 
 
 def train(
@@ -178,7 +180,7 @@ def train(
     """Train a model from a recipe with NeMo and Lightning.
 
     Returns:
-        The model, its (step, loss) pairs and its (step, validation WER) pairs.
+        The model, the (step, loss) pairs and the (step, validation WER) pairs.
     """
     import lightning.pytorch as lightning
     import torch
@@ -214,7 +216,7 @@ def train(
 
 
 def transcribe(path: Path, data: dict[str, Path], screen: TextIO) -> Alignment:
-    """Restore the model from its file, transcribe the test manifest, and print a report.
+    """Restore the model from the file ``path``, transcribe the test manifest, and print a report.
 
     Returns:
         The alignment of one test utterance, for the figure.
@@ -253,7 +255,7 @@ def transcribe(path: Path, data: dict[str, Path], screen: TextIO) -> Alignment:
     for reference, hypothesis in list(zip(references, found, strict=True))[:8]:
         print(f"{reference:<{width}} | {hypothesis.text}", file=screen)
 
-    # The figure shows the first sentence with a length that is readable there.
+    # The figure shows the first sentence whose length is readable in the figure.
     choice = next((i for i, reference in enumerate(references) if 5 <= len(reference.split()) <= 8), 0)
     return align(model, utterances[choice], found[choice])
 
@@ -264,7 +266,7 @@ def rows(manifest: Path) -> list[dict[str, Any]]:
 
 
 def align(model: Any, utterance: Any, hypothesis: Any) -> Alignment:
-    """Return the features and the token probabilities of one utterance, frame by frame, with its words."""
+    """Return the features and the token probabilities of the frames of an utterance, and the words of the utterance."""
     import torch
     from nemo.collections.asr.parts.preprocessing.segment import AudioSegment
 

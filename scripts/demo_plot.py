@@ -24,9 +24,9 @@ class Alignment:
     """The features, the token probabilities and the words of one utterance.
 
     ``features`` are (mel bands, feature frames). ``probabilities`` are (encoder frames, tokens + 1); the last column is
-    the blank. ``feature_seconds`` and ``output_seconds`` are the lengths of their frames. ``emitted`` are the words at
-    the times where CTC emits them. ``spoken`` are the words at the times where they were spoken, or empty if these
-    times are unknown.
+    the blank. ``feature_seconds`` is the length of a feature frame, and ``output_seconds`` is the length of an encoder
+    frame. ``emitted`` are the words with the times of CTC's output. ``spoken`` are the words with the times in the
+    speech, or empty if these times are unknown.
     """
 
     features: np.ndarray

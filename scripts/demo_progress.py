@@ -7,7 +7,10 @@ from tqdm import tqdm
 
 
 class Progress(Callback):
-    """The callback. ``losses`` and ``wers`` are (step, value) pairs. The bar shows the mean of the last 25 losses."""
+    """A callback that shows the progress bar and records losses and WERs.
+
+    ``losses`` and ``wers`` are lists of (step, value) pairs. The bar shows the mean of the last 25 losses.
+    """
 
     def __init__(self, steps: int, screen: TextIO) -> None:
         self.losses: list[tuple[int, float]] = []

@@ -1,4 +1,4 @@
-"""The synthesizer of eSpeak NG, called through its C library."""
+"""The speech synthesizer of eSpeak NG, called through the C library of eSpeak NG."""
 
 import ctypes
 import shutil
@@ -18,7 +18,7 @@ _RATE, _PITCH = 1, 3  # espeak_PARAMETER
 
 
 class _Event(ctypes.Structure):
-    """The struct espeak_EVENT of speak_lib.h. Its field ``id`` is a union of 8 bytes."""
+    """The struct espeak_EVENT of speak_lib.h. The field ``id`` is a union of 8 bytes."""
 
     _fields_ = [
         ("type", ctypes.c_int),
@@ -50,7 +50,7 @@ class Voice:
 
 
 class Synthesiser:
-    """A synthesizer with one voice. The same voice, seed and sentences give the same samples.
+    """A synthesizer with one voice. Equal voices, seeds and sentences give equal samples.
 
     eSpeak keeps the state of flutter and noise in global variables, which no function resets. An utterance would
     therefore depend on all earlier utterances of the process. For this reason each Synthesiser loads its own copy of
@@ -78,7 +78,7 @@ class Synthesiser:
                 f"eSpeak NG could not start with its data in {data} (espeak_Initialize gave {rate}); if this path has "
                 "more than 130 characters, install espeakng-loader into a virtual environment with a shorter path"
             )
-        self._callback = _Callback(self._receive)  # without a reference ctypes would free it while the library uses it
+        self._callback = _Callback(self._receive)  # without a reference ctypes would free the callback
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         known = (Path(data) / "voices" / "!v" / voice.variant).is_file()  # eSpeak ignores an unknown variant
@@ -102,11 +102,11 @@ class Synthesiser:
     def speak(self, text: str) -> tuple[np.ndarray, list[tuple[int, float]]]:
         """Speak a text.
 
-        eSpeak speaks some pairs of words, for example "of the", as one word. This pair has one event.
+        eSpeak speaks some pairs of words, for example "of the", as one word. A pair of this kind has one event.
 
         Returns:
-            The int16 samples at SAMPLE_RATE, and for each word event the index of its first character and its time in
-            seconds.
+            The int16 samples at SAMPLE_RATE, and a list of word events. An event is the index of the first character of
+            the word, and the start of the word in seconds.
         """
         self._samples, self._words = [], []
         encoded = text.encode() + b"\0"

@@ -18,8 +18,8 @@ from nemo_squeezeformer.errors import UserError
 
 SAMPLE_RATE = 16000
 ACCENTS = ["en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029"]
-# eSpeak's voice variants that sound like a person, without its robots, whispers and echoes. Reed is missing because its
-# breath noise comes from the C library's rand(), which eSpeak's seed does not control.
+# eSpeak's voice variants that sound like a person, without robots, whispers and echoes. The variant Reed is missing,
+# because the breath noise of Reed comes from rand() of the C library, which eSpeak's seed does not control.
 # fmt: off
 VARIANTS = [
     "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "Alex", "Andrea", "Andy",
@@ -58,7 +58,7 @@ def draw_sentence(rng: np.random.Generator) -> str:
 
 
 def draw_texts(sizes: dict[str, int], rng: np.random.Generator) -> dict[str, list[str]]:
-    """Draw the sentences of each part, in the given order.
+    """Draw the sentences of each part, in the order of the parts in ``sizes``.
 
     A part may repeat its own sentences, but not the sentences of an earlier part.
     """
@@ -75,9 +75,9 @@ def draw_texts(sizes: dict[str, int], rng: np.random.Generator) -> dict[str, lis
 
 
 def draw_voices(number: int, rng: np.random.Generator) -> dict[str, list[Voice]]:
-    """Draw the voices: one sixth for dev, one sixth for test, the rest for train.
+    """Draw the voices: one sixth for dev, one sixth for test, and the remaining voices for train.
 
-    No variant (vocal tract) is in two parts.
+    A variant (vocal tract) occurs in only one part.
     """
     variants = [VARIANTS[i] for i in rng.permutation(len(VARIANTS))]
     held_out, held_out_variants = max(1, number // 6), len(VARIANTS) // 6
@@ -118,7 +118,7 @@ def record(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, f
 
 
 def word_spans(text: str, events: list[tuple[int, float]], offset: float, end: float) -> list[dict[str, Any]]:
-    """Return each spoken word with its start and end in seconds.
+    """Return a list of the spoken words, each with the start and the end in seconds.
 
     A pair of words that eSpeak speaks as one word, for example "on the", is one entry.
     """
@@ -134,9 +134,9 @@ def make_speech(
 ) -> dict[str, Path]:
     """Write ``output/PART.jsonl`` and ``output/audio/PART/`` for train, dev and test, and return the manifests.
 
-    The same arguments and library versions give the same bytes. Audio paths are relative to the manifest. An entry has
-    audio_filepath, duration (seconds), text, speaker and words (with start and end in seconds). On a terminal a
-    progress bar is shown.
+    Equal arguments and library versions give equal bytes. Audio paths are relative to the folder of the manifest. An
+    entry of a manifest has audio_filepath, duration (seconds), text, speaker and words (with start and end in seconds).
+    On a terminal the function shows a progress bar.
 
     Args:
         output: the folder to write to.
@@ -173,7 +173,7 @@ def make_speech(
 
 
 def speak(synthesiser: Synthesiser, text: str, folder: Path, path: str, rng: np.random.Generator) -> dict[str, Any]:
-    """Write one utterance to ``folder / path``, and return its entry of the manifest without the speaker."""
+    """Write one utterance to ``folder / path``, and return the manifest entry of the utterance without the speaker."""
     try:
         import soundfile
         import soxr  # noqa: F401
@@ -198,21 +198,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder for manifests and audio")
-    add("--train", type=int, default=2000, metavar="N", help="utterances for training")
-    add("--dev", type=int, default=100, metavar="N", help="utterances for validation, with other voices")
+    add("--train", type=int, default=2000, metavar="N", help="number of utterances for training")
+    add(
+        "--dev",
+        type=int,
+        default=100,
+        metavar="N",
+        help="number of utterances for validation, with other voices than train",
+    )
     add(
         "--test",
         type=int,
         default=200,
         metavar="N",
-        help="utterances for testing, with other voices than train and dev",
+        help="number of utterances for testing, with other voices than train and dev",
     )
     add(
         "--voices",
         type=int,
         default=60,
         metavar="N",
-        help=f"number of voices, 3 to {MOST_VOICES}; 2/3 are for training",
+        help=f"number of voices, 3 to {MOST_VOICES}; two thirds of the voices are for training",
     )
     add("--seed", type=int, default=0, help="random seed; the same seed gives the same files")
     add("--format", choices=["flac", "wav"], default="flac", help="format of the audio files")

@@ -7,7 +7,7 @@ import nemo_squeezeformer  # noqa: F401  the import registers with NeMo without 
 
 
 class NemoSqueezeformerSearchPath(SearchPathPlugin):
-    """A plugin that appends ``conf/`` of this package to the search path, after the folder of the program."""
+    """A plugin that appends the folder ``conf`` of this package to Hydra's search path, after the program's folder."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append(provider="nemo-squeezeformer", path="pkg://nemo_squeezeformer.conf")

@@ -136,5 +136,5 @@ def test_missing_manifests_are_named_with_what_was_looked_for(tmp_path):
 
 def test_an_output_that_is_a_file_is_named_before_anything_slow(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file: cannot write there"):
+    with pytest.raises(UserError, match="file: the folder is not writable"):
         demo.prepare(argparse.Namespace(output=tmp_path / "file", data=None))
