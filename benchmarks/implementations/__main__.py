@@ -3,8 +3,8 @@
     export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
     python -m benchmarks.implementations > benchmarks/results/implementations.md
 
-The program uses one thread, float32 and size s. The calls with and without an implementation take turns. The program
-does not need NeMo. It takes about fifteen minutes.
+The program uses one thread, float32 and size s. It measures the calls with and without an implementation alternately.
+It does not need NeMo. It takes about fifteen minutes.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def lines(files: Sequence[str], folder: Path = CORE) -> int:
 
 
 def gains_table(gains: Sequence[Gain]) -> str:
-    names = ["implementation", "lines", "work", "time without it", "memory without it"]
+    names = ["implementation", "lines of code", "work", "time without it", "memory without it"]
     rows = []
     for case in CASES:
         files = ", ".join(f"`{file}`" for file in case.files)
@@ -103,10 +103,11 @@ def page(gains: Sequence[Gain], conditions: str) -> str:
         [
             "# What each implementation gains",
             "",
-            "Made by `python -m benchmarks.implementations`. Each row disables one implementation. The reference",
-            "implementation or the next fast implementation replaces it. Time and memory of the encoder grow by these\n"
-            "factors.",
-            "Memory is the largest sum of all tensors that exist at the same time, without weights and input.",
+            "`python -m benchmarks.implementations` makes this page. For each row, the program disables one fast\n"
+            "implementation. The reference implementation or the next fast implementation replaces it. The last two\n"
+            "columns show the factors by which time and memory of the encoder grow. Memory is the largest sum of all\n"
+            "tensors that exist at the same time, without weights and input. An empty cell has the value of the cell\n"
+            "above it.",
             "",
             conditions,
             "",

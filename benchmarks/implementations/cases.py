@@ -97,21 +97,21 @@ def stream(encoder: SqueezeformerEncoder, seconds: float) -> Callable[[], object
 WORK = {
     work.name: work
     for work in (
-        Work("training, 4 x 12 s", training, 12.0, TRAINING, trains=True),
-        Work("15 s", inference, 15.0, {}),
-        Work("60 s", inference, 60.0, {}),
+        Work("training step, batch of 4, up to 12 s", training, 12.0, TRAINING, trains=True),
+        Work("inference, 15 s", inference, 15.0, {}),
+        Work("inference, 60 s", inference, 60.0, {}),
         Work(
-            "60 s in a window",
+            "inference, 60 s, local attention",
             inference,
             60.0,
             {"self_attention_model": "rel_pos_local_attn", "att_context_size": [128, 128]},
         ),
-        Work("a stream at 480 ms", stream, 4.8, STREAMING),
-        Work("2 s, optimised", inference, 2.0, {}, optimised=True),
-        Work("5 s, optimised", inference, 5.0, {}, optimised=True),
-        Work("15 s, optimised", inference, 15.0, {}, optimised=True),
-        Work("60 s, optimised", inference, 60.0, {}, optimised=True),
-        Work("a stream at 480 ms, optimised", stream, 4.8, STREAMING, optimised=True),
+        Work("streaming at 480 ms", stream, 4.8, STREAMING),
+        Work("inference, 2 s, optimized encoder", inference, 2.0, {}, optimised=True),
+        Work("inference, 5 s, optimized encoder", inference, 5.0, {}, optimised=True),
+        Work("inference, 15 s, optimized encoder", inference, 15.0, {}, optimised=True),
+        Work("inference, 60 s, optimized encoder", inference, 60.0, {}, optimised=True),
+        Work("streaming at 480 ms, optimized encoder", stream, 4.8, STREAMING, optimised=True),
     )
 }
 
@@ -168,7 +168,7 @@ class EncodedAnew(EncodingTable):
         return relative_encodings(first, last, x)
 
 
-TRAIN, STREAM = "training, 4 x 12 s", "a stream at 480 ms"
+TRAIN, STREAM = "training step, batch of 4, up to 12 s", "streaming at 480 ms"
 CASES = (
     Case("feed-forward module", ("cpu/feed_forward.py",), (TRAIN,), unregistered(feed_forward.train_feed_forward)),
     Case(
@@ -179,75 +179,75 @@ CASES = (
     ),
     Case("dropout", ("cpu/dropout.py", "cpu/random_masks.py"), (TRAIN,), unregistered(dropout.train_dropout)),
     Case(
-        "pointwise convolution",
+        "pointwise convolution as a matrix product",
         ("kernels/pointwise.py",),
-        (TRAIN, "15 s"),
+        (TRAIN, "inference, 15 s"),
         unregistered(pointwise.pointwise_as_product),
     ),
     Case(
         "subsampling in pieces",
         ("kernels/subsampling_pieces.py",),
-        (TRAIN, "15 s", "60 s"),
+        (TRAIN, "inference, 15 s", "inference, 60 s"),
         unregistered(subsampling_pieces.subsample_in_pieces),
     ),
     Case(
-        "attention in blocks, recomputed in training",
+        "attention in blocks, with scores recomputed in training",
         ("kernels/query_blocks.py", "kernels/recomputed_attention.py"),
-        (TRAIN, "15 s", "60 s"),
+        (TRAIN, "inference, 15 s", "inference, 60 s"),
         every_kernel_written_out,
         when_built=True,
     ),
     Case(
-        "windows one after another",
+        "local attention, one window at a time",
         ("kernels/window_blocks.py",),
-        ("60 s in a window",),
+        ("inference, 60 s, local attention",),
         windows_at_once,
         when_built=True,
     ),
     Case(
-        "absorbed attention",
+        "attention of a stream without projected keys and values",
         ("kernels/absorbed_attention.py",),
         (STREAM,),
         unregistered(absorbed_attention.absorbed_attention),
     ),
     Case(
-        "scales and norms folded",
+        "folded weights of scales and norms",
         ("inference/folding.py",),
-        ("5 s, optimised", "a stream at 480 ms, optimised"),
+        ("inference, 5 s, optimized encoder", "streaming at 480 ms, optimized encoder"),
         unfolded,
         when_built=True,
     ),
     Case(
-        "queries, keys and values at once",
+        "fused projections of queries, keys and values",
         ("inference/fused_projections.py",),
-        ("5 s, optimised", "60 s, optimised"),
+        ("inference, 5 s, optimized encoder", "inference, 60 s, optimized encoder"),
         unfused,
         when_built=True,
     ),
     Case(
-        "positions kept",
+        "cached position encodings",
         ("inference/kept_positions.py",),
-        ("5 s, optimised", "15 s, optimised"),
+        ("inference, 5 s, optimized encoder", "inference, 15 s, optimized encoder"),
         positions_encoded_anew,
         when_built=True,
     ),
     Case(
-        "the three before together",
+        "folded weights, fused projections and cached position encodings together",
         ("inference/folding.py", "inference/fused_projections.py", "inference/kept_positions.py"),
-        ("2 s, optimised", "5 s, optimised"),
+        ("inference, 2 s, optimized encoder", "inference, 5 s, optimized encoder"),
         none_of_three,
         when_built=True,
     ),
     Case(
-        "products by oneDNN with packed weights",
+        "matrix products by oneDNN with packed weights",
         ("cpu/linear.py", "cpu/projections.py"),
-        ("15 s, optimised", "60 s, optimised"),
+        ("inference, 15 s, optimized encoder", "inference, 60 s, optimized encoder"),
         patched(FastLinear, "is_for_onednn", lambda self, x: False),
     ),
     Case(
-        "attention head by head",
+        "attention, one head at a time",
         ("inference/head_blocks.py",),
-        ("60 s, optimised",),
+        ("inference, 60 s, optimized encoder",),
         patched(optimize, "by_heads", lambda kernel: kernel),
         when_built=True,
     ),

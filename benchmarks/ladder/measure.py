@@ -49,7 +49,7 @@ def count(results: Results, changes: dict[str, object]) -> None:
 
 @torch.inference_mode()
 def clock(results: Results, changes: dict[str, object], seconds: int, patience: float) -> None:
-    """Measure the processor time for one utterance on one thread. All rungs take turns."""
+    """Measure the processor time for one utterance on one thread. The program calls the rungs alternately."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     x = torch.randn(1, 80, 100 * seconds)

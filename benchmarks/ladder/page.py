@@ -13,9 +13,10 @@ from nemo_squeezeformer.analysis.sizes import PUBLISHED
 
 INTRODUCTION = """# The ladder
 
-The paper develops Squeezeformer-SM from Conformer-CTC-M in steps (arXiv 2206.00888, section 3). Each rung of this
-ladder is a recipe in `conf/ablation/`. It differs from the recipe before it in one or two lines. The page is made by
-`python -m benchmarks.ladder`. All numbers are in [ladder.json](ladder.json).
+The paper develops Squeezeformer-SM from Conformer-CTC-M in steps (arXiv 2206.00888, section 3). The ladder is the
+series of these networks. A network of the ladder is called a rung. Each rung has a recipe in `conf/ablation/`. A recipe
+differs from the recipe before it in one or two lines. `python -m benchmarks.ladder` makes this page. All numbers are in
+[ladder.json](ladder.json).
 
 ![Four panels with a row for each step from Conformer-CTC-M to Squeezeformer-SM. The panels show operations with the
 share of the subsampling, measured time, the paper's word error rates, and word error rates of small
@@ -74,9 +75,15 @@ def listed(rates: list[float] | None) -> str:
 
 def ladder(data: dict[str, Any]) -> str:
     counts, times = measured(data, "operations"), measured(data, "time")
-    head = ["step", "parameters", "GFLOPs at 30 s", "share of subsampling", "time, ms", "paper: test-other, %"]
+    head = ["step", "parameters", "GFLOPs for 30 s", "share of the subsampling", "time for 30 s, ms"]
+    head.append("WER on test-other in the paper, %")
     small = (
-        {f"small models: {which}, %": error_rates(data, which) for which in ("seen", "unseen")} if longest(data) else {}
+        {
+            "WER of small models, seen speakers, %": error_rates(data, "seen"),
+            "WER of small models, unseen speaker, %": error_rates(data, "unseen"),
+        }
+        if longest(data)
+        else {}
     )
     rows = []
     for name, rung in RUNGS.items():
@@ -91,30 +98,30 @@ def ladder(data: dict[str, Any]) -> str:
 
 def notes(data: dict[str, Any]) -> Iterator[str]:
     yield (
-        "Parameters and operations: only of the encoder. `torch.utils.flop_counter` counts the operations for 30 s of "
-        "80-bin features. A multiplication and an addition count as two operations."
+        "Parameters and operations: the numbers are for the encoder alone. `torch.utils.flop_counter` counts the "
+        "operations for 30 s of features with 80 mel bands. A multiplication and an addition count as two operations."
     )
     for row in data.get("time", []):
         turns = sorted({held["turns"] for held in row["measured"].values()})
         beside = f" The machine also did other work (load {row['load']:g})." if row.get("load", 0) > 1.5 else ""
         yield (
-            f"Time: processor time of an inference with {row['seconds']} s of audio, batch 1, one thread and random "
-            f"weights. The rungs take turns.{beside} The table has the median of {turns[0]}"
-            f"{' or more' if len(turns) > 1 else ''} turns, with the quartiles in brackets."
+            f"Time: the processor time of an inference with {row['seconds']} s of audio, batch 1, one thread and "
+            f"random weights. The program calls the rungs alternately.{beside} The table shows the median of {turns[0]}"
+            f"{' or more' if len(turns) > 1 else ''} calls, with the quartiles in brackets."
         )
     yield (
-        "Paper: published word error rates after training on the 960 hours of LibriSpeech. We did not measure them. "
-        "`-` means that no value is known."
+        "Paper: the published word error rates after training on the 960 hours of LibriSpeech. We did not measure "
+        "them. `-` means that no value is known."
     )
     runs = longest(data)
     if runs:
         seconds = mean(run["cpu_seconds"] for row in runs for run in row["measured"].values())
         yield (
-            "Small models: word error rates of the same ladder with six layers of width 64. All models are trained by "
-            f"the same program on spoken digits of four speakers: {runs[0]['steps']} steps of 16 utterances, "
-            f"{seconds:.0f} processor seconds for each model, peak learning rate {runs[0]['peak_lr']:g}, "
-            f'{seeds(len(runs))}. "seen" is a test on other recordings of the same speakers. "unseen" is a test on an '
-            "unseen speaker."
+            "Small models: the word error rates of the same ladder with six layers of width 64. The same program "
+            f"trains all models on spoken digits of four speakers, with {runs[0]['steps']} steps of 16 utterances and "
+            f"a peak learning rate of {runs[0]['peak_lr']:g}. A training takes {seconds:.0f} processor seconds. Each "
+            f"rung is trained with {seeds(len(runs))}. The seen speakers are the four speakers of the training, in "
+            "other recordings. The recordings of the unseen speaker are not in the training data."
         )
 
 
@@ -133,7 +140,7 @@ def repeatable(data: dict[str, Any]) -> str:
 
 
 def seeds(number: int) -> str:
-    return "one seed" if number == 1 else f"{number} seeds with one number each"
+    return "one seed" if number == 1 else f"{number} seeds, and a cell has one number for each seed"
 
 
 def ends(data: dict[str, Any]) -> str:
@@ -151,7 +158,8 @@ def ends(data: dict[str, Any]) -> str:
         share = f"{percent(held['subsampling'], held['gflops']):.1f} %"
         known = f"{gflops:.2f}" if gflops else "-"
         cells.append([what, known, f"{held['gflops']:.2f}", f"{held['counted_by_t']:.2f}", share])
-    return table(["GFLOPs at 30 s", "authors' code", "here", "here, with T positions", "share of subsampling"], cells)
+    head = ["encoder", "GFLOPs in the authors' code", "GFLOPs counted here"]
+    return table([*head, "GFLOPs counted here with T positions", "share of the subsampling"], cells)
 
 
 def claims(data: dict[str, Any]) -> str:
@@ -161,7 +169,8 @@ def claims(data: dict[str, Any]) -> str:
         fits = [round(value) == published for value in (ours[name], by_t[name])]
         verdict = "yes" if fits[0] else "with T positions" if fits[1] else "no"
         rows.append([what, f"{published} %", f"{ours[name]:.1f} %", f"{by_t[name]:.1f} %", verdict])
-    return table(["of Conformer-CTC-M's operations", "paper", "here", "here, with T positions", "agrees"], rows)
+    head = ["share of Conformer-CTC-M's operations", "in the paper", "counted here"]
+    return table([*head, "counted here with T positions", "does the paper agree?"], rows)
 
 
 def verdicts(data: dict[str, Any]) -> Iterator[str]:
@@ -174,7 +183,8 @@ def verdicts(data: dict[str, Any]) -> Iterator[str]:
         f"{'all agree' if fits else 'do not all agree'} with ours after rounding to percent."
         f"{' We assume that the paper counts T positions.' if fits else ''} With 2 T - 1 positions, Conformer needs "
         f"{first['gflops'] - first['counted_by_t']:.1f} GFLOPs more, all of them in attention. The share that the "
-        "U-Net saves is then larger. The share of the subsampling is smaller, because its operations do not change."
+        "U-Net saves is then larger. The share of the subsampling is smaller, because the operations of the "
+        "subsampling do not change."
     )
     alike = [("U-Net", "MF/CF"), ("Swish", "post-norm")]
     same = all(counts[before]["gflops"] == counts[after]["gflops"] for before, after in alike)
@@ -193,14 +203,15 @@ def verdicts(data: dict[str, Any]) -> Iterator[str]:
             for before, after in pairwise(["Squeezeformer", "Conformer", "U-Net", "post-norm", "Squeezeformer"])
         )
         yield (
-            f"In total, the ladder saves {-whole:.0f} % of Conformer's time: {unet:.0f} % by the U-Net and "
-            f"{depthwise:.0f} % by the subsampling. The three steps between them take {abs(between):.0f} % "
-            f"{'more' if between < 0 else 'less'} time. Time decreases with operations, but not by the same share."
+            f"In total, the ladder saves {-whole:.0f} % of Conformer's time. The U-Net saves {unet:.0f} %, and the "
+            f"subsampling saves {depthwise:.0f} %. The three steps between the U-Net and the subsampling take "
+            f"{abs(between):.0f} % {'more' if between < 0 else 'less'} time. Time decreases with operations, but not "
+            "by the same share."
         )
     nemos = percent(counts[NEMOS_RECIPE]["subsampling"], counts[NEMOS_RECIPE]["counted_by_t"])
     yield (
-        "The paper's Conformer-CTC-M has 16 layers of width 256 (the authors' `conformer-M.yml`), like "
-        "Squeezeformer-SM. With the 18 layers of NeMo's recipe, the share of the subsampling would be at most "
+        "The paper's Conformer-CTC-M has 16 layers of width 256 (the authors' `conformer-M.yml`), as "
+        "Squeezeformer-SM has. With the 18 layers of NeMo's recipe, the share of the subsampling would be at most "
         f"{nemos:.1f} % with both ways of counting. The first rung equals NeMo's ConformerEncoder: the weights of "
         "NeMo's encoder load by name, and outputs and operations are equal (`tests/benchmarks/test_ladder.py`)."
     )
@@ -241,5 +252,10 @@ def page(data: dict[str, Any]) -> str:
     made = [given.get(name, "{}").format(text) for name, text in data["conditions"].items()]
     made += [*([f"Commit {', '.join(commits)}"] if commits else [])]
     parts = [INTRODUCTION, ladder(data), *notes(data), repeatable(data), ". ".join(made) + "."]
-    parts += ["## Beside the paper", claims(data), ends(data), *verdicts(data), *accuracy(data)]
+    conclusions = list(verdicts(data))
+    parts += ["## Comparison with the paper", conclusions[0]]
+    parts += ["The table compares the shares that the paper reports with the shares that we count.", claims(data)]
+    parts += ["The table shows the operations of the first rung, the last rung and two variants for 30 s of audio."]
+    parts += [ends(data)]
+    parts += [*conclusions[1:], *accuracy(data)]
     return "\n\n".join(parts) + "\n"

@@ -26,8 +26,8 @@ RUNGS = {
 }
 PAPER = {  # percent of Conformer-CTC-M's operations
     "unet": ("saved by the temporal U-Net", 20),
-    "subsampling": ("spent in its subsampling", 28),
-    "depthwise": ("saved by depthwise-separable subsampling", 22),
+    "subsampling": ("needed by the subsampling of Conformer-CTC-M", 28),
+    "depthwise": ("saved by the depthwise-separable subsampling", 22),
 }
 WITHOUT_UNET, NEMOS_RECIPE = "Squeezeformer without the U-Net", "Conformer, 18 layers"
 BESIDE: dict[str, tuple[str, dict[str, object]]] = {  # further encoders whose operations are counted: rung and changes

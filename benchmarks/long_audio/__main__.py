@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     model = ASRModel.restore_from(str(args.model), map_location="cpu").eval()
     spoken, rng = utterances(args.manifests), random.Random(0)
-    print("Made by `python -m benchmarks.long_audio`.")
+    print("`python -m benchmarks.long_audio` makes this page.")
     for minutes in args.minutes:
         print(f"\n{args.model.stem}, {minutes:g} minutes\n\n{head(COLUMNS)}")
         for each in table(model, joined(spoken, minutes, rng), args.windows, full=minutes == args.minutes[0]):

@@ -51,6 +51,30 @@ class Form:
     trained: bool = False  # takes part in the measurements of training
 
 
+# The names of the encoders on pages and in figures. The keys are the names in programs and in files of results.
+SHOWN = {
+    "in-tree": "NeMo 2.7.3's Squeezeformer",
+    "ours, plain": "our Squeezeformer, plain attention",
+    "ours": "our Squeezeformer",
+    "ours, optimised": "our Squeezeformer, optimized",
+    "ours, local": "our Squeezeformer, local attention",
+    "ours, 8x": "our Squeezeformer, 8x",
+    "ours, 8x, optimised": "our Squeezeformer, 8x, optimized",
+    "ours, 8x, local": "our Squeezeformer, 8x, local attention",
+    "Conformer": "NeMo's Conformer",
+    "Conformer, SDPA": "NeMo's Conformer, SDPA",
+    "Conformer, local": "NeMo's Conformer, local attention",
+    "FastConformer": "NeMo's FastConformer",
+    "FastConformer, local": "NeMo's FastConformer, local attention",
+}
+
+
+def shown(name: str) -> str:
+    """Return the name of an encoder on a page. A precision at the end of the name is kept."""
+    encoder, _, last = name.rpartition(", ")
+    return SHOWN[name] if name in SHOWN else f"{SHOWN[encoder]}, {last}"
+
+
 PLAIN, LOCAL = {"attention": "plain"}, {"self_attention_model": "rel_pos_local_attn"}
 FULL_CONFORMER = RATE_4X | {"subsampling": "striding"}
 FORMS: dict[str, Form] = {

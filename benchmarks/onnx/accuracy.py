@@ -25,7 +25,15 @@ from benchmarks.measuring.tables import head, line
 from benchmarks.onnx.errors import relative
 
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-COLUMNS = ["model", "form", "largest error", "rms error", "texts that differ", "WER, %", "file, MB"]
+COLUMNS = [
+    "model",
+    "runtime",
+    "largest relative error",
+    "relative RMS error",
+    "changed texts",
+    "WER, %",
+    "size of the file, MB",
+]
 
 
 def features(model: Any, audio: Sequence[str]) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -124,9 +132,10 @@ def main() -> None:
     nemo_logging.setLevel(logging.ERROR)
     spoken = recordings.rows(args.manifest)
     audio, references = ([row[key] for row in spoken] for key in ("audio_filepath", "text"))
-    print("Made by `python -m benchmarks.onnx.accuracy`.\n")
+    print("`python -m benchmarks.onnx.accuracy` makes this page.\n")
     print(f"{len(spoken)} whole recordings of `{args.manifest.name}`, {sum(row['duration'] for row in spoken):.0f} s.")
     print(f"{versions()}, ONNX Runtime {onnxruntime.__version__}.\n")
+    print('The errors and the changed texts are relative to the rows "torch", in which PyTorch computes the encoder.\n')
     print(head(COLUMNS))
     for path in args.models:
         with TemporaryDirectory() as folder:

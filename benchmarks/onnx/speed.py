@@ -3,9 +3,10 @@
     export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
     python -m benchmarks.onnx.speed > benchmarks/results/onnx_speed.md
 
-"in-tree" is NeMo 2.7.3's Squeezeformer. Later releases of NeMo do not have it, and the program then leaves it out. All
-encoders have equal weights and take turns. The encoder of this project is exported in the same way as by
-`nemo-squeezeformer export --offline`. The in-tree encoder is exported by NeMo's own export.
+The program compares the Squeezeformer of this project with NeMo 2.7.3's Squeezeformer. Later releases of NeMo have no
+Squeezeformer, and the program then leaves it out. All encoders have equal weights. The program calls the encoders
+alternately. The encoder of this project is exported in the same way as by `nemo-squeezeformer export --offline`. NeMo's
+Squeezeformer is exported by NeMo's own export.
 `python -m benchmarks.onnx.accuracy` measures the accuracy of int8.
 """
 
@@ -31,12 +32,12 @@ from benchmarks.onnx.errors import relative
 
 IN_TREE = "in-tree"
 NAMES = {
-    "in-tree": "in-tree",
-    "in-tree, ONNX": "in-tree, ONNX Runtime, float32",
-    "ours": "ours",
-    "ours, optimised": "ours, `optimize_for_inference()`",
-    "float32": "ours, ONNX Runtime, float32",
-    "int8": "ours, ONNX Runtime, int8",
+    "in-tree": "NeMo 2.7.3's Squeezeformer, PyTorch",
+    "in-tree, ONNX": "NeMo 2.7.3's Squeezeformer, ONNX Runtime, float32",
+    "ours": "our Squeezeformer, PyTorch",
+    "ours, optimised": "our Squeezeformer, PyTorch, `optimize_for_inference()`",
+    "float32": "our Squeezeformer, ONNX Runtime, float32",
+    "int8": "our Squeezeformer, ONNX Runtime, int8",
 }
 
 
@@ -94,7 +95,7 @@ def infer(encoder: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 def callables(
     encoders: Encoders, files: dict[str, Path], threads: int
 ) -> dict[str, Callable[[dict[str, Any]], torch.Tensor]]:
-    """Return the functions that take turns. Each function returns the encodings for a dict of features and lengths."""
+    """Return the functions to measure. Each function returns the encodings for a dict of features and lengths."""
     torch.set_num_threads(threads)
     eager = [name for name in (IN_TREE, "ours", "ours, optimised") if name not in missing()]
     calls = {name: partial(infer, encoders.build(name, training=False)) for name in eager}
@@ -132,7 +133,7 @@ def errors(encoders: Encoders, files: dict[str, Path], seconds: int) -> list[str
     """Return a table with the errors of the encodings, relative to this project's encoder in torch."""
     calls, inputs = callables(encoders, files, 1), utterances(seconds, 1)
     expected = calls["ours"](inputs)
-    lines = head(["encoder", "largest error", "rms error", "file, MB"]).splitlines()
+    lines = head(["encoder", "largest relative error", "relative RMS error", "size of the file, MB"]).splitlines()
     for name, call in calls.items():
         if name != "ours":
             largest, rms = relative([call(inputs)], [expected])
@@ -153,24 +154,25 @@ def main() -> None:
 
     found = conditions(args.size, "cpu")
     versions = f"{found['versions']}, ONNX Runtime {onnxruntime.__version__}"
-    print("# Encoders in ONNX Runtime\n\nMade by `python -m benchmarks.onnx.speed`.\n")
+    print("# Encoders in ONNX Runtime\n\n`python -m benchmarks.onnx.speed` makes this page.\n")
     print(
         f"{found['machine']}. {versions}. Allocator: {found['allocator']}. {found['size']}, batch 1, commit {commit()}."
     )
     torch.set_num_threads(1)
     peak = ", ".join(f"{name} {value:.0f}" for name, value in peak_gflops().items())
-    print(f"Speed of large matrix products in float32 on one thread, in GFLOP/s: {peak}.\n")
+    print(f"The speed of large matrix products in float32 on one thread, in GFLOP/s, is: {peak}.\n")
     print(
-        "The cells have the median time of a call, with the quartiles in brackets, and the speed relative to the\n"
-        "first row. The encoders take turns. With one thread the time is processor time."
+        "A cell shows the median time of a call, with the quartiles in brackets. The factor after the comma is the\n"
+        "speed relative to the first row. The columns are lengths of the audio. The program calls the encoders\n"
+        "alternately. With one thread, the time is processor time. With more threads, the time is wall-clock time.\n"
     )
-    print("With more threads it is wall-clock time.\n")
     with TemporaryDirectory() as folder:
         encoders = Encoders(args.size, "cpu")
         files = graphs(encoders, Path(folder))
         for threads in args.threads:
             print("\n".join(table(encoders, files, threads, args.seconds, args.turns)), flush=True)
-        print("### Relative errors of the encodings\n")
+        print("### Errors of the encodings\n")
+        print("The errors are relative to the encodings of our Squeezeformer in PyTorch.\n")
         print("\n".join(errors(encoders, files, args.seconds[0])))
 
 

@@ -10,6 +10,8 @@ from statistics import mean
 from benchmarks.measuring.tables import head, line, table
 from benchmarks.redundancy.encoders import CONFORMER_NAME, FLAT, UNET
 
+TRAINED = ["encoder", "parameters", "training steps", "WER, seen speakers", "WER, unseen speaker"]
+TITLES = {"1": "neighboring frames", "4": "frames at a distance of four frames", "any": "any two frames"}
 Rows = dict[tuple[str, str, int, str], dict[str, str]]
 
 
@@ -28,42 +30,46 @@ def page(results: Path) -> str:
     text = [
         "# Temporal redundancy",
         "",
-        "Made by `python -m benchmarks.redundancy`. All numbers are in [similarity.csv](similarity.csv).",
+        "`python -m benchmarks.redundancy` makes this page. All numbers are in [similarity.csv](similarity.csv).",
         "[How it works](../../../docs/how-it-works.md#measure-the-similarity-of-frames-in-your-models) explains",
-        "what they mean.",
+        "the numbers.",
         "",
         "![Mean cosine similarity of two frames after each block. Each panel shows one distance, each line one model.]"
         "(similarity.png)",
         "",
-        head(["encoder", "parameters", "steps", "WER of seen speakers", "WER of unseen speakers", "processor seconds"]),
+        "The table shows the trained encoders.",
+        "",
+        head([*TRAINED, "processor seconds"]),
     ]
     for name, of in trained.items():
         rates = [f"{rate:.1f} %" for rate in of["wer"].values()]
         text.append(line([name, f"{of['parameters']:,}", str(of["steps"]), *rates, str(of["cpu_seconds"])]))
     shown = list(range(last + 1))
-    for title, distance in [("neighboring frames", "1"), ("frames four apart", "4"), ("any two frames", "any")]:
-        text += ["", f"Similarity of {title} after each block, in percent:", ""]
-        text.append(head(["encoder", "weights", *map(str, shown)]))
+    for distance, title in TITLES.items():
+        text += ["", f"The table shows the similarity of {title} after each block, in percent.", ""]
+        text.append(head(["encoder", "weights", *(f"block {block}" for block in shown)]))
         for name in trained:
             for weights in ("trained", "untrained"):
                 found = [rows[name, weights, block, distance] for block in shown]
                 text.append(line([name, weights, *map(cell, found)]))
     text += [
         "",
-        "\\* Inside the U-Net, where a frame lasts 80 ms. All other frames last 40 ms.\n"
-        '"untrained" is the same network with random weights.',
+        "\\* This block is inside the temporal U-Net, where a frame lasts 80 ms. All other frames last 40 ms.\n"
+        'Block 0 is the input of the first block. "untrained" is the same network with random weights.',
         "",
     ]
     text += beside_the_paper(rows)
-    both = {
-        weights: ", ".join(cell(rows[CONFORMER_NAME, weights, last, distance]) for distance in ("1", "4", "any"))
+    controls = [
+        [weights, *(cell(rows[CONFORMER_NAME, weights, last, distance]) for distance in TITLES)]
         for weights in ("trained", "untrained")
-    }
+    ]
     text += [
         "",
-        f"After the last block of the trained Conformer, the similarities are {both['trained']} % (next frame,\n"
-        "frames four apart, any two frames).",
-        f"With random weights they are {both['untrained']} %.\n"
+        "The table shows the similarities after the last block of Conformer, in percent.",
+        "",
+        table(["weights of Conformer", *TITLES.values()], controls),
+        "",
+        "The similarity is also high with random weights.\n"
         "A high similarity alone does not show an effect of training.\n",
         f"Inside the U-Net, any two frames of an utterance have a similarity of {inside(rows, 'any'):.1f} %.\n"
         "Near 100 %, the branch adds nearly the same vector to every frame.",
@@ -101,22 +107,41 @@ def beside_the_paper(rows: Rows) -> list[str]:
     blocks = branch(rows)
     where = f"blocks {blocks[0]} to {blocks[-1]}"
     claims = [
-        ("Conformer: the next frame is about 95 % alike", f"{near:.1f} % after the last block", abs(near - 95) <= 3),
-        ("Conformer: four frames apart, above 80 %", f"{far:.1f} % after the last block", far > 80),
         (
-            "Conformer: it grows with depth",
-            f"next frame: {first:.1f} % after block 1, {near:.1f} % at the end",
+            "In Conformer, the similarity to the next frame is about 95 %.",
+            f"{near:.1f} % after the last block",
+            abs(near - 95) <= 3,
+        ),
+        (
+            "In Conformer, the similarity of frames at a distance of four frames is above 80 %.",
+            f"{far:.1f} % after the last block",
+            far > 80,
+        ),
+        (
+            "In Conformer, the similarity grows with depth.",
+            f"similarity to the next frame: {first:.1f} % after block 1, {near:.1f} % after the last block",
             near > first,
         ),
         (
-            "The U-Net holds it back",
-            f"next frame in {where}: {unet:.1f} % with it, {frames:.1f} % without",
+            "The temporal U-Net limits the similarity to the next frame.",
+            f"mean of {where}: {unet:.1f} % with the U-Net, {frames:.1f} % without the U-Net",
             unet < frames,
         ),
-        ("the same at equal distance in time", f"80 ms apart: {unet:.1f} % with it, {time:.1f} % without", unet < time),
+        (
+            "The temporal U-Net limits the similarity of frames at the same distance in time.",
+            f"frames at a distance of 80 ms, mean of {where}: {unet:.1f} % with the U-Net, "
+            f"{time:.1f} % without the U-Net",
+            unet < time,
+        ),
     ]
     verdicts = [[claim, here, "yes" if agrees else "no"] for claim, here, agrees in claims]
-    return ["## Beside the paper", "", *table(["the paper", "here", "agrees"], verdicts).splitlines()]
+    return [
+        "## Comparison with the paper",
+        "",
+        "The table compares the claims of the paper with the results of these small encoders.",
+        "",
+        *table(["claim of the paper", "result here", "agrees"], verdicts).splitlines(),
+    ]
 
 
 def cell(row: dict[str, str]) -> str:

@@ -14,13 +14,15 @@ from benchmarks.side_by_side.runs import best_peak, done, failed
 
 EXPLAINED = """\
 
-- "dev at": the word error rate on the dev set at this peak learning rate, for the first seed.
-- "best": the peak learning rate with the lowest word error rate on the dev set.
-- Columns after "best": the results at this learning rate, with one number for each seed.
-- "processor seconds": processor time of the training. The machine also did other work during the trainings, but not
-  during the measurement of the training steps above.
-- "no convergence at": the word error rate on the dev set is 90 % or more, or the final loss is at least three times
-  the lowest final loss of the same encoder."""
+- "dev WER at": the word error rate on the dev set at the named peak learning rate, for the first seed.
+- "best rate": the peak learning rate with the lowest word error rate on the dev set.
+- The columns "WER on" and "processor seconds" show the results at the best rate, with one number for each seed. The
+  test set "seen" has the speakers of the training, and the test set "unseen" has an unseen speaker.
+- "processor seconds": the processor time of the training. The machine also did other work during the trainings. It did
+  no other work during the measurement of the training steps above.
+- "no convergence at": the peak learning rates at which a training did not converge. A training did not converge if the
+  word error rate on the dev set is 90 % or more, or if the final loss is at least three times the lowest final loss of
+  the same encoder."""
 
 
 def times(timed: dict[str, Any]) -> str:
@@ -30,7 +32,7 @@ def times(timed: dict[str, Any]) -> str:
         low, high = row["step_ms_quartiles"]
         counts = [f"{row['parameters']:,}", f"{row['gflops_30_s']:.2f}"]
         rows.append([name, *counts, f"{row['step_ms']} ({low}-{high})"])
-    return table(["encoder", "parameters", "GFLOPs at 30 s", "training step, ms (quartiles)"], rows)
+    return table(["encoder", "parameters", "GFLOPs for 30 s", "time of a training step, ms (quartiles)"], rows)
 
 
 def rates(runs: list[dict[str, Any]]) -> str:
@@ -55,23 +57,25 @@ def rates(runs: list[dict[str, Any]]) -> str:
         least = min(run["loss"][-1] for run in mine if run["finite"])
         lost = sorted({run["peak_lr"] for run in mine if failed(run, least)})
         rows.append([*cells, ", ".join(f"{peak:g}" for peak in lost) or "none"])
-    at_peaks = [f"dev at {peak:g}" for peak in peaks]
-    return table(["encoder", *at_peaks, "best", *sets, "processor seconds", "no convergence at"], rows)
+    at_peaks = [f"dev WER at {peak:g}" for peak in peaks]
+    at_best_rate = [f"WER on {which}" for which in sets]
+    return table(["encoder", *at_peaks, "best rate", *at_best_rate, "processor seconds", "no convergence at"], rows)
 
 
 def parts(results: Path) -> Iterator[str]:
     timed = json.loads((results / "time.json").read_text())
     yield "# Side by side"
-    yield "Made by `python -m benchmarks.side_by_side`. The `.jsonl` files in this folder have all runs."
+    yield "`python -m benchmarks.side_by_side` makes this page. The `.jsonl` files in this folder have all runs."
     yield times(timed)
     conditions = ". ".join(timed["conditions"].values())
     yield (
-        "A training step is a forward and a backward pass over 16 utterances of 2 to 4 s. The encoders take turns. "
+        "A training step is a forward and a backward pass over 16 utterances of 2 to 4 s. The program calls the "
+        'encoders alternately. Conformer and FastConformer are NeMo\'s encoders. "8x" is the setting `rate=8x`. '
         f"{conditions}."
     )
     for path in sorted(results.glob("*.jsonl")):
         runs = done(path)
-        yield f"## {path.stem}"
+        yield f"## Trainings on {path.stem}"
         lines = [
             f"Each training has {runs[0]['steps']} steps. Word error rates are in percent.",
             EXPLAINED,

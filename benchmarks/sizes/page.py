@@ -10,20 +10,21 @@ from nemo_squeezeformer.analysis.sizes import PUBLISHED, Published
 
 INTRODUCTION = """# The six sizes
 
-Made by `python -m benchmarks.sizes`. `sizes.json` has all numbers. Parameters and operations of the encoder are
-counted. They are equal on every machine, and equal to the published values (`tests/analysis/test_sizes.py`). Times and
-memory are measured. In repeated runs on a similar idle machine, times agree within 20 % and memory agrees within
-15 MiB. **The word error rates are published values. We did not measure them.**"""
+`python -m benchmarks.sizes` makes this page. `sizes.json` has all numbers. Parameters and operations of the encoder are
+counted. The counts are equal on every machine, and equal to the published values (`tests/analysis/test_sizes.py`).
+Times and memory are measured. In repeated runs on a similar idle machine, times agree within 20 % and memory agrees
+within 15 MiB. **The word error rates are published values. We did not measure them.**"""
 HEAD = {
     "counted": """The operations are for one utterance with 80 features every 10 ms. A multiplication and an addition
 count as two operations. The numbers in brackets are without the temporal U-Net.""",
-    "ms": """Processor time of the encoder for one utterance, on one thread. The sizes take turns. The table has the
-median, with the quartiles in brackets if there was more than one turn.""",
-    "memory": """Peak memory above the model and its input: the median of three processes with one call each. The
-weights are in a separate column.""",
-    "wer": """Word error rates on LibriSpeech test-clean / test-other, in percent, after training on its 960 h. The
-authors' values are for the authors' release. NVIDIA's values are for `stt_en_squeezeformer_ctc_<size>_ls`. Both are
-published values.""",
+    "ms": """The table shows the processor time of the encoder for one utterance, on one thread. The program calls the
+encoders of all sizes alternately. A cell has the median. If an encoder was called more than once, the quartiles follow
+in brackets.""",
+    "memory": """The table shows the peak memory above the memory of the model and of the input. A cell has the median
+of three processes with one call each. The weights have a separate column.""",
+    "wer": """The table shows the published word error rates on LibriSpeech test-clean / test-other, in percent, after
+training on the 960 h of LibriSpeech. The authors' values are for the models that the authors released. NVIDIA's
+values are for the models `stt_en_squeezeformer_ctc_<size>_ls`.""",
 }
 
 
@@ -50,11 +51,11 @@ def page(made: dict[str, Any]) -> str:
                 INTRODUCTION,
                 f"{made['conditions']}.",
                 f"## Parameters and operations\n\n{HEAD['counted']}",
-                table(["size", "parameters", *(f"GFLOPs, {s} s" for s in lengths)], operations),
+                table(["size", "parameters", *(f"GFLOPs for {s} s" for s in lengths)], operations),
                 f"## Time\n\n{HEAD['ms']}",
-                table(["size", *(f"{s} s, ms" for s in lengths)], times),
+                table(["size", *(f"time for {s} s, ms" for s in lengths)], times),
                 f"## Memory\n\n{HEAD['memory']}",
-                table(["size", "weights, MiB", *(f"{s} s, MiB" for s in lengths)], memory),
+                table(["size", "weights, MiB", *(f"memory for {s} s, MiB" for s in lengths)], memory),
                 f"## Word error rates as published\n\n{HEAD['wer']}",
                 table(["size", "authors' WER", "NVIDIA's WER"], wer),
             ]
@@ -65,7 +66,8 @@ def page(made: dict[str, Any]) -> str:
 
 def quoted(made: dict[str, Any]) -> str:
     """Return the table of docs/benchmarks.md, for 30 s of audio."""
-    head = ["size", "parameters", "GFLOPs", "without the temporal U-Net", "time", "memory", "authors' WER, published"]
+    head = ["size", "parameters", "GFLOPs", "GFLOPs without the temporal U-Net", "time", "memory"]
+    head.append("authors' WER, published")
     rows = []
     for name, row in made["sizes"].items():
         published: Published = PUBLISHED[name]

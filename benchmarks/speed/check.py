@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed.check
 
-Run it with NeMo 2.7.3. Both encoders take turns in one run, and only the ratio of their times counts. The required
-ratios are well below the ratios in `results/speed`. If a ratio is too small, the check measures it a second time before
-it fails.
+Run the check with NeMo 2.7.3. The check calls the encoders alternately in one run, and compares only ratios of times.
+The required ratios are well below the ratios in `results/speed`. If a ratio is too small, the check measures the ratio
+a second time before it fails.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import torch
 
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.encoders import Encoders, missing, utterances
+from benchmarks.measuring.forms import shown
 from benchmarks.measuring.turns import interleaved
 from benchmarks.speed.measure import prepared
 
-# The smallest accepted speed relative to in-tree, by the length of the utterance in seconds and by encoder.
+# The smallest accepted speed relative to NeMo's Squeezeformer, by the seconds of the utterance and by encoder.
 LEAST: Mapping[int, Mapping[str, float]] = {
     5: {"ours": 0.85, "ours, optimised": 0.95},
     15: {"ours": 0.95, "ours, optimised": 1.05},
@@ -31,7 +32,7 @@ TOLERANCE = 1e-4  # largest accepted difference of outputs with equal weights: a
 
 
 def ratios(encoders: Encoders, seconds: int, names: list[str], patience: float) -> dict[str, float]:
-    """Return the speed of each encoder relative to in-tree."""
+    """Return the speed of each encoder relative to NeMo's Squeezeformer."""
     calls = {name: prepared(encoders, name, seconds, 1, training=False) for name in ["in-tree", *names]}
     took = {name: median(turns) for name, turns in interleaved(calls, patience, clock=time.thread_time).items()}
     return {name: took["in-tree"] / took[name] for name in names}
@@ -39,7 +40,7 @@ def ratios(encoders: Encoders, seconds: int, names: list[str], patience: float) 
 
 @torch.inference_mode()
 def differences(encoders: Encoders, names: list[str]) -> dict[str, float]:
-    """Return the largest difference between the output of each encoder and of in-tree, with equal weights."""
+    """Return the largest difference of the outputs to NeMo's Squeezeformer with equal weights, by encoder."""
     inputs = utterances(5, 1)
     expected = encoders.build("in-tree")(**inputs)[0]
     return {name: float((encoders.build(name)(**inputs)[0] - expected).abs().max()) for name in names}
@@ -50,7 +51,12 @@ def check(size: str, least: Mapping[int, Mapping[str, float]], patience: float) 
     encoders = Encoders(size)
     names = list(dict.fromkeys(name for limits in least.values() for name in limits))
     found = differences(encoders, names)
-    wrong = [f"{name} differs from in-tree by {by:.1e}" for name, by in found.items() if not by <= TOLERANCE]
+    theirs = shown("in-tree")
+    wrong = [
+        f"The output of {shown(name)} differs from the output of {theirs} by {by:.1e}"
+        for name, by in found.items()
+        if not by <= TOLERANCE
+    ]
     for seconds, limits in least.items():
         best: dict[str, float] = {}
         slow = list(limits)
@@ -61,9 +67,9 @@ def check(size: str, least: Mapping[int, Mapping[str, float]], patience: float) 
             if not slow:
                 break
         for name, limit in limits.items():
-            print(f"{name}, {seconds} s: {best[name]:.2f} times as fast as in-tree, required: {limit}")
+            print(f"{shown(name)}, {seconds} s: {best[name]:.2f} times as fast as {theirs}, required: {limit}")
         wrong += [
-            f"{name} is {best[name]:.2f} times as fast as in-tree at {seconds} s, "
+            f"{shown(name)} is {best[name]:.2f} times as fast as {theirs} at {seconds} s, "
             f"but {limits[name]} times is required. "
             "To find the reason, profile a call, or measure all lengths with `python -m benchmarks.speed`"
             for name in slow

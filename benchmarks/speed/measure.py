@@ -48,7 +48,7 @@ def prepared(encoders: Encoders, name: str, seconds: int, batch: int, training: 
 
 
 def group(plan: Plan, results: Results, part: str, key: dict[str, int], left_out: dict[str, str], most: int) -> None:
-    """Measure one group of encoders that take turns.
+    """Measure one group of encoders. The encoders are called alternately.
 
     If an encoder of the group is missing in the file, all encoders of the group are measured again.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring.forms import FORMS
+from benchmarks.measuring.forms import FORMS, shown
 from benchmarks.measuring.results import read
 from benchmarks.measuring.tables import table, timed
 from benchmarks.speed.operations import gflops_at
@@ -16,33 +16,37 @@ Row = dict[str, Any]
 MEASURED = ("inference", "memory", "training", "training_memory")
 INTRODUCTION = """# Speed
 
-Made by `python -m benchmarks.speed`. The `.json` files in this folder have all numbers. The encoders have nearly equal
-numbers of parameters and random weights. Encoders of the same network have equal weights.
+`python -m benchmarks.speed` makes this page. The `.json` files in this folder have all numbers. The encoders have
+nearly equal numbers of parameters. All weights are random. Encoders of the same network have equal weights.
 
-The names of the encoders:
+The names of the encoders have these meanings:
 
-- "in-tree" is NeMo 2.7.3's Squeezeformer.
-- "ours" is the Squeezeformer of this project with its default settings.
-- "plain" means `attention="plain"`.
-- "optimised" means after `optimize_for_inference()`.
-- "8x" is the setting `rate=8x` of our recipes: a frame lasts 80 ms instead of 40 ms.
-- "local" attends to 128 frames to each side. All other encoders attend to all frames.
+- "our Squeezeformer" is the Squeezeformer of this project with its default settings.
+- "plain attention" means `attention="plain"`.
+- "optimized" means that `optimize_for_inference()` was called.
+- "8x" is the setting `rate=8x` of our recipes. With this setting, an encoder frame lasts 80 ms instead of 40 ms. An
+  encoder frame of NeMo's FastConformer also lasts 80 ms.
+- With "local attention", a frame attends to 128 frames on each side. In all other encoders, a frame attends to all
+  frames.
 - "SDPA" means `use_pytorch_sdpa=True`.
+- "bf16" means automatic mixed precision with bfloat16. All other encoders compute in float32.
 
-How they are measured:
+The program measures these quantities:
 
-- Time: the encoders take turns in one process. The tables have the median, with the quartiles in brackets if there was
-  more than one turn. The lengths of the utterances of a batch go from half of the given length to the whole length.
-- GFLOPs: the operations of the encoder. Our encoders with full attention are counted with `attention="plain"`. A
-  multiplication and an addition count as two operations.
-- Share of the peak: these GFLOPs, divided by the measured time and by the speed of the fastest large matrix product
-  with the same number of threads. Encoders that save operations may have a share above 100 %.
-- Memory: the peak above the model and its input, in a separate process.
-- Training step: forward and backward pass with dropout, without an optimizer."""
+- Time: one process calls the encoders alternately, so that a change of the machine's load affects all encoders. The
+  tables show the median. If an encoder was called more than once, the quartiles follow in brackets. The shortest
+  utterance of a batch has half of the given length, and the longest utterance has the given length.
+- GFLOPs: the number of operations of the encoder, in 10^9. Our encoders with full attention are counted with
+  `attention="plain"`. A multiplication and an addition count as two operations.
+- Share of the peak: the GFLOPs, divided by the measured time and by the peak speed. The peak speed is the speed of the
+  fastest large matrix product with the same number of threads. Encoders that save operations can have a share above
+  100 %.
+- Memory: the peak above the memory of the model and of the input, in a separate process.
+- Training step: a forward and a backward pass with dropout. The step has no optimizer."""
 
 
 def reference(rows: list[Row]) -> str:
-    """Return the encoder with which the others are compared: in-tree, or our plain encoder if in-tree is missing."""
+    """Return the reference of the comparison: NeMo's Squeezeformer if it was measured, or our plain encoder."""
     return "in-tree" if any("in-tree" in row["measured"] for row in rows) else "ours, plain"
 
 
@@ -64,7 +68,7 @@ def left_out(rows: list[Row]) -> Iterator[str]:
             found.setdefault((apart(name)[0], reason), []).append(f"{row['batch']} x {row['seconds']} s{threads}")
     for (name, reason), where in found.items():
         places = "" if len(where) >= len(rows) else f" ({'; '.join(dict.fromkeys(where))})"
-        yield f"- {name}: {reason}{places}"
+        yield f"- {shown(name)}: {reason}{places}"
 
 
 def operations_of(data: Row, name: str, seconds: float) -> float | None:
@@ -98,23 +102,25 @@ def compared(data: Row, row: Row, name: str, base: str) -> str:
 def encoders(data: Row) -> Iterator[str]:
     for row in data.get("operations", []):
         lengths = sorted({inference["seconds"] for inference in data.get("inference", [])} or row["lengths"])
-        head = ["encoder", "parameters", *(f"GFLOPs, {s} s" for s in lengths), "largest difference"]
+        head = ["encoder", "parameters", *(f"GFLOPs for {s} s" for s in lengths), "largest difference of the outputs"]
         rows = []
         for name, measured in row["measured"].items():
             work = [f"{operations_of(data, name, seconds):.1f}" for seconds in lengths]
             difference = f"{measured['difference']:.1e}" if measured.get("difference") else "-"
-            rows.append([name, f"{measured['parameters']:,}", *work, difference])
-        yield "### Encoders\n\n" + table(head, rows)
+            rows.append([shown(name), f"{measured['parameters']:,}", *work, difference])
+        yield "### Encoders"
+        yield "The table shows the size of each encoder and the operations for one utterance."
+        yield table(head, rows)
         yield (
-            "The largest difference is the difference to the first encoder of the same network in this table. Padding "
-            "does not count."
+            "The last column compares the outputs with the outputs of the first encoder of the same network in the "
+            "table. The comparison leaves out the padding."
         )
     for row in data.get("peak", []):
         for precision, ways in row["measured"].items():
             speeds = ", ".join(f"{way} {speed:.0f}" for way, speed in ways.items())
             yield (
-                f"Speed of large matrix products, {precision}, {counted(row['threads'], 'thread')}, in GFLOP/s: "
-                f"{speeds}."
+                f"The speed of large matrix products in {precision} with {counted(row['threads'], 'thread')}, in "
+                f"GFLOP/s, is: {speeds}."
             )
 
 
@@ -125,11 +131,13 @@ def inference(data: Row) -> Iterator[str]:
         names, base = names_of(group), reference(group)
         lengths = [f"{row['seconds']} s" for row in group]
         yield f"### Inference, batch {batch}, {counted(threads, 'thread')}"
-        times = [[name, *(timed(row["measured"].get(name, {}).get("ms")) for row in group)] for name in names]
-        yield table(["encoder, ms", *lengths], times)
-        ratios = [[name, *(compared(data, row, name, base) for row in group)] for name in names]
-        share = ", share of the peak" if batch == 1 else ""
-        yield table([f"times as fast as {base}{share}", *lengths], ratios)
+        yield "The table shows the time of an inference in milliseconds, by the length of the audio."
+        times = [[shown(name), *(timed(row["measured"].get(name, {}).get("ms")) for row in group)] for name in names]
+        yield table(["encoder", *lengths], times)
+        ratios = [[shown(name), *(compared(data, row, name, base) for row in group)] for name in names]
+        share = ", and the share of the peak" if batch == 1 else ""
+        yield f"The table shows the speed relative to {shown(base)}{share}, by the length of the audio."
+        yield table(["encoder", *lengths], ratios)
 
 
 def memory(data: Row) -> Iterator[str]:
@@ -137,36 +145,46 @@ def memory(data: Row) -> Iterator[str]:
     if rows:
         lengths = [f"{row['seconds']} s" for row in rows]
         cells = [
-            [name, *(f"{row['measured'][name]['MiB']:,.0f}" if name in row["measured"] else "-" for row in rows)]
+            [shown(name), *(f"{row['measured'][name]['MiB']:,.0f}" if name in row["measured"] else "-" for row in rows)]
             for name in names_of(rows)
         ]
-        yield "### Memory of inference, batch 1\n\n" + table(["encoder, MiB", *lengths], cells)
+        yield "### Memory of inference, batch 1"
+        yield "The table shows the peak memory of an inference in MiB, by the length of the audio."
+        yield table(["encoder", *lengths], cells)
 
 
 def training(data: Row) -> Iterator[str]:
     for row in data.get("training", []):
         measured, base = row["measured"], reference([row])
         cells = [
-            [name, timed(held["ms"]), f"{measured[base]['ms'][1] / held['ms'][1]:.2f}x" if base in measured else "-"]
+            [
+                shown(name),
+                timed(held["ms"]),
+                f"{measured[base]['ms'][1] / held['ms'][1]:.2f}x" if base in measured else "-",
+            ]
             for name, held in measured.items()
         ]
         yield f"### Training step, {row['batch']} x {row['seconds']} s, {counted(row['threads'], 'thread')}"
-        yield table(["encoder", "ms", f"times as fast as {base}"], cells)
+        yield table(["encoder", "time, ms", f"speed relative to {shown(base)}"], cells)
     for row in data.get("training_memory", []):
         measured, base = row["measured"], reference([row])
         cells = [
-            [name, f"{held['MiB']:,.0f}", f"{held['MiB'] / measured[base]['MiB']:.2f}" if base in measured else "-"]
+            [
+                shown(name),
+                f"{held['MiB']:,.0f}",
+                f"{held['MiB'] / measured[base]['MiB']:.2f}" if base in measured else "-",
+            ]
             for name, held in measured.items()
         ]
         yield f"### Memory of a training step, {row['batch']} x {row['seconds']} s"
-        yield table(["encoder", "MiB", f"of what {base} takes"], cells)
+        yield table(["encoder", "memory, MiB", f"memory relative to {shown(base)}"], cells)
 
 
 def page(folder: Path) -> str:
     """Return the whole page in Markdown."""
     parts = [INTRODUCTION]
     for name, data in read(folder).items():
-        parts.append(f"## {name}")
+        parts.append(f"## Results in {name}.json")
         rows = [row for part in data.values() if isinstance(part, list) for row in part]
         commits = sorted({row["commit"] for row in rows})
         parts.append(f"{'. '.join(data['conditions'].values())}. Commit {', '.join(commits)}.")
@@ -176,5 +194,5 @@ def page(folder: Path) -> str:
             parts += section(data)
         reasons = list(left_out([row for part in MEASURED for row in data.get(part, [])]))
         if reasons:
-            parts.append("### Left out\n\n" + "\n".join(reasons))
+            parts.append("### Encoders that were left out\n\n" + "\n".join(reasons))
     return "\n\n".join(parts) + "\n"

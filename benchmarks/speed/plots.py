@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.figures import BLACK, BLUE, GREEN, PURPLE, RED, digest, save
+from benchmarks.measuring.forms import shown
 from benchmarks.measuring.results import read
 
 # Each combination of network and attention has a color. Encoders of this project have solid or dotted lines, and the
@@ -63,7 +64,9 @@ def figure(path: Path, panels: dict[str, dict[str, list[tuple[float, float]]]], 
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(quantity)
     order = [name for name in STYLES if name in handles]
-    drawing.legend([handles[name] for name in order], order, loc="outside right upper", frameon=False)
+    drawing.legend(
+        [handles[name] for name in order], [shown(name) for name in order], loc="outside right upper", frameon=False
+    )
     save(drawing, path, source)
 
 

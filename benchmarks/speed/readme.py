@@ -12,10 +12,10 @@ NAMES = {
     "in-tree": "NeMo 2.7.3's Squeezeformer",
     "Conformer, SDPA": "NeMo's Conformer, SDPA",
     "FastConformer": "NeMo's FastConformer (8x)",
-    "ours": "ours",
-    "ours, optimised": "ours, `optimize_for_inference()`",
-    "ours, local": "ours, local attention",
-    "ours, 8x, optimised": "ours, `rate=8x`, `optimize_for_inference()`",
+    "ours": "our Squeezeformer",
+    "ours, optimised": "our Squeezeformer, `optimize_for_inference()`",
+    "ours, local": "our Squeezeformer, local attention",
+    "ours, 8x, optimised": "our Squeezeformer, `rate=8x`, `optimize_for_inference()`",
 }
 LENGTHS = (5, 15, 60, 300)
 
@@ -31,5 +31,5 @@ def quoted(folder: Path) -> str:
         cells = [milliseconds(times[s][name]["ms"][1]) if name in times[s] else "-" for s in lengths]
         peak = memory[lengths[-1]].get(name)
         rows.append([called, *cells, f"{peak['MiB']:,.0f}" if peak else "-"])
-    head = ["", *(f"{seconds} s, ms" for seconds in lengths), f"memory at {lengths[-1]} s, MiB"]
+    head = ["encoder", *(f"time for {seconds} s, ms" for seconds in lengths), f"memory for {lengths[-1]} s, MiB"]
     return table(head, rows) + "\n"

@@ -7,7 +7,7 @@ With these settings glibc does not return freed memory to the system. This is th
 
 The encoders have size s, random weights and nearly equal numbers of parameters. Left context, chunks and depthwise
 kernels are equal. The program measures `cache_aware_stream_step` in the middle of a stream, with full caches. The
-encoders take turns after every step.
+program calls the two encoders alternately, step by step.
 """
 
 from __future__ import annotations
@@ -102,15 +102,17 @@ def main() -> None:
     args = parser.parse_args()
     logging.setLevel(logging.ERROR)
     torch.manual_seed(0)
-    print("Made by `python -m benchmarks.streaming.time`.\n")
+    print("`python -m benchmarks.streaming.time` makes this page.\n")
     print(
-        "Time of the encoder for one second of audio, in milliseconds: the median, with the quartiles in brackets.\n"
-        "The two encoders take turns after every step."
+        "The tables show the time of the encoder for one second of audio, in milliseconds, and the size of the\n"
+        "caches. The times are medians, with the quartiles in brackets. The program calls the two encoders\n"
+        "alternately, step by step. Conformer and FastConformer are NeMo's cache-aware encoders."
     )
     print(f"{', '.join([processor(), versions(), f'{args.repeats} steps for each encoder', *allocator()])}.")
     for rate, configs in RATES.items():
         ours, theirs = configs
-        print(f"\n{head(['latency', 'batch', 'threads', f'{ours}, ms', f'{theirs}, ms', 'ratio'])}")
+        columns = ["latency", "batch", "threads", f"time of {ours}, ms", f"time of {theirs}, ms", "ratio of the times"]
+        print(f"\n{head(columns)}")
         memory = []
         for chunk in CHUNKS[rate]:
             encoders = {name: build(config, [LEFT[rate], chunk - 1]) for name, config in configs.items()}
@@ -129,8 +131,8 @@ def main() -> None:
                     which = [f"{1e3 * seconds:.0f} ms", str(batch), str(threads)]
                     print(line([*which, *cells, f"{ratio:.2f}"]), flush=True)
             memory = [(name, parameters(encoder) / 1e6, *cache_bytes(encoder)) for name, encoder in encoders.items()]
-        caches = ["attention caches, kB", "convolution caches, kB", "all, kB a stream"]
-        print(f"\n{head(['encoder', 'parameters, M', *caches])}")
+        caches = ["attention caches, kB", "convolution caches, kB", "all caches of a stream, kB"]
+        print(f"\n{head(['encoder', 'parameters, millions', *caches])}")
         for name, millions, attention, convolution in memory:
             kilobytes = [f"{size / 1e3:.0f}" for size in (attention, convolution, attention + convolution)]
             print(line([name, f"{millions:.2f}", *kilobytes]))

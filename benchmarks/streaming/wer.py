@@ -21,11 +21,12 @@ from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.tables import head, line
 
 BATCH = 16
-INTRODUCTION = """The WER, in percent, of a streaming hybrid model. The weights are the same at every latency.
+INTRODUCTION = """\
+The tables show the WER of a streaming hybrid model in percent. The weights are equal at every latency.
 
-- "streamed": the recordings are streamed through NeMo's `CacheAwareStreamingAudioBuffer`.
-- "whole": `transcribe()` decodes the whole recordings with the same attention mask.
-- "differ": the number of recordings for which the two texts differ."""
+- "streamed recordings": the recordings are streamed through NeMo's `CacheAwareStreamingAudioBuffer`.
+- "whole recordings": `transcribe()` decodes the whole recordings with the same attention mask.
+- "different texts": the number of recordings whose streamed text differs from the text of the whole recording."""
 
 
 def streamed(model: Any, audio: Sequence[str]) -> list[str]:
@@ -94,14 +95,17 @@ def main() -> None:
     torch.set_num_threads(1)
     model = ASRModel.restore_from(args.model, map_location="cpu").eval()
     model.preprocessor.featurizer.dither = 0.0  # transcribe() sets dither to 0 too
-    print("Made by `python -m benchmarks.streaming.wer`.\n")
+    print("`python -m benchmarks.streaming.wer` makes this page.\n")
     print(INTRODUCTION)
     for manifest in args.manifests:
         spoken = recordings.rows(manifest)
         audio, references = ([row[key] for row in spoken] for key in ("audio_filepath", "text"))
         words = sum(len(text.split()) for text in references)
         print(f"\n{manifest.stem}: {len(spoken)} recordings, {words} words\n")
-        transducer, ctc = ([f"{decoder}: streamed", "whole", "differ"] for decoder in ("transducer", "CTC"))
+        transducer, ctc = (
+            [f"{decoder}: {column}" for column in ("streamed recordings", "whole recordings", "different texts")]
+            for decoder in ("transducer", "CTC")
+        )
         print(head(["latency", "context", *transducer, *ctc]))
         with torch.inference_mode():
             for cells in rows(model, audio, references):

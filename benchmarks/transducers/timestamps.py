@@ -67,20 +67,22 @@ def main() -> None:
     logging.setLevel(logging.ERROR)
     rows = recordings.rows(args.manifest)
     words = sum(len(row["words"]) for row in rows)
-    print("Made by `python -m benchmarks.transducers.timestamps`.\n")
+    print("`python -m benchmarks.transducers.timestamps` makes this page.\n")
     print(
-        f"Word timestamps on {args.manifest.stem}: {len(rows)} utterances, {words} words. Only correctly recognized\n"
-        "words are compared. The errors are medians. A positive signed error means that the word starts too late.\n"
+        f"The table compares word timestamps with the true times of {args.manifest.stem}: {len(rows)} utterances,\n"
+        f"{words} words. Only correctly recognized words are compared. The errors are medians. A positive signed\n"
+        "error means that the word starts too late.\n"
     )
-    errors = ["start error, ms (signed)", "end error, ms"]
-    print(head(["model", "decoder", "WER, %", "right words", "overlap, %", *errors]))
+    errors = ["error of the start, ms (signed error)", "error of the end, ms"]
+    print(head(["model", "decoder", "WER, %", "correct words", "correct words that overlap, %", *errors]))
     for path in args.models:
         model = ASRModel.restore_from(path, map_location=torch.device("cpu"))
-        decoders = ["rnnt", "ctc"] if hasattr(model, "cur_decoder") else [None]
-        for decoder in decoders:
+        only = "transducer" if hasattr(model, "joint") else "CTC"
+        decoders = {"rnnt": "transducer", "ctc": "CTC"} if hasattr(model, "cur_decoder") else {None: only}
+        for decoder, called in decoders.items():
             if decoder is not None:
                 model.change_decoding_strategy(decoder_type=decoder, verbose=False)
-            print(line([path.stem, decoder or type(model).__name__, *report(model, rows)]))
+            print(line([path.stem, called, *report(model, rows)]))
 
 
 if __name__ == "__main__":

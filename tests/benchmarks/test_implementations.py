@@ -11,7 +11,7 @@ from nemo_squeezeformer.core.dispatch import implementations
 
 def test_one_command_measures_every_case_and_prints_the_page(capsys):
     threads = torch.get_num_threads()
-    work = ["a stream at 480 ms", "15 s, optimised"]
+    work = ["streaming at 480 ms", "inference, 15 s, optimized encoder"]
     benchmark.main(["--size", "quick", "--patience", "0", "--work", *work])
     torch.set_num_threads(threads)
     page = capsys.readouterr().out

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.measuring.encoders import Encoders, missing
 from benchmarks.measuring.figures import digest
+from benchmarks.measuring.forms import shown
 from benchmarks.measuring.results import RESULTS as ALL_RESULTS
 from benchmarks.measuring.results import Results, read
 from benchmarks.speed import check as speed_check
@@ -50,7 +51,7 @@ def test_one_command_measures_everything_and_makes_the_page(quick):
     assert all(row["MiB"] > 0.1 for row in memory.values())
     text = (quick / "README.md").read_text()
     assert text == speed_page.page(quick)
-    assert all(f"| {name} |" in text for name in here)
+    assert all(f"| {shown(name)} |" in text for name in here)
     assert all(reason in text for reason in missing().values())
     assert f"![{stem}-time.png]" in text and f"![{stem}-memory.png]" in text
 
@@ -70,7 +71,7 @@ def test_existing_measurements_are_repeated_only_with_again(quick, capsys):
     assert path.read_text() == before
     main([*wanted, "--encoders", "ours, local"])
     row = next(row for row in json.loads(path.read_text())["inference"] if row["seconds"] == row["batch"] == 1)
-    assert {"ours", "ours, local"} <= set(row["measured"])  # the existing encoder takes turns with the new encoder
+    assert {"ours", "ours, local"} <= set(row["measured"])  # both encoders are measured alternately
     main([*wanted, "--encoders", "ours", "--again"])
     assert path.read_text() != before
     path.write_text(before)
@@ -106,8 +107,8 @@ def test_operations_of_a_fourth_length_are_interpolated_from_three_lengths():
 def test_the_check_names_an_encoder_that_is_too_slow(capsys):
     assert speed_check.check("quick", {1: {"ours": 0.0, "ours, optimised": 0.0}}, patience=0.0) == []
     (wrong,) = speed_check.check("quick", {1: {"ours": 0.0, "ours, optimised": 1e6}}, patience=0.0)
-    assert wrong.startswith("ours, optimised is ") and "but 1000000.0 times is required" in wrong
-    assert "ours, 1 s: " in capsys.readouterr().out
+    assert wrong.startswith("our Squeezeformer, optimized is ") and "but 1000000.0 times is required" in wrong
+    assert "our Squeezeformer, 1 s: " in capsys.readouterr().out
 
 
 @pytest.mark.skipif("in-tree" not in missing(), reason="this NeMo has a Squeezeformer")

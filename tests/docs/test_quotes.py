@@ -73,9 +73,9 @@ def test_an_invented_number_and_an_invented_row_are_found():
 
 
 def cells(page: str, head: str) -> dict[str, list[str]]:
-    """Return the rows of a table of results, by their first cell. ``head`` is a text before the table."""
+    """Return the rows of the first table after ``head`` on a page of results, by their first cell."""
     text = (RESULTS / page).read_text(encoding="utf-8")
-    (table,) = re.findall(r"(?:^\|.*\n)+", text.split(head)[1].split("\n#")[0], flags=re.MULTILINE)
+    table = re.findall(r"(?:^\|.*\n)+", text.split(head)[1].split("\n#")[0], flags=re.MULTILINE)[0]
     return {
         row[0]: row[1:] for row in ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
     }
@@ -85,11 +85,11 @@ def test_deploy_quotes_the_speed_of_onnx_runtime():
     page = (DOCS / "deploy.md").read_text(encoding="utf-8")
     measured = cells("onnx_speed.md", "### 1 thread")
     for form, called in (
-        ("`optimize_for_inference()`", "PyTorch, `optimize_for_inference()`"),
+        ("PyTorch, `optimize_for_inference()`", "PyTorch, `optimize_for_inference()`"),
         ("ONNX Runtime, float32", "ONNX Runtime, float32"),
         ("ONNX Runtime, int8", "ONNX Runtime, int8"),
     ):
-        ratios = [cell.split(", ")[1] for cell in measured[f"ours, {form}"]]
+        ratios = [cell.split(", ")[1] for cell in measured[f"our Squeezeformer, {form}"]]
         assert f"| {called} | {' | '.join(ratios)} |" in page
 
 
@@ -116,3 +116,23 @@ def test_training_quotes_the_speed():
         assert f"| {what} | {theirs} | {ours} |" in page
     theirs, ours = (f"{memory[name]['MiB']:,.0f} MiB" for name in ("in-tree", "ours"))
     assert f"| memory in addition to the model, utterances of up to 30 s | {theirs} | {ours} |" in page
+
+
+def test_the_readme_quotes_speed_memory_and_streams():
+    def at_60_s(head: str, encoder: str) -> str:
+        return cells("speed/README.md", head)[encoder][3].split(" ")[0]
+
+    def stream(page: int, column: int) -> str:
+        text = (RESULTS / "streaming_time.md").read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if line.startswith("| 480 ms | 1 | 1 |")]
+        return lines[page].split(" | ")[column].split(" ")[0]
+
+    time, memory = "### Inference, batch 1, 1 thread", "### Memory of inference, batch 1"
+    nemos = ["NeMo 2.7.3's Squeezeformer", "NeMo's Conformer, SDPA", "NeMo's FastConformer"]
+    part = sections(ROOT / "README.md")["Compared with NeMo"]
+    our = "our Squeezeformer"
+    ours = f"{at_60_s(time, our)} ms; 8x: {at_60_s(time, f'{our}, 8x')} ms"
+    assert f"| {' | '.join([ours, *(f'{at_60_s(time, name)} ms' for name in nemos)])} |" in part
+    assert f"| {' | '.join(f'{at_60_s(memory, name)} MiB' for name in [our, *nemos])} |" in part
+    ours = f"{stream(0, 3)} ms; 8x: {stream(1, 3)} ms"
+    assert f"| {ours} | - | {stream(0, 4)} ms | {stream(1, 4)} ms |" in part

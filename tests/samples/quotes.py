@@ -36,7 +36,7 @@ def side_by_side() -> str:
         cells = [quoted, f"{timed[name]['step_ms']} ms", f"{timed[name]['gflops_30_s']:.2f}"]
         cells += [", ".join(f"{wer[which]:.1f}" for wer in mine) + " %" for which in ("seen", "unseen")]
         rows.append(cells)
-    head = ["encoder", "training step", "GFLOPs at 30 s", "WER, speakers of the training", "WER, an unseen speaker"]
+    head = ["encoder", "time of a training step", "GFLOPs for 30 s", "WER, training speakers", "WER, unseen speaker"]
     return table(head, rows)
 
 
@@ -46,7 +46,7 @@ def streaming_wer() -> str:
     rows = []
     for name, column in (("transducer", 2), ("CTC", 5)):
         wer = [seen[latency][column] for latency in LATENCIES] + [seen["offline"][column + 1]]
-        rows.append([f"WER, {name}", *(f"{cell} %" for cell in wer)])
+        rows.append([f"WER of the {name} decoder", *(f"{cell} %" for cell in wer)])
     return table(["latency", *LATENCIES, "offline"], rows)
 
 
@@ -55,7 +55,7 @@ def streaming_time() -> str:
     timed = cells_of("streaming_time.md")
     timed = timed[: next(i for i, cells in enumerate(timed) if "FastConformer" in " ".join(cells))]
     rows = []
-    for name, batch in (("one stream", "1"), ("eight streams", "8")):
+    for name, batch in (("time of a step with one stream", "1"), ("time of a step with eight streams", "8")):
         ratios = [cells[5] for cells in timed if cells[0] in LATENCIES and cells[1:3] == [batch, "1"]]
         rows.append([name, *ratios])
     return table(["latency", *LATENCIES], rows)
