@@ -116,7 +116,7 @@ def find_manifests(folder: Path) -> dict[str, Path]:
     """Return the paths of the manifests of train, dev and test in the folder of ``--data``.
 
     Raises:
-        UserError: the folder does not exist, or it has no manifest for training or for validation.
+        UserError: the folder does not exist, or the folder has no manifest for training or for validation.
     """
     if not folder.is_dir():
         raise UserError(f"--data {folder}: this folder does not exist")

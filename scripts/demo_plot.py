@@ -1,4 +1,4 @@
-"""The figure of the demo: training loss, validation WER, and the spectrogram of an utterance with its CTC alignment."""
+"""The figure of the demo: training loss, validation WER, and the spectrogram of an utterance with the CTC alignment."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 
 @dataclass
 class Span:
-    """A word with its start and end in seconds."""
+    """A word, and the start and the end of the word in seconds."""
 
     word: str
     start: float
@@ -110,7 +110,10 @@ def _plot_features(axes: Any, example: Alignment) -> None:
 
 
 def _plot_tokens(axes: Any, example: Alignment) -> None:
-    """Draw the probability of the most probable token of each encoder frame, with its letter, and of the blank."""
+    """Draw the probability of the most probable token of each encoder frame, and the probability of the blank.
+
+    The letter of the token is drawn above the probability.
+    """
     times = (np.arange(len(example.probabilities)) + 0.5) * example.output_seconds
     best = example.probabilities.argmax(axis=1)
     height = example.probabilities.max(axis=1)

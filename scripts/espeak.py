@@ -53,7 +53,7 @@ class Synthesiser:
     """A synthesizer with one voice. Equal voices, seeds and sentences give equal samples.
 
     eSpeak keeps the state of flutter and noise in global variables, which no function resets. An utterance would
-    therefore depend on all earlier utterances of the process. For this reason each Synthesiser loads its own copy of
+    therefore depend on all earlier utterances of the process. For this reason each Synthesiser loads a separate copy of
     the library.
 
     Raises:
@@ -73,7 +73,7 @@ class Synthesiser:
             self._library = ctypes.CDLL(str(shutil.copy(source, Path(folder) / f"{next(self._copies)}{source.name}")))
         data = str(espeakng_loader.get_data_path())
         rate = self._library.espeak_Initialize(_RETRIEVAL_SYNCHRONOUS, 0, data.encode(), _DONT_EXIT)
-        if rate != SAMPLE_RATE:  # eSpeak truncates a path that is too long for its buffer
+        if rate != SAMPLE_RATE:  # eSpeak truncates a path that is too long for eSpeak's buffer
             raise UserError(
                 f"eSpeak NG could not start with its data in {data} (espeak_Initialize gave {rate}); if this path has "
                 "more than 130 characters, install espeakng-loader into a virtual environment with a shorter path"

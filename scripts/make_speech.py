@@ -60,7 +60,7 @@ def draw_sentence(rng: np.random.Generator) -> str:
 def draw_texts(sizes: dict[str, int], rng: np.random.Generator) -> dict[str, list[str]]:
     """Draw the sentences of each part, in the order of the parts in ``sizes``.
 
-    A part may repeat its own sentences, but not the sentences of an earlier part.
+    A sentence can occur several times in a part, but not in two parts.
     """
     taken: set[str] = set()
     texts: dict[str, list[str]] = {}
@@ -101,7 +101,7 @@ def draw_voices(number: int, rng: np.random.Generator) -> dict[str, list[Voice]]
 def record(samples: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """Simulate a recording of eSpeak's samples with a microphone.
 
-    The level, the noise floor and the silences are random, so that they do not identify a voice or a sentence.
+    The level, the noise floor and the silences are random. Therefore they do not identify a voice or a sentence.
 
     Returns:
         The int16 samples at 16 kHz, and the seconds of silence before the speech.

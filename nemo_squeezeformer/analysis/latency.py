@@ -17,8 +17,7 @@ def streams(encoder: nn.Module, feature_ms: float, batch: int) -> tuple[list[dic
     size of the caches of ``batch`` streams in float32.
 
     Returns:
-        A list with one dict for each size, and a text. The text is the reason if the list is empty, otherwise it is
-        empty.
+        A list with one dict for each size, and the reason for an empty list. The reason is "" if the list has entries.
     """
     if not _is_cache_aware(encoder):
         return [], f"{type(encoder).__name__} does not have NeMo's streaming interface"

@@ -38,7 +38,7 @@ def span_of(encoder: nn.Module) -> Span | None:
     blocks = getattr(encoder, "layers", None)
     if blocks is None or not hasattr(encoder, "pre_encode"):
         return None
-    if getattr(encoder, "reduction_position", None) is not None:  # the encoder does not restore its frame rate
+    if getattr(encoder, "reduction_position", None) is not None:  # the encoder does not restore the frame rate
         return None
     reduce, recover = (getattr(encoder, name, None) for name in ("time_reduce_idx", "time_recovery_idx"))
     return build_spans(len(blocks), reduce, recover)

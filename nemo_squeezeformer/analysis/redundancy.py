@@ -93,8 +93,8 @@ def measure(preprocessor: Any, encoder: nn.Module, speech: Iterable[Tensor]) -> 
     heard = _add_utterances(blocks, preprocessor, encoder, layers, speech)
     if not blocks[-1].any_two.pairs:
         raise UserError("no utterance is long enough for two frames after the last block; give longer utterances")
-    # With odd lengths the ratios are a little below powers of 2, so they are rounded. NeMo 2.7.3's Squeezeformer has no
-    # attribute for its subsampling factor.
+    # With odd lengths a ratio is a little below a power of 2, so the ratio is rounded. The Squeezeformer of NeMo 2.7.3
+    # has no attribute for the subsampling factor.
     factor = getattr(encoder, "subsampling_factor", 2 ** round(math.log2(heard / blocks[0].frames)))
     hop = feature_ms(preprocessor)
     for block in blocks:
@@ -155,7 +155,7 @@ def _valid(outputs: list[Tensor], length: int) -> Iterator[Tensor]:
     t = outputs[-1].size(1)
     for (x,) in outputs:
         step = round(t / len(x))
-        yield x[: math.ceil(length / step)] if step else x  # 0: the encoder lowers its rate after this block
+        yield x[: math.ceil(length / step)] if step else x  # 0: the encoder lowers the frame rate after this block
 
 
 def untrained(model: Any) -> nn.Module:

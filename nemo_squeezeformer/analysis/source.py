@@ -22,7 +22,7 @@ DATA = ("train_ds", "validation_ds", "test_ds")
 
 @dataclass
 class Source:
-    """An encoder and its model.
+    """An encoder, and the model that contains the encoder.
 
     ``model`` is None if the configuration is sufficient only for the encoder. ``notes`` then contains the reason.
     """

@@ -1,4 +1,4 @@
-"""The reader of Keras weight files (HDF5). It returns the arrays by name, in the order of Keras' lists of names."""
+"""A function that reads the arrays of a Keras weight file (HDF5) by name, in the order of Keras' lists of names."""
 
 from __future__ import annotations
 

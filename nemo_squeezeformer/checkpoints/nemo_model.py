@@ -16,7 +16,7 @@ from nemo_squeezeformer.files.tokenizers import write_folder
 from nemo_squeezeformer.training import recipes
 
 RECIPE = "squeezeformer_ctc_bpe_original"
-FINE_TUNING_LR = 1e-4  # for training with the configuration in the file; the settings of a recipe override it
+FINE_TUNING_LR = 1e-4  # for training with the configuration in the file; a recipe has another value
 
 
 def write_model(original: Original, tokenizer: bytes, output: Path) -> None:

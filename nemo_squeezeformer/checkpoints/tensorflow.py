@@ -1,4 +1,4 @@
-"""The reader of the authors' TensorFlow checkpoints. It returns the encoder's settings and weights, and the CTC layer.
+"""The reader of the authors' TensorFlow checkpoints, which contain the weights of the encoder and of the CTC layer.
 
 The network is the network of github.com/kssteven418/Squeezeformer. An encoder with ``variant="original"`` computes the
 same outputs. The reader finds the dimensions of the network in the shapes of the arrays.
@@ -21,7 +21,7 @@ from nemo_squeezeformer.checkpoints.original_layout import Row, rows
 from nemo_squeezeformer.core.frames.spans import build_spans
 from nemo_squeezeformer.errors import UserError
 
-BLANK_OUT_OF_REACH = -1e4  # a bias within the range of half precision; no frame raises this output above the others
+BLANK_OUT_OF_REACH = -1e4  # a bias within the range of half precision; an output with this bias is never the maximum
 
 # The pattern of the name of a layer. The name begins with the name of the encoder, which the user chooses.
 LAYER = re.compile(r"(?:(.*?)_)?(subsampling_\w+|preln|linear|timereduce_\w+|block_\d+_\w+|logits)")
@@ -41,7 +41,7 @@ OTHERS = {
 class Original:
     """A checkpoint with the names and layouts of this package.
 
-    ``settings`` are the arguments of ``SqueezeformerEncoder``, and ``encoder`` is its state dict. ``logits_weight``
+    ``settings`` are the arguments of ``SqueezeformerEncoder``, and ``encoder`` is the state dict. ``logits_weight``
     (V, D, 1) and ``logits_bias`` (V,) are the weights of the CTC layer. Output 0 of the CTC layer is the CTC blank, and
     also the piece ``<unk>`` of the tokenizer.
     """
@@ -146,7 +146,7 @@ def _sources(arrays: Iterable[str]) -> tuple[dict[str, str], str]:
         else:
             source = name
         if source in names:
-            raise UserError(f"{name} and {names[source]} are the same array of the network; one of them is extra")
+            raise UserError(f"{name} and {names[source]} are the same array of the network; remove one array")
         names[source] = name
         if places and places[0][1] and places[0][2] != "logits":
             prefixes[f"{places[0][1]}_"] += 1

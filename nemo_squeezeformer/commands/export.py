@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer export`: write a model as ONNX with a description of its inputs, or as safetensors for torch."""
+"""`nemo-squeezeformer export`: write a model as ONNX with a description of the inputs, or as safetensors for torch."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from nemo_squeezeformer.deployment.onnx_stream.metadata import transducer_files
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import refuse_existing, require_folder
 
-HELP = "write a .nemo model as ONNX, with caches if it streams, or as safetensors"
+HELP = "write a .nemo model as ONNX, with caches if the model streams, or as safetensors"
 DESCRIPTION = """\
 Write a .nemo model as ONNX by NeMo's own export, with the encoder after optimize_for_inference(). A CTC model gives
 one graph. A transducer gives two graphs, encoder-OUT.onnx and decoder_joint-OUT.onnx.
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write the files, print their names, and return 0.
+    """Write the files, print the names of the files, and return 0.
 
     Raises:
         UserError: OUT exists, or OUT is not a name for the format. The model does not exist, or the model cannot have

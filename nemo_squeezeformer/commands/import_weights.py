@@ -63,8 +63,8 @@ def main(args: argparse.Namespace) -> int:
     """Write the .nemo file, print a description of the model, and return 0.
 
     Raises:
-        UserError: OUT exists, or the name does not end in ``.nemo``. The tokenizer is invalid, or it belongs to other
-            weights. ``tensorflow.read`` refuses the weight file. No file is written in these cases.
+        UserError: OUT exists, or the name does not end in ``.nemo``. The tokenizer is invalid, or the tokenizer belongs
+            to other weights. ``tensorflow.read`` refuses the weight file. No file is written in these cases.
     """
     output: Path = args.output
     _check_output(output, args.force)

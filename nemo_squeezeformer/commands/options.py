@@ -7,7 +7,7 @@ import json
 
 
 def describe(parser: argparse.ArgumentParser, description: str) -> None:
-    """Set the description of a command. ``--help`` prints it without changing its line breaks."""
+    """Set the description of a command. ``--help`` prints the description with unchanged line breaks."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = description
 
@@ -24,7 +24,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
-        help="device (default: cuda if available, else cpu)",
+        help="device (default: cuda if available, otherwise cpu)",
     )
 
 
@@ -43,7 +43,8 @@ def add_transcribing(parser: argparse.ArgumentParser) -> None:
         type=_channel,
         default="average",
         metavar="average|N",
-        help="for audio with several channels: their average, or one channel, numbered from 0 (default: average)",
+        help="for audio with several channels: the average of the channels, or the number of a channel, from 0 "
+        "(default: average)",
     )
     add("--verbose", action="store_true", help="show NeMo's log, all warnings, and tracebacks of failed downloads")
 

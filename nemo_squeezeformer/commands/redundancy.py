@@ -38,7 +38,7 @@ KINDS = (".png", ".pdf", ".svg")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe(parser, DESCRIPTION)
     add = parser.add_argument
-    add("models", metavar="MODEL", nargs="+", help=".nemo files or pretrained models; the legend has their names")
+    add("models", metavar="MODEL", nargs="+", help=".nemo files or names of pretrained models")
     add("--data", metavar="INPUT", nargs="+", required=True, help="manifests, audio files or folders")
     add("--output", "-o", metavar="OUT.png", type=Path, required=True, help="file to write: .png, .pdf or .svg")
     add(

@@ -71,8 +71,8 @@ def _run_as_program(arguments: list[str]) -> None:
 def _execute(module: types.ModuleType) -> None:
     """Execute the script in ``module``.
 
-    ``runpy.run_path`` is not suitable, because it removes the ``__spec__`` that child processes need to find this
-    module.
+    ``runpy.run_path`` is not suitable, because this function removes the ``__spec__`` that child processes need to find
+    this module.
     """
     import nemo_squeezeformer  # noqa: F401  registers the encoder
 

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--real-time",
         action="store_true",
-        help="process files at the speed at which they play (default: as fast as possible)",
+        help="process files at the speed of playing them (default: as fast as possible)",
     )
     add("--sample-rate", type=positive, metavar="HZ", help="sample rate of standard input (default: the model's)")
     add("--batch-size", type=positive, default=16, metavar="N", help="number of streams at once (default: %(default)s)")

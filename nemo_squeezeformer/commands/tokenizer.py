@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PIECE",
-        help="add this piece at the end of the vocabulary and never split it in the text; repeat the option for more "
+        help="add PIECE at the end of the vocabulary and never split PIECE in the text; repeat the option for more "
         "pieces (squeezeformer_*_eou: --append '<EOU>' --append '<EOB>')",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing output folder")

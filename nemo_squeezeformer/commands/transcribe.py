@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--timestamps",
         action="store_true",
-        help="add the words and segments with their start and end in seconds from the start of the utterance",
+        help="add the words and segments, with start and end in seconds from the start of the utterance",
     )
     add(
         "--prompt",
@@ -125,7 +125,7 @@ def _transcribe(
     device = next(model.parameters()).device.type
     workers = 4 * (device == "cuda") if args.num_workers is None else args.num_workers
     batches = decode(model, config, [utterances[index] for index in order], args.batch_size, workers, args.channel)
-    done: dict[int, tuple[str, str]] = {}  # index of the utterance -> its text and its line
+    done: dict[int, tuple[str, str]] = {}  # index of the utterance -> text and line of the utterance
     partial = partial_of(args.output) if args.output else None
     start = time.perf_counter()
     try:

@@ -1,4 +1,4 @@
-"""The reader of NeMo manifests. It compares each row with the header of the audio file."""
+"""Functions that read NeMo manifests and compare each row with the header of the audio file."""
 
 import json
 import os
@@ -48,8 +48,8 @@ def audio_path(audio_filepath: str, manifest: str | os.PathLike[str]) -> str:
     """Return the path at which NeMo opens the audio of a manifest row.
 
     If the file exists relative to the folder of the manifest, return this absolute path. Otherwise return the path of
-    the row. ``get_full_path`` in NeMo's module ``collections.common.parts.preprocessing.manifest`` has the same rule,
-    but the import of this module takes seconds.
+    the row. This rule is the rule of ``get_full_path`` in NeMo's ``collections.common.parts.preprocessing.manifest``.
+    The import of NeMo's function would need seconds.
     """
     if "://" not in audio_filepath and not os.path.isabs(audio_filepath) and len(audio_filepath) < LOCAL_PATH_LIMIT:
         beside = os.path.join(os.path.dirname(manifest), audio_filepath)
@@ -61,7 +61,7 @@ def audio_path(audio_filepath: str, manifest: str | os.PathLike[str]) -> str:
 def read_utterances(
     manifest: str | os.PathLike[str], required: Sequence[str] = ("audio_filepath", "duration")
 ) -> list[Utterance]:
-    """Read a manifest and compare every row with the header of its audio file.
+    """Read a manifest and compare every row with the header of the audio file.
 
     Args:
         manifest: path of a file with one JSON object per line. The manifest of a tarred data set is not supported,

@@ -1,4 +1,4 @@
-"""Functions that read SentencePiece models, train them, and append pieces. A model is passed as bytes."""
+"""Functions that read and train SentencePiece models, and append pieces to a model. A model is passed as bytes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_model(path: str | Path) -> tuple[bytes, Any]:
 
 
 def train_model(sentences: Sequence[str], vocab_size: int, kind: str, lower_case: bool, start_end_pad: bool) -> bytes:
-    """Train a SentencePiece model on ``sentences`` and return its bytes.
+    """Train a SentencePiece model on ``sentences`` and return the bytes of the model.
 
     The options are the same as in NeMo's ``create_spt_model``, but an impossible vocabulary size is an error.
 

@@ -50,7 +50,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
         """Return the layer that ``time_reduce_idx="auto"`` selects.
 
-        The choice is logged once, because it defines the network.
+        The method logs the choice once, because the choice defines the network.
         """
         chosen = super().choose_reduction(n_layers, contexts)
         if chosen is None:
@@ -150,7 +150,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         return x
 
     def capture(self, layer: int, x: Tensor, frames: Frames) -> None:
-        """Record the output of ``layer`` and the lengths of this output, if a NeMo model requests them.
+        """Record the output of ``layer`` and the lengths of this output, if a NeMo model requests this output.
 
         The recorded output and the recorded lengths have the frame rate of the layer.
         """
@@ -265,8 +265,8 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     ) -> None:
         """Switch to another ``self_attention_model`` or context.
 
-        The new attention keeps all weights that it shares with the old attention. A switch to ``rel_pos_local_attn``
-        resets the settings ``attention`` and ``use_pytorch_sdpa``, because this model has a separate implementation.
+        The encoder keeps all weights that the old and the new attention share. ``rel_pos_local_attn`` has a separate
+        implementation, so a switch to it resets the settings ``attention`` and ``use_pytorch_sdpa``.
 
         Raises:
             ValueError: the attention model is unknown or does not support the context. For example,

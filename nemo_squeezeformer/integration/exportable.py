@@ -25,7 +25,7 @@ class Exported(Exportable):
     In the exported graph the batch is the first dimension of the caches, (B, layers, ...), as NeMo's runtimes expect.
     """
 
-    export_cache_support = False  # NeMo's set_export_config({"cache_support": True}) sets it
+    export_cache_support = False  # NeMo's set_export_config({"cache_support": True}) sets this flag
 
     feat_in: int
     layers: Any

@@ -83,7 +83,7 @@ def _nemo_config(encoder: CacheAware, size: Sequence[int] | None) -> Any:
     """Return the ``streaming_cfg`` of an encoder of NeMo: the current setting, or the setting for ``size``."""
     if size is None and encoder.streaming_cfg is not None:
         return encoder.streaming_cfg
-    # NeMo's method writes its results into the encoder and its layers. Call it on a copy without layers.
+    # NeMo's method changes the encoder and the layers of the encoder. Call the method on a copy without layers.
     apart = copy.copy(encoder)
     apart._modules = {**encoder._modules, "layers": nn.ModuleList()}
     apart.setup_streaming_params(att_context_size=None if size is None else list(size))

@@ -15,7 +15,7 @@ from nemo_squeezeformer.core.mf_cf import MFCFLayer as CoreMFCFLayer
 
 
 class Adapted(AttentionAdapterModuleMixin, AccessMixin):
-    """A base class for layers. It adds NeMo's adapters, and a registry for outputs that NeMo's models request."""
+    """A base class that adds NeMo's adapters and a registry of recorded outputs to the layers."""
 
     def adapt(self, after: str, x: Tensor, frames: Frames, positions: Tensor | None) -> Tensor:
         """Apply the enabled adapters: (B, T, D) -> (B, T, D).

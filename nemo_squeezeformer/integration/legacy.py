@@ -35,8 +35,7 @@ class SqueezeformerEncoderAdapter(SqueezeformerEncoder, peft.SqueezeformerEncode
 if adapter_mixins.get_registered_adapter(SqueezeformerEncoder) is None:
     adapter_mixins.register_adapter(base_class=SqueezeformerEncoder, adapter_class=SqueezeformerEncoderAdapter)
 
-# In a model's configuration, replace_adapter_compatible_modules searches for the first path and replaces it by the
-# second path.
+# In the configuration of a model, replace_adapter_compatible_modules replaces the first path by the second path.
 _names = adapter_mixins.get_registered_adapter(SqueezeformerEncoder)
 _names.base_class_path = f"{ASR_MODULES}.SqueezeformerEncoder"
 _names.adapter_class_path = f"{OLD_MODULE}.SqueezeformerEncoderAdapter"

@@ -37,7 +37,7 @@ class SqueezeformerEncoderAdapter(SqueezeformerEncoder, adapter_mixins.AdapterMo
         return sorted({name for layer in self.layers for name in layer.get_enabled_adapters()})
 
     def get_accepted_adapter_types(self) -> set[type]:
-        """Return the supported adapter classes: linear adapters, and attention adapters with both position types."""
+        """Return the supported types: linear adapters, and attention adapters with absolute or relative positions."""
         if not super().get_accepted_adapter_types():
             self.set_accepted_adapter_types(
                 [

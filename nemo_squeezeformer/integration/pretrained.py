@@ -24,7 +24,7 @@ CATALOG = "https://catalog.ngc.nvidia.com/orgs/nvidia/teams/nemo/models"
 VERSION = "1.13.0"
 SIZES = ("xsmall", "small", "small_medium", "medium", "medium_large", "large")
 NAMES = tuple(f"stt_en_squeezeformer_ctc_{size}_ls" for size in SIZES)
-ATTEMPTS = 3  # the same number as in NeMo: NGC does not always answer
+ATTEMPTS = 3  # as in NeMo, because NGC does not always answer
 
 
 def location(name: str) -> str:
@@ -33,7 +33,7 @@ def location(name: str) -> str:
 
 
 def register(ctc_bpe_models: ModuleType) -> None:
-    """Make NeMo list the six models and download them with ``fetch``.
+    """Make NeMo list the six models, and make NeMo use ``fetch`` to download a model.
 
     Do nothing if NeMo itself lists the six models.
 
@@ -46,7 +46,7 @@ def register(ctc_bpe_models: ModuleType) -> None:
     listed = model.list_available_models.__func__
 
     def list_available_models(cls: Any) -> list[Any]:
-        # Description and location are the same as in NeMo 2.7.3, because their hash names the cache folder.
+        # The two texts are the texts of NeMo 2.7.3, because the hash of the texts is the name of the cache folder.
         released = [
             ctc_bpe_models.PretrainedModelInfo(
                 pretrained_model_name=name,

@@ -8,7 +8,7 @@ A finder at the front of ``sys.meta_path`` runs a function after the execution o
   NeMo does not have this class from 3.0.0 on. The function then makes the class of this package available under this
   name. The finder does the same for the names in ``nemo.collections.asr.modules.squeezeformer_encoder``.
 - ``nemo.collections.asr.models.ctc_bpe_models`` lists pretrained models. The function adds NVIDIA's Squeezeformer
-  models if NeMo no longer lists them.
+  models if NeMo no longer lists these models.
 - ``omegaconf`` gets the resolvers of the recipes, for example for the peak learning rate.
 
 The finder also serves modules that no longer exist:
@@ -16,7 +16,7 @@ The finder also serves modules that no longer exist:
 - ``nemo.collections.asr.parts.k2.classes``, if NeMo does not have this module. Objects that NeMo 2 pickled, for example
   adapters in a separate file, contain the decoding options of the model. One type of these options is a class of this
   module.
-- Modules of this package under their old names, for example ``nemo_squeezeformer.resume`` (``old_names.MOVED``).
+- Modules of this package under old names, for example ``nemo_squeezeformer.resume`` (``old_names.MOVED``).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class AfterImport(MetaPathFinder):
 
 
 class Loaded(Loader):
-    """A loader that calls ``after`` with the module after its execution."""
+    """A loader that executes a module with another loader, and then calls ``after`` with the module."""
 
     def __init__(self, loader: Loader, after: After):
         self.loader, self.after = loader, after

@@ -135,7 +135,7 @@ class Streaming(StreamingEncoder):
         every chunk, and the encoder frames of these feature frames are dropped. A new stream has no earlier feature
         frames. Prepend ``drop_extra_pre_encoded * subsampling_factor`` frames of any values. The encoder treats these
         frames as zero padding. A stream can therefore start in a batch of running streams. A recorded graph drops an
-        equal number of frames from every chunk, and its outputs are exact for the first chunk too.
+        equal number of frames from every chunk. The outputs of the graph are exact for the first chunk too.
         """
         config, _ = self.streams()
         if not config.drop_extra_pre_encoded:
@@ -151,7 +151,7 @@ class Streaming(StreamingEncoder):
             x: the subsampled features.
             lengths: number of valid frames of each stream.
             caches: the caches of the streams.
-            before_chunk: if True, the first frames belong to the prepended feature frames, and the method drops them.
+            before_chunk: if True, drop the first frames of ``x``, which belong to the prepended feature frames.
         """
         config, layout = self.streams()
         if before_chunk:
@@ -200,7 +200,7 @@ class Streaming(StreamingEncoder):
         finally:
             if config is not None:  # NeMo does not restore this value if the step fails
                 config.drop_extra_pre_encoded = drops
-        # NeMo attaches neural types to the outputs of forward, and torch.load refuses caches that were saved with them.
+        # NeMo attaches neural types to the outputs of forward. torch.load refuses saved caches with neural types.
         return encoded, lengths, *(None if cache is None else cache.view_as(cache) for cache in caches)
 
     def streaming_post_process(

@@ -16,7 +16,7 @@ def is_named(section: Mapping[str, Any] | None) -> bool:
 def manifest_files(named: Any) -> Iterator[str]:
     """Yield the paths of the manifest files that a ``manifest_filepath`` names.
 
-    The value is a string of paths joined by commas, or a list of such values. A path can name shards in NeMo's
+    The value is a string of paths joined by commas, or a (nested) list of strings. A path can name shards in NeMo's
     notation, for example ``manifest__OP_0..511_CL_.json`` or ``manifest_{0..511}.json``.
     """
     if isinstance(named, (list, tuple)):

@@ -110,7 +110,7 @@ def check(cfg: Any, audio: bool = True) -> None:
         audio: if True, also compare each row of the manifests with the audio file of the row.
 
     Raises:
-        UserError: the message names the key, its value and the remedy.
+        UserError: the recipe has an error. The message names the setting, the value and the remedy.
     """
     from omegaconf import OmegaConf
 
@@ -146,7 +146,7 @@ def _check_tokenizer(cfg: Any, section: str) -> None:
     if file is None or value(cfg, f"{section}.model_path"):  # NeMo checks these tokenizers
         return
     if folder is not None and os.path.isfile(os.path.join(folder, file)):
-        # When NeMo saves a model, it needs vocab.txt in the folder of tokenizer.model.
+        # NeMo needs vocab.txt in the folder of tokenizer.model to save a model.
         if file == "vocab.txt" or value(cfg, f"{section}.vocab_path") or os.path.isfile(f"{folder}/vocab.txt"):
             return
         command = f"nemo-squeezeformer tokenizer {os.path.join(folder, file)} --output {folder.rstrip('/')}-nemo"
@@ -196,7 +196,7 @@ def fill_labels(cfg: Any) -> None:
 
 
 def _warn_of_other_characters(cfg: Any) -> None:
-    """Warn about characters without a label. NeMo drops them without a message."""
+    """Warn about characters without a label. NeMo drops these characters without a message."""
     from nemo.utils import logging
 
     labels, seen = value(cfg, "model.labels"), _characters(value(cfg, "model.train_ds.manifest_filepath"))

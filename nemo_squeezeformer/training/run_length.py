@@ -1,4 +1,4 @@
-"""Checks of the length of a run. They refuse runs that never end, and runs with Lhotse that never validate."""
+"""Checks that refuse runs that would never end, and runs with Lhotse that would never validate."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def check(cfg: Any) -> None:
     The function does not check a recipe without training data.
 
     Raises:
-        UserError: the message names the setting, its value and the remedy.
+        UserError: the run has one of these problems. The message names the setting, the value and the remedy.
     """
     train = value(cfg, "model.train_ds")
     if not is_named(train):

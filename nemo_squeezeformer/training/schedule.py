@@ -67,7 +67,7 @@ def check(cfg: Any) -> None:
     """Refuse a composed recipe that uses removed settings, or whose run would not start, end or validate.
 
     Raises:
-        UserError: the message names the setting, its value and the remedy.
+        UserError: the recipe has one of these problems. The message names the setting, the value and the remedy.
     """
     removed_settings.refuse_settings(cfg)
     run_length.check(cfg)

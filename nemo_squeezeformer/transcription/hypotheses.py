@@ -38,7 +38,7 @@ def decoding_config(
         config.prompt = parse_multitask_prompt(_prompt(model, utterances, prompt or {}, timestamps))
         config.enable_chunking = False  # chunking would treat the batch as the chunks of one recording
     elif prompt:
-        raise UserError(f"--prompt: a model of class {type(model).__name__} takes no prompt; leave out --prompt")
+        raise UserError(f"--prompt: a model of class {type(model).__name__} has no prompt; leave out --prompt")
     if timestamps:
         config.timestamps = config.return_hypotheses = True
     return config
@@ -67,7 +67,7 @@ def decode(
     from nemo_squeezeformer.transcription.long_audio import batches
 
     speech: Any = Speech(utterances, model.preprocessor._sample_rate, channel)
-    # The first resampling loads librosa, which takes seconds. Load it here, not in every worker or in the timed part.
+    # The first resampling loads librosa in seconds. Load librosa here, not in every worker or in the timed part.
     speech[0]
     together = list(batches([utterance.duration for utterance in utterances], batch_size))
     loader: Any = DataLoader(speech, batch_sampler=together, num_workers=num_workers, collate_fn=collate)
@@ -89,8 +89,8 @@ def _best(batches: Iterator[Any]) -> Iterator[list[Any]]:
 def _prompt(model: Any, utterances: Sequence[Utterance], asked: Mapping[str, str], timestamps: bool) -> dict[str, Any]:
     """Return one prompt for all utterances.
 
-    The value of a slot is the value in ``asked``. If ``asked`` has no value, it is the value in the rows. If the rows
-    have no value, it is the default of the model.
+    The value of a slot is the value in ``asked``. If ``asked`` has no value, the value comes from the rows. If the rows
+    have no value, the value is the default of the model.
     """
     slots = {name: value for turn in model.prompt.get_default_dialog_slots() for name, value in turn["slots"].items()}
     for name, default in slots.items():

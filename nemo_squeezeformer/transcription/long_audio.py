@@ -13,7 +13,7 @@ from nemo_squeezeformer.transcription.memory import available_memory
 REMEDY = '--att-context-size "[128, 128]"'
 TOGETHER = 3600.0  # maximum seconds of padded audio in a batch; a batch then needs the memory of an hour of audio
 LONG = 600.0  # seconds of audio above which full attention takes most of the encoder's time
-SCORES = 7  # number of (T, T) matrices in memory at once if attention computes them; measured
+SCORES = 7  # measured number of (T, T) matrices in memory at once if attention computes whole matrices
 
 
 class Conformer(Protocol):
@@ -67,7 +67,7 @@ def notice_of_memory(model: Any, utterances: Sequence[Utterance], batch_size: in
     """Return a notice about the cost of full attention over the longest utterance, or None if the cost is small.
 
     Raises:
-        UserError: attention computes (T, T) matrices, and they do not fit into memory.
+        UserError: attention computes (T, T) matrices, and the matrices do not fit into memory.
     """
     encoder = getattr(model, "encoder", None)
     if encoder is None or attention_of(encoder) not in ("rel_pos", "abs_pos") or max(encoder.att_context_size) >= 0:
@@ -79,7 +79,7 @@ def notice_of_memory(model: Any, utterances: Sequence[Utterance], batch_size: in
             return None
         return (
             f"{name}: the time of full attention grows with the square of the length; "
-            f"with {REMEDY} it grows with the length"
+            f"with {REMEDY} the time grows with the length"
         )
     rows = min(batch_size, len(utterances), max(int(TOGETHER // longest.duration), 1))
     frames = longest.duration / frame_seconds(model)

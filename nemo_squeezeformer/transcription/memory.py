@@ -15,7 +15,7 @@ def keep_memory() -> bool:
 
     Return True if the C library is glibc. With another C library, do nothing and return False. By default glibc
     returns the memory of tensors of tens of megabytes to the system at once. The process then requests the memory
-    again, page by page. These requests take a third of the time of transcribing long audio. This share grows with the
+    again, page by page. These requests need a third of the time of transcribing long audio. This share grows with the
     length of the audio.
     """
     if platform.libc_ver()[0] != "glibc":

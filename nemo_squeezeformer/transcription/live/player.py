@@ -106,7 +106,7 @@ class Player:
         """Wait until the next chunk of a stream is complete.
 
         Returns:
-            The slots with a complete chunk, and for every slot the time at which its chunk is complete.
+            A list of the slots with a complete chunk, and for every slot the time at which the next chunk is complete.
         """
         for slot, playing in self.playing.items():
             if playing.next is None:

@@ -78,7 +78,7 @@ class TransducerStream:
         for slot, hypothesis in zip(slots, found):
             added.append([int(token) for token in hypothesis.y_sequence])
             # Keep only the fields that the next chunk needs. NeMo's own hypothesis grows with the stream, and decoding
-            # copies it for each chunk.
+            # copies the hypothesis for each chunk.
             self.partial[slot] = Hypothesis(
                 score=0.0,
                 y_sequence=torch.zeros(0, dtype=torch.long),
@@ -110,7 +110,7 @@ def stream_decoder(model: Any, slots: int) -> StreamDecoder:
     """Return the stream decoder for the decoder of ``model``. For a transducer call ``decode_greedily`` first.
 
     Raises:
-        ValueError: the model has neither a CTC nor a transducer decoder, or it needs a prompt.
+        ValueError: the model has neither a CTC nor a transducer decoder, or the model needs a prompt.
     """
     from nemo.collections.asr.parts.submodules.ctc_decoding import AbstractCTCDecoding
 
@@ -128,5 +128,5 @@ def stream_decoder(model: Any, slots: int) -> StreamDecoder:
 
 
 def _is_transducer(model: Any) -> bool:
-    """Return True if ``model`` decodes with a transducer. A hybrid model decodes with its chosen decoder."""
+    """Return True if ``model`` decodes with a transducer. A hybrid model decodes with the chosen decoder."""
     return hasattr(model, "joint") and getattr(model, "cur_decoder", "rnnt") == "rnnt"

@@ -10,8 +10,8 @@ KEPT = 32  # tokens that are converted again at each update; no tokenizer looks 
 class StreamedText:
     """The text that the function ``write`` (token ids -> text) returns for all tokens of a stream.
 
-    The object keeps the text of early tokens instead of the tokens. It splits the list of tokens at a position where
-    the texts of the two parts, joined, equal the text of the whole list.
+    The object keeps the text of early tokens instead of the tokens. For this, the list of tokens is split at a position
+    where the joined texts of the two parts equal the text of the whole list.
     """
 
     def __init__(self, write: Callable[[list[int]], str]):

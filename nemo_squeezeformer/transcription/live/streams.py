@@ -97,7 +97,7 @@ class Streams:
         return self.features.available(slot) >= self.at[slot] + needed
 
     def done(self, slot: int) -> bool:
-        """Return True if the stream has ended and its text is final."""
+        """Return True if the stream has ended and the text is final."""
         return self.features.ended(slot) and not self.ready(slot)
 
     def text(self, slot: int) -> str:
