@@ -26,14 +26,14 @@ def gflops(encoder: nn.Module, features: int, frames: int, parts: Sequence[Part]
     A multiplication and an addition are two operations. Only matrix products and convolutions count, as in
     ``FlopCounterMode``.
 
-    Returns:
-        The operations of the encoder, and a list with the operations of each part in ``parts``.
-
     Args:
         encoder: an encoder on the meta device.
         features: number of feature channels.
         frames: number of feature frames of the utterance.
         parts: parts of the encoder.
+
+    Returns:
+        The operations of the encoder, and a list with the operations of each part in ``parts``.
     """
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         _call(encoder.eval(), 1, features, frames)

@@ -22,8 +22,9 @@ SETTINGS = ("d_model", "n_layers", "n_heads", "subsampling", "self_attention_mod
 
 
 def report(source: Source, seconds: float, batch: int) -> dict[str, Any]:
-    """Return the report for ``batch`` utterances of ``seconds`` each, in bytes, milliseconds and 10^9 operations.
+    """Return the report for ``batch`` utterances with a length of ``seconds``.
 
+    The units are bytes, milliseconds and 10^9 operations.
     A value is None if the value is unknown for this encoder. ``notes`` then contains the reason.
     """
     encoder, notes = source.encoder, list(source.notes)
@@ -113,7 +114,7 @@ def _around(source: Source) -> list[dict[str, Any]]:
 
 
 def _memory(source: Source, features: int, frames: int, batch: int) -> dict[str, int]:
-    """Return the memory in bytes, in float32.
+    """Return the memory in bytes, with all tensors in float32.
 
     ``inference`` and ``training`` are the peak memory of the encoder's tensors. ``weights`` and ``adam`` are for the
     whole model, or for the encoder if the model is unknown.

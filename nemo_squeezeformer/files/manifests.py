@@ -67,7 +67,8 @@ def read_utterances(
         manifest: path of a file with one JSON object per line. The manifest of a tarred data set is not supported,
             because the audio is inside tar files. A manifest in an object store (``s3://...``) is not read, and no
             utterances are returned.
-        required: fields that every row must have. Training needs ``duration``, transcribing does not.
+        required: fields that every row must have. Training needs ``duration``. Transcription does not need
+            ``duration``.
 
     Raises:
         UserError: the manifest is missing or empty, or some rows cannot be used. A row cannot be used in three cases:

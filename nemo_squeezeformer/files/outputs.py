@@ -63,7 +63,7 @@ def _put(new: Path, path: Path, old: Path) -> None:
     An existing folder is renamed to ``old``.
 
     Raises:
-        OSError: one of ``new`` and ``path`` is a file and the other is a folder.
+        OSError: ``new`` is a file and ``path`` is a folder, or ``new`` is a folder and ``path`` is a file.
     """
     if new.is_dir() and path.is_dir():  # a rename cannot replace a folder that contains files
         os.rename(path, old)

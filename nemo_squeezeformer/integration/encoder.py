@@ -265,8 +265,9 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     ) -> None:
         """Switch to another ``self_attention_model`` or context.
 
-        The encoder keeps all weights that the old and the new attention share. ``rel_pos_local_attn`` has a separate
-        implementation, so a switch to it resets the settings ``attention`` and ``use_pytorch_sdpa``.
+        The encoder keeps all weights that the old and the new attention share. The attention model
+        ``rel_pos_local_attn`` resets the settings ``attention`` and ``use_pytorch_sdpa``, because it has a separate
+        implementation.
 
         Raises:
             ValueError: the attention model is unknown or does not support the context. For example,

@@ -19,8 +19,8 @@ MARGIN = 4  # extra frames at both ends of a piece; they lack samples and are dr
 def in_pieces(preprocessor: Any) -> Any:
     """Return a preprocessor that computes the features of long audio in pieces, with the same values.
 
-    Return ``preprocessor`` itself if the computation in pieces is not possible. This is the case if the features do not
-    come from ``FilterbankFeatures``, or if the settings do not give one frame per hop.
+    Return ``preprocessor`` itself if the computation in pieces is not possible. One example is a
+    preprocessor whose features do not come from ``FilterbankFeatures``.
     """
     featurizer: Any = getattr(preprocessor, "featurizer", None)
     if type(preprocessor) is not AudioToMelSpectrogramPreprocessor or type(featurizer) is not FilterbankFeatures:

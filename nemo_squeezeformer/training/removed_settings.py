@@ -25,7 +25,7 @@ def refuse_overrides(overrides: Iterable[str]) -> None:
     Without this check, Hydra's error would tell the user to add the setting.
 
     Raises:
-        UserError: the message names the setting and the replacement.
+        UserError: a setting was removed. The message names the setting and the replacement.
     """
     for name in (override.lstrip("+").partition("=")[0] for override in overrides):
         if name in SETTINGS:
@@ -36,7 +36,7 @@ def refuse_settings(cfg: Any) -> None:
     """Refuse a composed recipe that has a removed setting or calls a removed resolver.
 
     Raises:
-        UserError: the message names the setting and the replacement.
+        UserError: a setting was removed. The message names the setting and the replacement.
     """
     from omegaconf import OmegaConf
 

@@ -17,7 +17,7 @@ SCORES = 7  # measured number of (T, T) matrices in memory at once if attention 
 
 
 class Conformer(Protocol):
-    """An encoder of NeMo with Conformer's attention."""
+    """An encoder of NeMo with the attention of NeMo's Conformer."""
 
     att_context_style: str
     _cfg: Any  # the settings of the encoder

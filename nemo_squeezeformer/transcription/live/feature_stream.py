@@ -79,7 +79,7 @@ class FeatureStream:
         self.streams[slot] = _Stream()
 
     def push(self, slot: int, samples: Tensor) -> None:
-        """Add (T,) samples at the model's sample rate."""
+        """Add samples (T,) at the sample rate of the model."""
         stream = self.streams[slot]
         stream.samples = torch.cat([stream.samples, samples])
         stream.received += len(samples)

@@ -40,7 +40,7 @@ class _Playing:
 
 @dataclass
 class Timing:
-    """Times in seconds: ``compute`` has one value for each step, ``delay`` has one value for each chunk."""
+    """Times in seconds: ``compute`` has one value for each step, and ``delay`` has one value for each chunk."""
 
     compute: array[float] = field(default_factory=lambda: array("d"))
     delay: array[float] = field(default_factory=lambda: array("d"))  # from the last sample of a chunk to its text

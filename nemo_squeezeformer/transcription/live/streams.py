@@ -108,8 +108,8 @@ class Streams:
     def step(self, slots: Sequence[int]) -> list[int]:
         """Process one chunk of each stream in ``slots`` that is ready, and return the slots of these streams.
 
-        The first chunk of a stream differs in size from later chunks. First chunks and later chunks therefore go
-        through the encoder in separate calls.
+        The first chunk of a stream differs in size from later chunks. The encoder therefore
+        processes first chunks and later chunks in separate calls.
         """
         ready = [slot for slot in slots if self.ready(slot)]
         first = [slot for slot in ready if self.at[slot] == 0]
