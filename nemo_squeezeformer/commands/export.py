@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
     """Write the files, print the names of the files, and return 0.
 
     Raises:
-        UserError: OUT exists, or the name OUT does not fit the format. The model does not exist, or the model cannot have
+        UserError: OUT exists, or the name does not fit the format. The model does not exist, or the model cannot have
             this ``att_context_size``. ``model_files.export`` or ``weights.save`` refuses the model.
     """
     plain = args.format == "safetensors"
