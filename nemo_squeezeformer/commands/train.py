@@ -31,12 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="list recipes and sizes")
     parser.add_argument(
-        "--print", action="store_true", help="print the composed recipe and its peak learning rate, and stop"
+        "--print", action="store_true", help="print the composed recipe and the peak learning rate, and stop"
     )
     parser.add_argument(
         "--skip-audio-check",
         action="store_true",
-        help="do not open each audio file before training (default: compare each row of the manifests with its file)",
+        help="do not open each audio file before training (default: compare each manifest row with the audio file)",
     )
 
 
@@ -77,8 +77,8 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
     """Train a model as NeMo's example scripts do, and return the model.
 
     Args:
-        cfg: a composed recipe. Its ``model_target`` or ``model.target`` names the class of the model.
-        audio_check: before training, compare every row of the manifests with its audio file.
+        cfg: a composed recipe. The setting ``model_target`` or ``model.target`` names the class of the model.
+        audio_check: if True, compare every row of the manifests with the audio file of the row before training.
 
     Raises:
         UserError: see ``schedule.check`` and ``recipes.check``, which run before the model is built and a GPU is used,

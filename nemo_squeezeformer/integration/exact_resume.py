@@ -13,20 +13,21 @@ from torch.utils.data import IterableDataset
 class ExactResume(Callback, Serialization):  # NeMo instantiates only Serialization classes from a configuration
     """A callback that gives a resumed run the same final weights as an uninterrupted run.
 
-    Lightning restores the weights, the optimizer, the schedule and the counters. It does not restore the random
-    numbers. In the middle of an epoch it restarts the data from the beginning, but the counters continue. It also
-    repeats the last batch before a checkpoint of ``every_n_train_steps``, so the run takes one step more.
+    Lightning restores the weights, the optimizer, the schedule and the counters, but not the random numbers. In the
+    middle of an epoch, Lightning restarts the data from the beginning of the epoch, but the counters continue.
+    Lightning also repeats the last batch before a checkpoint of ``every_n_train_steps``. The run then has one step
+    more.
 
     With this callback, the random numbers of a batch depend only on ``seed``, the process, the epoch and the batch
-    index. A resumed run fetches the batches that the epoch has already seen and skips them. No batch is repeated. Data
+    index. A resumed run fetches and skips the batches that the epoch has already used. No batch is repeated. Data
     without a fixed order (tar files, Lhotse Shar) is not fetched again, because the order would differ. With this data
     the run continues in a new random order.
 
-    Enable it with ``+resume=exact``, or in a YAML file under ``trainer.callbacks``.
+    Enable the callback with ``+resume=exact``, or in the list ``trainer.callbacks`` of a YAML file.
 
     Args:
-        seed: seed of the order of the data, augmentation, dropout, SpecAugment and dither. It does not affect the
-            initial weights.
+        seed: seed of the order of the data, augmentation, dropout, SpecAugment and dither. This seed does not affect
+            the initial weights.
     """
 
     def __init__(self, seed: int = 0) -> None:

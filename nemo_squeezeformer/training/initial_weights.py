@@ -1,7 +1,7 @@
 """A check of the files whose weights initialize training (``init_from_nemo_model``, ``init_from_ptl_ckpt``).
 
-NeMo copies the weights whose names match and ignores all other weights without a message. If a weight has another
-shape, torch raises an error that lists all such weights.
+NeMo copies the weights whose names match and ignores all other weights without a message. If some weights have another
+shape than in the model, torch raises a long error that lists all of these weights.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.settings import value
 
-# Settings that the shapes of weights depend on.
+# The shapes of the weights depend on these settings of the encoder.
 SIZE = ("d_model", "n_layers", "feat_in", "subsampling_factor", "conv_kernel_size")
 
 
@@ -23,8 +23,8 @@ def check(cfg: Any, model: Any) -> None:
     Warn about weights that no file contains.
 
     Raises:
-        UserError: a file is missing or does not load, contains no weight of the model, or contains a weight of another
-            shape.
+        UserError: a file is missing or cannot be loaded, a file contains no weight of the model, or a weight in a file
+            has another shape than in the model.
     """
     from nemo.utils import logging
 
@@ -34,7 +34,9 @@ def check(cfg: Any, model: Any) -> None:
         weights, encoder = _read(setting, path)
         taken = {name for name in weights if _contains(name, include) and not _contains(name, exclude)} & set(own)
         if not taken:
-            raise UserError(f"{setting}={path}: no weight in it is a weight of the model{_limits(include, exclude)}")
+            raise UserError(
+                f"{setting}={path}: no weight in this file is a weight of the model{_limits(include, exclude)}"
+            )
         other = sorted(name for name in taken if weights[name] != own[name])
         other.sort(key=lambda name: not name.startswith("encoder."))
         if other:
@@ -43,8 +45,9 @@ def check(cfg: Any, model: Any) -> None:
         there, here = encoder.get("variant", "nemo"), value(cfg, "model.encoder.variant", "nemo")
         if there != here and any(name.startswith("encoder.") for name in taken):
             logging.warning(
-                f"{setting}={path}: its encoder has model.encoder.variant={there}, but the model has {here}; the same "
-                "weights then compute another function, and training has to adapt them"
+                f"{setting}={path}: the encoder in this file has model.encoder.variant={there}, but the model has "
+                f"{here}; the same weights compute another function with another variant, and training must adapt the "
+                "weights"
             )
         fresh -= taken
     if files and fresh:
@@ -55,7 +58,7 @@ def check(cfg: Any, model: Any) -> None:
 
 
 def _files(cfg: Any) -> Iterator[tuple[str, str, Sequence[str], Sequence[str]]]:
-    """Yield the setting, the path, and the parts of names to include and to exclude, as NeMo reads them."""
+    """Yield for each file the setting, the path, and the parts of weight names to include and to exclude."""
     for setting in ("init_from_nemo_model", "init_from_ptl_ckpt"):
         given = cfg.get(setting)
         if isinstance(given, str):
@@ -66,11 +69,14 @@ def _files(cfg: Any) -> Iterator[tuple[str, str, Sequence[str], Sequence[str]]]:
 
 
 def _read(setting: str, path: str) -> tuple[dict[str, tuple[int, ...]], Mapping[str, Any]]:
-    """Return the shapes of the weights by name, and the configuration of the encoder if the file has it."""
+    """Return the shapes of the weights of a file by name, and the configuration of the encoder.
+
+    The configuration is empty if the file contains no configuration of the encoder.
+    """
     import torch
 
     if not os.path.isfile(path):
-        raise UserError(f"{setting}={path}: there is no such file")
+        raise UserError(f"{setting}={path}: this file does not exist")
     encoder: Mapping[str, Any] = {}
     try:
         if setting == "init_from_nemo_model":
@@ -95,7 +101,7 @@ def _read_nemo(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         members = {os.path.basename(member.name): member for member in archive if member.isfile()}
         weights: Any = archive.extractfile(members["model_weights.ckpt"])
         config: Any = archive.extractfile(members["model_config.yaml"])
-        # the same weights_only as in NeMo, which reads the file right after this check
+        # NeMo reads the file after this check, with the same value of weights_only.
         return torch.load(weights, map_location="cpu", weights_only=False), yaml.safe_load(config).get("encoder") or {}
 
 
@@ -106,11 +112,11 @@ def _difference(
     encoder: Mapping[str, Any],
     cfg: Any,
 ) -> str:
-    first = f"{other[0]} is {list(there[other[0]])} there and {list(here[other[0]])} in the model"
+    first = f"{other[0]} is {list(there[other[0]])} in the file and {list(here[other[0]])} in the model"
     more = f", and {len(other) - 1} more weights differ" if len(other) > 1 else ""
     settings = cfg.model.get("encoder") or {}
     sizes = [
-        f"{name} is {encoder[name]} there and {settings[name]} here"
+        f"{name} is {encoder[name]} in the file and {settings[name]} in the model"
         for name in SIZE
         if name in encoder and name in settings and encoder[name] != settings[name]
     ]
@@ -123,7 +129,7 @@ def _remedy(setting: str, path: str, exclude: Sequence[str], other: Sequence[str
         return "choose the size of the file (size=, or the settings of model.encoder), or start without the file"
     parts = ", ".join([*exclude, *(f"{module}." for module in modules)])
     return (
-        "exclude the weights that differ, which then start untrained: "
+        "exclude the weights that differ; the excluded weights then start untrained: "
         f"'+{setting}={{it: {{path: {path}, exclude: [{parts}]}}}}'"
     )
 

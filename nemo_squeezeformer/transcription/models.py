@@ -1,4 +1,4 @@
-"""Functions that load a model by its name and prepare it for transcription."""
+"""Functions that load a model by name and prepare the model for transcription."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load_model(name: str, device: Any, verbose: bool = False) -> Any:
-    """Return the ASR model with this name. See ``restore`` for the arguments.
+    """Return the ASR model ``name`` on ``device``. The function ``restore`` describes the arguments.
 
     Raises:
         UserError: ``restore`` fails, or the model does not transcribe.
@@ -25,7 +25,7 @@ def load_model(name: str, device: Any, verbose: bool = False) -> Any:
 
 
 def restore(name: str, device: Any, verbose: bool = False) -> Any:
-    """Return a model on ``device`` and in evaluation mode.
+    """Return the model ``name`` on ``device``, in evaluation mode.
 
     Args:
         name: the path of a .nemo file, or the name of a pretrained model.
@@ -70,7 +70,7 @@ def optimize(model: Any) -> None:
 
 
 def has_enabled_adapters(encoder: nn.Module) -> bool:
-    """Return True if ``encoder`` has enabled PEFT adapters, which change its output."""
+    """Return True if ``encoder`` has enabled adapters. Enabled adapters change the output of the encoder."""
     is_adapter_available = getattr(encoder, "is_adapter_available", None)
     return is_adapter_available is not None and is_adapter_available()
 
@@ -103,11 +103,11 @@ def enable_timestamps(model: Any) -> None:
         raise UserError(
             f"--timestamps: a model of class {type(model).__name__} does not give timestamps; leave out --timestamps"
         )
-    if "window_stride" not in model.cfg.preprocessor:  # NeMo reads it there, even if it is the default
+    if "window_stride" not in model.cfg.preprocessor:  # NeMo needs this value in the configuration
         with open_dict(model.cfg.preprocessor):
             hop = model.preprocessor.featurizer.hop_length
             model.cfg.preprocessor.window_stride = hop / model.preprocessor._sample_rate
     if not hasattr(model.get_transcribe_config(), "prompt"):
         # transcribe() enables the timestamps of the decoder, in a different way for each class of model. An empty
-        # transcription therefore enables them for all classes.
+        # transcription therefore enables the timestamps for all classes.
         model.transcribe(DataLoader([]), timestamps=True, verbose=False)  # type: ignore[arg-type]

@@ -144,7 +144,11 @@ def test_training_of_nemos_variant_from_the_imported_model_gives_a_warning(
     cfg = {"model": {"encoder": {"variant": variant}}, "init_from_nemo_model": str(imported)}
     initial_weights.check(OmegaConf.create(cfg), model)
     assert (
-        any("its encoder has model.encoder.variant=original, but the model has nemo" in text for text in said) == warned
+        any(
+            "the encoder in this file has model.encoder.variant=original, but the model has nemo" in text
+            for text in said
+        )
+        == warned
     )
 
 
@@ -195,7 +199,7 @@ def test_mistakes_are_named_and_leave_no_file(given, tmp_path, capsys):
     said = with_tokenizer(tmp_path / "other.model")
     assert "has 20 pieces" in said and f"has {PIECES} outputs" in said
     (tmp_path / "other.model").write_bytes(tokenizer_of(PIECES, unk_id=4))
-    assert "its piece 0 is" in with_tokenizer(tmp_path / "other.model")
+    assert "piece 0 is" in with_tokenizer(tmp_path / "other.model")
 
     arrays = original_weights.arrays(**SMALL)
     removed = next(name for name in arrays if name.endswith("pos_bias_u:0"))

@@ -51,9 +51,12 @@ def test_another_size_is_reported_with_both_numbers_and_the_remedy(file):
     with pytest.raises(UserError) as error:
         check(recipe(model, init_from_nemo_model=file), model)
     message = str(error.value)
-    assert file in message and "d_model is 16 there and 32 here" in message and "choose the size" in message
     assert (
-        "encoder.layers.0.conv.batch_norm.bias is [32] there and [64] in the model" in message and "\n" not in message
+        file in message and "d_model is 16 in the file and 32 in the model" in message and "choose the size" in message
+    )
+    assert (
+        "encoder.layers.0.conv.batch_norm.bias is [32] in the file and [64] in the model" in message
+        and "\n" not in message
     )
     with pytest.raises(RuntimeError, match="size mismatch"):  # NeMo's error without the check
         model.maybe_init_from_pretrained_checkpoint(recipe(model, init_from_nemo_model=file))
@@ -86,7 +89,7 @@ def test_a_transducer_starts_from_the_encoder_of_a_ctc_model(file, caplog):
 
 def test_a_file_without_matching_weights_is_refused(file):
     model = asr_model()
-    with pytest.raises(UserError, match=r"no weight in it .*include: \['encodr'\]"):
+    with pytest.raises(UserError, match=r"no weight in this file .*include: \['encodr'\]"):
         check(recipe(model, init_from_nemo_model={"it": {"path": file, "include": ["encodr"]}}), model)
 
 
@@ -106,7 +109,7 @@ def test_a_lightning_checkpoint_is_checked(tmp_path, monkeypatch):
 def test_a_missing_file_and_a_file_that_is_not_a_model_have_different_errors(tmp_path):
     model, other = asr_model(), tmp_path / "other.nemo"
     other.write_text("no archive")
-    for path, message in ((tmp_path / "none.nemo", "no such file"), (other, "does not look like a model")):
+    for path, message in ((tmp_path / "none.nemo", "does not exist"), (other, "does not look like a model")):
         with pytest.raises(UserError, match=message):
             check(recipe(model, init_from_nemo_model=str(path)), model)
 
