@@ -1,9 +1,9 @@
-"""The functions that call a layer of the encoder: directly, with checkpointing, compiled, or both."""
+"""The functions that call a layer of the encoder, with or without gradient checkpointing and ``torch.compile``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from .dispatch import in_graph
+from .dispatch import in_graph, in_transform
 from .frames.masks import Frames
 from .frames.state import LayerState
 
@@ -22,7 +22,10 @@ BACKEND = "inductor"  # backend of torch.compile
 
 
 def layer_call(gradient_checkpointing: bool, compile: bool) -> Call:
-    """Return the function that calls a layer with (layer, x, frames, positions, state) and returns its output."""
+    """Return the function that calls a layer and returns the output of the layer.
+
+    The arguments of the function are (layer, x, frames, positions, state).
+    """
     if compile:
         return compiled_and_checkpointed if gradient_checkpointing else compiled
     return checkpointed if gradient_checkpointing else directly
@@ -35,11 +38,13 @@ def directly(layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | No
 def checkpointed(
     layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None
 ) -> Tensor:
-    """Call ``layer``; in training, keep only its inputs and run it again in the backward pass with the same dropout.
+    """Call ``layer`` with gradient checkpointing.
 
-    With a ``state``, call the layer directly: the layer has changed the state before the backward pass.
+    In training, only the inputs of the layer are stored. The backward pass calls the layer again with the same dropout.
+    With a ``state``, call the layer directly: the layer has changed the state before the backward pass. Transforms of
+    ``torch.func`` do not support checkpointing and call the layer directly too.
     """
-    if state is not None or not (layer.training and torch.is_grad_enabled()):
+    if state is not None or in_transform() or not (layer.training and torch.is_grad_enabled()):
         return layer(x, frames, positions, state)
     if torch.compiler.is_compiling():  # a compiled graph updates the running statistics only once
         return checkpoint(layer, x, frames, positions, state, use_reentrant=False)
@@ -50,9 +55,10 @@ def checkpointed(
 def compiled(layer: nn.Module, x: Tensor, frames: Frames, positions: Tensor | None, state: LayerState | None) -> Tensor:
     """Call ``layer`` through ``torch.compile``.
 
-    Each layer is compiled by itself, with dynamic sizes, so that one graph serves all layers of the same structure at
+    Each layer is compiled separately, with dynamic sizes, so that all layers of the same structure share a graph for
     any length. In a graph of the whole encoder, every size is an expression of the feature length, and PyTorch needs
-    minutes to simplify these expressions. Exporters and an outer ``torch.compile`` record the layer itself.
+    minutes to simplify these expressions. Exporters and an outer ``torch.compile`` record the layer, not a compiled
+    layer.
     """
     return _compiled(directly, layer, x, frames, positions, state)
 
@@ -68,7 +74,7 @@ def _compiled(
 ) -> Tensor:
     if in_graph():
         return call(layer, x, frames, positions, state)
-    # Every new combination of strides would compile another graph.
+    # PyTorch would compile another graph for every new combination of strides.
     mask = None if frames.blocked is None else frames.blocked.contiguous()
     frames = replace(frames, padding=frames.padding.contiguous(), mask=mask)
     if state is not None:
@@ -82,21 +88,26 @@ def _compile(call: Call, backend: str) -> Call:
 
 
 def _contexts(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _statistics_as_they_are(layer)
+    return nullcontext(), _StatisticsAsTheyAre(layer)
 
 
-@contextmanager
-def _statistics_as_they_are(layer: nn.Module) -> Iterator[None]:
-    """Freeze the running statistics: batch norms counted this batch in the forward pass and must not count it again."""
-    norms = [
-        (norm, norm.momentum, norm.num_batches_tracked) for norm in layer.modules() if isinstance(norm, _BatchNorm)
-    ]
-    for norm, _, _ in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, momentum, batches in norms:
+class _StatisticsAsTheyAre(AbstractContextManager[None]):
+    """Freeze the running statistics: batch norms counted this batch in the forward pass and must not count it again.
+
+    A second derivative calls the layer several times again, so the context can be entered several times.
+    """
+
+    def __init__(self, layer: nn.Module):
+        self.layer = layer
+
+    def __enter__(self) -> None:
+        norms = [module for module in self.layer.modules() if isinstance(module, _BatchNorm)]
+        self.found = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+
+    def __exit__(self, *raised: object) -> None:
+        for norm, momentum, batches in self.found:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 

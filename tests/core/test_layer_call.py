@@ -74,7 +74,7 @@ def test_the_comparison_detects_other_dropout_and_statistics_that_count_twice(mo
     step(plain, seed=0), step(checkpointed, seed=1)
     with pytest.raises(AssertionError):
         assert_same(checkpointed, plain)
-    monkeypatch.setattr(layer_call, "_statistics_as_they_are", lambda layer: nullcontext())
+    monkeypatch.setattr(layer_call, "_StatisticsAsTheyAre", lambda layer: nullcontext())
     plain, checkpointed = encoder().train(), encoder(gradient_checkpointing=True).train()
     step(plain), step(checkpointed)
     with pytest.raises(AssertionError, match="batch_norm"):

@@ -1,17 +1,17 @@
 """The fast implementation of the convolution module for training on a CPU.
 
-For the backward pass it stores the inputs of Swish. It computes the outputs of Swish again.
+The forward pass stores the inputs of Swish. The backward pass computes the outputs of Swish again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
 from ..convolution import ConvolutionModule
 from ..dispatch import implements
@@ -20,6 +20,7 @@ from ..operations import normalized, pointwise
 from .depthwise import by_frames, gradient_of_weight
 from .precision import low_precision
 from .products import product
+from .second_derivatives import gradients, is_differentiated_again
 
 
 @implements(
@@ -37,12 +38,12 @@ def train_convolution(self: ConvolutionModule, x: Tensor, frames: Frames, state:
 
 
 def swish_depthwise(conv: nn.Conv1d, x: Tensor, padding: Tensor, left: int, right: int) -> Tensor:
-    """Apply Swish and the depthwise convolution ``conv``: (B, T, C) -> (B, T, C).
+    """Apply Swish, then the depthwise convolution ``conv``: (B, T, C) -> (B, T, C).
 
     Args:
         conv: Depthwise convolution with kernel size ``left`` + 1 + ``right``.
         x: Inputs of Swish (B, T, C).
-        padding: True at padding (B, T). The convolution sees zeros there.
+        padding: True at padding (B, T). The convolution sees zeros in place of padding.
         left: Number of zeros before the frames.
         right: Number of zeros after the frames.
     """
@@ -51,7 +52,7 @@ def swish_depthwise(conv: nn.Conv1d, x: Tensor, padding: Tensor, left: int, righ
 
 
 def swish_pointwise(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """Apply Swish and ``conv``, a convolution with kernel size 1: (B, T, C) -> (B, T, D)."""
+    """Apply Swish, then ``conv``, a convolution with kernel size 1: (B, T, C) -> (B, T, D)."""
     return _swish_linear(*low_precision(x, conv.weight[..., 0], conv.bias))
 
 
@@ -60,15 +61,17 @@ class _SwishDepthwise(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lengths: list[int], left: int, right: int
     ) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x, weight, bias)
         ctx.lengths, ctx.margins = lengths, (left, right)
         with torch.autocast(x.device.type, enabled=False):
             return by_frames(_without_padding(silu(x), lengths), weight, bias, left, right)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), (left, right) = ctx.saved_tensors, ctx.margins
+        (x, weight, bias), (left, right) = ctx.saved_tensors, ctx.margins
+        if is_differentiated_again():
+            equation = partial(_depthwise_equation, lengths=ctx.lengths, left=left, right=right)
+            return gradients(equation, ctx, (x, weight, bias), grad)
         kernel = weight.size(2)
         of_x = of_weight = of_bias = None
         with torch.autocast(x.device.type, enabled=False):
@@ -85,17 +88,25 @@ class _SwishDepthwise(torch.autograd.Function):
 _swish_depthwise: Callable[..., Tensor] = _SwishDepthwise.apply
 
 
+def _depthwise_equation(
+    x: Tensor, weight: Tensor, bias: Tensor | None, lengths: list[int], left: int, right: int
+) -> Tensor:
+    padding = torch.arange(x.size(1), device=x.device) >= torch.tensor(lengths, device=x.device)[:, None]
+    return by_frames(silu(x).masked_fill(padding[..., None], 0.0), weight, bias, left, right)
+
+
 class _SwishLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x, weight, bias)
         with torch.autocast(x.device.type, enabled=False):
             return product(silu(x), weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight, bias = ctx.saved_tensors
+        if is_differentiated_again():
+            return gradients(_linear_equation, ctx, (x, weight, bias), grad)
         of_x = of_weight = of_bias = None
         with torch.autocast(x.device.type, enabled=False):
             if ctx.needs_input_grad[0]:
@@ -108,6 +119,10 @@ class _SwishLinear(torch.autograd.Function):
 
 
 _swish_linear: Callable[..., Tensor] = _SwishLinear.apply
+
+
+def _linear_equation(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return linear(silu(x), weight, bias)
 
 
 def _without_padding(x: Tensor, lengths: list[int]) -> Tensor:

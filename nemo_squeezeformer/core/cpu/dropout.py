@@ -1,6 +1,6 @@
 """The fast implementation of dropout for training on a CPU.
 
-It stores one byte per element for the backward pass. Drawing the mask is as fast as multiplying with the mask.
+The forward pass stores one byte per element. Drawing the mask is as fast as multiplying with the mask.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..dispatch import implements
 from ..dropout import Dropout
@@ -32,7 +31,6 @@ class _Dropout(torch.autograd.Function):
         return thinned(x, mask, rate)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
         return thinned(grad, mask, ctx.rate), None

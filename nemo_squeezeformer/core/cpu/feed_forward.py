@@ -1,23 +1,25 @@
 """The fast implementation of the feed-forward module for training on a CPU.
 
-For the backward pass it stores the input of Swish and the dropout mask. It computes the other activations again.
+The forward pass stores the input of Swish and the dropout mask. The backward pass computes the other activations again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
 from ..dispatch import implements
 from ..feed_forward import FeedForward
+from .dropout import thinned
 from .precision import low_precision
 from .products import product
 from .random_masks import kept, kept_rate
+from .second_derivatives import gradients, is_differentiated_again
 
 
 @implements(
@@ -35,7 +37,7 @@ def train_feed_forward(self: FeedForward, x: Tensor) -> Tensor:
 def lean_feed_forward(x: Tensor, expand: nn.Linear, project: nn.Linear, rate: float) -> Tensor:
     """Return ``project(dropout(silu(expand(x))))``: (B, T, D) -> (B, T, D).
 
-    For the backward pass, the function stores ``x``, ``expand(x)`` and the dropout mask. ``rate`` is the dropout rate.
+    The function stores ``x``, ``expand(x)`` and the dropout mask for the backward pass. ``rate`` is the dropout rate.
     """
     weights = (expand.weight, expand.bias, project.weight, project.bias)
     return _feed_forward(*low_precision(x, *weights), rate)
@@ -49,15 +51,17 @@ class _FeedForward(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             inner = product(x, expand, bias1)
             mask = kept(inner, rate) if rate else None
-            ctx.save_for_backward(x, expand, project, inner, mask)
+            ctx.save_for_backward(x, expand, bias1, project, bias2, inner, mask)
             ctx.rate = rate
-            # Dropout scales the weights instead of the activations, because there are fewer weights.
+            # The weights are scaled instead of the activations, because the model has fewer weights than activations.
             return product(_activated(inner, mask), project * (1.0 / kept_rate(rate)), bias2)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, expand, project, inner, mask = ctx.saved_tensors
+        x, expand, bias1, project, bias2, inner, mask = ctx.saved_tensors
+        if is_differentiated_again():
+            equation = partial(_equation, mask=mask, rate=ctx.rate)
+            return gradients(equation, ctx, (x, expand, bias1, project, bias2), grad)
         needs, scale, rows = ctx.needs_input_grad, 1.0 / kept_rate(ctx.rate), grad.flatten(0, -2)
         of_x = of_expand = of_bias1 = of_project = of_bias2 = None
         with torch.autocast(x.device.type, enabled=False):
@@ -78,6 +82,19 @@ class _FeedForward(torch.autograd.Function):
 
 
 _feed_forward: Callable[..., Tensor] = _FeedForward.apply
+
+
+def _equation(
+    x: Tensor,
+    expand: Tensor,
+    bias1: Tensor | None,
+    project: Tensor,
+    bias2: Tensor | None,
+    mask: Tensor | None,
+    rate: float,
+) -> Tensor:
+    activated = silu(linear(x, expand, bias1))
+    return linear(activated if mask is None else thinned(activated, mask, rate), project, bias2)
 
 
 def _activated(inner: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,4 +1,7 @@
-"""The check whether code runs normally or is recorded as a graph, which must be correct for other inputs too."""
+"""The checks whether code runs normally, is recorded as a graph, or runs inside a transform of ``torch.func``.
+
+A recorded graph must be correct for inputs of other sizes too.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,31 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
+from torch.autograd import forward_ad
 
 _recording = ContextVar("recording", default=False)
 
 
 def in_graph() -> bool:
-    """Return True while ``torch.compile``, ``torch.export``, ``torch.jit.trace`` or an ONNX export records a graph."""
-    return torch.compiler.is_compiling() or torch._C._is_tracing() or _recording.get()
+    """Return True while ``torch.compile``, ``torch.export``, ``torch.jit.trace`` or an ONNX export records a graph.
+
+    The result is also True inside a transform (``in_transform``), because transforms have two limits of recorded
+    graphs. Transforms cannot read values, and transforms do not know the backward passes of this package.
+    """
+    return torch.compiler.is_compiling() or torch._C._is_tracing() or _recording.get() or in_transform()
+
+
+def in_transform() -> bool:
+    """Return True inside a transform of ``torch.func``, such as ``grad`` and ``vmap``, or in forward-mode autograd."""
+    return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
 @contextmanager
 def recording_graph() -> Iterator[None]:
     """Make ``in_graph()`` True inside the context.
 
-    An exporter runs a model once before it records the graph, and compares the outputs. Both runs must take the same
-    implementations.
+    An exporter calls a model once before it records the graph, and compares the outputs. The call and the recorded
+    graph must use the same implementations.
     """
     token = _recording.set(True)
     try:

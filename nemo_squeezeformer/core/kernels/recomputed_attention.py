@@ -1,7 +1,8 @@
 """Exact attention for training that stores no scores. The backward pass computes the scores of each block again.
 
-Only queries, keys, values and positions are stored, so memory grows with T instead of T squared. The utterances of a
-batch are computed one after another, each at its own length. So padding costs no time and needs no mask.
+Only queries, keys, values and positions are stored, so the memory grows with T instead of T squared. The utterances of
+a batch are computed one after another, each utterance without padding. Therefore padding takes no time and needs no
+mask.
 """
 
 from __future__ import annotations
@@ -9,24 +10,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ..attention.kernel import Operands, PlainKernel
+from ..cpu.dropout import thinned
 from ..cpu.precision import low_precision
 from ..cpu.random_masks import kept, kept_rate
+from ..cpu.second_derivatives import gradients, is_differentiated_again
 from ..frames.context import Context
 from ..frames.masks import Frames
 from .query_blocks import diagonals
 
-BLOCK = 128  # maximum number of queries in a block, so that its scores stay in the cache of a CPU core
+BLOCK = 128  # maximum number of queries in a block, so that the scores of the block fit in the cache of a CPU core
 
 
 class RecomputedAttention(PlainKernel):
-    """A kernel for training that equals ``PlainKernel``.
+    """A kernel for training with the results of ``PlainKernel``.
 
     The backward pass draws the dropout masks again from a seed.
     """
@@ -34,7 +37,7 @@ class RecomputedAttention(PlainKernel):
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
         rate = dropout.p if dropout.training else 0.0
-        # The blocks do not support a stream, which has more keys than queries, or a rate that removes all weights.
+        # The blocks do not support a stream, which has more keys than queries, or a dropout rate of 1.
         if frames.past or rate == 1.0:
             return super().__call__(operands, frames, dropout)
         blocks = Blocks(frames.lengths.tolist(), operands.content.size(2), frames.context)
@@ -64,7 +67,8 @@ class Block:
     def positions(self, p: Tensor) -> Tensor:
         """Return a view of the positions of the block: (1, H, 2T - 1, d) -> (H, Q + K - 1, d).
 
-        The positions go from (last query, first key) to (first query, last key).
+        The first position is the position of the last query and the first key. The last position is the position of the
+        first query and the last key.
         """
         last = self.t - self.stop + self.start
         return p[0, :, last : last + self.stop - self.first + self.end - self.start - 1]
@@ -87,7 +91,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Blocks:
-    """All blocks of a batch with ``t`` frames. Padding is in no block."""
+    """All blocks of a batch with ``t`` frames. The blocks contain no padding."""
 
     lengths: list[int]
     t: int
@@ -128,9 +132,11 @@ class _Attention(torch.autograd.Function):
         return attended
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         content, k, v, position, p = ctx.saved_tensors
+        if is_differentiated_again():
+            equation = partial(_equation, blocks=ctx.blocks, rate=ctx.rate, seed=ctx.seed)
+            return gradients(equation, ctx, (content, k, v, position, p), grad)
         rate, generator = ctx.rate, _generator(content, ctx.seed) if ctx.rate else None
         # The sums over the blocks are in float32 or a wider dtype.
         exact = torch.promote_types(content.dtype, torch.float32)
@@ -166,6 +172,27 @@ class _Attention(torch.autograd.Function):
 
 
 _attention: Callable[..., Tensor] = _Attention.apply
+
+
+def _equation(
+    content: Tensor,
+    k: Tensor,
+    v: Tensor,
+    position: Tensor | None,
+    p: Tensor | None,
+    blocks: Blocks,
+    rate: float,
+    seed: int,
+) -> Tensor:
+    """Return the output of ``_Attention`` by operations that autograd can differentiate."""
+    generator = _generator(content, seed) if rate else None
+    attended = _zeros(content, content.dtype)
+    for block in blocks:
+        weights = block.weights(content, k, position, p)
+        if generator is not None:
+            weights = thinned(weights, kept(weights, rate, generator), rate)
+        block.queries(attended).copy_(torch.bmm(weights, block.keys(v)))
+    return attended
 
 
 def _zeros(x: Tensor, dtype: torch.dtype) -> Tensor:
