@@ -82,7 +82,7 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
 
     Raises:
         UserError: see ``schedule.check`` and ``recipes.check``, which run before the model is built and a GPU is used,
-            and ``initial_weights.check``.
+            ``initial_weights.check``, and ``checkpoint_contents.require_data`` for the checkpoint of a resumed run.
     """
     recipes.target(cfg)
     schedule.check(cfg)
@@ -96,6 +96,8 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
     from nemo.utils.exp_manager import exp_manager
     from nemo.utils.trainer_utils import resolve_trainer_cfg
 
+    from nemo_squeezeformer.integration.checkpoint_contents import require_data
+
     trainer = lightning.Trainer(**resolve_trainer_cfg(cfg.trainer))
     log_dir = exp_manager(trainer, cfg.get("exp_manager", None))
     model = recipes.build(cfg, trainer)
@@ -103,6 +105,8 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
     model.maybe_init_from_pretrained_checkpoint(cfg)
     schedule.keep_warm_up(model)
     logging.info(shown)
+    if trainer.ckpt_path:  # the checkpoint that exp_manager has chosen for resuming
+        require_data(str(trainer.ckpt_path))
     trainer.fit(model)
     if is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
         trainer.test(model)

@@ -9,6 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from nemo.core.classes.common import Serialization
 from torch.utils.data import IterableDataset
 
+from nemo_squeezeformer.integration.checkpoint_contents import require_data
+
 
 class ExactResume(Callback, Serialization):  # NeMo instantiates only Serialization classes from a configuration
     """A callback that gives a resumed run the same final weights as an uninterrupted run.
@@ -34,6 +36,10 @@ class ExactResume(Callback, Serialization):  # NeMo instantiates only Serializat
         self.seed = seed
         self._begun = False
         self._batches_done = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.ckpt_path:
+            require_data(str(trainer.ckpt_path))  # Lightning loads the file after this hook
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]

@@ -74,6 +74,7 @@ def _read(setting: str, path: str) -> tuple[dict[str, tuple[int, ...]], Mapping[
     The configuration is empty if the file contains no configuration of the encoder.
     """
     import torch
+    import yaml
 
     if not os.path.isfile(path):
         raise UserError(f"{setting}={path}: this file does not exist")
@@ -83,14 +84,30 @@ def _read(setting: str, path: str) -> tuple[dict[str, tuple[int, ...]], Mapping[
             weights, encoder = _read_nemo(path)
         else:
             weights = torch.load(path, map_location="cpu")["state_dict"]
+        return {name: tuple(weight.shape) for name, weight in weights.items()}, dict(encoder)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{setting}={path}: the file contains a configuration, which PyTorch loads only from trusted files; if "
-            "you trust the file, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 in the environment"
+            f"{setting}={path}: the file contains a configuration or another object, which PyTorch loads only from "
+            "trusted files; if you trust the file, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 in the environment"
         ) from error
-    except (tarfile.TarError, KeyError, StopIteration) as error:
-        raise UserError(f"{setting}={path} does not look like a model that NeMo has saved ({error!r})") from error
-    return {name: tuple(value.shape) for name, value in weights.items()}, encoder
+    except (
+        tarfile.TarError,
+        yaml.YAMLError,
+        ArithmeticError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = " ".join(repr(error).split())[:300]
+        raise UserError(
+            f"{setting}={path} does not look like a model that NeMo has saved ({reason}); give a file that save_to() "
+            "or Lightning has written"
+        ) from error
 
 
 def _read_nemo(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -101,8 +118,8 @@ def _read_nemo(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         members = {os.path.basename(member.name): member for member in archive if member.isfile()}
         weights: Any = archive.extractfile(members["model_weights.ckpt"])
         config: Any = archive.extractfile(members["model_config.yaml"])
-        # NeMo reads the file after this check, with the same value of weights_only.
-        return torch.load(weights, map_location="cpu", weights_only=False), yaml.safe_load(config).get("encoder") or {}
+        # PyTorch loads only weights, unless TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set.
+        return torch.load(weights, map_location="cpu"), yaml.safe_load(config).get("encoder") or {}
 
 
 def _difference(

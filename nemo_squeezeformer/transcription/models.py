@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from nemo_squeezeformer.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
+
+LONGEST_REASON = 400  # characters of an error of NeMo in a message of one line
 
 
 def load_model(name: str, device: Any, verbose: bool = False) -> Any:
@@ -30,29 +33,48 @@ def restore(name: str, device: Any, verbose: bool = False) -> Any:
     Args:
         name: the path of a .nemo file, or the name of a pretrained model.
         device: a ``torch.device``.
-        verbose: if a pretrained model cannot be fetched, raise the original exception instead of a ``UserError``.
+        verbose: if a model cannot be fetched or loaded, raise the original exception instead of a ``UserError``.
 
     Raises:
-        UserError: there is no file and no pretrained model with this name, or the network does not work.
+        UserError: there is no file and no pretrained model with this name, or the network does not work, or NeMo
+            refuses the contents of the file.
     """
     from nemo.collections.asr.models import ASRModel
 
-    if Path(name).is_file():
-        model = ASRModel.restore_from(name, map_location=device)
-    else:
-        try:
-            model = ASRModel.from_pretrained(name, map_location=device)
-        except UserError:
+    is_file = Path(name).is_file()
+    try:
+        model = (ASRModel.restore_from if is_file else ASRModel.from_pretrained)(name, map_location=device)
+    except UserError:
+        raise
+    except Exception as error:  # the contents, the model hub, the network and the cache raise many kinds of errors
+        if verbose:
             raise
-        except Exception as error:  # the model hub, the network and the cache raise many kinds of errors
-            if verbose:
-                raise
-            reason = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
-            raise UserError(
-                f"{name!r} is not a file, and it could not be fetched as a pretrained model ({reason}); "
-                "check the name and the network, or download the .nemo file and give its path"
-            ) from error
+        raise UserError(_refusal(name, is_file, error)) from error
+    finally:
+        # NeMo does not do this after an error, and would then build the next model of this process without its data.
+        ASRModel._set_model_restore_state(is_being_restored=False)
     return model.to(device).eval()
+
+
+def _refusal(name: str, is_file: bool, error: Exception) -> str:
+    """Return the message of the UserError for an error of NeMo."""
+    if is_file and isinstance(error, pickle.UnpicklingError):
+        return (
+            f"{name} contains a configuration or another object among its weights, which PyTorch loads only from "
+            "trusted files; if you trust the file, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 in the environment"
+        )
+    reason = " ".join(f"{type(error).__name__}: {str(error).strip() or 'no reason given'}".split())
+    if len(reason) > LONGEST_REASON:
+        reason = f"{reason[:LONGEST_REASON]} ..."
+    if is_file:
+        return (
+            f"{name} cannot be loaded ({reason}); give a complete .nemo file that this NeMo version supports, or pass "
+            "--verbose to see the whole error"
+        )
+    return (
+        f"{name!r} is not a file, and it could not be fetched as a pretrained model ({reason}); "
+        "check the name and the network, or download the .nemo file and give its path"
+    )
 
 
 def optimize(model: Any) -> None:

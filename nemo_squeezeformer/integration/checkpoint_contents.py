@@ -1,0 +1,75 @@
+"""A check of a Lightning checkpoint before Lightning resumes from it: the file must not run code.
+
+Lightning 2.4 loads every object in a checkpoint, and an object can run any program while it is loaded.
+"""
+
+import os
+import pickle
+import sys
+import typing
+import zipfile
+from collections import defaultdict
+from dataclasses import is_dataclass
+from enum import Enum
+from pathlib import Path, PosixPath
+from typing import Any
+
+import torch
+from omegaconf.base import Metadata, Node
+
+from nemo_squeezeformer.errors import UserError
+
+TRUST = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # PyTorch's own variable
+BUILTINS = (int, float, bool, str, bytes, list, dict, tuple)
+ANNOTATIONS = (typing.Any, typing.List, typing.Dict, typing.Optional, typing.Union, typing.Tuple)  # noqa: UP006
+PLAIN: dict[str, Any] = {
+    **{f"builtins.{kind.__name__}": kind for kind in BUILTINS},
+    **{str(annotation): annotation for annotation in ANNOTATIONS},
+    "collections.defaultdict": defaultdict,
+    "pathlib.PosixPath": PosixPath,
+}
+
+
+def require_data(path: str) -> None:
+    """Check that the checkpoint at ``path`` contains only tensors, plain values and configurations.
+
+    PyTorch's loader of weights makes the decision. It loads no tensor here, so the check takes milliseconds. A path
+    that is not a local file is not checked. If the environment sets ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``, the user
+    trusts the file, and the check does nothing.
+
+    Raises:
+        UserError: the file contains other objects, or it is damaged.
+    """
+    if not Path(path).is_file() or os.environ.get(TRUST, "0").lower() in ("1", "y", "yes", "true"):
+        return
+    is_zip, names, known = zipfile.is_zipfile(path), list[str](), dict[str, Any]()
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
+        known = {name: found for name in names if (found := _data_type(name)) is not None}
+        with torch.serialization.safe_globals([(found, name) for name, found in known.items()]):
+            torch.load(path, map_location="meta", mmap=is_zip, weights_only=True)
+    except pickle.UnpicklingError as error:
+        others = sorted(set(names) - set(known))
+        objects = (
+            f"objects that can run code when they are loaded ({', '.join(others[:3])})" if others else "no weights"
+        )
+        raise UserError(
+            f"{path} contains {objects}, so training does not resume from it; start a new run, or, if you trust the "
+            f"file, set {TRUST}=1 in the environment"
+        ) from error
+    except (RuntimeError, ValueError, OSError, EOFError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is damaged ({reason}); remove it, and resume from an earlier checkpoint") from error
+
+
+def _data_type(name: str) -> Any:
+    """Return the type with this name if its objects are plain values or configurations, otherwise None."""
+    if name in PLAIN:
+        return PLAIN[name]
+    module, _, attribute = name.rpartition(".")
+    if not module.startswith(("omegaconf.", "nemo.collections.", "nemo.core.", "nemo.utils.")):
+        return None
+    found = getattr(sys.modules.get(module), attribute, None)  # the classes of a model are imported with the model
+    if not isinstance(found, type) or f"{found.__module__}.{found.__qualname__}" != name:
+        return None
+    return found if issubclass(found, (Node, Metadata, Enum)) or is_dataclass(found) else None
