@@ -312,8 +312,9 @@ class SqueezeformerEncoder(nn.Module):
         Args:
             features: Features (B, F, T) of whole utterances, or of the next chunk of a stream if ``state`` is given.
             lengths: Number of valid feature frames (B,). None means that all T frames are valid.
-            state: Streaming state from ``init_state``; it is updated in place. Each call must contain one or more whole
-                chunks of ``att_context_size``, except the last call of a stream, which may contain a shorter chunk.
+            state: Streaming state from ``init_state``. The call updates the state in place. Each call must contain one
+                or more whole chunks of ``att_context_size``, except the last call of a stream, which may contain a
+                shorter chunk.
 
         Returns:
             The encodings and the number of valid encoder frames (B,).

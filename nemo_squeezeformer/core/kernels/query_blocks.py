@@ -1,8 +1,8 @@
 """Exact attention in blocks of queries.
 
 Each block uses only the keys within reach of the queries of the block. The scores of all queries and all keys never
-exist at once. A block needs the positions from (last query, first key) to (first query, last key). These are about half
-of all positions. The relative shift does not copy the scores: a view reads the scores along the diagonals.
+exist at once. A block needs the positions from (last query, first key) to (first query, last key), about half of all
+positions. The relative shift does not copy the scores: a view reads the scores along the diagonals.
 """
 
 from __future__ import annotations

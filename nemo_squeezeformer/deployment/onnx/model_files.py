@@ -26,8 +26,8 @@ def export(model: Any, path: Path, streaming: bool, opset: int | None = None, in
         model: NeMo model.
         path: Path of the file. A transducer is written to two files in the folder of ``path``. The names of the two
             files are NeMo's prefixes ``encoder-`` and ``decoder_joint-``, followed by the name of ``path``.
-        streaming: If True, the graph has caches and takes chunks for the encoder's ``att_context_size``. Otherwise the
-            graph takes whole utterances.
+        streaming: If True, the inputs of the graph are caches and chunks for the encoder's ``att_context_size``.
+            Otherwise the inputs are whole utterances.
         opset: ONNX opset version; None means NeMo's choice.
         int8: If True, quantize the linear layers of the encoder (``graphs.quantize``). The decoder and the joint
             network stay in float32.

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def transcribe(encoder: Encoder, samples: np.ndarray) -> Iterator[tuple[float, str]]:
-    """After each step, yield the number of seconds of audio so far, and the text of this audio.
+    """After each step, yield the duration of the audio so far in seconds, and the text of this audio.
 
     The last text is the whole text. If the features need the whole utterance, the program runs a single step. The shape
     of the samples is (n,).

@@ -25,7 +25,7 @@ The key is ``nemo_squeezeformer``. A transducer has two files. The encoder's fil
 
     If ``normalize`` is ``original``, the features are the features of the authors' TensorFlow release:
 
-    - The samples are divided by their largest magnitude + 1e-9.
+    - The samples are divided by the largest magnitude of the samples + 1e-9.
     - After preemphasis, mirror images of the samples precede the first sample and follow the last sample.
     - n samples give 1 + n // hop frames.
     - The logarithm is 10 log10. Every feature is at least the largest feature of the utterance minus 80.
