@@ -47,9 +47,10 @@ class FastLinear(nn.Module):
         """Apply the layer: (..., in_features) -> (..., out_features)."""
         if not self.is_for_onednn(x):
             return linear(x, self.weight, self.bias)
-        if self.packed is None:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        packed = self.packed  # read once, because another thread may replace it
+        if packed is None:
+            packed = self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        return torch.ops.mkldnn._linear_pointwise(x, packed, self.bias, "none", [], "")
 
     def is_for_onednn(self, x: Tensor) -> bool:
         """Return True if oneDNN computes the layer for the input ``x``."""

@@ -41,9 +41,12 @@ class EncodingTable:
         zero = rows.size(0) // 2
         return rows[zero - first : zero - last + 1]
 
-    def has_rows(self, x: Tensor) -> bool:
-        """Return True if ``x`` is a view of the table."""
-        return self.rows is not None and x.untyped_storage().data_ptr() == self.rows.untyped_storage().data_ptr()
+    def rows_of(self, x: Tensor) -> Tensor | None:
+        """Return the rows of the table if ``x`` is a view of these rows, or None."""
+        rows = self.rows
+        if rows is None or x.untyped_storage().data_ptr() != rows.untyped_storage().data_ptr():
+            return None
+        return rows
 
     def __getstate__(self) -> dict[str, Any]:
         return {"rows": None}
@@ -60,14 +63,16 @@ class KeptLinear(FastLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer: (N, in_features) -> (N, out_features)."""
-        if in_graph() or torch.is_autocast_enabled(x.device.type) or not self.table.has_rows(x):
+        # Another thread may replace the table or ``kept`` at any time, so each of them is read only once.
+        rows = None if in_graph() or torch.is_autocast_enabled(x.device.type) else self.table.rows_of(x)
+        if rows is None:
             return super().forward(x)
-        if self.kept is None or self.kept[0] is not self.table.rows:
-            assert self.table.rows is not None
+        kept = self.kept
+        if kept is None or kept[0] is not rows:
             with torch.inference_mode(False), torch.no_grad():
-                self.kept = self.table.rows, super().forward(self.table.rows)
+                kept = self.kept = rows, super().forward(rows)
         first = x.storage_offset() // x.size(1)
-        return self.kept[1][first : first + x.size(0)]
+        return kept[1][first : first + x.size(0)]
 
     def _apply(self, *args: Any) -> Any:
         self.kept = None

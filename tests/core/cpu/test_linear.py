@@ -108,11 +108,13 @@ def test_encodings_of_a_short_range_are_rows_of_the_table():
     table, x = EncodingTable(), random(1, 1, 16)
     for first, last in ((0, 0), (9, -9), (63, -63), (64, -64), (300, -3), (2, -299), (70, -5), (MOST - 1, 1 - MOST)):
         assert_close(table(first, last, x), relative_encodings(first, last, x), atol=0, rtol=0)
-        assert table.rows is not None and table.has_rows(table(first, last, x))
+        assert table.rows is not None and table.rows_of(table(first, last, x)) is table.rows
     assert table.rows.size(0) == 2 * MOST - 1
     beyond = table(MOST, 1 - MOST, x)
     assert_close(beyond, relative_encodings(MOST, 1 - MOST, x), atol=0, rtol=0)
-    assert table.rows.size(0) == 2 * MOST - 1 and not table.has_rows(beyond)  # the table does not grow beyond its limit
+    assert (
+        table.rows.size(0) == 2 * MOST - 1 and table.rows_of(beyond) is None
+    )  # the table does not grow beyond its limit
     assert table(3, -3, x.double()).dtype == torch.float64
 
 
