@@ -100,8 +100,10 @@ def arrange(
     The arrays must have the same order as in the file. The function removes the arrays from the dictionary.
     """
     names, prefix = _sources(arrays)
-    blocks = [int(block) for block in re.findall(r"^block_(\d+)_", "\n".join(names), flags=re.MULTILINE)]
+    blocks = [int(block) for block in re.findall(r"^block_(\d{1,18})_", "\n".join(names), flags=re.MULTILINE)]
     n_layers = max(blocks, default=0) + 1
+    if n_layers > len(names):
+        raise UserError(f"block_{n_layers - 1} is named, but the file has only {len(names)} arrays; it is damaged")
     depthwise = any(source.startswith("subsampling_2_") for source in names)
     unet = any(source.startswith(("timereduce_", "recovery/")) for source in names)
     table = rows(n_layers, depthwise, unet)
