@@ -41,8 +41,8 @@ def checkpointed(
     """Call ``layer`` with gradient checkpointing.
 
     In training, only the inputs of the layer are stored. The backward pass calls the layer again with the same dropout.
-    With a ``state``, call the layer directly: the layer has changed the state before the backward pass. Transforms of
-    ``torch.func`` do not support checkpointing and call the layer directly too.
+    With a ``state``, the layer is called directly, because the layer has changed the state before the backward pass.
+    Transforms of ``torch.func`` do not support checkpointing, so they also call the layer directly.
     """
     if state is not None or in_transform() or not (layer.training and torch.is_grad_enabled()):
         return layer(x, frames, positions, state)
