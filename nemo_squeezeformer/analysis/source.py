@@ -49,6 +49,7 @@ def of_recipe(name: str, overrides: Sequence[str] = ()) -> Source:
     model_cfg = cfg.model if "model" in cfg else cfg  # model_config.yaml of a .nemo file has only the keys of the model
     if value(model_cfg, "encoder") is None:
         raise UserError(f"{name}: there is no model.encoder; give the recipe of a model with an encoder")
+    _check_target(name, value(cfg, "model_target") or value(cfg, "model.target"))
     notes: list[str] = []
     model = _built(cfg, notes) if "model" in cfg else None
     encoder = model.encoder if model is not None else _encoder(name, model_cfg)
@@ -80,6 +81,17 @@ def of_model(name: str, verbose: bool = False) -> Source:
             f"{name} is of class {type(model).__name__}, which has no encoder; give a model with an encoder"
         )
     return Source(name, model.encoder.eval().to("meta"), model, model.cfg)
+
+
+def _check_target(name: str, target: Any) -> None:
+    """Raise UserError if NeMo's list does not allow the class ``target``. Its module is not imported in this case."""
+    from nemo.core.classes import common
+
+    if target is not None and not str(target).startswith(tuple(common.ALLOWED_TARGET_PREFIXES)):
+        raise UserError(
+            f"{name}: model_target={target} is not a class of NeMo or of this package, so it is not imported; name "
+            "a model of NeMo, for example nemo.collections.asr.models.EncDecCTCModelBPE"
+        )
 
 
 def _encoder(name: str, model_cfg: Any) -> Any:

@@ -6,8 +6,10 @@ plain numbers.
 """
 
 import math
+import os
+import sys
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
@@ -28,9 +30,34 @@ def register() -> None:
         "on_cuda": _on_cuda,
     }
     for name, resolver in resolvers.items():
-        OmegaConf.register_new_resolver(f"squeezeformer.{name}", resolver, replace=True)
+        OmegaConf.register_new_resolver(f"squeezeformer.{name}", _only_in_recipes(name, resolver), replace=True)
     for name in removed_settings.RESOLVERS:
         OmegaConf.register_new_resolver(name, partial(removed_settings.refuse_resolver, name), replace=True)
+
+
+def _only_in_recipes(name: str, resolver: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a resolver that refuses the configuration in a file of a saved model, which is not the user's own text."""
+
+    @wraps(resolver)  # OmegaConf reads the names of the arguments
+    def resolve(*given: Any, **context: Any) -> Any:
+        if _is_restored():
+            raise UserError(
+                f"${{squeezeformer.{name}:...}} is in the configuration of a saved model, but it belongs in a recipe; "
+                "NeMo saves plain numbers, so another program has changed this file: replace it by the original file"
+            )
+        return resolver(*given, **context)
+
+    return resolve
+
+
+def _is_restored() -> bool:
+    """Return True while NeMo restores a model from a file."""
+    app_state = sys.modules.get("nemo.utils.app_state")
+    if app_state is None or not app_state.AppState().is_model_being_restored:
+        return False
+    # After an error NeMo does not reset the state, but the folder of the unpacked file is removed.
+    folder = app_state.AppState().nemo_file_folder
+    return folder is None or os.path.isdir(folder)
 
 
 def _on_cuda(*, _root_: Any) -> bool:
