@@ -12,7 +12,15 @@ from typing import Any, TextIO
 from nemo_squeezeformer.commands import inputs
 from nemo_squeezeformer.commands.inputs import check_channels, check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
-from nemo_squeezeformer.commands.transcripts import add_output, check_output, discard, finish, partial_of, report_errors
+from nemo_squeezeformer.commands.transcripts import (
+    add_output,
+    check_output,
+    discard,
+    finish,
+    open_partial,
+    partial_of,
+    report_errors,
+)
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 
@@ -155,7 +163,7 @@ def _stream(model: Any, streams: Any, utterances: Sequence[Utterance], args: arg
     start, texts = time.perf_counter(), dict[int, str]()
     partial = partial_of(args.output) if args.output else None
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(partial.open("w", encoding="utf-8")) if partial else None
+        file = stack.enter_context(open_partial(args.output, args.force)) if partial else None
         try:
             status = _play(player, utterances, texts, file, stdout, args.verbose)
         except BrokenPipeError:

@@ -11,7 +11,15 @@ from typing import Any, TextIO
 from nemo_squeezeformer.commands import inputs
 from nemo_squeezeformer.commands.inputs import check_channels, check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
-from nemo_squeezeformer.commands.transcripts import add_output, check_output, discard, finish, partial_of, report_errors
+from nemo_squeezeformer.commands.transcripts import (
+    add_output,
+    check_output,
+    discard,
+    finish,
+    open_partial,
+    partial_of,
+    report_errors,
+)
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 
@@ -127,10 +135,11 @@ def _transcribe(
     batches = decode(model, config, [utterances[index] for index in order], args.batch_size, workers, args.channel)
     done: dict[int, tuple[str, str]] = {}  # index of the utterance -> text and line of the utterance
     partial = partial_of(args.output) if args.output else None
+    opened = open_partial(args.output, args.force) if partial else None
     start = time.perf_counter()
     try:
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(partial.open("w", encoding="utf-8")) if partial else stdout
+            file = stack.enter_context(opened) if opened else stdout
             if args.amp:
                 stack.enter_context(torch.autocast(device, torch.bfloat16 if args.amp == "bf16" else torch.float16))
             _decode_all(batches, order, utterances, done, file, args)

@@ -36,6 +36,23 @@ def check_output(output: Path | None, force: bool, read: Sequence[str]) -> None:
     refuse_existing((output, partial_of(output)), force)
 
 
+def open_partial(output: Path, force: bool) -> TextIO:
+    """Create OUT.partial and return the open file. With ``force``, an older file or link of this name is removed.
+
+    A link is never followed, because it can lead to any other file of the user.
+
+    Raises:
+        UserError: OUT.partial has appeared since ``check_output``.
+    """
+    partial = partial_of(output)
+    if force:
+        partial.unlink(missing_ok=True)
+    try:
+        return partial.open("x", encoding="utf-8")
+    except FileExistsError as error:
+        raise UserError(f"{partial} exists; choose another --output, or pass --force to overwrite it") from error
+
+
 def finish(output: Path, lines: Sequence[str]) -> None:
     """Write the complete file OUT in one step, then remove OUT.partial."""
     with written_whole(output) as ordered:

@@ -20,7 +20,7 @@ def require_folder(output: Path, called: str) -> None:
 def refuse_existing(paths: Iterable[Path], force: bool) -> None:
     """Raise UserError for the first path that exists. If ``force`` is True, raise the error only for a folder."""
     for path in paths:
-        if path.exists() and not force:
+        if os.path.lexists(path) and not force:  # also a link that leads to no file
             raise UserError(f"{path} exists; choose another --output, or pass --force to overwrite it")
         if path.is_dir():
             raise UserError(f"{path} is a folder, but the output is a file; choose another --output")
