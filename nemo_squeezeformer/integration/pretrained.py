@@ -15,6 +15,7 @@ from http.client import HTTPException
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.error import ContentTooShortError
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import written_whole
@@ -24,6 +25,8 @@ CATALOG = "https://catalog.ngc.nvidia.com/orgs/nvidia/teams/nemo/models"
 VERSION = "1.13.0"
 SIZES = ("xsmall", "small", "small_medium", "medium", "medium_large", "large")
 NAMES = tuple(f"stt_en_squeezeformer_ctc_{size}_ls" for size in SIZES)
+STALL = 30.0  # seconds without an answer or without data after which an attempt fails
+PIECE = 2**20  # bytes
 ATTEMPTS = 3  # as in NeMo, because NGC does not always answer
 
 
@@ -95,15 +98,29 @@ def fetch(address: str, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(path) as part:
-                # urlretrieve raises an error if the last bytes are missing.
-                urllib.request.urlretrieve(address, part)
+                _download(address, part)
                 with tarfile.open(part) as archive:
                     archive.getmembers()
             return
-        except (OSError, HTTPException, tarfile.TarError) as error:  # URLError and ContentTooShortError are OSErrors
+        except (OSError, ValueError, HTTPException, tarfile.TarError) as error:  # URLError and timeouts are OSErrors
             reason = error
     raise UserError(
         f"{path.stem} could not be fetched from {address} ({type(reason).__name__}: {reason}). Download the file on "
         f"a machine with network access. Then give its path to restore_from() or to the command, or copy it to {path}, "
         "where from_pretrained() looks first"
     ) from reason
+
+
+def _download(address: str, path: Path) -> None:
+    """Write the file at ``address`` to ``path``.
+
+    Raises:
+        OSError: the server does not answer for ``STALL`` seconds, or the file has another size than announced.
+    """
+    with urllib.request.urlopen(address, timeout=STALL) as answer, path.open("xb") as file:
+        announced, received = answer.headers.get("Content-Length"), 0
+        while piece := answer.read1(PIECE):  # read1 returns what has arrived, and times out if nothing arrives
+            file.write(piece)
+            received += len(piece)
+        if announced is not None and received != int(announced):
+            raise ContentTooShortError(f"received {received} of {announced} bytes", (str(path), answer.headers))
