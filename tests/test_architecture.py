@@ -306,7 +306,7 @@ def test_the_page_how_it_works_lists_the_rooms_in_their_order_and_names_existing
     outer = [room for room in ordered if "." not in room]
     assert listed == [*outer, *(room for room in ordered if room.split(".")[0] == "core")]
     assert set(ROOMS) - set(listed) == {"errors", "core.__init__", "__init__", "__main__"}
-    table = page.split("| module | shape | file in")[1].split("\n\n")[0]
+    table = page.split("| module | shapes of input and output | file in")[1].split("\n\n")[0]
     named = re.findall(r"`([a-z_/]+\.py)`", table)
     assert len(named) > 8
     for file in named:
