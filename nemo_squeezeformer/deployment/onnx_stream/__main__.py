@@ -48,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not args.quiet:
                 took, rate = time.perf_counter() - start, encoder.metadata["features"]["sample_rate"]
                 print(f"{len(samples) / rate:.2f} s of audio in {took:.2f} s", file=sys.stderr)
+    except (LookupError, TypeError, ValueError, MemoryError) as error:  # for example a token without a text
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        message = f"{args.model}: the metadata does not fit the graph ({reason}); export the model again"
+        print(f"onnx_stream: error: {message}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"onnx_stream: error: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from nemo_squeezeformer.deployment.onnx_stream.session import initial, open_session
+from nemo_squeezeformer.deployment.onnx_stream.session import initial, open_session, run
+from nemo_squeezeformer.errors import UserError
+
+MOST_SYMBOLS = 1000  # tokens at one frame if the model has no limit; a damaged network would continue forever
 
 
 def build_decoder(metadata: dict[str, Any], encoder: Path) -> CTC | Transducer:
@@ -55,6 +58,11 @@ class Transducer:
             self.target, self.states = int(best[found[0]]), states
             tokens.append(self.target)
             symbols += 1
+            if symbols > MOST_SYMBOLS:
+                raise UserError(
+                    f"the network has more than {MOST_SYMBOLS} tokens at one frame; export the model with a "
+                    "decoding.greedy.max_symbols"
+                )
             if symbols == self.settings["max_symbols"]:
                 at, symbols = at + 1, 0
         return tokens
@@ -71,7 +79,7 @@ class Transducer:
             inputs["target_lengths"]: np.array([1], dtype=np.int32),
             **self.states,
         }
-        logits, *after = self.session.run(
-            [self.settings["outputs"]["logits"], *(state["output"] for state in states)], given
+        logits, *after = run(
+            self.session, [self.settings["outputs"]["logits"], *(state["output"] for state in states)], given
         )  # (1, T, 1, V)
         return logits[0, :, 0].argmax(axis=-1), {state["input"]: value for state, value in zip(states, after)}

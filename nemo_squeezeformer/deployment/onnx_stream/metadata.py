@@ -87,6 +87,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nemo_squeezeformer.deployment.onnx_stream import metadata_check
 from nemo_squeezeformer.errors import UserError
 
 KEY = "nemo_squeezeformer"
@@ -106,16 +107,21 @@ def parse(properties: dict[str, str], path: str | Path) -> dict[str, Any]:
     """Return the description from the metadata ``properties`` of the ONNX file at ``path``.
 
     Raises:
-        UserError: The metadata contains no description, or the description has another version.
+        UserError: The metadata contains no description, or the description has another version or a wrong field.
     """
     if KEY not in properties:
         raise UserError(
             f"the metadata of {path} has no {KEY!r}; export the model with `nemo-squeezeformer export`. For a "
             "transducer, give the encoder's file"
         )
-    found = json.loads(properties[KEY])
-    if found.get("version") != VERSION:
+    try:
+        found = json.loads(properties[KEY])
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the metadata of {path} is not JSON ({error}); export the model again") from error
+    version = found.get("version") if isinstance(found, dict) else None
+    if version != VERSION:
         raise UserError(
-            f"the metadata of {path} has version {found.get('version')}, not {VERSION}; export the model again"
+            f"the metadata of {path} has version {ascii(version)[:80]}, not {VERSION}; export the model again"
         )
+    metadata_check.check(found, f"the metadata of {path}")
     return found

@@ -25,7 +25,26 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}")
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has its own kinds of errors
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{path} is not a graph that ONNX Runtime can load ({reason}); export the model again"
+        ) from error
+
+
+def run(session: onnxruntime.InferenceSession, names: list[str], given: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Return the outputs of a graph by their ``names``, given its inputs.
+
+    Raises:
+        UserError: The names, the shapes or the dtypes in the metadata do not fit the graph.
+    """
+    try:
+        return session.run(names, given)
+    except Exception as error:  # ONNX Runtime has its own kinds of errors
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the metadata does not fit the graph ({reason}); export the model again") from error
 
 
 def initial(caches: list[dict[str, Any]], batch: int) -> Caches:
@@ -73,7 +92,7 @@ class Encoder:
         inputs, outputs = self.metadata["inputs"], self.metadata["outputs"]
         lengths = np.array([features.shape[1]], dtype=np.int64)
         given = {inputs["features"]: features[None], inputs["lengths"]: lengths}
-        (x,) = self.session.run([outputs["encodings"]], given)
+        (x,) = run(self.session, [outputs["encodings"]], given)
         return x[0]
 
     def caches(self, batch: int) -> Caches:
@@ -95,7 +114,7 @@ class Encoder:
         handed = self.metadata["caches"]
         names = [outputs["encodings"], outputs["lengths"], *(cache["output"] for cache in handed)]
         given = {inputs["features"]: features, inputs["lengths"]: lengths, **caches}
-        x, valid, *after = self.session.run(names, given)
+        x, valid, *after = run(self.session, names, given)
         return x, valid, {cache["input"]: value for cache, value in zip(handed, after)}
 
 
