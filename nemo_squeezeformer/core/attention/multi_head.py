@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..dispatch import dispatched
 from ..frames.masks import Frames
-from ..frames.state import LayerState, with_left_context
+from ..frames.state import LayerState, finite, with_left_context
 from .kernel import Operands, PlainKernel
 
 
@@ -61,6 +61,8 @@ class MultiHeadAttention(nn.Module):
         The queries come from ``x``, and the keys come from ``context``.
         """
         q, k, v = self.projected(x, context)
+        if frames.several_chunks:  # a NaN must not reach the queries that do not see the frame of the NaN
+            v = finite(v)
         return self.attend(q, k, v, frames, positions)
 
     @dispatched

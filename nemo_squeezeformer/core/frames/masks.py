@@ -53,6 +53,14 @@ class Frames:
         return cls(lengths, absent[:, past:], absent, context, past=past, advance=advance)
 
     @property
+    def several_chunks(self) -> bool:
+        """Return True in a step of a stream that is not a single chunk, so that its queries see different keys.
+
+        The result is False while a graph is recorded, because a graph must not depend on the number of frames.
+        """
+        return self.advance > 0 and not in_graph() and self.absent.size(1) - self.past > max(self.context.chunk, 1)
+
+    @property
     def blocked(self) -> Tensor | None:
         """Return a mask (B, T, S) that is True where query t must not see key s. A query at padding sees no key.
 

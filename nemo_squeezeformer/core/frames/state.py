@@ -55,4 +55,12 @@ def with_left_context(x: Tensor, past: Tensor, dim: int, advance: int) -> tuple[
     if size == 0:
         return x, past
     joined = torch.cat([past.to(x.dtype), x], dim=dim)
-    return joined, joined.narrow(dim, advance, size)
+    return joined, finite(joined.narrow(dim, advance, size))
+
+
+def finite(x: Tensor) -> Tensor:
+    """Return ``x`` with zeros in place of NaN and infinite values.
+
+    A stream remembers frames and masks frames. A mask is not sufficient, because the product of 0 and NaN is NaN.
+    """
+    return x.nan_to_num(0.0, 0.0, 0.0)

@@ -16,6 +16,7 @@ from ..attention.multi_head import MultiHeadAttention, RelPositionAttention
 from ..attention.scores import attention_weights, relative_shift
 from ..dispatch import implements
 from ..frames.masks import Frames
+from ..frames.state import finite
 
 
 def is_cheaper(attention: Any, x: Tensor, context: Tensor, *args: Any) -> bool:
@@ -67,7 +68,8 @@ def absorbed_attention(attention: Any, x: Tensor, context: Tensor, frames: Frame
     # this value.
     scores = (content + relative_shift(position)[..., : context.size(1)]) / math.sqrt(d // h)
     weights = attention_weights(scores, frames.blocked)  # (B, H, T, S)
-    seen = (weights.flatten(1, 2) @ context).view(b, h, t, d).transpose(0, 1)
+    values = finite(context) if frames.several_chunks else context  # as in the reference implementation
+    seen = (weights.flatten(1, 2) @ values).view(b, h, t, d).transpose(0, 1)
     attended = seen.flatten(1, 2) @ weight(attention.linear_v).transpose(1, 2)
     attended = attended.view(h, b, t, -1).transpose(0, 1)  # (B, H, T, D / H)
     if attention.linear_v.bias is None:
