@@ -1,8 +1,9 @@
-"""The files of the site, at the paths that they have in the repository, so that links work on GitHub and on the site.
+"""The files of the site of the documentation.
 
-MkDocs calls the functions ``on_...``. The site has README.md, CHANGELOG.md, CONTRIBUTING.md, ``docs/`` and the pages and
-figures of ``benchmarks/``. A link to another file of the repository leads to ``repo_url``; without ``repo_url`` the text
-of the link stays, and the link goes.
+A file has the same path on the site as in the repository, so that links between files work in both places. MkDocs calls
+the functions ``on_...``. The site has README.md, CHANGELOG.md, CONTRIBUTING.md, ``docs/``, and the pages and figures of
+``benchmarks/``. A link to another file of the repository leads to ``repo_url``. Without ``repo_url``, the site shows
+the text of this link without the link.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**/*", "benchmarks/**/*"]
 SUFFIXES = {".md", ".ipynb", ".png", ".svg"}
 LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+NOT_RUN = re.compile(r"^(```\w+) not-run: .*$", re.MULTILINE)  # for the tests; Markdown for the site has no such words
 HELP = re.compile(r"^\{\{ help ([\w-]+) \}\}$", re.MULTILINE)
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Replace the files of ``docs_dir`` by those that ``PAGES`` names; the theme's files stay."""
+    """Replace the files of ``docs_dir`` by the files of ``PAGES``; the theme's files stay."""
     theme = [file for file in files if file.src_dir != config.docs_dir]
     found = sorted({path for pattern in PAGES for path in ROOT.glob(pattern) if path.suffix in SUFFIXES})
     names = [path.relative_to(ROOT).as_posix() for path in found]
@@ -33,7 +35,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Lead links to files outside the site to the repository, and write the help of commands where a page asks for it."""
+    """Change the links to files that are not on the site, and insert the help of commands."""
     folder = (ROOT / page.file.src_uri).parent
 
     def link(match: re.Match[str]) -> str:
@@ -48,7 +50,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return match.group()
         return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{name}{anchor})" if config.repo_url else text
 
-    return HELP.sub(lambda match: f"```text\n{command_help(match.group(1))}```", LINK.sub(link, markdown))
+    markdown = NOT_RUN.sub(r"\1", LINK.sub(link, markdown))
+    return HELP.sub(lambda match: f"```text\n{command_help(match.group(1))}```", markdown)
 
 
 def command_help(command: str) -> str:

@@ -37,10 +37,19 @@ def world(tmp_path_factory) -> Path:
     for manifest in ("connected_train", "single_train", "connected_dev", "connected_test"):
         shutil.copy(folder / ("train.json" if "train" in manifest else "dev.json"), digits / f"{manifest}.jsonl")
 
+    demo = folder / "build" / "demo"  # what `make demo` leaves there
+    (demo / "speech" / "audio").mkdir(parents=True)
+    (demo / "speech" / "recordings").symlink_to(folder / "recordings")
+    (demo / "speech" / "audio" / "test").mkdir()
+    soundfile.write(demo / "speech" / "audio" / "test" / "00001.flac", rng.normal(0, 0.1, 24000), 16000)
+    for split in ("train", "dev"):
+        shutil.copy(folder / f"{split}.json", demo / "speech" / f"{split}.jsonl")
+
     train_tokenizer([str(folder / "train.json")], 128, str(folder / "tokenizer"))
     shutil.copy(folder / "tokenizer" / "tokenizer.model", folder / "sp.model")
     shape = {"n_layers": 2, "time_reduce_idx": 0}
     asr_model(encoder=shape).save_to(str(folder / "model.nemo"))
+    shutil.copy(folder / "model.nemo", demo / "squeezeformer.nemo")
     asr_model(encoder={**shape, "_target_": "nemo.collections.asr.modules.SqueezeformerEncoder"}).save_to(
         str(folder / "old.nemo")
     )

@@ -71,8 +71,8 @@ def links(page: Path) -> list[str]:
 
 
 def figures(page: Path) -> list[tuple[str, str]]:
-    """Return the alternative text and the file of each figure."""
-    return re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", prose(page))
+    """Return the alternative text and the file of each figure of the repository. A badge comes from a server."""
+    return re.findall(r"!\[([^\]]*)\]\((?!https://)([^)\s]+)\)", prose(page))
 
 
 def anchors(page: Path) -> set[str]:
