@@ -373,7 +373,11 @@ class SqueezeformerEncoder(nn.Module):
     def run(
         self, span: Span, x: Tensor, frames: Frames, positions: Tensor | None, state: EncoderState | None
     ) -> Tensor:
-        """Run the range of layers ``span`` and add the output of each branch of ``span``: (B, T, D) -> (B, T, D)."""
+        """Run the layers of ``span``: (B, T, D) -> (B, T, D).
+
+        Each branch of the temporal U-Net in ``span`` runs at half the frame rate. The output of the branch is added to
+        the input of the branch.
+        """
         at = span.start
         for branch in span.branches:
             x = self.run_layers(range(at, branch.start), x, frames, positions, state)

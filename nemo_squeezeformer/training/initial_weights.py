@@ -152,7 +152,7 @@ def _remedy(setting: str, path: str, exclude: Sequence[str], other: Sequence[str
 
 
 def _modules(names: Iterable[str]) -> list[str]:
-    """Return the modules of the weights ``names``: ``decoder``, ``joint``, ``encoder.layers`` and so on."""
+    """Return the names of the modules that contain the weights ``names``, e.g. ``decoder`` or ``encoder.layers``."""
     parts = (name.split(".") for name in names)
     return sorted({".".join(part[: 2 if part[0] == "encoder" else 1]) for part in parts})
 
