@@ -104,10 +104,10 @@ def page(gains: Sequence[Gain], conditions: str) -> str:
             "# What each implementation gains",
             "",
             "`python -m benchmarks.implementations` makes this page. For each row, the program disables one fast\n"
-            "implementation. The reference implementation or the next fast implementation replaces it. The last two\n"
-            "columns show the factors by which time and memory of the encoder grow. Memory is the largest sum of all\n"
-            "tensors that exist at the same time, without weights and input. An empty cell has the value of the cell\n"
-            "above it.",
+            "implementation, or several fast implementations if the row names them together. The reference\n"
+            "implementation or the next fast implementation replaces a disabled implementation. The last two columns\n"
+            "show the factors by which time and memory of the encoder grow. Memory is the largest sum of all tensors\n"
+            "that exist at the same time, without weights and input. An empty cell has the value of the cell above it.",
             "",
             conditions,
             "",

@@ -1,6 +1,6 @@
 """A drawing of the frame rates in an encoder, with one line for each rate.
 
-Each branch of the temporal U-Net is one line below the layers at which the branch starts.
+The line of a branch of the temporal U-Net is directly below the line of the layers from which the branch starts.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def check_channels(utterances: Sequence[Utterance], channel: str | int) -> None:
-    """Print which channel of audio with several channels is transcribed.
+    """If recordings have several channels, print the channel that is transcribed.
 
     Raises:
         UserError: audio with several channels does not have the channel number ``channel``.

@@ -27,7 +27,10 @@ def partial_of(output: Path) -> Path:
 
 
 def check_output(output: Path | None, force: bool, read: Sequence[str]) -> None:
-    """Raise a UserError if OUT exists, if OUT is a file in ``read``, or if the folder of OUT does not exist."""
+    """Raise a UserError if OUT is a file in ``read``, if the folder of OUT does not exist, or if a file is in the way.
+
+    A file, link or folder at OUT or OUT.partial is in the way. With ``force``, only a folder is in the way.
+    """
     if output is None:
         return
     require_folder(output, f"--output {output}")
