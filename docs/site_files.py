@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 from nemo_squeezeformer.__main__ import build_parser
@@ -26,6 +27,7 @@ NOT_RUN = re.compile(r"^(```\w+) not-run: .*$", re.MULTILINE)  # for the tests; 
 HELP = re.compile(r"^\{\{ help ([\w-]+) \}\}$", re.MULTILINE)
 
 
+@event_priority(100)  # before the plugin that converts notebooks
 def on_files(files: Files, config: Any) -> Files:
     """Replace the files of ``docs_dir`` by the files of ``PAGES``; the theme's files stay."""
     theme = [file for file in files if file.src_dir != config.docs_dir]

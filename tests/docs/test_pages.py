@@ -168,3 +168,9 @@ def test_a_drawing_has_every_layer_at_its_frame_rate():
     assert place["0"] < place["1"]
     assert {"10 ms", "80 ms", "160 ms", "T / 8 frames", "T / 16 frames"} < set(place)
     assert "40 ms" not in place
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    navigation = re.findall(r"^ +- [^:]+: (\S+)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    files = [*DOCS, *(ROOT / "docs").glob("api/*.md"), *(ROOT / "docs").glob("*.ipynb"), README, ROOT / "CHANGELOG.md"]
+    assert sorted(navigation) == sorted(name(file) for file in files)
