@@ -22,7 +22,11 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def plain_module(kind: Kind) -> Kind:
-    """Declare that calling a module of exactly this class is the same as computing with the weights of the module."""
+    """Register the class ``kind`` as plain (a class decorator).
+
+    A fast implementation may use the weights of a plain module of this class instead of calling the module. Subclasses
+    are not registered.
+    """
     PLAIN[kind] = None
     return kind
 

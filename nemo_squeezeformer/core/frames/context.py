@@ -16,7 +16,9 @@ STYLES = ("regular", "chunked_limited", "chunked_limited_with_rc")
 
 @dataclass(frozen=True)
 class Context:
-    """The number of frames that a frame sees on each side, counted at one frame rate. -1 means unlimited.
+    """The number of frames that a frame sees on each side. -1 means unlimited.
+
+    The numbers count frames at one frame rate. For layers at half this frame rate, use ``halved()``.
 
     If ``chunk`` is 0, ``left`` and ``right`` count from the frame itself. Otherwise a chunk has ``chunk`` frames,
     ``left`` counts from the first frame of the chunk, and ``right`` counts from the last frame of the chunk. Then all

@@ -23,7 +23,7 @@ QUERIES = 256  # number of queries in a block
 
 
 class HeadBlocks(QueryBlocks):
-    """A kernel with the results of ``QueryBlocks`` that computes many keys faster in float32 on a CPU.
+    """A kernel that returns the same values as ``QueryBlocks``, and is faster for many keys in float32 on a CPU.
 
     The faster computation skips padding. ``has_many_keys`` decides between the faster computation and the computation
     of ``QueryBlocks``.

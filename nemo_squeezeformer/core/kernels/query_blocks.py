@@ -22,7 +22,10 @@ CACHED, FILLING = 2**20, 2**26
 
 
 class QueryBlocks(PlainKernel):
-    """A kernel for inference with the results of ``PlainKernel``. The memory grows with T instead of T squared."""
+    """A kernel for inference. It returns the same values as ``PlainKernel``.
+
+    The memory grows with T instead of T squared.
+    """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
