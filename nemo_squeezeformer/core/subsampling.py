@@ -269,7 +269,7 @@ def build_subsampling(
 
 
 def zero_padding(x: Tensor, lengths: Tensor, dim: int = 1) -> Tensor:
-    """Return ``x`` with zeros from frame ``lengths`` (B,) on along ``dim``."""
+    """Return ``x`` with zeros in frame ``lengths`` (B,) and in all later frames along ``dim``."""
     return _with_zeros(x, torch.arange(x.size(dim), device=x.device) >= lengths[:, None], dim)
 
 

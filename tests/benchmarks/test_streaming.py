@@ -23,7 +23,8 @@ def test_the_page_of_benchmarks_quotes_the_results_of_streaming():
     seen = quotes.cells_of("streaming_wer.md")[:7]
     assert [cells[4] + cells[7] for cells in seen if cells[0] in quotes.LATENCIES] == 4 * ["00"]
     caches = {cells[0]: cells[4] for cells in quotes.cells_of("streaming_time.md") if len(cells) == 5}
-    assert f"take {caches['Squeezeformer']} kB with our encoder and {caches['Conformer']} kB with NeMo's Conformer" in page
+    ours, theirs = caches["Squeezeformer"], caches["Conformer"]
+    assert f"take {ours} kB with our encoder and {theirs} kB with NeMo's Conformer" in page
 
 
 def test_streamed_text_is_compared_with_the_text_of_the_whole_recording(tmp_path):

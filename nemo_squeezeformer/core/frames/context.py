@@ -233,5 +233,8 @@ def _multiples(frames: int, of: int, least: int) -> list[int]:
 
 
 def _around(left: int, chunk: int) -> list[int]:
-    """Return the numbers of chunks that have ``left`` frames in total, or the nearest totals below and above."""
+    """Return the number of chunks that have ``left`` frames in total.
+
+    If no number of chunks fits, return the nearest smaller number and the nearest larger number.
+    """
     return sorted({left // chunk, -(-left // chunk)})
