@@ -106,7 +106,7 @@ def _datasets(group: Any, seen: set[int]) -> Iterator[str]:
 
 
 def _inside(group: Any, name: str) -> Any:
-    """Return the item of a group if its contents are in the same file, otherwise raise UserError."""
+    """Return the item ``name`` of ``group``. Raise UserError if the data of the item are in another file."""
     import h5py
 
     link = group.get(name, getlink=True)

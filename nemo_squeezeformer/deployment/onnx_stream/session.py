@@ -130,7 +130,7 @@ class Stream:
         self.heard = self.steps = 0  # number of feature frames and of steps so far
 
     def push(self, features: np.ndarray) -> list[np.ndarray]:
-        """Return the valid outputs of each step that the feature frames (F, T) complete.
+        """Add the feature frames (F, T), and return the valid outputs of each step whose frames are all there.
 
         Each output is (D, T'), or (T', V) with a CTC decoder.
         """
