@@ -9,18 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from nemo_squeezeformer.commands import inputs
+from nemo_squeezeformer.commands import inputs, transcripts
 from nemo_squeezeformer.commands.inputs import check_channels, check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
-from nemo_squeezeformer.commands.transcripts import (
-    add_output,
-    check_output,
-    discard,
-    finish,
-    open_partial,
-    partial_of,
-    report_errors,
-)
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 
@@ -71,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample-rate", type=positive, metavar="HZ", help="sample rate of standard input (default: the model's)")
     add("--batch-size", type=positive, default=16, metavar="N", help="number of streams at once (default: %(default)s)")
     add("--threads", type=positive, metavar="N", help="number of threads on the cpu (default: PyTorch's choice)")
-    add_output(parser, "; each finished stream is appended to OUT.partial, and OUT has the order of the input")
+    transcripts.add_output(
+        parser, "; each finished stream is appended to OUT.partial, and OUT has the order of the input"
+    )
     add_transcribing(parser)
 
 
@@ -94,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
             f"--sample-rate {args.sample_rate} is for standard input (-), because files contain their sample rate; "
             "leave out --sample-rate"
         )
-    check_output(args.output, args.force, [args.model, *([] if stdin else args.inputs)])
+    transcripts.check_output(args.output, args.force, [args.model, *([] if stdin else args.inputs)])
     check_model(args.model)
     utterances = [Utterance({"audio_filepath": STDIN}, STDIN, 0.0, 0.0, 1)] if stdin else []
     if not stdin:
@@ -161,23 +154,23 @@ def _stream(model: Any, streams: Any, utterances: Sequence[Utterance], args: arg
     player = Player(streams, blocks, len(utterances), rate, args.real_time and pcm is None)
     player.warm_up()
     start, texts = time.perf_counter(), dict[int, str]()
-    partial = partial_of(args.output) if args.output else None
+    partial = transcripts.partial_of(args.output) if args.output else None
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open_partial(args.output, args.force)) if partial else None
+        file = stack.enter_context(transcripts.open_partial(args.output, args.force)) if partial else None
         try:
             status = _play(player, utterances, texts, file, stdout, args.verbose)
         except BrokenPipeError:
-            discard(stdout)
+            transcripts.discard(stdout)
             return 1
     if pcm and not pcm.bytes and status == 0:
         if partial:
             partial.unlink()
         raise UserError("standard input has no audio; pipe raw 16-bit PCM into it, for example from ffmpeg -f s16le")
     if partial and status == 0:
-        finish(args.output, [_line(utterances[index], texts[index]) for index in range(len(utterances))])
+        transcripts.finish(args.output, [_line(utterances[index], texts[index]) for index in range(len(utterances))])
     _report(player, args, time.perf_counter() - start)
     done = sorted(texts)
-    report_errors([utterances[index] for index in done], [texts[index] for index in done])
+    transcripts.report_errors([utterances[index] for index in done], [texts[index] for index in done])
     if partial:
         say(f"transcripts: {args.output if status == 0 else partial}")
     if pcm and pcm.odd and status == 0:

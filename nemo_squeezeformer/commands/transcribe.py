@@ -8,18 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
-from nemo_squeezeformer.commands import inputs
+from nemo_squeezeformer.commands import inputs, transcripts
 from nemo_squeezeformer.commands.inputs import check_channels, check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
-from nemo_squeezeformer.commands.transcripts import (
-    add_output,
-    check_output,
-    discard,
-    finish,
-    open_partial,
-    partial_of,
-    report_errors,
-)
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 
@@ -48,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="audio files, folders with audio at any depth, manifests (.json, .jsonl)",
     )
-    add_output(parser, " instead of printing transcripts on stdout")
+    transcripts.add_output(parser, " instead of printing transcripts on stdout")
     add(
         "--batch-size",
         type=positive,
@@ -90,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
             later check fails if the model or the device does not exist, if the model cannot have this
             ``--att-context-size``, or if the memory is too small.
     """
-    check_output(args.output, args.force, [args.model, *args.inputs])
+    transcripts.check_output(args.output, args.force, [args.model, *args.inputs])
     check_model(args.model)
     utterances = inputs.utterances(args.inputs)
     check_channels(utterances, args.channel)
@@ -134,8 +125,8 @@ def _transcribe(
     workers = 4 * (device == "cuda") if args.num_workers is None else args.num_workers
     batches = decode(model, config, [utterances[index] for index in order], args.batch_size, workers, args.channel)
     done: dict[int, tuple[str, str]] = {}  # index of the utterance -> text and line of the utterance
-    partial = partial_of(args.output) if args.output else None
-    opened = open_partial(args.output, args.force) if partial else None
+    partial = transcripts.partial_of(args.output) if args.output else None
+    opened = transcripts.open_partial(args.output, args.force) if partial else None
     start = time.perf_counter()
     try:
         with contextlib.ExitStack() as stack:
@@ -146,14 +137,14 @@ def _transcribe(
         if len(done) != len(order):
             raise RuntimeError(f"{type(model).__name__} returned {len(done)} transcripts for {len(order)} utterances")
         if partial:
-            finish(args.output, [done[index][1] for index in range(len(done))])
+            transcripts.finish(args.output, [done[index][1] for index in range(len(done))])
     except torch.cuda.OutOfMemoryError:
         raise _out_of_memory(utterances, args) from None
     except KeyboardInterrupt:
         say("interrupted")
         return 130
     except BrokenPipeError:
-        discard(stdout)
+        transcripts.discard(stdout)
         return 1
     finally:
         if partial and partial.exists():
@@ -220,6 +211,6 @@ def _report(
         f"{len(utterances)} utterances, {audio / 3600:.3f} h of audio in {seconds:.1f} s on {device}, batch size "
         f"{args.batch_size}: RTFx {audio / seconds:.1f} (audio / time), RTF {seconds / audio:.4f} (time / audio)"
     )
-    report_errors(utterances, texts)
+    transcripts.report_errors(utterances, texts)
     if args.output:
         say(f"transcripts: {args.output}")

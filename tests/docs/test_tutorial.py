@@ -26,7 +26,7 @@ def test_the_tutorial_trains_a_model_that_transcribes_and_streams(tmp_path):
         output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
     )
     (wer,) = re.findall(r"^WER: ([\d.]+)%$", printed, flags=re.MULTILINE)
-    assert float(wer) < 50, printed  # an untrained model has 100 %
+    assert float(wer) < 60, printed  # an untrained model has 100 %; runs without a seed had 42.9 and 44.7 %
     (final,) = re.findall(r"^final\t(.*)$", printed, flags=re.MULTILINE)
     (reference,) = re.findall(r"^reference: (.*)$", printed, flags=re.MULTILINE)
     assert set(final.split()) & set(reference.split()), printed

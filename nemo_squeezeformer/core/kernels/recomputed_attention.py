@@ -151,8 +151,8 @@ class _Attention(torch.autograd.Function):
                     block.keys(grad_v).add_(torch.bmm(weights.transpose(1, 2), g))
                 else:
                     mask = kept(weights, rate, generator)
-                    thinned = (weights * mask).div_(kept_rate(rate))
-                    block.keys(grad_v).add_(torch.bmm(thinned.transpose(1, 2), g))
+                    used = (weights * mask).div_(kept_rate(rate))
+                    block.keys(grad_v).add_(torch.bmm(used.transpose(1, 2), g))
                     grad_weights.mul_(mask).div_(kept_rate(rate))
                 scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
                 block.queries(grad_content).add_(torch.bmm(scores, block.keys(k)))
