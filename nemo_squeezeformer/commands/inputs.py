@@ -29,8 +29,11 @@ def check_model(name: str) -> None:
         raise UserError(f"there is no model file {name}; give a .nemo file or the name of a pretrained model")
 
 
-def utterances(inputs: Sequence[str]) -> list[Utterance]:
+def utterances(inputs: Sequence[str], strict: bool = True) -> list[Utterance]:
     """Return all utterances of the inputs, in the order of the inputs.
+
+    Args:
+        strict: if False, a row or a file that cannot be used is an utterance with a ``problem``.
 
     Raises:
         UserError: an input is missing, unreadable or empty. The function checks all inputs, and does not need NeMo.
@@ -39,10 +42,10 @@ def utterances(inputs: Sequence[str]) -> list[Utterance]:
     for is_manifest, names in itertools.groupby(inputs, lambda name: Path(name).suffix.lower() in MANIFEST_EXTENSIONS):
         if is_manifest:
             for name in names:
-                found += manifests.read_utterances(name, required=("audio_filepath",))
+                found += manifests.read_utterances(name, ("audio_filepath",), strict)
         else:  # all files in one call, so that one error names all problems
-            found += manifests.read_files([file for name in names for file in _files(Path(name))])
-    if not all(utterance.channels for utterance in found) or not found:
+            found += manifests.read_files([file for name in names for file in _files(Path(name))], strict)
+    if not all(utterance.channels or utterance.problem for utterance in found) or not found:
         raise UserError(
             "audio and manifests in an object store cannot be read directly; copy them to this machine first"
         )

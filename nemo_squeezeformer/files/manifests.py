@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from typing import Any
@@ -27,7 +27,10 @@ class Utterance:
             several files.
         offset: start of the segment in seconds.
         duration: length of the segment in seconds.
-        channels: number of channels; 0 if the audio is in an object store, because the header is then not read.
+        channels: number of channels; 0 if the header is not read because the audio is in an object store, and 0 if the
+            utterance cannot be used.
+        problem: the reason why the utterance cannot be used, with the manifest and the line; empty for a good
+            utterance.
     """
 
     row: dict[str, Any]
@@ -35,6 +38,7 @@ class Utterance:
     offset: float
     duration: float
     channels: int
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,9 @@ def audio_path(audio_filepath: str, manifest: str | os.PathLike[str]) -> str:
 
 
 def read_utterances(
-    manifest: str | os.PathLike[str], required: Sequence[str] = ("audio_filepath", "duration")
+    manifest: str | os.PathLike[str],
+    required: Sequence[str] = ("audio_filepath", "duration"),
+    strict: bool = True,
 ) -> list[Utterance]:
     """Read a manifest and compare every row with the header of the audio file.
 
@@ -69,45 +75,69 @@ def read_utterances(
             utterances are returned.
         required: fields that every row must have. Training needs ``duration``. Transcription does not need
             ``duration``.
+        strict: if False, a row that cannot be used is an utterance with a ``problem``, at the place of the row.
 
     Raises:
-        UserError: the manifest is missing or empty, or some rows cannot be used. A row cannot be used in three cases:
-            the row is not JSON or lacks a field; the audio is missing, unreadable or empty; the offset or the duration
-            does not fit the audio file. One error covers the whole manifest. The error gives the number of bad rows,
-            and the line, the value and the remedy of the first bad rows.
+        UserError: the manifest is missing, empty or not text, or ``strict`` is True and some rows cannot be used. A row
+            cannot be used in three cases: the row is not JSON or lacks a field; the audio is missing, unreadable or
+            empty; the offset or the duration does not fit the audio file. One error covers the whole manifest. The
+            error gives the number of bad rows, and the line, the value and the remedy of the first bad rows.
     """
     if "://" in os.fspath(manifest):
         return []
-    lines, problems = _lines(manifest), dict[int, str]()
-    rows = list(_rows(lines, required, problems))
-    paths = [[audio_path(name, manifest) for name in _names(row)] for _, row in rows]
+    rows = _parsed(manifest, dict.fromkeys(["audio_filepath", *required]))
+    paths = [[] if problem else [audio_path(name, manifest) for name in _names(row)] for _, row, problem in rows]
     headers = _headers(path for each in paths for path in each)
-    utterances = []
-    for (number, row), each in zip(rows, paths):
+    utterances, problems = list[Utterance](), list[str]()
+    for (number, row, problem), each in zip(rows, paths):
         found = [headers[path] for path in each]
-        problem = next((header.problem for header in found if header.problem), "") or _stretch_problem(row, found[0])
+        problem = (
+            problem
+            or next((header.problem for header in found if header.problem), "")
+            or _stretch_problem(row, found[0])
+        )
         if problem:
-            problems[number] = problem
+            problems.append(f"line {number}: {problem}")
+            utterances.append(_unusable(row, f"{manifest}, line {number}: {problem}"))
         else:
             utterances.append(_utterance(row, each, found))
-    if problems:
-        shown = [f"line {number}: {problems[number]}" for number in sorted(problems)]
-        raise UserError(_summary(f"{manifest}: {len(problems)} of {len(lines)} rows cannot be used", shown))
+    if problems and strict:
+        raise UserError(_summary(f"{manifest}: {len(problems)} of {len(rows)} rows cannot be used", problems))
     return utterances
 
 
-def read_files(paths: Sequence[str | os.PathLike[str]]) -> list[Utterance]:
+def read_files(paths: Sequence[str | os.PathLike[str]], strict: bool = True) -> list[Utterance]:
     """Return one utterance for each audio file. The utterance is the whole file.
 
+    Args:
+        strict: if False, a file that cannot be used is an utterance with a ``problem``.
+
     Raises:
-        UserError: some files cannot be used. One error covers all files.
+        UserError: ``strict`` is True and some files cannot be used. One error covers all files.
     """
     names = [os.fspath(path) for path in paths]
     headers = _headers(names)
     problems = [headers[name].problem for name in names if headers[name].problem]
-    if problems:
+    if problems and strict:
         raise UserError(_summary(f"{len(problems)} of {len(names)} audio files cannot be used", problems))
-    return [_utterance({"audio_filepath": name}, [name], [headers[name]]) for name in names]
+    return [
+        _unusable(row, headers[name].problem) if headers[name].problem else _utterance(row, [name], [headers[name]])
+        for name, row in ((name, {"audio_filepath": name}) for name in names)
+    ]
+
+
+def read_rows(manifest: str | os.PathLike[str], required: Iterable[str] = ()) -> list[tuple[int, dict[str, Any]]]:
+    """Return the line number and the fields of each row of a manifest. The audio is not read.
+
+    Raises:
+        UserError: the manifest is missing, empty or not text; or some rows are not JSON objects, lack a field of
+            ``required``, or have a field of a wrong type. One error covers the whole manifest.
+    """
+    rows = _parsed(manifest, required)
+    problems = [f"line {number}: {problem}" for number, _, problem in rows if problem]
+    if problems:
+        raise UserError(_summary(f"{manifest}: {len(problems)} of {len(rows)} rows cannot be used", problems))
+    return [(number, row) for number, row, _ in rows]
 
 
 def _lines(manifest: str | os.PathLike[str]) -> list[tuple[int, str]]:
@@ -123,19 +153,10 @@ def _lines(manifest: str | os.PathLike[str]) -> list[tuple[int, str]]:
     return lines
 
 
-def _rows(
-    lines: Iterable[tuple[int, str]], required: Sequence[str], problems: dict[int, str]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line number and the fields of each valid row.
-
-    Add the problem of each invalid line to ``problems``, by line number.
-    """
-    for number, line in lines:
-        row = _row(line, required)
-        if isinstance(row, str):
-            problems[number] = row
-        else:
-            yield number, row
+def _parsed(manifest: str | os.PathLike[str], required: Iterable[str]) -> list[tuple[int, dict[str, Any], str]]:
+    """Return the line number, the fields and the problem of each row. The problem of a good row is empty."""
+    fields = tuple(required)
+    return [(number, *_row(line, fields)) for number, line in _lines(manifest)]
 
 
 def _names(row: dict[str, Any]) -> list[str]:
@@ -143,27 +164,38 @@ def _names(row: dict[str, Any]) -> list[str]:
     return audio if isinstance(audio, list) else [audio]
 
 
-def _row(line: str, required: Sequence[str]) -> dict[str, Any] | str:
-    """Return the fields of a manifest line, or a description of the problem of the line."""
+def _row(line: str, required: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Return the fields of a manifest line, and the problem of the line or an empty string."""
     try:
         row = json.loads(line)
-    except ValueError as error:
-        return f"{_cut(line.strip())} is not JSON ({error}); a manifest has one JSON object per line"
+    except (ValueError, RecursionError) as error:
+        return {}, f"{_cut(line.strip())} is not JSON ({error}); a manifest has one JSON object per line"
     if not isinstance(row, dict):
-        return f"{_cut(line.strip())} is not a JSON object; a manifest has one JSON object per line, not one list"
-    for field in dict.fromkeys(["audio_filepath", *required]):
+        return {}, f"{_cut(line.strip())} is not a JSON object; a manifest has one JSON object per line, not one list"
+    return row, _row_problem(row, required)
+
+
+def _row_problem(row: dict[str, Any], required: Sequence[str]) -> str:
+    for field in required:
         if row.get(field) in (None, "", []):
-            return f"has no {field}; add it (the row has the fields: {', '.join(row)})"
-    audio = row["audio_filepath"]
-    if not all(isinstance(name, str) for name in _names(row)):
-        return f"audio_filepath {audio!r} is not a path; write it as a string"
+            return f"has no {field}; add it (the row has the fields: {_cut(', '.join(row))})"
+    audio = row.get("audio_filepath", "")
+    if not all(isinstance(name, str) for name in (audio if isinstance(audio, list) else [audio])):
+        return f"audio_filepath {_cut(repr(audio))} is not a path; write it as a string"
+    text = row.get("text")
+    if text is not None and not isinstance(text, str):
+        return f"text {_cut(repr(text))} is not a string; write the text in quotation marks"
     for field in ("duration", "offset"):
         value = row.get(field)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0):
-            return f"{field} {value!r} is not a number of seconds"
+        if value is not None and not _is_seconds(value):
+            return f"{field} {_cut(repr(value))} is not a number of seconds; write a number without quotation marks"
     if row.get("duration") == 0:
         return f"duration 0 for {_cut(str(audio))}: the row has no audio; remove the row"
-    return row
+    return ""
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def _headers(paths: Iterable[str]) -> dict[str, _Header]:
@@ -237,6 +269,11 @@ def _utterance(row: dict[str, Any], paths: list[str], headers: list[_Header]) ->
     offset = float(row.get("offset") or 0.0)
     rest = headers[0].seconds - offset if channels else row.get("duration") or 0.0
     return Utterance(row, audio, offset, float(min(row.get("duration") or rest, rest)), channels)
+
+
+def _unusable(row: dict[str, Any], problem: str) -> Utterance:
+    audio = row.get("audio_filepath", "")
+    return Utterance(row, audio if isinstance(audio, (str, list)) else "", 0.0, 0.0, 0, problem)
 
 
 def _summary(head: str, problems: Sequence[str]) -> str:
