@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import nemo_squeezeformer
 from nemo_squeezeformer.commands import COMMANDS
+from nemo_squeezeformer.commands.process import signals
 from nemo_squeezeformer.errors import UserError
 
 NEMO = {"nemo", "lightning", "hydra", "omegaconf", "sentencepiece"}  # packages that NeMo installs
@@ -17,8 +18,13 @@ NEMO = {"nemo", "lightning", "hydra", "omegaconf", "sentencepiece"}  # packages 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` names, and return the exit status of the command.
 
-    The exit status is 2 after an error that the user can correct.
+    The exit status is 2 after an error that the user can correct, 130 after Ctrl-C and 143 after SIGTERM.
     """
+    return signals.run_until_signal(lambda: run_command(argv))
+
+
+def run_command(argv: Sequence[str] | None) -> int:
+    """Run the command that ``argv`` names, and print an error that the user can correct as one line."""
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if any(argument.startswith("-") for argument in rest) or (rest and "overrides" not in args):

@@ -1,5 +1,9 @@
-"""The error for a mistake that a user can correct. The message names the value and the remedy."""
+"""The exceptions that end a command without a traceback."""
 
 
 class UserError(Exception):
-    """An error that the command line prints as one message, without a traceback."""
+    """A mistake that a user can correct. The message names the value and the remedy, and is printed as one line."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process has received SIGTERM. Code that cleans up after Ctrl-C also cleans up after SIGTERM."""
