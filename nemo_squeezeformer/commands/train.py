@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from nemo_squeezeformer.analysis.sizes import sizes
+from nemo_squeezeformer.commands.process import signals
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training import initial_weights, recipes, schedule
 from nemo_squeezeformer.training.data import is_named
@@ -96,6 +97,7 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
     from nemo.utils.exp_manager import exp_manager
     from nemo.utils.trainer_utils import resolve_trainer_cfg
 
+    from nemo_squeezeformer.integration.callbacks.stop_after_batch import ended_by_signals
     from nemo_squeezeformer.integration.checkpoint_contents import require_data
 
     trainer = lightning.Trainer(**resolve_trainer_cfg(cfg.trainer))
@@ -107,8 +109,9 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
     logging.info(shown)
     if trainer.ckpt_path:  # the checkpoint that exp_manager has chosen for resuming
         require_data(str(trainer.ckpt_path))
-    trainer.fit(model)
-    if is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
-        trainer.test(model)
+    with ended_by_signals(trainer, signals.current, bool(value(cfg, "exp_manager.resume_if_exists"))):
+        trainer.fit(model)
+        if is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
+            trainer.test(model)
     logging.info(f"Logs and checkpoints are in {log_dir}")
     return model

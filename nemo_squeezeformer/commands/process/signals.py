@@ -33,14 +33,16 @@ class Signals:
 
     Attributes:
         received: the first signal that has arrived, or None.
+        due: whether the exception of this signal is still to be raised.
         before_end: functions that a second signal calls before it ends the process.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.due = False
         self.before_end: list[Callable[[], object]] = []
         self._arrived = 0.0
-        self._put_off = self._due = False
+        self._put_off = False
         self._handlers: dict[signal.Signals, Handler] = {}
         self._process = os.getpid()
 
@@ -92,7 +94,7 @@ class Signals:
 
     def check(self) -> None:
         """Raise the exception of a signal that has arrived since ``put_off``."""
-        if self._due:
+        if self.due:
             self._raise()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -100,28 +102,33 @@ class Signals:
             self._end(number) if number != signal.SIGINT else signal.default_int_handler(number, frame)
         elif self.received is None:
             self.received, self._arrived = signal.Signals(number), time.monotonic()
-            if self._put_off:
-                self._due = True
-                self._later(PATIENCE)
-            else:
-                self._raise()
-        elif self._due and not self._put_off:
-            self._raise()
+            self._raise_when_possible()
+        elif self.due and not self._put_off:
+            self._raise_when_possible()
         elif time.monotonic() - self._arrived > TWICE:
             for act in self.before_end:
                 with contextlib.suppress(Exception):
                     act()
             self._end(number)
 
+    def _raise_when_possible(self) -> None:
+        self.due = True
+        if self._put_off:
+            self._later(PATIENCE)
+        elif _is_being_imported("torch"):  # an exception ends the process with abort() in C++ code of this import
+            self._later(AGAIN)
+        else:
+            self._raise()
+
     def _raise(self) -> None:
-        self._put_off = self._due = False
+        self._put_off = self.due = False
         raise KeyboardInterrupt if self.received == signal.SIGINT else Terminated
 
     def _later(self, seconds: float) -> None:
         """Raise the exception in the main thread after some seconds, unless ``check`` has raised it before."""
 
         def wake() -> None:
-            if self._due:
+            if self.due:
                 self._put_off = False
                 signal.pthread_kill(threading.main_thread().ident or 0, self.received or signal.SIGTERM)
 
@@ -132,7 +139,7 @@ class Signals:
     def _unraisable(self, lost: Any) -> None:
         """Raise an exception again that arose where Python ignores exceptions, for example in a garbage collection."""
         if self.received is not None and issubclass(lost.exc_type, KeyboardInterrupt):
-            self._due = True
+            self.due = True
             self._later(AGAIN)
         else:
             self._next_hook(lost)
@@ -141,6 +148,10 @@ class Signals:
     def _end(number: int) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+
+def _is_being_imported(module: str) -> bool:
+    return getattr(getattr(sys.modules.get(module), "__spec__", None), "_initializing", False)
 
 
 current = Signals()

@@ -1,0 +1,1 @@
+"""Callbacks of Lightning that the commands add to a run."""

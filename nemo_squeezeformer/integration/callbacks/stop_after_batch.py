@@ -1,0 +1,112 @@
+"""The end of training after Ctrl-C or SIGTERM: between two batches, with a checkpoint of the last step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from nemo.utils import logging
+from nemo.utils.callbacks import NeMoModelCheckpoint
+
+from nemo_squeezeformer.errors import Terminated
+
+
+class PutOff(Protocol):
+    """Signals whose exception can be put off, for example until the end of a batch."""
+
+    due: bool
+
+    def put_off(self) -> None: ...
+    def stop_putting_off(self) -> None: ...
+    def check(self) -> None: ...
+    def rearm(self) -> None: ...
+
+
+class StopAfterBatch(Callback):
+    """A callback that puts off a signal until the end of a batch, and then writes the last checkpoint.
+
+    An exception inside a batch would leave a part of a step in the weights. An exception while a checkpoint is written
+    would leave a part of a file. With several processes, no checkpoint is written, because the processes do not stop
+    after the same batch. NeMo's ``PreemptionCallback`` writes the checkpoint of several processes with GPUs.
+    """
+
+    def __init__(self, signals: PutOff):
+        self.signals = signals
+        self._steps = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.signals.put_off()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.signals.check()
+        self._steps = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self.signals.due:
+            return
+        if trainer.global_step > self._steps:  # otherwise, the checkpoint would lack gradients that are accumulated
+            _save_last(trainer)
+        self.signals.check()
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self.signals.check()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.signals.rearm()
+
+
+def _save_last(trainer: Trainer) -> None:
+    """Write the last checkpoint, as NeMo's ``PreemptionCallback`` does."""
+    writer = trainer.checkpoint_callback
+    if trainer.world_size > 1 or not isinstance(writer, NeMoModelCheckpoint):
+        return
+    if writer._last_global_step_saved != trainer.global_step:
+        logging.info(f"Writing a checkpoint of step {trainer.global_step} before the end")
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        if progress.current.ready > progress.current.completed:
+            progress.increment_completed()  # otherwise, a resumed run would train on this batch again
+        writer._save_last_checkpoint(trainer, writer._monitor_candidates(trainer))
+
+
+@contextlib.contextmanager
+def ended_by_signals(trainer: Trainer, signals: PutOff, resumable: bool) -> Iterator[None]:
+    """Let a signal end ``trainer.fit`` and ``trainer.test`` with an exception that says how to continue.
+
+    Lightning and NeMo turn a signal into ``SystemExit``, NeMo with the status 0.
+
+    Args:
+        trainer: the trainer. The function adds a callback to the trainer.
+        signals: the signals of the command.
+        resumable: whether the same command continues the run.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C has ended the training.
+        Terminated: SIGTERM has ended the training.
+    """
+    trainer.callbacks.append(StopAfterBatch(signals))  # type: ignore[attr-defined]
+    try:
+        yield
+        signals.stop_putting_off()
+    except (SystemExit, KeyboardInterrupt) as end:
+        signal: BaseException | None = end
+        while signal is not None and not isinstance(signal, KeyboardInterrupt):
+            signal = signal.__context__
+        raise (type(signal) if signal else Terminated)(how_to_continue(trainer, resumable)) from None
+
+
+def how_to_continue(trainer: Trainer, resumable: bool) -> str:
+    """Return a line that names the last checkpoint and the way to continue from it."""
+    writer = trainer.checkpoint_callback
+    path = str(getattr(writer, "last_model_path", "") or "")
+    if not os.path.exists(path) or NeMoModelCheckpoint.is_checkpoint_unfinished(path):
+        return "there is no complete checkpoint of this run" if not resumable else "the same command resumes the run"
+    if resumable:
+        return f"the same command resumes the run from {path}"
+    override = shlex.quote(f'exp_manager.resume_from_checkpoint="{path}"')
+    return f"to resume the run, add +resume=exact {override} to the command"
