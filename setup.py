@@ -40,11 +40,13 @@ setup(
         "nemo": ["nemo_toolkit[asr]>=2.7.3,<3.1"],  # to train, restore and transcribe with NeMo
         # onnx exports models, onnxruntime runs them, and quantization needs both packages.
         "onnx": ["onnx", "onnxruntime"],
+        "audio": ["av"],  # to transcribe m4a, mp4, wma and other audio that soundfile does not read
         "plots": ["matplotlib"],  # for the figure of `nemo-squeezeformer redundancy`
         "safetensors": ["safetensors"],  # for nemo_squeezeformer.deployment.weights without NeMo; NeMo installs it
         "tensorflow": ["h5py"],  # to import the authors' checkpoints; TensorFlow itself is not needed
         "dev": [  # for the tests, the demo, lint and type checks
             "accelerate",  # NeMo's SpeechLM2 needs accelerate and peft
+            "av",
             "codespell",
             "espeakng-loader",  # makes speech for the tests and the demo
             "h5py",
