@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
@@ -62,7 +63,15 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
         with place:
             return hydra.compose(recipe if recipe in ours else path.name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"recipe {recipe}: {error}") from error
+        raise UserError(f"recipe {recipe}: {_one_line(str(error))}") from error
+
+
+def _one_line(error: str) -> str:
+    """Return Hydra's message as one line, without the search path and without a hint that is wrong for our groups."""
+    kept = error.partition("Config search path:")[0].partition("To append to your default list")[0]
+    return (
+        re.sub(r"\s+", " ", kept).strip().replace(". No match in the defaults list.", ": the recipe has no such group")
+    )
 
 
 def build(cfg: Any, trainer: Any = None) -> Any:

@@ -13,7 +13,7 @@ from functools import partial, wraps
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training import removed_settings, run_length
+from nemo_squeezeformer.training import groups, removed_settings, run_length
 from nemo_squeezeformer.training.devices import accelerator
 from nemo_squeezeformer.training.global_batch import global_batch
 from nemo_squeezeformer.training.settings import value
@@ -93,11 +93,14 @@ def _peak_lr(*, _root_: Any) -> float | None:
 def check(cfg: Any) -> None:
     """Refuse a composed recipe that uses removed settings, or whose run would not start, end or validate.
 
+    Also refuse an optimizer, a schedule or an augmentation with settings that do not belong together.
+
     Raises:
         UserError: the recipe has one of these problems. The message names the setting, the value and the remedy.
     """
     removed_settings.refuse_settings(cfg)
     run_length.check(cfg)
+    groups.check(cfg)
 
 
 def peak_lr(cfg: Any) -> float:

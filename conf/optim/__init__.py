@@ -1,0 +1,1 @@
+"""The optimizers. Each YAML file is an option of the command line, for example ``optim=sgd``."""
