@@ -69,9 +69,8 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
 def _one_line(error: str) -> str:
     """Return Hydra's message as one line, without the search path and without a hint that is wrong for our groups."""
     kept = error.partition("Config search path:")[0].partition("To append to your default list")[0]
-    return (
-        re.sub(r"\s+", " ", kept).strip().replace(". No match in the defaults list.", ": the recipe has no such group")
-    )
+    line = re.sub(r"\s+", " ", kept).strip()
+    return line.replace(". No match in the defaults list.", ": the recipe does not have this group")
 
 
 def build(cfg: Any, trainer: Any = None) -> Any:
