@@ -1,8 +1,8 @@
 """`nemo-squeezeformer stream`: transcribe audio files or standard input with a NeMo model that streams."""
 
+from __future__ import annotations
+
 import argparse
-import contextlib
-import json
 import shutil
 import sys
 import time
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from nemo_squeezeformer.commands import inputs, transcripts
+from nemo_squeezeformer.commands.finished import Finished
 from nemo_squeezeformer.commands.inputs import check_channels, check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
 from nemo_squeezeformer.errors import UserError
@@ -25,7 +26,12 @@ grown. If the text is long, TEXT is only the end of the text. At the end of a st
 "final<tab>TEXT" with the whole text. With several streams, each line begins with the path and a tab.
 
 After the last stream, stderr shows the time per chunk and the real-time factor. If the rows of a manifest have a text,
-stderr also shows the word error rate."""
+stderr also shows the word error rate.
+
+If a recording cannot be read to its end, the other streams continue. The text so far is the final text. The row of the
+recording in OUT has the field error. At the end, stderr lists these recordings, and the exit status is 1."""
+# The options that change the rows. With other values of these options, a run cannot be resumed.
+ON_WHICH_ROWS_DEPEND = ("--latency", "--att-context-size", "--decoder", "--channel")
 STDIN = "-"
 SHOWN = 200  # characters of a text that is not final
 
@@ -69,12 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Transcribe all streams and return 0, or 130 after Ctrl-C. After Ctrl-C the text so far becomes the final text.
+    """Transcribe all streams and return 0, or 1 if the audio of some streams cannot be read to the end.
 
     Raises:
-        UserError: an input is missing, unreadable or empty, or OUT exists. The command checks these cases first. A
-            later check fails if the model cannot stream, if the model cannot stream with this latency, or if standard
-            input is not 16-bit PCM.
+        UserError: all inputs are missing, unreadable or empty, or OUT exists. The command checks these cases first.
+            With ``--strict``, the command also checks first that it can open each input. A later check fails if the
+            model cannot stream, if the model cannot stream with this latency, or if standard input is not 16-bit PCM.
+        KeyboardInterrupt: Ctrl-C or SIGTERM has arrived. The text so far has become the final text.
     """
     stdin = STDIN in args.inputs
     if stdin and len(args.inputs) > 1:
@@ -87,32 +94,41 @@ def main(args: argparse.Namespace) -> int:
             f"--sample-rate {args.sample_rate} is for standard input (-), because files contain their sample rate; "
             "leave out --sample-rate"
         )
-    transcripts.check_output(args.output, args.force, [args.model, *([] if stdin else args.inputs)])
+    if args.resume and stdin:
+        raise UserError("--resume: standard input (-) cannot be read again; leave out --resume")
+    transcripts.check_output(args.output, args.force, [args.model, *([] if stdin else args.inputs)], args.resume)
     check_model(args.model)
-    utterances = [Utterance({"audio_filepath": STDIN}, STDIN, 0.0, 0.0, 1)] if stdin else []
-    if not stdin:
-        utterances = inputs.utterances(args.inputs)
-        check_channels(utterances, args.channel)
-    stdout = sys.stdout
-    with quiet(args.verbose):
-        import torch
+    with transcripts.opened_partial(args) as partial:
+        utterances = [Utterance({"audio_filepath": STDIN}, STDIN, 0.0, 0.0, 1)] if stdin else []
+        if not stdin:
+            utterances = inputs.utterances(args.inputs, args.strict)
+            check_channels(utterances, args.channel)
+        usable = transcripts.usable(utterances)
+        status = transcripts.status_of_complete(utterances, args)
+        if status is not None:
+            return status
+        done = transcripts.begin(partial, utterances, args, *ON_WHICH_ROWS_DEPEND)
+        finished = Finished(utterances, partial, done, args.strict)
+        with quiet(args.verbose):
+            import torch
 
-        from nemo_squeezeformer.transcription import models
-        from nemo_squeezeformer.transcription.live.feature_stream import FeatureStream
-        from nemo_squeezeformer.transcription.live.streams import Streams
+            from nemo_squeezeformer.transcription import models
+            from nemo_squeezeformer.transcription.live.feature_stream import FeatureStream
+            from nemo_squeezeformer.transcription.live.streams import Streams
 
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        model = models.load_model(args.model, chosen_device(args.device), args.verbose)
-        models.choose_decoder(model, args.decoder)
-        try:
-            FeatureStream(model.preprocessor, 0)  # checks that the features can be streamed, before latencies are read
-            latency = _choose_context(model, args)
-            streams = Streams(model, min(args.batch_size, len(utterances)))
-        except ValueError as error:
-            raise UserError(f"{args.model} cannot stream: {error}") from None
-        say(f"latency {latency}, streams at once: {streams.slots}")
-        return _stream(model, streams, utterances, args, stdout)
+            if args.threads:
+                torch.set_num_threads(args.threads)
+            model = models.load_model(args.model, chosen_device(args.device), args.verbose)
+            models.choose_decoder(model, args.decoder)
+            waiting = [index for index in usable if index not in done]
+            try:
+                FeatureStream(model.preprocessor, 0)  # checks the features before latencies are read
+                latency = _choose_context(model, args)
+                streams = Streams(model, max(min(args.batch_size, len(waiting)), 1))
+            except ValueError as error:
+                raise UserError(f"{args.model} cannot stream: {error}") from None
+            say(f"latency {latency}, streams at once: {streams.slots}")
+            return _stream(model, streams, waiting, finished, args)
 
 
 def _choose_context(model: Any, args: argparse.Namespace) -> str:
@@ -141,39 +157,44 @@ def _choose_context(model: Any, args: argparse.Namespace) -> str:
     return f"{latency(model)} ms (att_context_size {list(encoder.att_context_size)})"
 
 
-def _stream(model: Any, streams: Any, utterances: Sequence[Utterance], args: argparse.Namespace, stdout: TextIO) -> int:
+def _stream(model: Any, streams: Any, waiting: Sequence[int], finished: Finished, args: argparse.Namespace) -> int:
+    """Transcribe the streams with the indices ``waiting``, and return the exit status."""
     from nemo_squeezeformer.transcription.live.audio_blocks import AudioBlocks, FileBlocks, PCMBlocks
     from nemo_squeezeformer.transcription.live.player import Player
 
     rate: int = model.preprocessor._sample_rate
     pcm = PCMBlocks(sys.stdin.buffer, args.sample_rate or rate, rate) if STDIN in args.inputs else None
+    utterances = finished.utterances
 
     def blocks(index: int) -> AudioBlocks:
         return pcm or FileBlocks(utterances[index], rate, args.channel)
 
-    player = Player(streams, blocks, len(utterances), rate, args.real_time and pcm is None)
+    player = Player(streams, blocks, waiting, rate, args.real_time and pcm is None)
     player.warm_up()
-    start, texts = time.perf_counter(), dict[int, str]()
-    partial = transcripts.partial_of(args.output) if args.output else None
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(transcripts.open_partial(args.output, args.force)) if partial else None
-        try:
-            status = _play(player, utterances, texts, file, stdout, args.verbose)
-        except BrokenPipeError:
-            transcripts.discard(stdout)
-            return 1
-    if pcm and not pcm.bytes and status == 0:
-        if partial:
-            partial.unlink()
+    start, interruption = time.perf_counter(), None
+    screen = _Screen(finished.stdout, [utterance.row.get("audio_filepath", "") for utterance in utterances])
+    try:
+        unusable = [(i, transcripts.row_of(u, error=u.problem)) for i, u in enumerate(utterances) if u.problem]
+        finished.add(unusable)
+        interruption = _play(player, finished, screen, args.verbose)
+    except BrokenPipeError:
+        transcripts.discard(finished.stdout)
+        return 1
+    if pcm and not pcm.bytes and not interruption:
+        if finished.partial:
+            finished.partial.remove()
         raise UserError("standard input has no audio; pipe raw 16-bit PCM into it, for example from ffmpeg -f s16le")
-    if partial and status == 0:
-        transcripts.finish(args.output, [_line(utterances[index], texts[index]) for index in range(len(utterances))])
+    if finished.partial and not interruption:
+        finished.partial.finish()
     _report(player, args, time.perf_counter() - start)
-    done = sorted(texts)
-    transcripts.report_errors([utterances[index] for index in done], [texts[index] for index in done])
-    if partial:
-        say(f"transcripts: {args.output if status == 0 else partial}")
-    if pcm and pcm.odd and status == 0:
+    rows = finished.in_order()
+    transcripts.report_errors(rows)
+    status = transcripts.report_problems([row["error"] for row in rows if "error" in row], len(utterances))
+    if interruption:
+        raise type(interruption)("the text so far is the final text" if not finished.partial else "")
+    if finished.partial:
+        say(f"transcripts: {args.output}")
+    if pcm and pcm.odd:
         raise UserError(
             f"standard input ended within a sample, after {pcm.bytes} bytes: 16-bit samples have two bytes each; check "
             "that the input is raw 16-bit PCM without a header (the text above is the text of the complete samples)"
@@ -181,44 +202,28 @@ def _stream(model: Any, streams: Any, utterances: Sequence[Utterance], args: arg
     return status
 
 
-def _play(
-    player: Any,
-    utterances: Sequence[Utterance],
-    texts: dict[int, str],
-    file: TextIO | None,
-    stdout: TextIO,
-    verbose: bool,
-) -> int:
-    """Show all texts, and write the final texts into ``texts`` and ``file``.
+def _play(player: Any, finished: Finished, screen: _Screen, verbose: bool) -> KeyboardInterrupt | None:
+    """Show all texts, and write the final texts. Return the interruption that has ended the audio, or None."""
 
-    Returns:
-        0, or 130 if Ctrl-C ended the audio.
-    """
-    screen = _Screen(stdout, [utterance.row["audio_filepath"] for utterance in utterances])
-
-    def show() -> None:
+    def show(whole: bool) -> None:
         for step in player.play():
             for heard in step:
-                if heard.final:
-                    texts[heard.index] = heard.text
-                    if file:
-                        print(_line(utterances[heard.index], heard.text), file=file, flush=True)
                 screen.show(heard)
+                if heard.final:
+                    error = {"error": heard.problem} if heard.problem else {}
+                    row = transcripts.row_of(finished.utterances[heard.index], pred_text=heard.text, **error)
+                    finished.add([(heard.index, row)], whole)
             if verbose and player.timing.compute:
                 say(f"chunk {len(player.timing.compute)}: {1000 * player.timing.compute[-1]:.1f} ms")
 
     try:
-        show()
-    except KeyboardInterrupt:
+        show(True)
+    except KeyboardInterrupt as interruption:
         say("interrupted: no more audio is read")
         player.stop()
-        show()
-        return 130
-    return 0
-
-
-def _line(utterance: Utterance, text: str) -> str:
-    return json.dumps({**utterance.row, "pred_text": text}, ensure_ascii=False)
+        show(False)
+        return interruption
+    return None
 
 
 class _Screen:
@@ -238,8 +243,9 @@ class _Screen:
             line = clear + name + _tail(heard.text, shutil.get_terminal_size().columns - len(name) - 1)
         else:
             line = f"{name}{heard.seconds:.2f}\t{_tail(heard.text, SHOWN)}\n"
-        self.stdout.write(line)
-        self.stdout.flush()
+        with transcripts.printing(self.stdout):
+            self.stdout.write(line)
+            self.stdout.flush()
 
 
 def _tail(text: str, length: int) -> str:

@@ -1,18 +1,23 @@
 """`nemo-squeezeformer transcribe`: transcribe audio files, folders and manifests with any NeMo ASR model."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
-import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer.commands import inputs, transcripts
+from nemo_squeezeformer.commands.finished import Finished
 from nemo_squeezeformer.commands.inputs import check_channels, check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
+from nemo_squeezeformer.commands.partial_rows import Row, json_line
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
+
+if TYPE_CHECKING:
+    from nemo_squeezeformer.transcription.hypotheses import Result
 
 HELP = "transcribe audio files, folders or manifests with a .nemo model"
 DESCRIPTION = """\
@@ -23,10 +28,17 @@ Without --output, the command prints a line with the path, a tab and the transcr
 With --output, a line is a JSON object with the fields of the manifest row and pred_text. The longest utterances are
 transcribed first. Batches then have little padding, and a batch that is too large for the memory fails at once. Each
 finished batch is appended to OUT.partial. When all utterances are done, OUT.partial becomes OUT, in the order of the
-input.
+input. After an interruption, --resume continues with the rows in OUT.partial.
 
 At the end, stderr shows the hours of audio and the time. If the rows of a manifest have a text, stderr also shows the
-word error rate."""
+word error rate.
+
+If a recording cannot be read, the command continues. The row of this recording has the field error and no pred_text.
+Without --output, a line on stderr names the recording. At the end, stderr lists these recordings, and the exit status
+is 1."""
+
+# The options that change the rows. With other values of these options, a run cannot be resumed.
+ON_WHICH_ROWS_DEPEND = ("--att-context-size", "--decoder", "--channel", "--amp", "--timestamps", "--prompt")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,35 +86,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Transcribe all utterances and return 0, or 130 after Ctrl-C.
+    """Transcribe all utterances and return 0, or 1 if the audio of some utterances cannot be read.
 
     Raises:
-        UserError: an input is missing, unreadable or empty, or OUT exists. The command checks these cases first. A
-            later check fails if the model or the device does not exist, if the model cannot have this
-            ``--att-context-size``, or if the memory is too small.
+        UserError: all inputs are missing, unreadable or empty, or OUT exists. The command checks these cases first.
+            With ``--strict``, the command also checks first that it can open each input. A later check fails if the
+            model or the device does not exist, if the model cannot have this ``--att-context-size``, if the memory is
+            too small, or if the disk is full.
+        KeyboardInterrupt: Ctrl-C or SIGTERM has arrived. OUT.partial has the finished rows.
     """
-    transcripts.check_output(args.output, args.force, [args.model, *args.inputs])
+    transcripts.check_output(args.output, args.force, [args.model, *args.inputs], args.resume)
     check_model(args.model)
-    utterances = inputs.utterances(args.inputs)
-    check_channels(utterances, args.channel)
-    stdout = sys.stdout
-    with quiet(args.verbose):
-        from nemo_squeezeformer.transcription import long_audio, memory, models
-        from nemo_squeezeformer.transcription.hypotheses import decoding_config
+    with transcripts.opened_partial(args) as partial:
+        utterances = inputs.utterances(args.inputs, args.strict)
+        check_channels(utterances, args.channel)
+        usable = transcripts.usable(utterances)
+        status = transcripts.status_of_complete(utterances, args)
+        if status is not None:
+            return status
+        done = transcripts.begin(partial, utterances, args, *ON_WHICH_ROWS_DEPEND)
+        finished = Finished(utterances, partial, done, args.strict, json_line if args.timestamps else _line)
+        with quiet(args.verbose):
+            from nemo_squeezeformer.transcription import long_audio, memory, models
+            from nemo_squeezeformer.transcription.hypotheses import decoding_config
 
-        memory.keep_memory()
-        model = models.load_model(args.model, chosen_device(args.device), args.verbose)
-        if args.att_context_size:
-            say(long_audio.set_context(model, args.att_context_size))
-        notice = long_audio.notice_of_memory(model, utterances, args.batch_size)
-        if notice:
-            say(notice)
-        models.optimize(model)
-        models.choose_decoder(model, args.decoder)
-        config = decoding_config(model, utterances, args.timestamps, dict(args.prompt))
-        if args.timestamps:
-            models.enable_timestamps(model)
-        return _transcribe(model, config, utterances, args, stdout)
+            memory.keep_memory()
+            model = models.load_model(args.model, chosen_device(args.device), args.verbose)
+            good = [utterances[index] for index in usable]
+            if args.att_context_size:
+                say(long_audio.set_context(model, args.att_context_size))
+            notice = long_audio.notice_of_memory(model, good, args.batch_size)
+            if notice:
+                say(notice)
+            models.optimize(model)
+            models.choose_decoder(model, args.decoder)
+            config = decoding_config(model, good, args.timestamps, dict(args.prompt))
+            if args.timestamps:
+                models.enable_timestamps(model)
+            return _transcribe(model, config, [index for index in usable if index not in done], finished, args)
 
 
 def _slot(text: str) -> tuple[str, str]:
@@ -112,68 +133,59 @@ def _slot(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _transcribe(
-    model: Any, config: Any, utterances: Sequence[Utterance], args: argparse.Namespace, stdout: TextIO
-) -> int:
+def _transcribe(model: Any, config: Any, order: list[int], finished: Finished, args: argparse.Namespace) -> int:
+    """Transcribe the utterances with the indices ``order``, and return the exit status."""
     import torch
 
     from nemo_squeezeformer.transcription.hypotheses import decode
 
-    # The sort is stable: utterances of one length keep their order.
-    order = sorted(range(len(utterances)), key=lambda index: -utterances[index].duration if args.output else 0.0)
+    utterances, partial = finished.utterances, finished.partial
+    if partial:  # the sort is stable: utterances of one length keep their order
+        order = sorted(order, key=lambda index: -utterances[index].duration)
+    waiting = [utterances[index] for index in order]
     device = next(model.parameters()).device.type
     workers = 4 * (device == "cuda") if args.num_workers is None else args.num_workers
-    batches = decode(model, config, [utterances[index] for index in order], args.batch_size, workers, args.channel)
-    done: dict[int, tuple[str, str]] = {}  # index of the utterance -> text and line of the utterance
-    partial = transcripts.partial_of(args.output) if args.output else None
-    opened = transcripts.open_partial(args.output, args.force) if partial else None
-    start = time.perf_counter()
     try:
+        finished.add([(i, transcripts.row_of(u, error=u.problem)) for i, u in enumerate(utterances) if u.problem])
+        batches = decode(model, config, waiting, args.batch_size, workers, args.channel)
+        start = time.perf_counter()
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(opened) if opened else stdout
             if args.amp:
                 stack.enter_context(torch.autocast(device, torch.bfloat16 if args.amp == "bf16" else torch.float16))
-            _decode_all(batches, order, utterances, done, file, args)
-        if len(done) != len(order):
-            raise RuntimeError(f"{type(model).__name__} returned {len(done)} transcripts for {len(order)} utterances")
+            _decode_all(batches, order, finished)
+        if len(finished.rows) != len(utterances):
+            raise RuntimeError(
+                f"{type(model).__name__} returned {len(finished.rows)} transcripts for {len(utterances)} utterances"
+            )
         if partial:
-            transcripts.finish(args.output, [done[index][1] for index in range(len(done))])
+            partial.finish()
     except torch.cuda.OutOfMemoryError:
-        raise _out_of_memory(utterances, args) from None
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
+        raise _out_of_memory(waiting, args) from None
+    except KeyboardInterrupt as interruption:
+        if partial:
+            raise  # the message comes from transcripts.opened_partial
+        raise type(interruption)(f"{len(finished.rows)} of {len(utterances)} utterances are done") from None
     except BrokenPipeError:
-        transcripts.discard(stdout)
+        transcripts.discard(finished.stdout)
         return 1
-    finally:
-        if partial and partial.exists():
-            if done:
-                say(f"{len(done)} of {len(order)} utterances are done: their transcripts are in {partial}")
-            else:
-                partial.unlink()
-    _report(utterances, [done[index][0] for index in range(len(done))], time.perf_counter() - start, device, args)
-    return 0
+    seconds = time.perf_counter() - start
+    read = [utterances[index] for index in order if "error" not in finished.rows[index]]
+    _report(read, seconds, device, args)
+    rows = finished.in_order()
+    transcripts.report_errors(rows)
+    status = transcripts.report_problems([row["error"] for row in rows if "error" in row], len(rows))
+    if args.output:
+        say(f"transcripts: {args.output}")
+    return status
 
 
-def _decode_all(
-    batches: Iterator[list[Any]],
-    order: Sequence[int],
-    utterances: Sequence[Utterance],
-    done: dict[int, tuple[str, str]],
-    file: TextIO,
-    args: argparse.Namespace,
-) -> None:
-    """Write the lines of each batch to ``file`` and to ``done``. After an interruption, ``done`` is still valid."""
+def _decode_all(batches: Iterator[list[Result]], order: Sequence[int], finished: Finished) -> None:
     from tqdm import tqdm
 
+    indices = iter(order)
     with tqdm(total=len(order), unit=" utterances", desc="transcribing", disable=None) as bar:
         for batch in batches:
-            for index, best in zip(order[len(done) :], batch):
-                text = best if isinstance(best, str) else best.text
-                done[index] = text, _line(utterances[index], text, best, args)
-                bar.write(done[index][1], file=file)
-            file.flush()
+            finished.add([(index, _row(finished.utterances[index], result)) for result, index in zip(batch, indices)])
             bar.update(len(batch))
 
 
@@ -187,11 +199,12 @@ def _out_of_memory(utterances: Sequence[Utterance], args: argparse.Namespace) ->
     )
 
 
-def _line(utterance: Utterance, text: str, best: Any, args: argparse.Namespace) -> str:
-    if not args.output and not args.timestamps:
-        return f"{utterance.row['audio_filepath']}\t{text}"
-    row = {**utterance.row, "pred_text": text}
-    if args.timestamps:
+def _row(utterance: Utterance, result: Result) -> Row:
+    if result.problem:
+        return transcripts.row_of(utterance, error=result.problem)
+    best = result.best
+    row = transcripts.row_of(utterance, pred_text=best if isinstance(best, str) else best.text)
+    if isinstance(getattr(best, "timestamp", None), dict):
         row["timestamps"] = {
             kind: [
                 {kind: item[kind], "start": round(float(item["start"]), 3), "end": round(float(item["end"]), 3)}
@@ -200,17 +213,17 @@ def _line(utterance: Utterance, text: str, best: Any, args: argparse.Namespace) 
             for kind in ("word", "segment")
             if kind in best.timestamp
         }
-    return json.dumps(row, ensure_ascii=False)
+    return row
 
 
-def _report(
-    utterances: Sequence[Utterance], texts: Sequence[str], seconds: float, device: str, args: argparse.Namespace
-) -> None:
+def _line(row: Row) -> str:
+    return "" if "error" in row else f"{row['audio_filepath']}\t{row['pred_text']}"
+
+
+def _report(utterances: Sequence[Utterance], seconds: float, device: str, args: argparse.Namespace) -> None:
     audio = sum(utterance.duration for utterance in utterances)
-    say(
-        f"{len(utterances)} utterances, {audio / 3600:.3f} h of audio in {seconds:.1f} s on {device}, batch size "
-        f"{args.batch_size}: RTFx {audio / seconds:.1f} (audio / time), RTF {seconds / audio:.4f} (time / audio)"
-    )
-    transcripts.report_errors(utterances, texts)
-    if args.output:
-        say(f"transcripts: {args.output}")
+    if audio:
+        say(
+            f"{len(utterances)} utterances, {audio / 3600:.3f} h of audio in {seconds:.1f} s on {device}, batch size "
+            f"{args.batch_size}: RTFx {audio / seconds:.1f} (audio / time), RTF {seconds / audio:.4f} (time / audio)"
+        )

@@ -1,24 +1,41 @@
-"""The output of transcripts: a file that appears only when it is complete, and the word error rate."""
+"""The output of the commands that transcribe: the rows, the file OUT, and the report of errors."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from nemo_squeezeformer.commands.inputs import say
+from nemo_squeezeformer.commands.partial_rows import PartialRows, Row, file_state
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
-from nemo_squeezeformer.files.outputs import refuse_existing, require_folder, written_whole
+from nemo_squeezeformer.files.outputs import refuse_existing, require_folder
+
+RESULTS = ("pred_text", "timestamps", "error")  # fields that a command adds to a row
+SHOWN = 5  # problems that the report at the end shows; the report counts the other problems
 
 
 def add_output(parser: argparse.ArgumentParser, instead: str = "") -> None:
-    """Add the options ``--output`` and ``--force``. ``instead`` ends the help text of ``--output``."""
+    """Add the options for OUT and for bad recordings. ``instead`` ends the help text of ``--output``."""
     add = parser.add_argument
     add("--output", "-o", metavar="OUT", type=Path, help=f"write JSON lines to this file{instead}")
     add("--force", action="store_true", help="overwrite OUT and OUT.partial if they exist")
+    add(
+        "--resume",
+        action="store_true",
+        help="continue an interrupted run with the rows in OUT.partial; the inputs and the options must be the same",
+    )
+    add(
+        "--strict",
+        action="store_true",
+        help="check all inputs first, and stop at the first recording that cannot be read (default: the row of the "
+        "recording gets the field error, and the exit status is 1)",
+    )
 
 
 def partial_of(output: Path) -> Path:
@@ -26,41 +43,115 @@ def partial_of(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def check_output(output: Path | None, force: bool, read: Sequence[str]) -> None:
+def check_output(output: Path | None, force: bool, read: Sequence[str], resume: bool = False) -> None:
     """Raise a UserError if OUT is a file in ``read``, if the folder of OUT does not exist, or if a file is in the way.
 
-    A file, link or folder at OUT or OUT.partial is in the way. With ``force``, only a folder is in the way.
+    A file, link or folder at OUT is in the way. With ``force``, only a folder is in the way. With ``resume``,
+    ``status_of_complete`` decides about a file at OUT. ``open_partial`` checks OUT.partial.
     """
     if output is None:
+        if resume:
+            raise UserError("--resume continues the file OUT.partial; pass --output OUT, as in the interrupted run")
         return
     require_folder(output, f"--output {output}")
-    if any(output.resolve() == Path(name).resolve() for name in read):
-        raise UserError(f"--output {output} is also an input; choose another name")
-    refuse_existing((output, partial_of(output)), force)
+    inputs = {Path(name).resolve() for name in read}
+    for path in (output, partial_of(output)):
+        if path.resolve() in inputs:
+            raise UserError(f"--output {output}: {path} is also an input; choose another name")
+    refuse_existing((output,), force or (resume and output.is_file()))
 
 
-def open_partial(output: Path, force: bool) -> TextIO:
-    """Create OUT.partial and return the open file. With ``force``, an older file or link of this name is removed.
+def open_partial(output: Path, force: bool = False, resume: bool = False) -> PartialRows:
+    """Create or open OUT.partial, and lock the file. ``PartialRows`` describes the arguments and the errors."""
+    return PartialRows(output, force, resume)
 
-    A link is never followed, because it can lead to any other file of the user.
+
+@contextlib.contextmanager
+def opened_partial(args: argparse.Namespace) -> Iterator[PartialRows | None]:
+    """Yield the open file OUT.partial, or None without ``--output``. At the end, close the file.
+
+    The message of an interruption or of a UserError then says how many rows are in OUT.partial.
+    """
+    if args.output is None:
+        yield None
+        return
+    partial = open_partial(args.output, args.force, args.resume)
+    try:
+        yield partial
+    except KeyboardInterrupt as interruption:
+        partial.close()
+        raise type(interruption)(partial.kept) from None
+    except UserError as error:
+        partial.close()
+        if partial.rows:
+            raise UserError(f"{error}; {partial.kept}") from error
+        raise
+    finally:
+        partial.close()
+
+
+def begin(
+    partial: PartialRows | None, utterances: Sequence[Utterance], args: argparse.Namespace, *options: str
+) -> dict[int, Row]:
+    """Begin or continue OUT.partial, and return the finished rows by index.
+
+    Args:
+        options: the options on which the rows depend, for example ``--decoder``.
+    """
+    if partial is None:
+        return {}
+    values = {option: vars(args)[option.strip("-").replace("-", "_")] for option in options}
+    inputs = [os.path.abspath(name) for name in args.inputs]
+    partial.begin(utterances, {"MODEL": file_state(args.model), "inputs": inputs, **values})
+    if args.resume:
+        say(f"--resume: {len(partial.rows)} of {len(utterances)} utterances are done")
+    return partial.rows
+
+
+def status_of_complete(utterances: Sequence[Utterance], args: argparse.Namespace) -> int | None:
+    """Return the exit status if OUT is already complete, or None if there is something to do.
 
     Raises:
-        UserError: OUT.partial has appeared since ``check_output``.
+        UserError: ``--resume`` was passed, and the rows of OUT are not the rows of the utterances.
     """
-    partial = partial_of(output)
-    if force:
-        partial.unlink(missing_ok=True)
+    if not args.resume or args.force or not args.output.exists():
+        return None
     try:
-        return partial.open("x", encoding="utf-8")
-    except FileExistsError as error:
-        raise UserError(f"{partial} exists; choose another --output, or pass --force to overwrite it") from error
+        rows = [json.loads(line) for line in args.output.read_bytes().splitlines()]
+        same = [without_results(row) for row in rows] == [without_results(utterance.row) for utterance in utterances]
+    except (ValueError, RecursionError, AttributeError, OSError):
+        same = False
+    if not same:
+        raise UserError(
+            f"--resume: {args.output} exists, and its rows are not the rows of the inputs; choose another --output, "
+            "or pass --force to overwrite it"
+        )
+    failed = sum("error" in row for row in rows)
+    say(f"{args.output} is complete: {len(rows)} rows, {failed} of them with an error; there is nothing to do")
+    return 1 if failed else 0
 
 
-def finish(output: Path, lines: Sequence[str]) -> None:
-    """Write the complete file OUT in one step, then remove OUT.partial."""
-    with written_whole(output) as ordered:
-        ordered.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    partial_of(output).unlink()
+def without_results(row: Mapping[str, Any]) -> Row:
+    """Return the fields of a row that come from the manifest."""
+    return {name: value for name, value in row.items() if name not in RESULTS}
+
+
+def row_of(utterance: Utterance, **results: Any) -> Row:
+    """Return the row of an utterance with new results. Results of an earlier run in the manifest are dropped."""
+    return {**without_results(utterance.row), **results}
+
+
+def usable(utterances: Sequence[Utterance]) -> list[int]:
+    """Return the indices of the utterances that can be used.
+
+    Raises:
+        UserError: no utterance can be used.
+    """
+    good = [index for index, utterance in enumerate(utterances) if not utterance.problem]
+    if not good:
+        problems = [utterance.problem for utterance in utterances]
+        raise UserError(_listed(f"{len(problems)} of {len(problems)} utterances cannot be used", problems))
+    return good
 
 
 def discard(stdout: TextIO) -> None:
@@ -71,16 +162,48 @@ def discard(stdout: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
 
 
-def report_errors(utterances: Sequence[Utterance], texts: Sequence[str]) -> None:
-    """Print on stderr the word error rate of all utterances whose manifest rows have a text."""
+@contextlib.contextmanager
+def printing(stdout: TextIO) -> Iterator[None]:
+    """Raise a UserError if the block cannot write to ``stdout``, for example because the disk is full.
+
+    Raises:
+        BrokenPipeError: the reader of the pipe has closed the pipe.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard(stdout)
+        raise UserError(f"stdout cannot be written ({error.strerror}); choose another file or disk") from error
+
+
+def report_problems(problems: Sequence[str], total: int) -> int:
+    """Print on stderr the first problems and their number. Return the exit status: 1 if there is a problem."""
+    if not problems:
+        return 0
+    say(_listed(f"{len(problems)} of {total} utterances could not be read", problems))
+    return 1
+
+
+def report_errors(rows: Sequence[Row]) -> None:
+    """Print on stderr the word error rate of all rows that have a text and no error."""
     from nemo.collections.asr.metrics.wer import word_error_rate_detail
 
-    scored = [index for index, utterance in enumerate(utterances) if isinstance(utterance.row.get("text"), str)]
-    pairs = [texts[index] for index in scored], [utterances[index].row["text"] for index in scored]
+    with_text = [row for row in rows if isinstance(row.get("text"), str)]
+    scored = [row for row in with_text if "error" not in row]
+    pairs = [row["pred_text"] for row in scored], [row["text"] for row in scored]
     if any(pairs[1]):
         wer, words, inserted, deleted, substituted = word_error_rate_detail(*pairs)
         cer = word_error_rate_detail(*pairs, use_cer=True)[0]
+        left_out = len(with_text) - len(scored)
         say(
             f"WER {wer:.2%} of {words} words (inserted {inserted:.2%}, deleted {deleted:.2%}, substituted "
             f"{substituted:.2%}), CER {cer:.2%}; {len(scored)} utterances with text, compared without normalization"
+            + (f"; {left_out} utterances with an error are left out" if left_out else "")
         )
+
+
+def _listed(head: str, problems: Sequence[str]) -> str:
+    more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "\n  ".join([f"{head}:", *problems[:SHOWN], *more])

@@ -1,13 +1,15 @@
-"""The decoding of utterances by NeMo's models. The results are the best hypotheses, in the order of the input."""
+"""The decoding of utterances by NeMo's models. The results are in the order of the input."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
-from nemo_squeezeformer.transcription.speech import Speech, collate
+
+if TYPE_CHECKING:
+    from nemo_squeezeformer.transcription.speech import SpeechBatches
 
 
 def decoding_config(
@@ -44,15 +46,28 @@ def decoding_config(
     return config
 
 
+class Result(NamedTuple):
+    """The result of an utterance.
+
+    Attributes:
+        best: NeMo's ``Hypothesis`` or a str. The text is empty if the utterance has a problem, or if the utterance is
+            shorter than a feature frame.
+        problem: the reason why the audio cannot be read or cannot be used; empty for a good utterance.
+    """
+
+    best: Any
+    problem: str = ""
+
+
 def decode(
     model: Any, config: Any, utterances: Sequence[Utterance], batch_size: int, num_workers: int, channel: str | int
-) -> Iterator[list[Any]]:
-    """Yield the best hypothesis of each utterance, batch by batch, in the given order.
+) -> Iterator[list[Result]]:
+    """Yield the result of each utterance, batch by batch, in the given order.
 
-    A hypothesis is NeMo's ``Hypothesis`` or a str. A batch has ``batch_size`` utterances, or fewer if the utterances
-    are long (see ``long_audio.batches``). NeMo's generator reads from a DataLoader of this package, for two reasons.
-    NeMo's own DataLoader may drop rows, and hypotheses could then not be assigned to utterances. NeMo's own DataLoader
-    also needs a ``validation_ds``, which the configuration of the model may lack.
+    A batch has ``batch_size`` utterances, or fewer if the utterances are long (see ``long_audio.batches``). NeMo's
+    generator reads from a DataLoader of this package, for two reasons. NeMo's own DataLoader may drop rows, and
+    hypotheses could then not be assigned to utterances. NeMo's own DataLoader also needs a ``validation_ds``, which the
+    configuration of the model may lack.
 
     Args:
         model: a NeMo ASR model.
@@ -62,16 +77,33 @@ def decode(
         num_workers: number of processes that read audio; 0 to read in this process.
         channel: the channel of audio with several channels: ``"average"`` or a number from 0.
     """
-    from torch.utils.data import DataLoader
-
     from nemo_squeezeformer.transcription.long_audio import batches
+    from nemo_squeezeformer.transcription.speech import Speech, SpeechBatches, shortest_samples
 
-    speech: Any = Speech(utterances, model.preprocessor._sample_rate, channel)
+    speech = Speech(utterances, model.preprocessor._sample_rate, channel, shortest_samples(model.preprocessor))
+    if not utterances:
+        return iter(())
     # The first resampling loads librosa in seconds. Load librosa here, not in every worker or in the timed part.
     speech[0]
     together = list(batches([utterance.duration for utterance in utterances], batch_size))
-    loader: Any = DataLoader(speech, batch_sampler=together, num_workers=num_workers, collate_fn=collate)
-    return _best(model.transcribe_generator(loader, override_config=config))
+    loader = SpeechBatches(speech, together, num_workers)
+    return _results(loader, _best(model.transcribe_generator(loader, override_config=config)))
+
+
+def _results(loader: SpeechBatches, batches: Iterator[list[Any]]) -> Iterator[list[Result]]:
+    for batch in batches:
+        yield _joined(loader, batch)
+    if loader.sounds:  # of batches without any samples
+        yield _joined(loader, [])
+
+
+def _joined(loader: SpeechBatches, hypotheses: list[Any]) -> list[Result]:
+    """Return the results of all sounds since the last call. The hypotheses belong to the sounds with samples."""
+    sounds, loader.sounds = loader.sounds, []
+    if len(hypotheses) != sum(sound.samples is not None for sound in sounds):
+        raise RuntimeError(f"the model returned {len(hypotheses)} transcripts for another number of utterances")
+    found = iter(hypotheses)
+    return [Result("" if sound.samples is None else next(found), sound.problem) for sound in sounds]
 
 
 def _best(batches: Iterator[Any]) -> Iterator[list[Any]]:

@@ -188,7 +188,7 @@ def test_several_channels_are_averaged_or_one_channel_is_chosen(models, manifest
         command(models["ctc"], names[2], "--channel", 2)
 
 
-def test_an_interrupted_run_keeps_the_finished_transcripts(models, manifest, monkeypatch, capsys):
+def test_an_interrupted_run_keeps_the_finished_transcripts(models, manifest, monkeypatch):
     def load_with_a_key_press(*arguments):
         model, calls = load_model(*arguments), []
 
@@ -202,15 +202,16 @@ def test_an_interrupted_run_keeps_the_finished_transcripts(models, manifest, mon
 
     monkeypatch.setattr("nemo_squeezeformer.transcription.models.load_model", load_with_a_key_press)
     out = manifest.parent / "out.jsonl"
-    assert command(models["ctc"], manifest, "--output", out, "--batch-size", 2) == 130
+    with pytest.raises(KeyboardInterrupt, match="4 of 6 utterances are done: .*--resume"):
+        command(models["ctc"], manifest, "--output", out, "--batch-size", 2)
     assert not out.exists()
-    kept = read(manifest.parent / "out.jsonl.partial")
+    _, *kept = read(manifest.parent / "out.jsonl.partial")
     # Two batches of two utterances, the longest utterances first.
-    assert [row["audio_filepath"] for row in kept] == ["1.wav", "3.wav", "4.wav", "1.wav"]
-    assert all("pred_text" in row for row in kept)
-    assert "4 of 6 utterances are done: " in capsys.readouterr().err
+    assert [line["row"]["audio_filepath"] for line in kept] == ["1.wav", "3.wav", "4.wav", "1.wav"]
+    assert [line["index"] for line in kept] == [1, 3, 4, 5]
+    assert all("pred_text" in line["row"] for line in kept)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="out.jsonl.partial exists.*--force"):
+    with pytest.raises(UserError, match="out.jsonl.partial exists.*--resume.*--force"):
         command(models["ctc"], manifest, "--output", out)
     assert command(models["ctc"], manifest, "--output", out, "--force") == 0
     assert len(read(out)) == 6
@@ -230,14 +231,17 @@ def test_nothing_is_overwritten_unasked(models, manifest):
 
 def test_mistakes_in_the_input_are_found_before_the_model_is_opened(manifest):
     unreadable = manifest.parent / "model.nemo"
-    with tarfile.open(unreadable, "w"):
-        pass  # an empty archive, which cannot be restored
+    with tarfile.open(unreadable, "w") as archive:  # the files of a model, but empty, so that it cannot be restored
+        for name in ("model_config.yaml", "model_weights.ckpt"):
+            archive.addfile(tarfile.TarInfo(name))
     with manifest.open("a") as rows:
         rows.write('{"audio_filepath": "gone.wav"}\n')
     with pytest.raises(UserError, match="rows.jsonl: 1 of 7 rows cannot be used\n  line 7: .*gone.wav"):
-        command(unreadable, manifest)
+        command(unreadable, manifest, "--strict")
     with pytest.raises(UserError, match="1 of 2 audio files cannot be used\n.*nowhere.wav"):
-        command(unreadable, manifest.parent / "0.wav", manifest.parent / "nowhere.wav")
+        command(unreadable, manifest.parent / "0.wav", manifest.parent / "nowhere.wav", "--strict")
+    with pytest.raises(UserError, match="1 of 1 utterances cannot be used:\n.*nowhere.wav"):
+        command(unreadable, manifest.parent / "nowhere.wav")
     (manifest.parent / "empty").mkdir()
     with pytest.raises(UserError, match="no audio in the folder .*empty"):
         command(unreadable, manifest.parent / "empty")

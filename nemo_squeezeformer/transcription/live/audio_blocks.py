@@ -10,14 +10,19 @@ from abc import ABC, abstractmethod
 from typing import BinaryIO
 
 import numpy as np
-import soundfile
 import soxr
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.audio import AudioFile, open_audio
 from nemo_squeezeformer.files.manifests import Utterance
+from nemo_squeezeformer.transcription.readable import UNREADABLE, unreadable, wrong_values
 
 Samples = np.ndarray
 CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}  # the first bytes of a file
+
+
+class Unreadable(Exception):
+    """The source cannot be read further. The message is the problem."""
 
 
 class AudioBlocks(ABC):
@@ -28,7 +33,12 @@ class AudioBlocks(ABC):
     Args:
         source_rate: sample rate of the source, in Hz.
         rate: sample rate of the returned samples, in Hz.
+
+    Attributes:
+        problem: the reason why the source cannot be read further. The audio then ends before the problem.
     """
+
+    problem = ""
 
     def __init__(self, source_rate: int, rate: int):
         self.ratio = rate / source_rate
@@ -49,7 +59,10 @@ class AudioBlocks(ABC):
     def read(self, samples: int) -> Samples:
         """Return the next samples (T,). T is ``samples``, or less at the end of the audio."""
         while len(self.rest) < samples and not self.ended:
-            block = self.source(math.ceil((samples - len(self.rest)) / self.ratio))
+            try:
+                block = self.source(math.ceil((samples - len(self.rest)) / self.ratio))
+            except Unreadable as error:
+                block, self.problem = np.zeros(0, np.float32), str(error)
             self.ended = len(block) == 0
             if self.resampler is not None:
                 block = self._resampled(self.resampler, block)
@@ -80,32 +93,39 @@ class FileBlocks(AudioBlocks):
     """
 
     def __init__(self, utterance: Utterance, rate: int, channel: str | int):
+        self.audio, self.channel = utterance.audio, channel
         paths = utterance.audio if isinstance(utterance.audio, list) else [utterance.audio]
-        self.files = [soundfile.SoundFile(path) for path in paths]
-        self.channel = channel
-        source_rate = self.files[0].samplerate
-        for file in self.files:
-            file.seek(int(utterance.offset * source_rate))
+        self.files: list[AudioFile] = []
+        self.at = self.left = 0  # number of the next sample, and number of samples from it to the end
+        try:
+            for path in paths:
+                self.files.append(open_audio(path))
+                source_rate = self.files[0].samplerate
+                self.at = int(utterance.offset * source_rate)
+                self.files[-1].seek(self.at)
+        except UNREADABLE as error:
+            super().__init__(rate, rate)
+            self.problem, self.ended = unreadable(self.audio, error), True
+            return
         duration = utterance.row.get("duration")
         self.left = int(duration * source_rate) if duration else self.files[0].frames
         super().__init__(source_rate, rate)
 
     def source(self, samples: int) -> Samples:
-        blocks = [self._read(file, min(samples, self.left)) for file in self.files]
-        shortest = min(map(len, blocks))
-        self.left -= shortest
-        block: Samples = np.concatenate([block[:shortest] for block in blocks], axis=1)  # (T, channels)
-        if block.shape[1] == 1:
-            return block[:, 0]
-        return block.mean(axis=1) if isinstance(self.channel, str) else block[:, self.channel]
-
-    @staticmethod
-    def _read(file: soundfile.SoundFile, samples: int) -> Samples:
         try:
-            block: Samples = file.read(samples, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise UserError(f"audio file {file.name!r} cannot be read to its end ({error}); create it again") from None
-        return block
+            blocks = [file.read(min(samples, self.left), always_2d=True) for file in self.files]
+        except UNREADABLE as error:
+            raise Unreadable(unreadable(self.audio, error)) from None
+        for file, block in zip(self.files, blocks):
+            problem = wrong_values(file.name, block, file.samplerate, self.at / file.samplerate)
+            if problem:
+                raise Unreadable(problem)
+        shortest = min(map(len, blocks))
+        self.left, self.at = self.left - shortest, self.at + shortest
+        joined: Samples = np.concatenate([block[:shortest] for block in blocks], axis=1)  # (T, channels)
+        if joined.shape[1] == 1:
+            return joined[:, 0]
+        return joined.mean(axis=1) if isinstance(self.channel, str) else joined[:, self.channel]
 
     def close(self) -> None:
         for file in self.files:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,15 +15,21 @@ import torch
 from nemo_squeezeformer.transcription.live.audio_blocks import AudioBlocks, Samples
 from nemo_squeezeformer.transcription.live.streams import Streams
 
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 @dataclass(frozen=True)
 class Heard:
-    """The text of the first ``seconds`` of audio number ``index``. ``final`` is True if the audio has ended."""
+    """The text of the first ``seconds`` of audio number ``index``. ``final`` is True if the audio has ended.
+
+    ``problem`` is the reason why the audio has ended early, or empty.
+    """
 
     index: int
     seconds: float
     text: str
     final: bool
+    problem: str = ""
 
 
 @dataclass
@@ -51,15 +57,17 @@ class Player:
 
     Args:
         streams: the streams to push the audio into.
-        blocks: a function that opens audio source ``i``, with ``i`` from 0 to ``count - 1``.
-        count: the number of audio sources.
+        blocks: a function that opens audio source ``i``.
+        sources: the numbers of the audio sources, in the order in which they begin.
         rate: sample rate in Hz.
         real_time: if True, push each sample only at the time at which the sample would be played.
     """
 
-    def __init__(self, streams: Streams, blocks: Callable[[int], AudioBlocks], count: int, rate: int, real_time: bool):
+    def __init__(
+        self, streams: Streams, blocks: Callable[[int], AudioBlocks], sources: Iterable[int], rate: int, real_time: bool
+    ):
         self.streams, self.blocks, self.rate, self.real_time = streams, blocks, rate, real_time
-        self.waiting = iter(range(count))
+        self.waiting = iter(sources)
         self.playing: dict[int, _Playing] = {}  # by slot
         self.timing, self.samples = Timing(), 0
 
@@ -79,15 +87,15 @@ class Player:
     def play(self) -> Iterator[list[Heard]]:
         """Yield the new texts of each step until all audio has ended.
 
-        Ctrl-C raises ``KeyboardInterrupt`` between steps. Call ``play`` again to continue after Ctrl-C.
+        A signal, for example of Ctrl-C, takes effect between steps. Call ``play`` again to continue after Ctrl-C.
         """
         while self._fill():
             slots, due = self._wait()
-            with _deferred() as pressed:
+            with _deferred() as received:
                 heard = self._round(slots, due)
             yield heard
-            if pressed:
-                raise KeyboardInterrupt
+            if received:
+                signal.raise_signal(received[0])
 
     def stop(self) -> None:
         """Open no more audio, and end the open audio after the samples that have been read."""
@@ -146,7 +154,8 @@ class Player:
     def _heard(self, slot: int) -> Iterator[Heard]:
         playing, text, done = self.playing[slot], self.streams.text(slot), self.streams.done(slot)
         if done or text != playing.text:
-            yield Heard(playing.index, playing.heard / self.rate, text, done)
+            problem = playing.blocks.problem if done else ""
+            yield Heard(playing.index, playing.heard / self.rate, text, done, problem)
         playing.text = text
         if done:
             playing.blocks.close()
@@ -155,13 +164,14 @@ class Player:
 
 @contextlib.contextmanager
 def _deferred() -> Iterator[list[int]]:
-    """Defer Ctrl-C, and yield a list to which each press of Ctrl-C adds an entry.
+    """Defer the signals that end a process, and yield a list to which each signal adds its number.
 
     An interruption inside a step would leave the streams of the batch in an incomplete state, without a final text.
     """
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in ENDING}
     try:
-        yield pressed
+        yield received
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

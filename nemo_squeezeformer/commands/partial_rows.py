@@ -1,0 +1,294 @@
+"""The file OUT.partial: the rows of the finished utterances, with which a later run can continue.
+
+The first line is a JSON object with the settings of the run. Each further line is a JSON object with these fields:
+
+- ``index``: the number of the utterance in the order of the input, from 0.
+- ``seconds``: the length of the utterance.
+- ``whole``: False if the utterance must be transcribed again, because of an error or an interruption.
+- ``row``: the row of the utterance in OUT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files import locks
+from nemo_squeezeformer.files.manifests import Utterance
+from nemo_squeezeformer.files.outputs import refuse_existing, written_whole
+
+FORMAT = {"partial": "nemo-squeezeformer", "format": 1}
+Row = dict[str, Any]
+
+
+class PartialRows:
+    """The open and locked file OUT.partial. Call ``begin`` before the first ``add``, and ``close`` at the end.
+
+    A link at OUT.partial is never followed, because it can lead to any other file of the user.
+
+    Args:
+        output: the path of OUT.
+        force: replace an older OUT.partial, but only in ``begin``.
+        resume: continue with an older OUT.partial, if it exists.
+
+    Attributes:
+        rows: the rows of the finished utterances, by index.
+
+    Raises:
+        UserError: another process has locked OUT.partial; OUT.partial exists, and neither ``force`` nor ``resume`` is
+            True; or OUT.partial cannot be created.
+    """
+
+    def __init__(self, output: Path, force: bool = False, resume: bool = False) -> None:
+        self.output, self.path = output, output.with_name(output.name + ".partial")
+        self.rows: dict[int, Row] = {}
+        self.total = 0
+        self._file = -1
+        self._begun, self._header = False, 0  # size of the first line
+        try:
+            self._old = os.path.lexists(self.path)
+            if not self._old:
+                self._file = self._created()
+            elif stat.S_ISREG(self.path.lstat().st_mode):
+                self._file = os.open(self.path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+                self._lock()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if self._old and not (resume or force):
+            self.close()
+            raise UserError(
+                f"{self.path} exists, and can have the rows of an unfinished run; pass --resume to continue this run, "
+                "--force to overwrite it, or choose another --output"
+            )
+        self._keep_old = self._old and resume
+        if self._old and self._file < 0 and resume:
+            raise UserError(f"{self.path} is not a file of an unfinished run; choose another --output")
+        refuse_existing((self.path,), True)
+
+    def begin(self, utterances: Sequence[Utterance], settings: Mapping[str, Any]) -> None:
+        """Write the first line, or read the finished rows of the run that is continued.
+
+        Args:
+            utterances: all utterances of the input.
+            settings: the values on which the rows depend, by the name that a message shows, for example ``--decoder``.
+
+        Raises:
+            UserError: the unfinished run had other utterances or other settings, or the file cannot be written.
+        """
+        self.total = len(utterances)
+        header = {**FORMAT, "utterances": self.total, "inputs": _digest(utterances), "settings": dict(settings)}
+        first = (json.dumps(header) + "\n").encode()
+        try:
+            if self._old and not self._keep_old:
+                self._replace()
+            if self._keep_old and self._read(header, first, utterances):
+                return
+            self._begun, self._header = True, len(first)
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+            self._write(first)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def add(self, finished: Iterable[tuple[int, Utterance, Row]], whole: bool = True) -> None:
+        """Append rows of utterances. A later run transcribes an utterance again if its row is not ``whole``.
+
+        A row with the field ``error`` is finished, but a later run tries it again.
+
+        Raises:
+            UserError: the file cannot be written, for example because the disk is full.
+        """
+        lines = []
+        finished = list(finished)
+        for index, utterance, row in finished:
+            entry = {"index": index, "seconds": _seconds(utterance), "whole": whole and "error" not in row, "row": row}
+            lines.append(json_line(entry) + "\n")
+        try:
+            self._write("".join(lines).encode())
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if whole:
+            self.rows.update((index, row) for index, _, row in finished)
+
+    def finish(self) -> None:
+        """Write the complete file OUT in one step, in the order of the input, then remove OUT.partial.
+
+        Raises:
+            UserError: OUT cannot be written, for example because the disk is full. OUT.partial keeps all rows.
+        """
+        try:
+            with written_whole(self.output) as ordered, ordered.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(json_line(self.rows[index]) + "\n" for index in range(self.total))
+        except OSError as error:
+            raise UserError(f"{self.output} cannot be written ({error.strerror})") from error
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove OUT.partial."""
+        if os.name == "nt":
+            self._close()
+        self.path.unlink(missing_ok=True)
+        self._close()
+
+    def close(self) -> None:
+        """Close the file. Remove the file if this run has created it and no row is in it."""
+        if self._file >= 0:
+            mine = self._begun or not self._old
+            if mine and os.fstat(self._file).st_size <= self._header:
+                self.remove()
+        self._close()
+
+    @property
+    def kept(self) -> str:
+        """Say how many rows are in the file, and how a later run can continue."""
+        if not self.total or not self.path.exists():
+            return "no utterance is done"
+        return (
+            f"{len(self.rows)} of {self.total} utterances are done: the rows are in {self.path}; run the command again "
+            "with --resume to continue"
+        )
+
+    def _created(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        try:
+            self._file = os.open(self.path, flags, 0o666)
+        except FileExistsError:
+            raise UserError(
+                f"{self.path} exists: another process has just created it; choose another --output"
+            ) from None
+        self._lock()
+        return self._file
+
+    def _lock(self) -> None:
+        same = (
+            locks.lock(self._file) and self.path.exists() and os.path.samestat(os.fstat(self._file), self.path.stat())
+        )
+        if not same:
+            self._close()
+            raise UserError(f"another process writes {self.path}; wait for its end, or choose another --output")
+
+    def _replace(self) -> None:
+        """Remove the old file or link, and create a new file.
+
+        The old file stays locked until the new file is locked.
+        """
+        old, self._file = self._file, -1
+        self.path.unlink()
+        try:
+            self._created()
+            self._begun = True
+        finally:
+            if old >= 0:
+                locks.close(old)
+
+    def _read(self, header: Row, first: bytes, utterances: Sequence[Utterance]) -> bool:
+        """Read the finished rows, and drop the bytes after the last whole row. Return False if no row has been written.
+
+        Raises:
+            UserError: the file comes from other settings or utterances.
+        """
+        data = b"".join(iter(lambda: os.read(self._file, 1 << 20), b""))
+        lines = data.split(b"\n")[:-1]
+        if not lines and first.startswith(data):  # killed before the first line was written
+            return False
+        if not lines:
+            raise UserError(f"{self.path} {_FOREIGN}")
+        self._compare(_parsed(lines[0]), header)
+        end = self._header = len(lines[0]) + 1
+        for line in lines[1:]:
+            entry = _parsed(line)
+            index, row = entry.get("index"), entry.get("row")
+            if not isinstance(index, int) or not isinstance(row, dict) or not 0 <= index < self.total:
+                break  # a power failure can leave a line with other bytes
+            if entry.get("whole") and entry.get("seconds") == _seconds(utterances[index]):
+                self.rows[index] = row
+            else:
+                self.rows.pop(index, None)
+            end += len(line) + 1
+        os.ftruncate(self._file, end)
+        os.lseek(self._file, end, os.SEEK_SET)
+        return True
+
+    def _compare(self, old: Row, new: Row) -> None:
+        if {name: old.get(name) for name in FORMAT} != FORMAT or not isinstance(old.get("settings"), dict):
+            raise UserError(f"{self.path} {_FOREIGN}")
+        was, now = old["settings"], new["settings"]
+        different = [
+            f"{name} was {json.dumps(was.get(name), ensure_ascii=False)} and is now "
+            f"{json.dumps(now.get(name), ensure_ascii=False)}"
+            for name in {**was, **now}
+            if was.get(name) != json.loads(json.dumps(now.get(name)))
+        ]
+        if old.get("utterances") != new["utterances"]:
+            different.append(f"the inputs had {old.get('utterances')} utterances and now have {new['utterances']}")
+        elif old.get("inputs") != new["inputs"]:
+            different.append("the rows of the inputs have changed")
+        if different:
+            raise UserError(
+                f"--resume: {self.path} comes from another call: {'; '.join(different)}; give the same inputs and "
+                "options, or pass --force to begin again"
+            )
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"{self.path} cannot be written ({error.strerror}); choose another --output, or make room")
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            locks.close(self._file)
+            self._file = -1
+
+
+_FOREIGN = (
+    "does not begin as the rows of an unfinished run do; choose another --output, or pass --force to overwrite it"
+)
+
+
+def json_line(row: Row) -> str:
+    """Return a JSON object in one line. A name that is not valid Unicode is written with escapes."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    return line
+
+
+def file_state(path: str) -> Any:
+    """Return the path, the size and the time of a file, or the name if there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path
+    changed = datetime.fromtimestamp(found.st_mtime, timezone.utc)
+    return f"{os.path.abspath(path)} ({found.st_size} bytes, changed {changed.isoformat()})"
+
+
+def _digest(utterances: Sequence[Utterance]) -> str:
+    digest = hashlib.sha256()
+    for utterance in utterances:
+        digest.update(json.dumps(utterance.row).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _seconds(utterance: Utterance) -> float:
+    return round(utterance.duration, 3)
+
+
+def _parsed(line: bytes) -> Row:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
