@@ -6,6 +6,7 @@ from typing import Any
 
 from nemo_squeezeformer.commands.inputs import check_model, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_verbose, context_size, describe
+from nemo_squeezeformer.deployment.onnx.opsets import check_opset
 from nemo_squeezeformer.deployment.onnx_stream.metadata import transducer_files
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import refuse_existing, require_folder
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="quantize the linear layers of the encoder to int8: the file has a third of the size, the model runs "
         "faster, and the output is a little less exact",
     )
-    onnx("--opset", type=int, metavar="N", help="ONNX opset version (default: NeMo's choice)")
+    onnx("--opset", type=int, metavar="N", help="ONNX opset version from 13 to 23 (default: NeMo's choice)")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -85,6 +86,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _check_onnx(args: argparse.Namespace) -> None:
     output: Path = args.output
+    check_opset(args.opset)
     if output.suffix != ".onnx":
         raise UserError(f"--output {output}: give a name that ends in .onnx, or --format safetensors")
     require_folder(output, f"--output {output}")

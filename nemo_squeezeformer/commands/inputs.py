@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import sys
-import tarfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,16 +14,17 @@ from typing import Any
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files import manifests
+from nemo_squeezeformer.files.audio import folders
+from nemo_squeezeformer.files.manifest_paths import expanded, is_manifest
 from nemo_squeezeformer.files.manifests import Utterance
-
-MANIFEST_EXTENSIONS = {".json", ".jsonl"}
+from nemo_squeezeformer.files.nemo_archive import check_archive
 
 
 def check_model(name: str) -> None:
     """Raise a UserError if ``name`` cannot be a model. This check is fast and needs no NeMo."""
     path = Path(name)
-    if path.is_file() and not tarfile.is_tarfile(path):
-        raise UserError(f"{name} is not a NeMo archive; give a .nemo file, as model.save_to() writes it")
+    if path.is_file():
+        check_archive(name)
     if path.is_dir() or (not path.exists() and path.suffix in {".nemo", ".ckpt"}):
         raise UserError(f"there is no model file {name}; give a .nemo file or the name of a pretrained model")
 
@@ -39,27 +39,24 @@ def utterances(inputs: Sequence[str], strict: bool = True) -> list[Utterance]:
         UserError: an input is missing, unreadable or empty. The function checks all inputs, and does not need NeMo.
     """
     found: list[Utterance] = []
-    for is_manifest, names in itertools.groupby(inputs, lambda name: Path(name).suffix.lower() in MANIFEST_EXTENSIONS):
-        if is_manifest:
-            for name in names:
-                found += manifests.read_utterances(name, ("audio_filepath",), strict)
+    for manifest, names in itertools.groupby(inputs, is_manifest):
+        if manifest:
+            for path in (path for name in names for path in expanded(name)):
+                if "://" in path:
+                    raise UserError(f"the manifest {path} is an address; copy the manifest to this machine first")
+                found += manifests.read_utterances(path, ("audio_filepath",), strict, for_nemo=False)
         else:  # all files in one call, so that one error names all problems
-            found += manifests.read_files([file for name in names for file in _files(Path(name))], strict)
-    if not all(utterance.channels or utterance.problem for utterance in found) or not found:
-        raise UserError(
-            "audio and manifests in an object store cannot be read directly; copy them to this machine first"
-        )
+            found += manifests.read_files([file for name in names for file in _files(name)], strict)
     return found
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in manifests.AUDIO_EXTENSIONS)
-    if not files:
-        kinds = " ".join(sorted(manifests.AUDIO_EXTENSIONS))
-        raise UserError(f"no audio in the folder {path}: searched it and the folders below it for {kinds}")
-    return files
+def _files(name: str) -> list[str]:
+    if "://" in name or not os.path.isdir(name):
+        return [name]
+    files, left_out = folders.audio_files(name)
+    if left_out:
+        say(left_out)
+    return [os.fspath(file) for file in files]
 
 
 def check_channels(utterances: Sequence[Utterance], channel: str | int) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import logging
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.finite_weights import complaint, not_finite
+from nemo_squeezeformer.transcription.saved_settings import wrong_types
 
 if TYPE_CHECKING:
     from torch import nn
 
 LONGEST_REASON = 400  # characters of an error of NeMo in a message of one line
+ABSTRACT = "Can't instantiate abstract class"  # NeMo's error after an error of the class that the file names
 
 
 def load_model(name: str, device: Any, verbose: bool = False) -> Any:
@@ -27,46 +33,74 @@ def load_model(name: str, device: Any, verbose: bool = False) -> Any:
     return model
 
 
-def restore(name: str, device: Any, verbose: bool = False) -> Any:
+def restore(name: str, device: Any, verbose: bool = False, finite: bool = True) -> Any:
     """Return the model ``name`` on ``device``, in evaluation mode.
 
     Args:
         name: the path of a .nemo file, or the name of a pretrained model.
         device: a ``torch.device``.
-        verbose: if a model cannot be fetched or loaded, raise the original exception instead of a ``UserError``.
+        verbose: if a model cannot be fetched or loaded, raise the original exception instead of a ``UserError``, and
+            show the errors that NeMo logs.
+        finite: refuse weights and statistics that contain NaN or infinite values.
 
     Raises:
-        UserError: there is no file and no pretrained model with this name, or the network does not work, or NeMo
-            refuses the contents of the file.
+        UserError: there is no file and no pretrained model with this name, or the network does not work. The file is
+            damaged or unsafe, NeMo refuses the contents of the file, or the weights are not finite.
     """
     from nemo.collections.asr.models import ASRModel
 
-    is_file = Path(name).is_file()
+    from nemo_squeezeformer.transcription.checked_restore import checked_connector
+
+    is_file, connector = Path(name).is_file(), checked_connector()
+    restored = ASRModel.restore_from if is_file else ASRModel.from_pretrained
     try:
-        model = (ASRModel.restore_from if is_file else ASRModel.from_pretrained)(name, map_location=device)
+        with contextlib.nullcontext() if verbose else _without_errors_of_nemo():
+            model = restored(name, map_location=device, save_restore_connector=connector)
     except UserError:
         raise
     except Exception as error:  # the contents, the model hub, the network and the cache raise many kinds of errors
+        reason = connector.reason if connector.reason is not None and ABSTRACT in str(error) else error
         if verbose:
-            raise
-        raise UserError(_refusal(name, is_file, error)) from error
+            raise reason from error
+        raise UserError(_refusal(name, is_file, reason, connector.settings)) from reason
     finally:
         # NeMo does not do this after an error, and would then build the next model of this process without its data.
         ASRModel._set_model_restore_state(is_being_restored=False)
+    tensors = model.state_dict()
+    if finite and (wrong := not_finite(tensors)):
+        raise UserError(f"{name}: {complaint(wrong, len(tensors))}")
     return model.to(device).eval()
 
 
-def _refusal(name: str, is_file: bool, error: Exception) -> str:
-    """Return the message of the UserError for an error of NeMo."""
+@contextlib.contextmanager
+def _without_errors_of_nemo() -> Iterator[None]:
+    """Hide the errors that NeMo logs before it raises an exception. A message of one line replaces them."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _refusal(name: str, is_file: bool, error: BaseException, settings: Any) -> str:
+    """Return the message of the UserError for an error of NeMo.
+
+    ``settings`` is the configuration in the file, or None if NeMo did not reach the configuration.
+    """
     if is_file and isinstance(error, pickle.UnpicklingError):
         return (
             f"{name} contains a configuration or another object among its weights, which PyTorch loads only from "
             "trusted files; if you trust the file, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 in the environment"
         )
+    while error.__cause__ is not None:  # Hydra raises an error whose message contains lines of other programs
+        error = error.__cause__
     reason = " ".join(f"{type(error).__name__}: {str(error).strip() or 'no reason given'}".split())
     if len(reason) > LONGEST_REASON:
         reason = f"{reason[:LONGEST_REASON]} ..."
-    if is_file:
+    if settings is not None:
+        reason = "; ".join([reason, *wrong_types(settings)[:3]])
+    if is_file or settings is not None:
         return (
             f"{name} cannot be loaded ({reason}); give a complete .nemo file that this NeMo version supports, or pass "
             "--verbose to see the whole error"

@@ -11,6 +11,7 @@ from typing import Any
 
 from nemo_squeezeformer.deployment.onnx.description import describe_graphs, describe_model
 from nemo_squeezeformer.deployment.onnx.graphs import check_quantization, for_graphs, quantize, unfuse_norms
+from nemo_squeezeformer.deployment.onnx.opsets import check_opset
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY, transducer_files
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import all_written_whole
@@ -28,14 +29,16 @@ def export(model: Any, path: Path, streaming: bool, opset: int | None = None, in
             files are NeMo's prefixes ``encoder-`` and ``decoder_joint-``, followed by the name of ``path``.
         streaming: If True, the inputs of the graph are caches and chunks for the encoder's ``att_context_size``.
             Otherwise the inputs are whole utterances.
-        opset: ONNX opset version; None means NeMo's choice.
+        opset: ONNX opset version of ``opsets.OPSETS``; None means NeMo's choice.
         int8: If True, quantize the linear layers of the encoder (``graphs.quantize``). The decoder and the joint
             network stay in float32.
 
     Raises:
-        UserError: The model cannot stream, the metadata cannot describe the features or the decoder of the model, or a
-            package is missing. The packages are ONNX and, for ``int8``, ONNX Runtime.
+        UserError: ONNX Runtime does not run a graph of this opset. The model cannot stream, the metadata cannot
+            describe the features or the decoder of the model, or a package is missing. The packages are ONNX and, for
+            ``int8``, ONNX Runtime.
     """
+    check_opset(opset)
     _check_packages(int8)
     if not hasattr(getattr(model, "encoder", None), "export_cache_support"):
         raise UserError(f"{type(model).__name__} has no encoder that NeMo can export with caches")
