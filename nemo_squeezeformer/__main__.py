@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import nemo_squeezeformer
 from nemo_squeezeformer.commands import COMMANDS
-from nemo_squeezeformer.commands.process import signals
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.process import signals
 
 NEMO = {"nemo", "lightning", "hydra", "omegaconf", "sentencepiece"}  # packages that NeMo installs
 

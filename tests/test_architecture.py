@@ -34,6 +34,7 @@ ROOMS = (
     "core.kernels",
     "core.inference",
     "core.__init__",
+    "process",
     "files",
     "integration",
     "__init__",
