@@ -1,19 +1,19 @@
-"""Functions that read NeMo manifests and compare each row with the header of the audio file."""
+"""Functions that read NeMo manifests and audio files as utterances, and compare each row with its audio file."""
 
-import json
+from __future__ import annotations
+
 import os
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.audio.audio_file import AUDIO_EXTENSIONS as AUDIO_EXTENSIONS
+from nemo_squeezeformer.files.audio.headers import Header, read_headers
+from nemo_squeezeformer.files.audio.length import slack
+from nemo_squeezeformer.files.manifest_rows import cut, parsed_rows, refuse, summary
+from nemo_squeezeformer.files.manifest_rows import read_rows as read_rows
 
-AUDIO_EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
-SHOWN = 5  # bad rows that one error message shows; the message counts the other bad rows
-LARGE = 5_000  # minimum number of files for a progress bar
-RELATIVE = " (a path in a manifest is absolute, or relative to the folder of the manifest)"
 LOCAL_PATH_LIMIT = 255  # NeMo does not look for a longer audio_filepath in the manifest's folder
 
 
@@ -27,8 +27,7 @@ class Utterance:
             several files.
         offset: start of the segment in seconds.
         duration: length of the segment in seconds.
-        channels: number of channels; 0 if the header is not read because the audio is in an object store, and 0 if the
-            utterance cannot be used.
+        channels: number of channels; 0 if the utterance cannot be used.
         problem: the reason why the utterance cannot be used, with the manifest and the line; empty for a good
             utterance.
     """
@@ -38,13 +37,6 @@ class Utterance:
     offset: float
     duration: float
     channels: int
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Header:
-    seconds: float = 0.0
-    channels: int = 0
     problem: str = ""
 
 
@@ -66,6 +58,7 @@ def read_utterances(
     manifest: str | os.PathLike[str],
     required: Sequence[str] = ("audio_filepath", "duration"),
     strict: bool = True,
+    for_nemo: bool = True,
 ) -> list[Utterance]:
     """Read a manifest and compare every row with the header of the audio file.
 
@@ -76,33 +69,32 @@ def read_utterances(
         required: fields that every row must have. Training needs ``duration``. Transcription does not need
             ``duration``.
         strict: if False, a row that cannot be used is an utterance with a ``problem``, at the place of the row.
+        for_nemo: if False, formats that ``open_audio`` reads and NeMo's data sets do not read are allowed.
 
     Raises:
         UserError: the manifest is missing, empty or not text, or ``strict`` is True and some rows cannot be used. A row
-            cannot be used in three cases: the row is not JSON or lacks a field; the audio is missing, unreadable or
-            empty; the offset or the duration does not fit the audio file. One error covers the whole manifest. The
-            error gives the number of bad rows, and the line, the value and the remedy of the first bad rows.
+            cannot be used in three cases: the row is not JSON, lacks a field or has a field of a wrong type; the audio
+            is missing, unreadable, cut or empty; the offset or the duration does not fit the audio file. One error
+            covers the whole manifest. The error gives the number of bad rows, and the line, the value and the remedy of
+            the first bad rows.
     """
     if "://" in os.fspath(manifest):
         return []
-    rows = _parsed(manifest, dict.fromkeys(["audio_filepath", *required]))
-    paths = [[] if problem else [audio_path(name, manifest) for name in _names(row)] for _, row, problem in rows]
-    headers = _headers(path for each in paths for path in each)
+    rows = list(parsed_rows(manifest, dict.fromkeys(["audio_filepath", *required])))
+    paths = [[] if row.problem else [audio_path(name, manifest) for name in _names(row.fields)] for row in rows]
+    headers = read_headers((path for each in paths for path in each), for_nemo)
     utterances, problems = list[Utterance](), list[str]()
-    for (number, row, problem), each in zip(rows, paths):
+    for row, each in zip(rows, paths):
         found = [headers[path] for path in each]
-        problem = (
-            problem
-            or next((header.problem for header in found if header.problem), "")
-            or _stretch_problem(row, found[0])
-        )
+        problem = row.problem or next((header.problem for header in found if header.problem), "")
+        problem = problem or _segment_problem(row.fields, found[0], for_nemo)
         if problem:
-            problems.append(f"line {number}: {problem}")
-            utterances.append(_unusable(row, f"{manifest}, line {number}: {problem}"))
+            problems.append(f"line {row.number}: {problem}")
+            utterances.append(_unusable(row.fields, f"{manifest}, line {row.number}: {problem}"))
         else:
-            utterances.append(_utterance(row, each, found))
-    if problems and strict:
-        raise UserError(_summary(f"{manifest}: {len(problems)} of {len(rows)} rows cannot be used", problems))
+            utterances.append(_utterance(row.fields, each, found))
+    if strict:
+        refuse(manifest, problems, len(rows))
     return utterances
 
 
@@ -116,47 +108,19 @@ def read_files(paths: Sequence[str | os.PathLike[str]], strict: bool = True) -> 
         UserError: ``strict`` is True and some files cannot be used. One error covers all files.
     """
     names = [os.fspath(path) for path in paths]
-    headers = _headers(names)
+    headers = read_headers(names)
     problems = [headers[name].problem for name in names if headers[name].problem]
     if problems and strict:
-        raise UserError(_summary(f"{len(problems)} of {len(names)} audio files cannot be used", problems))
+        raise UserError(summary(f"{len(problems)} of {len(names)} audio files cannot be used", problems))
     return [
         _unusable(row, headers[name].problem) if headers[name].problem else _utterance(row, [name], [headers[name]])
-        for name, row in ((name, {"audio_filepath": name}) for name in names)
+        for name, row in ((name, {"audio_filepath": _readable(name)}) for name in names)
     ]
 
 
-def read_rows(manifest: str | os.PathLike[str], required: Iterable[str] = ()) -> list[tuple[int, dict[str, Any]]]:
-    """Return the line number and the fields of each row of a manifest. The audio is not read.
-
-    Raises:
-        UserError: the manifest is missing, empty or not text; or some rows are not JSON objects, lack a field of
-            ``required``, or have a field of a wrong type. One error covers the whole manifest.
-    """
-    rows = _parsed(manifest, required)
-    problems = [f"line {number}: {problem}" for number, _, problem in rows if problem]
-    if problems:
-        raise UserError(_summary(f"{manifest}: {len(problems)} of {len(rows)} rows cannot be used", problems))
-    return [(number, row) for number, row, _ in rows]
-
-
-def _lines(manifest: str | os.PathLike[str]) -> list[tuple[int, str]]:
-    try:
-        with open(manifest, encoding="utf-8") as file:
-            lines = [(number, line) for number, line in enumerate(file, 1) if line.strip()]
-    except FileNotFoundError:
-        raise UserError(f"{manifest}: no such manifest; check the path (the current folder is {os.getcwd()})") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{manifest}: cannot be read as a UTF-8 manifest ({error})") from None
-    if not lines:
-        raise UserError(f"{manifest}: the manifest is empty; write one JSON object with audio_filepath per line")
-    return lines
-
-
-def _parsed(manifest: str | os.PathLike[str], required: Iterable[str]) -> list[tuple[int, dict[str, Any], str]]:
-    """Return the line number, the fields and the problem of each row. The problem of a good row is empty."""
-    fields = tuple(required)
-    return [(number, *_row(line, fields)) for number, line in _lines(manifest)]
+def _readable(name: str) -> str:
+    """Return a file name that can be written as UTF-8. A byte that is not UTF-8 becomes, for example, ``\\\\xe9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _names(row: dict[str, Any]) -> list[str]:
@@ -164,122 +128,37 @@ def _names(row: dict[str, Any]) -> list[str]:
     return audio if isinstance(audio, list) else [audio]
 
 
-def _row(line: str, required: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """Return the fields of a manifest line, and the problem of the line or an empty string."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return {}, f"{_cut(line.strip())} is not JSON ({error}); a manifest has one JSON object per line"
-    if not isinstance(row, dict):
-        return {}, f"{_cut(line.strip())} is not a JSON object; a manifest has one JSON object per line, not one list"
-    return row, _row_problem(row, required)
-
-
-def _row_problem(row: dict[str, Any], required: Sequence[str]) -> str:
-    for field in required:
-        if row.get(field) in (None, "", []):
-            return f"has no {field}; add it (the row has the fields: {_cut(', '.join(row))})"
-    audio = row.get("audio_filepath", "")
-    if not all(isinstance(name, str) for name in (audio if isinstance(audio, list) else [audio])):
-        return f"audio_filepath {_cut(repr(audio))} is not a path; write it as a string"
-    text = row.get("text")
-    if text is not None and not isinstance(text, str):
-        return f"text {_cut(repr(text))} is not a string; write the text in quotation marks"
-    for field in ("duration", "offset"):
-        value = row.get(field)
-        if value is not None and not _is_seconds(value):
-            return f"{field} {_cut(repr(value))} is not a number of seconds; write a number without quotation marks"
-    if row.get("duration") == 0:
-        return f"duration 0 for {_cut(str(audio))}: the row has no audio; remove the row"
-    return ""
-
-
-def _is_seconds(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
-
-
-def _headers(paths: Iterable[str]) -> dict[str, _Header]:
-    """Return the header of each file. A file that several rows refer to is read once."""
-    from tqdm import tqdm
-
-    unique = list(dict.fromkeys(paths))
-    # Most of the time is waiting for the disk or the network, so the headers are read in parallel threads.
-    with ThreadPool(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        quiet = len(unique) < LARGE or not sys.stderr.isatty()
-        found = tqdm(
-            pool.imap(_header, unique, chunksize=64), "checking audio", len(unique), disable=quiet, unit=" files"
-        )
-        return dict(zip(unique, found))
-
-
-def _header(path: str) -> _Header:
-    import soundfile
-
-    if "://" in path:
-        return _Header()
-    try:
-        # soundfile.info also fetches libsndfile's log and is slower.
-        with soundfile.SoundFile(path) as file:
-            frames, rate, channels = file.frames, file.samplerate, file.channels
-    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
-        # The path is checked only after an error. One more call per file is slow for hundreds of thousands of files.
-        if not os.path.exists(path):
-            return _Header(problem=f"audio file {path!r} does not exist; correct the path{RELATIVE}")
-        if not os.path.isfile(path):
-            return _Header(problem=f"audio file {path!r} is not a file")
-        if os.path.getsize(path) == 0:
-            return _Header(problem=f"audio file {path!r} is empty (0 bytes); create it again or remove it")
-        reason = str(error).removeprefix(f"Error opening {path!r}: ").strip()
-        return _Header(
-            problem=f"audio file {path!r} is corrupt or has a format that NeMo does not read ({reason}); create it "
-            f"again, or convert it to one of {' '.join(sorted(name[1:] for name in AUDIO_EXTENSIONS))}"
-        )
-    if frames == 0:
-        return _Header(problem=f"audio file {path!r} has a header but no samples; create it again or remove it")
-    return _Header(frames / rate, channels)
-
-
-def _stretch_problem(row: dict[str, Any], header: _Header) -> str:
+def _segment_problem(row: dict[str, Any], header: Header, for_nemo: bool) -> str:
     """Return the problem of a row whose offset or duration does not fit the audio file.
 
     Return an empty string if the offset and the duration fit. A row with an offset may end anywhere in the file.
     """
     duration, offset, seconds = row.get("duration"), row.get("offset") or 0.0, header.seconds
-    if not header.channels:
-        return ""
-    # Small differences are not errors: encoders of lossy formats add padding, and durations in manifests are rounded.
-    slack = max(0.25, 0.02 * seconds)
-    name = _cut(str(row["audio_filepath"]))
+    name, start = cut(str(row["audio_filepath"])), cut(f"offset {offset}", 30)
     if offset >= seconds:
-        return f"offset {offset} s is past the end of {name!r}, which has {seconds:.2f} s; correct the offset"
+        return f"{start} s is past the end of {name!r}, which has {seconds:.2f} s; correct the offset"
+    if offset and for_nemo and not header.seekable:
+        return f"{start} s: NeMo cannot seek in the format of {name!r}; convert the file to flac or wav with PCM"
     if duration is None:
         return ""
-    if offset + duration > seconds + slack:
-        end = f"offset {offset} s + duration {duration} s" if offset else f"duration {duration} s"
+    if offset + duration > seconds + slack(seconds):
+        length = cut(f"duration {duration}", 30)
+        end = f"{start} s + {length} s" if offset else f"{length} s"
         return f"{end} is more than the {seconds:.2f} s of {name!r}; correct the row"
-    if row.get("offset") is None and duration < seconds - slack:
+    if row.get("offset") is None and duration < seconds - slack(seconds):
         remedy = 'correct the duration, or add "offset": 0 to use only the beginning'
         return f"duration {duration} s is less than the {seconds:.2f} s of {name!r}; {remedy}"
     return ""
 
 
-def _utterance(row: dict[str, Any], paths: list[str], headers: list[_Header]) -> Utterance:
+def _utterance(row: dict[str, Any], paths: list[str], headers: list[Header]) -> Utterance:
     audio: str | list[str] = paths if isinstance(row["audio_filepath"], list) else paths[0]
     channels = len(paths) if isinstance(audio, list) else headers[0].channels
     offset = float(row.get("offset") or 0.0)
-    rest = headers[0].seconds - offset if channels else row.get("duration") or 0.0
+    rest = headers[0].seconds - offset
     return Utterance(row, audio, offset, float(min(row.get("duration") or rest, rest)), channels)
 
 
 def _unusable(row: dict[str, Any], problem: str) -> Utterance:
     audio = row.get("audio_filepath", "")
     return Utterance(row, audio if isinstance(audio, (str, list)) else "", 0.0, 0.0, 0, problem)
-
-
-def _summary(head: str, problems: Sequence[str]) -> str:
-    more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    return "\n  ".join([head, *problems[:SHOWN], *more])
-
-
-def _cut(text: str, length: int = 80) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."

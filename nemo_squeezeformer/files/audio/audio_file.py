@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.files.audio_length import refuse_cut
+from nemo_squeezeformer.files.audio.length import refuse_cut
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,7 +152,7 @@ def _open(path: str) -> Any:
         reason = _reason(error)
     extension = os.path.splitext(path)[1].lower()
     if extension in AV_EXTENSIONS:
-        from nemo_squeezeformer.files import av_audio
+        from nemo_squeezeformer.files.audio import av_audio
 
         try:
             return av_audio.AvAudio(path)

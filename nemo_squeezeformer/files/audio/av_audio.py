@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_squeezeformer.files.audio_length import refuse_cut
+from nemo_squeezeformer.files.audio.length import refuse_cut
 
 # FFmpeg recognizes playlists and similar formats, which open other files. These formats are not allowed.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,asf,aac,amr,amrnb,amrwb,matroska,webm"
