@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from .dispatch import dispatched
+from .statistics import normalized_by
 
 
 @dispatched
@@ -29,4 +30,4 @@ def depthwise(conv: nn.Module, x: Tensor, left: int, right: int) -> Tensor:
 def normalized(norm: nn.Module, x: Tensor) -> Tensor:
     """Apply ``norm``, a norm for inputs (B, C, T), to ``x``: (B, T, C) -> (B, T, C)."""
     # With a contiguous input, PyTorch's batch norm sums the gradients of the weights more exactly.
-    return norm(x.transpose(1, 2).contiguous()).transpose(1, 2)
+    return normalized_by(norm, x.transpose(1, 2).contiguous()).transpose(1, 2)
