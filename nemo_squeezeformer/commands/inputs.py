@@ -44,7 +44,7 @@ def utterances(inputs: Sequence[str], strict: bool = True) -> list[Utterance]:
             for path in (path for name in names for path in expanded(name)):
                 if "://" in path:
                     raise UserError(f"the manifest {path} is an address; copy the manifest to this machine first")
-                found += manifests.read_utterances(path, ("audio_filepath",), strict, for_nemo=False)
+                found += manifests.read_utterances(path, ("audio_filepath",), strict, for_training=False)
         else:  # all files in one call, so that one error names all problems
             found += manifests.read_files([file for name in names for file in _files(name)], strict)
     return found

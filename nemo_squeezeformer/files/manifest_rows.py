@@ -32,19 +32,24 @@ class Row:
     problem: str = ""
 
 
-def read_rows(manifest: str | os.PathLike[str], required: Iterable[str] = ()) -> list[tuple[int, dict[str, Any]]]:
+def read_rows(
+    manifest: str | os.PathLike[str], required: Iterable[str] = (), for_training: bool = False
+) -> list[tuple[int, dict[str, Any]]]:
     """Return the line number and the fields of each row of a manifest. The audio is not read.
 
     Args:
         required: fields that every row must have.
+        for_training: if True, the text of a row must not be null.
 
     Raises:
         UserError: see ``good_rows``.
     """
-    return list(good_rows(manifest, required))
+    return list(good_rows(manifest, required, for_training))
 
 
-def good_rows(manifest: str | os.PathLike[str], required: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+def good_rows(
+    manifest: str | os.PathLike[str], required: Iterable[str] = (), for_training: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the line number and the fields of each good row of a manifest.
 
     Raises:
@@ -53,7 +58,7 @@ def good_rows(manifest: str | os.PathLike[str], required: Iterable[str] = ()) ->
             manifest.
     """
     rows, problems = 0, list[str]()
-    for row in parsed_rows(manifest, required):
+    for row in parsed_rows(manifest, required, for_training):
         rows += 1
         if row.problem:
             problems.append(f"line {row.number}: {row.problem}")
@@ -74,7 +79,9 @@ def summary(head: str, problems: Sequence[str]) -> str:
     return "\n  ".join([head, *problems[:SHOWN], *more])
 
 
-def parsed_rows(manifest: str | os.PathLike[str], required: Iterable[str] = ()) -> Iterator[Row]:
+def parsed_rows(
+    manifest: str | os.PathLike[str], required: Iterable[str] = (), for_training: bool = False
+) -> Iterator[Row]:
     """Yield each row of a manifest. A line that cannot be used is a row with a problem.
 
     Raises:
@@ -88,7 +95,11 @@ def parsed_rows(manifest: str | os.PathLike[str], required: Iterable[str] = ()) 
                 f"jq -c '.{'[]' * line.strip().count('[')}' {manifest} > NEW"
             )
         first = False
-        yield _row(number, line, fields)
+        row = _row(number, line, fields)
+        if for_training and not row.problem and row.fields.get("text", "") is None:
+            problem = "text is null, and NeMo drops a row without a text; write the text in quotation marks"
+            row = Row(number, row.fields, problem)
+        yield row
 
 
 def cut(text: str, length: int = 80) -> str:

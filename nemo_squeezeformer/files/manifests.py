@@ -58,7 +58,7 @@ def read_utterances(
     manifest: str | os.PathLike[str],
     required: Sequence[str] = ("audio_filepath", "duration"),
     strict: bool = True,
-    for_nemo: bool = True,
+    for_training: bool = True,
 ) -> list[Utterance]:
     """Read a manifest and compare every row with the header of the audio file.
 
@@ -69,7 +69,8 @@ def read_utterances(
         required: fields that every row must have. Training needs ``duration``. Transcription does not need
             ``duration``.
         strict: if False, a row that cannot be used is an utterance with a ``problem``, at the place of the row.
-        for_nemo: if False, formats that ``open_audio`` reads and NeMo's data sets do not read are allowed.
+        for_training: if True, a row that NeMo's data sets drop or do not read cannot be used: a text that is null, and
+            audio in a format that only ``open_audio`` reads.
 
     Raises:
         UserError: the manifest is missing, empty or not text, or ``strict`` is True and some rows cannot be used. A row
@@ -80,14 +81,14 @@ def read_utterances(
     """
     if "://" in os.fspath(manifest):
         return []
-    rows = list(parsed_rows(manifest, dict.fromkeys(["audio_filepath", *required])))
+    rows = list(parsed_rows(manifest, dict.fromkeys(["audio_filepath", *required]), for_training))
     paths = [[] if row.problem else [audio_path(name, manifest) for name in _names(row.fields)] for row in rows]
-    headers = read_headers((path for each in paths for path in each), for_nemo)
+    headers = read_headers((path for each in paths for path in each), for_training)
     utterances, problems = list[Utterance](), list[str]()
     for row, each in zip(rows, paths):
         found = [headers[path] for path in each]
         problem = row.problem or next((header.problem for header in found if header.problem), "")
-        problem = problem or _segment_problem(row.fields, found[0], for_nemo)
+        problem = problem or _segment_problem(row.fields, found[0], for_training)
         if problem:
             problems.append(f"line {row.number}: {problem}")
             utterances.append(_unusable(row.fields, f"{manifest}, line {row.number}: {problem}"))
@@ -128,7 +129,7 @@ def _names(row: dict[str, Any]) -> list[str]:
     return audio if isinstance(audio, list) else [audio]
 
 
-def _segment_problem(row: dict[str, Any], header: Header, for_nemo: bool) -> str:
+def _segment_problem(row: dict[str, Any], header: Header, for_training: bool) -> str:
     """Return the problem of a row whose offset or duration does not fit the audio file.
 
     Return an empty string if the offset and the duration fit. A row with an offset may end anywhere in the file.
@@ -137,7 +138,7 @@ def _segment_problem(row: dict[str, Any], header: Header, for_nemo: bool) -> str
     name, start = cut(str(row["audio_filepath"])), cut(f"offset {offset}", 30)
     if offset >= seconds:
         return f"{start} s is past the end of {name!r}, which has {seconds:.2f} s; correct the offset"
-    if offset and for_nemo and not header.seekable:
+    if offset and for_training and not header.seekable:
         return f"{start} s: NeMo cannot seek in the format of {name!r}; convert the file to flac or wav with PCM"
     if duration is None:
         return ""

@@ -1,8 +1,9 @@
 """The settings of a recipe that give the location of the data, and the manifest files that these settings name."""
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from nemo_squeezeformer.files.manifest_paths import expanded
 
 # NeMo's settings for the location of the data.
 SOURCES = ("manifest_filepath", "cuts_path", "shar_path", "input_cfg", "hf_data_cfg")
@@ -23,10 +24,5 @@ def manifest_files(named: Any) -> Iterator[str]:
         for one in named:
             yield from manifest_files(one)
     elif isinstance(named, str):  # a number in a list is Lhotse's weight of the previous manifest
-        for path in map(os.path.expanduser, named.split(",")):
-            if os.path.exists(path) or not any(mark in path for mark in ("{", "(", "[", "<", "_OP_")):
-                yield path
-            else:
-                from nemo.collections.asr.data.audio_to_text import expand_sharded_filepaths
-
-                yield from expand_sharded_filepaths(path, "replicate", 1, 0)
+        for path in named.split(","):
+            yield from expanded(path)

@@ -1,9 +1,7 @@
 """Functions that find, compose and check recipes. A check runs before any slow work."""
 
-import json
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +11,7 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training import removed_settings, schedule
 from nemo_squeezeformer.training.data import is_named, manifest_files
 from nemo_squeezeformer.training.devices import accelerator
+from nemo_squeezeformer.training.manifest_checks import characters, check_manifests
 from nemo_squeezeformer.training.settings import value
 
 CONF = "nemo_squeezeformer.conf"
@@ -131,7 +130,7 @@ def check(cfg: Any, audio: bool = True) -> None:
     for section in ("model.tokenizer", *(f"model.tokenizer.langs.{name}" for name in languages)):
         _check_tokenizer(cfg, section)
     for split in ("train_ds", "validation_ds", "test_ds"):
-        _check_manifests(cfg, split, audio)
+        check_manifests(cfg, split, audio)
     if OmegaConf.is_missing(cfg.model, "labels"):
         raise UserError("model.labels is not set; add model.labels=[...], with one label for each output of the model")
     if value(cfg, "model.labels") and value(cfg, "model.tokenizer") is None:
@@ -170,17 +169,6 @@ def _check_tokenizer(cfg: Any, section: str) -> None:
     raise UserError(f"{problem}; create a tokenizer with: {command}")
 
 
-def _check_manifests(cfg: Any, split: str, audio: bool) -> None:
-    from nemo_squeezeformer.files import manifests
-
-    named = value(cfg, f"model.{split}.manifest_filepath")
-    for path in (path for path in manifest_files(named) if "://" not in path):
-        if not os.path.isfile(path):
-            raise UserError(f"model.{split}.manifest_filepath={named}: there is no file {path}")
-        if audio and not value(cfg, f"model.{split}.is_tarred") and not value(cfg, f"model.{split}.use_lhotse"):
-            manifests.read_utterances(path)  # raises a UserError if a row cannot be used
-
-
 def fill_labels(cfg: Any) -> None:
     """Set ``model.labels`` to the characters of the training text if the labels are null.
 
@@ -195,33 +183,21 @@ def fill_labels(cfg: Any) -> None:
     if "labels" not in cfg.model or cfg.model.labels is not None or value(cfg, "model.tokenizer") is not None:
         return
     named = value(cfg, "model.train_ds.manifest_filepath")
-    characters = sorted(_characters(named))
-    if not characters:
+    letters = sorted(characters(named))
+    if not letters:
         raise UserError(f"model.labels=null, but {named} has no text and therefore no characters; list the labels")
     with open_dict(cfg):
-        cfg.model.labels = characters
-    logging.info(f"model.labels, taken from the training text: {''.join(characters)!r}")
+        cfg.model.labels = letters
+    logging.info(f"model.labels, taken from the training text: {''.join(letters)!r}")
 
 
 def _warn_of_other_characters(cfg: Any) -> None:
     """Warn about characters without a label. NeMo drops these characters without a message."""
     from nemo.utils import logging
 
-    labels, seen = value(cfg, "model.labels"), _characters(value(cfg, "model.train_ds.manifest_filepath"))
+    labels, seen = value(cfg, "model.labels"), characters(value(cfg, "model.train_ds.manifest_filepath"))
     if unknown := {letter: number for letter, number in seen.most_common() if letter not in labels}:
         logging.warning(
             f"{sum(unknown.values()):,} of {sum(seen.values()):,} characters of the training text are not in "
             f"model.labels and will be dropped: {''.join(unknown)!r}; set model.labels=null to keep all characters"
         )
-
-
-def _characters(named: Any) -> Counter[str]:
-    """Return the number of times that each character occurs in the text of local manifests."""
-    seen: Counter[str] = Counter()
-    for path in filter(os.path.isfile, manifest_files(named)):
-        with open(path, encoding="utf-8") as lines:
-            rows = [json.loads(line) for line in filter(str.strip, lines)]
-        # If the rows have a label, model.labels are classes instead of characters.
-        texts = (row.get("text") or "" for row in rows if "label" not in row)
-        seen.update(letter for text in texts for letter in text)
-    return seen
