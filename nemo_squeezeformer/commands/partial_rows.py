@@ -67,10 +67,16 @@ class PartialRows:
                 f"{self.path} exists, and can have the rows of an unfinished run; pass --resume to continue this run, "
                 "--force to overwrite it, or choose another --output"
             )
-        self._keep_old = self._old and resume
-        if self._old and self._file < 0 and resume:
+        self._keep_old, self._force = self._old and resume, force
+        if self._keep_old and self._file < 0:
             raise UserError(f"{self.path} is not a file of an unfinished run; choose another --output")
         refuse_existing((self.path,), True)
+        self._data = b"".join(iter(lambda: os.read(self._file, 1 << 20), b"")) if self._keep_old else b""
+
+    @property
+    def replaces(self) -> bool:
+        """True if the run that is continued was begun with ``--force`` and replaces OUT."""
+        return _parsed(self._data.partition(b"\n")[0]).get("replaces") is True
 
     def begin(self, utterances: Sequence[Utterance], settings: Mapping[str, Any]) -> None:
         """Write the first line, or read the finished rows of the run that is continued.
@@ -82,20 +88,19 @@ class PartialRows:
         Raises:
             UserError: the unfinished run had other utterances or other settings, or the file cannot be written.
         """
-        self.total = len(utterances)
-        header = {**FORMAT, "utterances": self.total, "inputs": _digest(utterances), "settings": dict(settings)}
-        first = (json.dumps(header) + "\n").encode()
+        header = {**FORMAT, "utterances": len(utterances), "inputs": _digest(utterances), "settings": dict(settings)}
+        first = (json.dumps({**header, "replaces": self._force}) + "\n").encode()
         try:
             if self._old and not self._keep_old:
                 self._replace()
-            if self._keep_old and self._read(header, first, utterances):
-                return
-            self._begun, self._header = True, len(first)
-            os.ftruncate(self._file, 0)
-            os.lseek(self._file, 0, os.SEEK_SET)
-            self._write(first)
+            if not self._keep_old or not self._read(header, utterances):
+                self._begun, self._header = True, len(first)
+                os.ftruncate(self._file, 0)
+                os.lseek(self._file, 0, os.SEEK_SET)
+                self._write(first)
         except OSError as error:
             raise self._unwritable(error) from error
+        self.total = len(utterances)
 
     def add(self, finished: Iterable[tuple[int, Utterance, Row]], whole: bool = True) -> None:
         """Append rows of utterances. A later run transcribes an utterance again if its row is not ``whole``.
@@ -147,9 +152,9 @@ class PartialRows:
 
     @property
     def kept(self) -> str:
-        """Say how many rows are in the file, and how a later run can continue."""
+        """After ``close``: how many rows are in the file and how a later run can continue; empty if there is no row."""
         if not self.total or not self.path.exists():
-            return "no utterance is done"
+            return ""
         return (
             f"{len(self.rows)} of {self.total} utterances are done: the rows are in {self.path}; run the command again "
             "with --resume to continue"
@@ -188,16 +193,15 @@ class PartialRows:
             if old >= 0:
                 locks.close(old)
 
-    def _read(self, header: Row, first: bytes, utterances: Sequence[Utterance]) -> bool:
+    def _read(self, header: Row, utterances: Sequence[Utterance]) -> bool:
         """Read the finished rows, and drop the bytes after the last whole row. Return False if no row has been written.
 
         Raises:
             UserError: the file comes from other settings or utterances.
         """
-        data = b"".join(iter(lambda: os.read(self._file, 1 << 20), b""))
-        lines = data.split(b"\n")[:-1]
-        if not lines and first.startswith(data):  # killed before the first line was written
-            return False
+        lines = self._data.split(b"\n")[:-1]
+        if not lines and json.dumps(FORMAT)[:-1].encode().startswith(self._data[: len(json.dumps(FORMAT)) - 1]):
+            return False  # killed before the first line was written
         if not lines:
             raise UserError(f"{self.path} {_FOREIGN}")
         self._compare(_parsed(lines[0]), header)
@@ -205,7 +209,7 @@ class PartialRows:
         for line in lines[1:]:
             entry = _parsed(line)
             index, row = entry.get("index"), entry.get("row")
-            if not isinstance(index, int) or not isinstance(row, dict) or not 0 <= index < self.total:
+            if not isinstance(index, int) or not isinstance(row, dict) or not 0 <= index < len(utterances):
                 break  # a power failure can leave a line with other bytes
             if entry.get("whole") and entry.get("seconds") == _seconds(utterances[index]):
                 self.rows[index] = row

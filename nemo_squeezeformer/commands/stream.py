@@ -104,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
             utterances = inputs.utterances(args.inputs, args.strict)
             check_channels(utterances, args.channel)
         usable = transcripts.usable(utterances)
-        status = transcripts.status_of_complete(utterances, args)
+        status = transcripts.status_of_complete(partial, utterances, args)
         if status is not None:
             return status
         done = transcripts.begin(partial, utterances, args, *ON_WHICH_ROWS_DEPEND)

@@ -80,10 +80,10 @@ def opened_partial(args: argparse.Namespace) -> Iterator[PartialRows | None]:
         yield partial
     except KeyboardInterrupt as interruption:
         partial.close()
-        raise type(interruption)(partial.kept) from None
+        raise type(interruption)(partial.kept or "no utterance is done") from None
     except UserError as error:
         partial.close()
-        if partial.rows:
+        if partial.kept:
             raise UserError(f"{error}; {partial.kept}") from error
         raise
     finally:
@@ -108,13 +108,15 @@ def begin(
     return partial.rows
 
 
-def status_of_complete(utterances: Sequence[Utterance], args: argparse.Namespace) -> int | None:
+def status_of_complete(
+    partial: PartialRows | None, utterances: Sequence[Utterance], args: argparse.Namespace
+) -> int | None:
     """Return the exit status if OUT is already complete, or None if there is something to do.
 
     Raises:
         UserError: ``--resume`` was passed, and the rows of OUT are not the rows of the utterances.
     """
-    if not args.resume or args.force or not args.output.exists():
+    if partial is None or not args.resume or args.force or partial.replaces or not args.output.exists():
         return None
     try:
         rows = [json.loads(line) for line in args.output.read_bytes().splitlines()]
@@ -126,6 +128,7 @@ def status_of_complete(utterances: Sequence[Utterance], args: argparse.Namespace
             f"--resume: {args.output} exists, and its rows are not the rows of the inputs; choose another --output, "
             "or pass --force to overwrite it"
         )
+    partial.remove()
     failed = sum("error" in row for row in rows)
     say(f"{args.output} is complete: {len(rows)} rows, {failed} of them with an error; there is nothing to do")
     return 1 if failed else 0
