@@ -19,7 +19,10 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         # Each encoder comes from the module peft, because the import of peft registers the encoder for NeMo's adapters.
         module = "original_preprocessor" if name.startswith("Original") else "peft"
-        return getattr(importlib.import_module(f"nemo_squeezeformer.integration.{module}"), name)
+        from nemo_squeezeformer.process import extras
+
+        with extras.named(f"{__name__}.{name}"):
+            return getattr(importlib.import_module(f"{__name__}.integration.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -9,38 +9,23 @@ from collections.abc import Sequence
 
 import nemo_squeezeformer
 from nemo_squeezeformer.commands import COMMANDS
-from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.process import signals
-
-NEMO = {"nemo", "lightning", "hydra", "omegaconf", "sentencepiece"}  # packages that NeMo installs
+from nemo_squeezeformer.process import program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that ``argv`` names, and return the exit status of the command.
-
-    The exit status is 2 after an error that the user can correct, 130 after Ctrl-C and 143 after SIGTERM.
-    """
-    return signals.run_until_signal(lambda: run_command(argv))
+    """Run the command that ``argv`` names, and return the exit status, which ``program.run`` describes."""
+    return program.run("nemo-squeezeformer", lambda: run_command(argv))
 
 
 def run_command(argv: Sequence[str] | None) -> int:
-    """Run the command that ``argv`` names, and print an error that the user can correct as one line."""
+    """Parse the arguments, and run the command that they name."""
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if any(argument.startswith("-") for argument in rest) or (rest and "overrides" not in args):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # argparse does not assign a positional key=value after an option to overrides
         args.overrides += rest
-    try:
-        return args.main(args)
-    except UserError as error:
-        message = str(error)
-    except ModuleNotFoundError as error:
-        if error.name not in NEMO:
-            raise
-        message = f"this command needs NeMo, but module {error.name} is missing; run: pip install 'nemo_toolkit[asr]'"
-    print(f"nemo-squeezeformer: error: {message}", file=sys.stderr)
-    return 2
+    return args.main(args)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,10 +21,12 @@ import argparse
 import importlib.util
 import os
 import sys
+import traceback
 import types
 from pathlib import Path
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.process import program
 
 HELP = "run a NeMo script unmodified, with the Squeezeformer encoder registered"
 SCRIPT_VARIABLE = "NEMO_SQUEEZEFORMER_SCRIPT"  # only this module reads it, in a child process
@@ -39,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the script and return 0. ``sys.exit`` and exceptions of the script are not caught.
+    """Run the script and return 0, or 1 after an OSError of the script, which is printed with its traceback.
+
+    ``sys.exit`` and other exceptions of the script are not caught.
 
     Raises:
         UserError: no script is given, or the script does not exist.
@@ -52,7 +56,13 @@ def main(args: argparse.Namespace) -> int:
         why = "is a folder" if script.is_dir() else f"does not exist (the current folder is {Path.cwd()})"
         raise UserError(f"the script {name!r} {why}; give the path of a Python file")
     os.environ[SCRIPT_VARIABLE] = os.path.abspath(script)
-    _run_as_program(arguments)
+    try:
+        _run_as_program(arguments)
+    except BrokenPipeError:
+        raise
+    except OSError:  # as an error of this command, it would lose the place in the script
+        traceback.print_exc()
+        return 1
     return 0
 
 
@@ -83,7 +93,12 @@ def _execute(module: types.ModuleType) -> None:
     exec(code, module.__dict__)
 
 
-if __name__ == "__main__":  # run again by Lightning
+def _run_again() -> int:
     _run_as_program(sys.argv[1:])
+    return 0
+
+
+if __name__ == "__main__":  # run again by Lightning
+    sys.exit(program.run("nemo-squeezeformer", _run_again))
 elif __name__ == "__mp_main__":  # imported by a spawned process
     _execute(sys.modules[__name__])

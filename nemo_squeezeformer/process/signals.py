@@ -157,11 +157,15 @@ def _is_being_imported(module: str) -> bool:
 current = Signals()
 
 
-def run_until_signal(command: Callable[[], int]) -> int:
+def run_until_signal(name: str, command: Callable[[], int]) -> int:
     """Run a command and return its exit status. After a signal, print one line and return 130, 143 or 129.
 
     A signal decides also if the command has turned the exception of the signal into another exception. Libraries do
     so, for example Lightning, and extension modules during their import.
+
+    Args:
+        name: the name of the program, which begins the line.
+        command: the command. It returns the exit status.
     """
     global current
     before, current = current, Signals()
@@ -179,14 +183,9 @@ def run_until_signal(command: Callable[[], int]) -> int:
                     raise
             if current.received is None:
                 return status
-            report(current.word, said)
+            if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, only the first prints the line
+                with contextlib.suppress(OSError, ValueError):  # the terminal can be gone
+                    print(f"{name}: {current.word}{': ' if said else ''}{said}", file=sys.stderr, flush=True)
             return current.status
     finally:
         current = before
-
-
-def report(word: str, said: str) -> None:
-    """Print the line that says how the command has ended. Of several processes, only the first prints the line."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        with contextlib.suppress(OSError, ValueError):  # the terminal can be gone
-            print(f"nemo-squeezeformer: {word}{': ' if said else ''}{said}", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from nemo_squeezeformer.__main__ import main
 def test_without_nemo_the_error_names_the_remedy(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "hydra", None)
     assert main(["train", "squeezeformer_ctc_char", "--print"]) == 2
-    assert "module hydra is missing; run: pip install 'nemo_toolkit[asr]'" in capsys.readouterr().err
+    assert "the module hydra is not installed; run: pip install 'nemo-squeezeformer[nemo]'" in capsys.readouterr().err
 
 
 def test_a_missing_module_of_the_user_is_not_reported_as_missing_nemo(monkeypatch, tmp_path):

@@ -1,0 +1,57 @@
+"""A program of this package: it ends with a status, and prints an error that a user can correct as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import sys
+from collections.abc import Callable
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.process import consoles, extras, signals
+
+WRONG_USE = 2  # the exit status after an error that the user can correct
+REMEDIES = {  # errors of the operating system that a user can correct
+    errno.EACCES: "choose another place, or change the permissions",
+    errno.EDQUOT: "free space, or choose another place",
+    errno.EFBIG: "raise the limit of the file size (ulimit -f), or choose another place",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOSPC: "free space, or choose another place",
+    errno.EPERM: "choose another place, or change the permissions",
+    errno.EROFS: "choose a place that can be written",
+}
+
+
+def run(name: str, command: Callable[[], int], extra: str | None = None) -> int:
+    """Run the command of a program and return the exit status.
+
+    The exit status is 2 after an error that the user can correct, 1 if the reader of stdout has closed the pipe, 130
+    after Ctrl-C, and 143 after SIGTERM.
+
+    Args:
+        name: the name of the program, which begins each line about an error.
+        command: the command. It returns the exit status.
+        extra: the extra that installs all modules of the program (default: the extra of the missing module).
+    """
+    consoles.accept_all_text()
+    return signals.run_until_signal(name, lambda: _reported(name, command, extra))
+
+
+def _reported(name: str, command: Callable[[], int], extra: str | None) -> int:
+    try:
+        return consoles.run_for_reader(command)
+    except UserError as error:
+        message = str(error)
+    except ModuleNotFoundError as error:
+        message = extras.missing(error, "this command", extra)
+        if not message:
+            raise
+    except OSError as error:
+        if error.errno not in REMEDIES or not error.strerror:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        message = f"{place}{error.strerror}; {REMEDIES[error.errno]}"
+    with contextlib.suppress(OSError, ValueError):  # the reader of stderr can be gone
+        print(f"{name}: error: {message}", file=sys.stderr, flush=True)
+    return WRONG_USE
