@@ -83,7 +83,7 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
 
     Raises:
         UserError: see ``schedule.check`` and ``recipes.check``, which run before the model is built and a GPU is used,
-            ``initial_weights.check``, and ``checkpoint_contents.require_data`` for the checkpoint of a resumed run.
+            ``initial_weights.check``, and ``checkpoint_contents`` for the checkpoint of a resumed run.
     """
     recipes.target(cfg)
     schedule.check(cfg)
@@ -97,11 +97,16 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
     from nemo.utils.exp_manager import exp_manager
     from nemo.utils.trainer_utils import resolve_trainer_cfg
 
+    from nemo_squeezeformer.integration.callbacks import bad_data
     from nemo_squeezeformer.integration.callbacks.stop_after_batch import ended_by_signals
-    from nemo_squeezeformer.integration.checkpoint_contents import require_data
+    from nemo_squeezeformer.integration.resuming import whole_checkpoints
+    from nemo_squeezeformer.integration.resuming.checkpoint_contents import require_data, require_finite
 
     trainer = lightning.Trainer(**resolve_trainer_cfg(cfg.trainer))
+    newest = whole_checkpoints.newest_of_run(trainer, value(cfg, "exp_manager") or {}, moves=on_main_process)
     log_dir = exp_manager(trainer, cfg.get("exp_manager", None))
+    trainer.ckpt_path = str(newest) if newest else trainer.ckpt_path
+    bad_data.add_callbacks(trainer, stop_after=value(cfg, "bad_data.stop_after", 10))
     model = recipes.build(cfg, trainer)
     initial_weights.check(cfg, model)
     model.maybe_init_from_pretrained_checkpoint(cfg)
@@ -109,6 +114,7 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
     logging.info(shown)
     if trainer.ckpt_path:  # the checkpoint that exp_manager has chosen for resuming
         require_data(str(trainer.ckpt_path))
+        require_finite(str(trainer.ckpt_path))
     with ended_by_signals(trainer, signals.current, bool(value(cfg, "exp_manager.resume_if_exists"))):
         trainer.fit(model)
         if is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):

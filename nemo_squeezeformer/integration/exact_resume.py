@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from nemo.core.classes.common import Serialization
 from torch.utils.data import IterableDataset
 
-from nemo_squeezeformer.integration.checkpoint_contents import require_data
+from nemo_squeezeformer.integration.resuming.checkpoint_contents import require_data
 
 
 class ExactResume(Callback, Serialization):  # NeMo instantiates only Serialization classes from a configuration

@@ -112,7 +112,10 @@ def test_a_damaged_archive_of_initial_weights_is_a_user_error(ctc_file, tmp_path
 
 @pytest.mark.parametrize("resume", [["+resume=exact"], []])
 def test_a_resumed_run_refuses_a_checkpoint_with_an_object(resume, marker, tmp_path, capsys):
-    """An unchanged checkpoint, which contains the configuration of the model, is not refused."""
+    """An unchanged checkpoint, which contains the configuration of the model, is not refused.
+
+    ``test_killed_training`` resumes runs with damaged checkpoints.
+    """
     manifest = f"model.train_ds.manifest_filepath={write_manifest(tmp_path)}"
     given = [*SMALL, manifest, f"model.validation_ds.manifest_filepath={write_manifest(tmp_path, 2, name='dev')}"]
     given += [*EVERY_STEP, *GO_ON, *resume, f"exp_manager.exp_dir={tmp_path}/exp"]
@@ -125,8 +128,6 @@ def test_a_resumed_run_refuses_a_checkpoint_with_an_object(resume, marker, tmp_p
     torch.save({**saved, "object": Command(marker)}, last)
     error = error_of(["train", "squeezeformer_ctc_char", *steps, "trainer.max_steps=3"], capsys)
     assert str(last) in error and "posix.system" in error and "does not resume from it" in error
-    last.write_bytes(last.read_bytes()[:1000])
-    assert f"{last} is damaged" in error_of(["train", "squeezeformer_ctc_char", *steps, "trainer.max_steps=3"], capsys)
     assert not marker.exists()
 
 

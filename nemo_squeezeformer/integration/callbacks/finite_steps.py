@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from nemo.collections.common.callbacks import EMA
+from nemo.collections.common.callbacks.ema import EMAOptimizer
 from nemo.core.classes.common import Serialization
 from nemo.utils import logging
 from torch import Tensor, distributed
@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.integration.named_batches import Names, names_of
+from nemo_squeezeformer.integration.recordings.named_batches import Names, names_of
 
 
 class FiniteSteps(Callback, Serialization):  # NeMo instantiates only Serialization classes from a configuration
@@ -38,7 +38,7 @@ class FiniteSteps(Callback, Serialization):  # NeMo instantiates only Serializat
         self._losses: list[Tensor] = []
         self._statistics: list[Tensor] = []
         self._copies: list[Tensor] = []
-        self._averages: list[tuple[Any, float]] = []
+        self._changed: list[tuple[Any, str, Any]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         norms = [module for module in pl_module.modules() if isinstance(module, _NormBase)]
@@ -72,20 +72,21 @@ class FiniteSteps(Callback, Serialization):  # NeMo instantiates only Serializat
             parameter.grad = None  # optimizers pass over parameters without a gradient
         if self._statistics:
             torch._foreach_copy_(self._statistics, self._copies)
-        self._hold_averages(trainer)
+        self._change_until_end(trainer, "gradient_clip_val", None)  # there are no gradients to clip
+        for average in trainer.optimizers:
+            if isinstance(average, EMAOptimizer):
+                self._change_until_end(average, "decay", 1.0)  # with this decay, the averages stay as they are
         self._report(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        for optimizer, decay in self._averages:
-            optimizer.decay = decay
-        self._averages = []
+        for changed, attribute, value in self._changed:
+            setattr(changed, attribute, value)
+        self._changed = []
 
-    def _hold_averages(self, trainer: Trainer) -> None:
-        """Set the decay of NeMo's moving averages to 1 until the end of the batch. The averages then stay as they are."""
-        if any(isinstance(callback, EMA) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            self._averages = [(optimizer, optimizer.decay) for optimizer in trainer.optimizers]
-            for optimizer, _ in self._averages:
-                optimizer.decay = 1.0
+    def _change_until_end(self, changed: Any, attribute: str, value: Any) -> None:
+        """Change an attribute of an object until the end of the batch."""
+        self._changed.append((changed, attribute, getattr(changed, attribute)))
+        setattr(changed, attribute, value)
 
     def _report(self, trainer: Trainer) -> None:
         """Name the recordings of the skipped step. Stop training after ``stop_after`` skipped steps in a row.

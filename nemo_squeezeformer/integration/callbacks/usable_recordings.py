@@ -12,9 +12,9 @@ from nemo.core.classes.common import Serialization
 from nemo.utils import logging
 from torch.utils.data import DataLoader
 
-from nemo_squeezeformer.integration.checked_audio import CheckedCollate, CheckedFeaturizer
-from nemo_squeezeformer.integration.checked_cuts import CheckedCuts
-from nemo_squeezeformer.integration.named_batches import Names, names_of
+from nemo_squeezeformer.integration.recordings.checked_audio import CheckedCollate, CheckedFeaturizer
+from nemo_squeezeformer.integration.recordings.checked_cuts import CheckedCuts
+from nemo_squeezeformer.integration.recordings.named_batches import Names, names_of
 
 # This data set makes the targets of a batch before it reads the audio.
 TARGETS_FIRST = "LhotseAudioToSpeechE2ESpkDiarDataset"

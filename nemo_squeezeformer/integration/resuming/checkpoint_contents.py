@@ -18,6 +18,7 @@ import torch
 from omegaconf.base import Metadata, Node
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files import finite_weights
 
 TRUST = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # PyTorch's own variable
 BUILTINS = (int, float, bool, str, bytes, list, dict, tuple)
@@ -30,6 +31,10 @@ PLAIN: dict[str, Any] = {
 }
 
 
+class DamagedCheckpoint(UserError):
+    """The error for a checkpoint that is incomplete or damaged."""
+
+
 def require_data(path: str) -> None:
     """Check that the checkpoint at ``path`` contains only tensors, plain values and configurations.
 
@@ -38,28 +43,63 @@ def require_data(path: str) -> None:
     trusts the file, and the check does nothing.
 
     Raises:
-        UserError: the file contains other objects, or it is damaged.
+        UserError: the file contains other objects.
+        DamagedCheckpoint: the file is damaged.
     """
-    if not Path(path).is_file() or os.environ.get(TRUST, "0").lower() in ("1", "y", "yes", "true"):
+    if Path(path).is_file() and not _is_trusted():
+        read_data(path, device="meta")
+
+
+def require_finite(path: str) -> None:
+    """Check that the weights and statistics in the checkpoint at ``path`` are finite numbers.
+
+    A path that is not a local file is not checked.
+
+    Raises:
+        UserError: a weight or a statistic contains NaN or an infinite value.
+    """
+    if not Path(path).is_file():
         return
+    weights = read_data(path).get("state_dict", {})
+    tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    if names := finite_weights.not_finite(tensors):
+        raise UserError(f"training does not resume from {path}: {finite_weights.complaint(names, len(tensors))}")
+
+
+def read_data(path: str, device: str = "cpu") -> dict[str, Any]:
+    """Return the contents of a checkpoint that contains only tensors, plain values and configurations.
+
+    The tensors stay in the file until they are read. On the device ``meta`` they are never read.
+
+    Raises:
+        UserError: the file contains other objects, and the user does not trust the file.
+        DamagedCheckpoint: the file is damaged.
+    """
     is_zip, names, known = zipfile.is_zipfile(path), list[str](), dict[str, Any]()
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip and not _is_trusted() else []
         known = {name: found for name in names if (found := _data_type(name)) is not None}
         with torch.serialization.safe_globals([(found, name) for name, found in known.items()]):
-            torch.load(path, map_location="meta", mmap=is_zip, weights_only=True)
+            return torch.load(path, map_location=device, mmap=is_zip, weights_only=not _is_trusted())
     except pickle.UnpicklingError as error:
         others = sorted(set(names) - set(known))
         objects = (
             f"objects that can run code when they are loaded ({', '.join(others[:3])})" if others else "no weights"
         )
-        raise UserError(
+        kind = UserError if others else DamagedCheckpoint
+        raise kind(
             f"{path} contains {objects}, so training does not resume from it; start a new run, or, if you trust the "
             f"file, set {TRUST}=1 in the environment"
         ) from error
     except (RuntimeError, ValueError, OSError, EOFError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is damaged ({reason}); remove it, and resume from an earlier checkpoint") from error
+        raise DamagedCheckpoint(
+            f"{path} is damaged ({reason}); remove it, and resume from an earlier checkpoint"
+        ) from error
+
+
+def _is_trusted() -> bool:
+    return os.environ.get(TRUST, "0").lower() in ("1", "y", "yes", "true")
 
 
 def _data_type(name: str) -> Any:

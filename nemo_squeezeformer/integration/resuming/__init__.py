@@ -1,0 +1,1 @@
+"""Checkpoints of a run that resumes: their contents and their completeness."""
