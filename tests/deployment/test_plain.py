@@ -127,7 +127,7 @@ sys.meta_path.insert(0, Absent())
 from nemo_squeezeformer import plain
 model = plain.load(sys.argv[1])
 new = {name.partition(".")[0] for name in set(sys.modules) - known} - set(sys.stdlib_module_names)
-assert new <= {"nemo_squeezeformer", "safetensors", "packaging", "numpy"}, new
+assert new <= {"nemo_squeezeformer", "safetensors", "packaging", "numpy", "torch"}, new
 with torch.no_grad():
     given = torch.load(sys.argv[2])
     log_probs, lengths = model(*given)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model
 from torch import Tensor, nn
 
 from nemo_squeezeformer import core
 from nemo_squeezeformer.deployment.token_text import text
+from nemo_squeezeformer.deployment.weights.folder_check import (
+    check_count,
+    check_shapes,
+    read_header,
+    read_json,
+    require_file,
+)
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.finite_weights import complaint, not_finite
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.model"
 VERSION = 1
@@ -61,17 +69,28 @@ def load(folder: str | Path) -> SqueezeformerCTC | core.SqueezeformerEncoder:
 
     If ``ctc`` is null in the configuration, the model is a ``core.SqueezeformerEncoder``.
 
+    The shapes that the configuration needs are compared with the header of the weights before the model is built.
+
     Raises:
-        UserError: Fields or tensors are missing or unknown, or tensors have other shapes. The message names these
-            fields or tensors.
+        UserError: A file is missing, damaged or a link to another place. Fields or tensors are missing or unknown, or
+            tensors have other shapes, or contain NaN or infinite values. The message names these fields or tensors.
     """
-    config, weights = Path(folder, CONFIG), Path(folder, WEIGHTS)
-    model = build(read_config(config), config)
+    config = require_file(Path(folder), CONFIG)
+    described = read_config(config)
+    weights = require_file(Path(folder), WEIGHTS)
+    header = read_header(weights)
+    check_count(config, described["encoder"], header)
+    with torch.device("meta"):
+        check_shapes(build(described, config), header, weights)
+    model = build(described, config)
     try:
-        adopt_types(model, load_file(weights))
+        tensors = load_file(weights)
+        adopt_types(model, tensors)
         load_model(model, weights)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{weights}: {error}") from error
+        raise UserError(f"{weights}: {' '.join(str(error).split())[:300]}") from error
+    if wrong := not_finite(tensors):
+        raise UserError(f"{weights}: {complaint(wrong, len(tensors))}")
     return model.eval()
 
 
@@ -89,8 +108,10 @@ def build(config: Mapping[str, Any], source: object) -> SqueezeformerCTC | core.
     try:
         encoder = core.SqueezeformerEncoder(**config["encoder"])
         encoder.set_default_att_context_size(config["default_att_context_size"])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{source}: encoder: {error}") from error
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError,
+            TypeError, ValueError) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"{source}: encoder: {reason}") from error
     return encoder if config["ctc"] is None else SqueezeformerCTC(encoder, config["ctc"])
 
 
@@ -114,10 +135,11 @@ def check_names(given: object, known: Collection[str], where: str, required: Col
     ``where`` is the name of the mapping in the message.
     """
     if not isinstance(given, Mapping):
-        raise UserError(f"{where} is {given!r}; expected an object with names and values")
+        raise UserError(f"{where} is {ascii(given)[:80]}; expected an object with names and values")
     for what, names in (("unknown", set(given) - set(known)), ("missing", set(required) - set(given))):
         if names:
-            raise UserError(f"{where}: {what} names: {', '.join(sorted(map(str, names)))}")
+            shown = ", ".join(sorted(ascii(str(name)[:100])[1:-1] for name in names)[:10])
+            raise UserError(f"{where}: {what} names: {shown}")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -126,19 +148,29 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is not a configuration of this version, or fields are missing or unknown.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}; give a folder that `nemo-squeezeformer export` wrote") from error
+    config = read_json(path)
     version = config.get("version") if isinstance(config, dict) else None
     if version != VERSION:
-        raise UserError(f"{path} has version {version}, not {VERSION}; write the folder again with this package")
+        raise UserError(
+            f"{path} has version {ascii(version)[:80]}, not {VERSION}; write the folder again with this package"
+        )
     check_names(config, FIELDS, str(path), required=FIELDS)
+    check_names(config["encoder"], ENCODER_ARGUMENTS, f"{path}: encoder", required=())
     if config["ctc"] is not None:
         check_names(config["ctc"], CTC_FIELDS, f"{path}: ctc", required=CTC_FIELDS)
-        if config["ctc"]["blank"] != len(config["ctc"]["tokens"]):
-            raise UserError(
-                f"{path}: ctc: blank is {config['ctc']['blank']}; expected {len(config['ctc']['tokens'])}, which is "
-                "the number of tokens"
-            )
+        _check_ctc(config["ctc"], path)
     return config
+
+
+def _check_ctc(ctc: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError if a field of ``ctc`` has a wrong value."""
+    tokens = ctc["tokens"]
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise UserError(f"{path}: ctc: tokens is {ascii(tokens)[:80]}; expected a list of texts")
+    if type(ctc["blank"]) is not int or ctc["blank"] != len(tokens):
+        raise UserError(
+            f"{path}: ctc: blank is {ascii(ctc['blank'])[:80]}; expected {len(tokens)}, which is the number of tokens"
+        )
+    for field, values in (("units", ("characters", "sentencepiece")), ("leading_spaces", ("none", "one", "all"))):
+        if ctc[field] not in values:
+            raise UserError(f"{path}: ctc: {field} is {ascii(ctc[field])[:80]}; expected {' or '.join(values)}")
