@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files import finite_weights
 from nemo_squeezeformer.training.settings import value
 
 # The shapes of the weights depend on these settings of the encoder.
@@ -24,14 +25,15 @@ def check(cfg: Any, model: Any) -> None:
 
     Raises:
         UserError: a file is missing or cannot be loaded, a file contains no weight of the model, or a weight in a file
-            has another shape than in the model.
+            has another shape than in the model, or contains NaN or an infinite value.
     """
     from nemo.utils import logging
 
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     fresh, files = set(own), list(_files(cfg))
     for setting, path, include, exclude in files:
-        weights, encoder = _read(setting, path)
+        tensors, encoder = _read(setting, path)
+        weights = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         taken = {name for name in weights if _contains(name, include) and not _contains(name, exclude)} & set(own)
         if not taken:
             raise UserError(
@@ -42,6 +44,8 @@ def check(cfg: Any, model: Any) -> None:
         if other:
             remedy = _remedy(setting, path, exclude, other)
             raise UserError(f"{setting}={path} {_difference(other, weights, own, encoder, cfg)}; {remedy}")
+        if names := finite_weights.not_finite({name: tensors[name] for name in sorted(taken)}):
+            raise UserError(f"{setting}={path}: {finite_weights.complaint(names, len(taken))}")
         there, here = encoder.get("variant", "nemo"), value(cfg, "model.encoder.variant", "nemo")
         if there != here and any(name.startswith("encoder.") for name in taken):
             logging.warning(
@@ -68,8 +72,8 @@ def _files(cfg: Any) -> Iterator[tuple[str, str, Sequence[str], Sequence[str]]]:
                 yield setting, entry.path, list(entry.get("include", [""])), list(entry.get("exclude", []))
 
 
-def _read(setting: str, path: str) -> tuple[dict[str, tuple[int, ...]], Mapping[str, Any]]:
-    """Return the shapes of the weights of a file by name, and the configuration of the encoder.
+def _read(setting: str, path: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the weights of a file by name, and the configuration of the encoder.
 
     The configuration is empty if the file contains no configuration of the encoder.
     """
@@ -84,7 +88,7 @@ def _read(setting: str, path: str) -> tuple[dict[str, tuple[int, ...]], Mapping[
             weights, encoder = _read_nemo(path)
         else:
             weights = torch.load(path, map_location="cpu")["state_dict"]
-        return {name: tuple(weight.shape) for name, weight in weights.items()}, dict(encoder)
+        return {name: weight.detach() for name, weight in weights.items()}, dict(encoder)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{setting}={path}: the file contains a configuration or another object, which PyTorch loads only from "

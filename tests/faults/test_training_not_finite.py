@@ -17,9 +17,13 @@ from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.commands import train as command
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.integration.callbacks import bad_data, finite_steps, usable_recordings
+from nemo_squeezeformer.integration.resuming.checkpoint_contents import require_finite
+from nemo_squeezeformer.training import initial_weights
 from nemo_squeezeformer.training.recipes import compose
+from tests.samples.asr_models import asr_model
 from tests.samples.model_types.model_type import SMALL
 from tests.samples.speech import RATE, write_manifest
+from tests.training.test_initial_weights import recipe
 
 LHOTSE = ["data=lhotse", "model.train_ds.num_buckets=2", "trainer.max_epochs=-1", "trainer.max_steps=6"]
 LHOTSE += ["trainer.val_check_interval=3", "model.train_ds.shuffle_buffer_size=8"]
@@ -256,3 +260,20 @@ def test_exact_resuming_keeps_the_callbacks(tmp_path):
     bad_data.add_callbacks(trainer, stop_after=5)
     kinds = [type(callback).__name__ for callback in trainer.callbacks]
     assert [kinds.count(name) for name in ("ExactResume", "FiniteSteps", "UsableRecordings")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("setting", ["init_from_nemo_model", "init_from_ptl_ckpt"])
+def test_initial_weights_that_are_not_finite_are_refused(setting, tmp_path):
+    model = asr_model()
+    next(model.encoder.parameters()).data.view(-1)[0] = float("nan")
+    path = tmp_path / "bad.nemo"
+    model.save_to(str(path)) if "nemo" in setting else torch.save({"state_dict": model.state_dict()}, path)
+    with pytest.raises(UserError, match=rf"{setting}=.*bad\.nemo: 1 of \d+ tensors contain NaN .*encoder\."):
+        initial_weights.check(recipe(model, **{setting: str(path)}), model)
+
+
+def test_a_run_does_not_resume_from_weights_that_are_not_finite(tmp_path):
+    path = tmp_path / "bad.ckpt"
+    torch.save({"state_dict": {"a": torch.ones(3), "b": torch.tensor([1.0, float("inf")])}}, path)
+    with pytest.raises(UserError, match=r"does not resume from .*bad\.ckpt: 1 of 2 tensors .*\(b\)"):
+        require_finite(str(path))
