@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from nemo_squeezeformer.integration.layer import ConformerLayer, GatedMFCFLayer,
 from nemo_squeezeformer.integration.streaming import Streaming, all_or_none
 
 CACHE = NeuralType(("D", "B", "T", "D"), ChannelType(), optional=True)
+FREEZING = threading.Lock()  # shared by all encoders, because copies and pickles cannot contain a lock
 
 
 class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, NeuralModule, AccessMixin):
@@ -46,6 +48,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         "mf_cf": MFCFLayer,
     }
     use_pad_mask = True
+    _freezing_threads: tuple[int, ...] = ()
 
     def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
         """Return the layer that ``time_reduce_idx="auto"`` selects.
@@ -197,11 +200,19 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     def freeze(self) -> None:
         """Switch to evaluation mode and disable the gradients of all parameters.
 
-        The method records which parameters had gradients, for ``unfreeze(partial=True)``.
+        The method records which parameters had gradients, for ``unfreeze(partial=True)``. NeMo's ``transcribe`` freezes
+        the encoder at the start. If several threads freeze the encoder at the same time, only the first call records
+        the parameters, and the encoder stays frozen until the last partial unfreeze.
         """
-        if not hasattr(self, "_frozen_grad_map"):
-            self._trained_before_freeze = self.training
-        super().freeze()
+        with FREEZING:
+            thread, others = threading.get_ident(), self._other_freezing_threads()
+            self._freezing_threads = (*others, thread)
+            if others:
+                self.eval()
+                return
+            if not hasattr(self, "_frozen_grad_map"):
+                self._trained_before_freeze = self.training
+            super().freeze()
 
     def unfreeze(self, partial: bool = False) -> None:
         """Enable the gradients of all parameters and switch to training mode.
@@ -209,11 +220,20 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         If ``partial`` is True, enable only the gradients that were enabled before ``freeze``. In this case the encoder
         stays in evaluation mode if the encoder was in evaluation mode before ``freeze`` and is in evaluation mode now.
         NeMo's ``transcribe`` ends with a partial unfreeze. Without this rule, dropout and batch norms would then be in
-        training mode.
+        training mode. A partial unfreeze does not change an encoder that another thread has frozen.
         """
-        train = self.training or not partial or getattr(self, "_trained_before_freeze", True)
-        super().unfreeze(partial=partial)
-        self.train(train)
+        with FREEZING:
+            self._freezing_threads = self._other_freezing_threads() if partial else ()
+            if self._freezing_threads:
+                return
+            train = self.training or not partial or getattr(self, "_trained_before_freeze", True)
+            super().unfreeze(partial=partial)
+            self.train(train)
+
+    def _other_freezing_threads(self) -> tuple[int, ...]:
+        """Return the running threads, without this thread, that have frozen the encoder and not unfrozen it."""
+        running = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+        return tuple(thread for thread in self._freezing_threads if thread in running)
 
     def frames(self, x: Tensor, lengths: Tensor, state: EncoderState | None, seen: Tensor | None = None) -> Frames:
         """Return the lengths and masks of subsampled features (B, T, D)."""
