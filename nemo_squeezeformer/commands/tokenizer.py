@@ -2,6 +2,7 @@
 
 import argparse
 
+from nemo_squeezeformer.commands.inputs import say
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.tokenizers import lay_out_tokenizer, train_tokenizer
 
@@ -12,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "manifest",
         nargs="+",
-        help="NeMo manifests (JSON lines with text) or plain text files (.txt) with one utterance on each line; "
-        "or one SentencePiece model (.model), which is not changed",
+        help="NeMo manifests (JSON lines with text, also .gz) or plain text files (.txt) with one utterance on each "
+        "line; or one SentencePiece model (.model), which is not changed",
     )
     parser.add_argument(
         "--vocab-size",
@@ -66,6 +67,7 @@ def main(args: argparse.Namespace) -> int:
             args.force,
             args.start_end_pad,
             args.append,
+            say,
         )
     print(f"{args.output}: {pieces} pieces; train with model.tokenizer.dir={args.output}")
     return 0

@@ -30,8 +30,8 @@ def read_lines(path: str | os.PathLike[str], called: str = "manifest") -> Iterat
         called: the name of the kind of file in messages.
 
     Raises:
-        UserError: the file is missing, is not a file, is empty, is not text, is damaged, or begins with a byte-order
-            mark, which NeMo does not read.
+        UserError: the file is missing, is not a file, is empty, is not text, is damaged, or is a manifest that begins
+            with a byte-order mark. NeMo does not read this manifest.
     """
     name = os.path.expanduser(path)
     _require_file(name, called)
@@ -42,7 +42,7 @@ def read_lines(path: str | os.PathLike[str], called: str = "manifest") -> Iterat
             while line := lines.readline(LONGEST):
                 number += 1
                 if number == 1:
-                    _require_text(name, line)
+                    _require_text(name, line, called)
                 if len(line) == LONGEST and not line.endswith("\n"):
                     raise UserError(
                         f"{name}, line {number}: the line has more than {LONGEST:,} characters; a manifest has one "
@@ -55,14 +55,16 @@ def read_lines(path: str | os.PathLike[str], called: str = "manifest") -> Iterat
         raise UserError(f"{name}: the {called} cannot be read ({error}); copy the file again from its source") from None
     if empty:
         remedy = "write one JSON object with audio_filepath per line" if called == "manifest" else "write text into it"
-        raise UserError(f"{name}: the {called} is empty; {remedy}")
+        raise UserError(f"{name}: the {called} is empty: there is no text in the file; {remedy}")
 
 
 def _require_file(name: str, called: str) -> None:
     try:
         mode = os.stat(name).st_mode
     except (OSError, ValueError):
-        raise UserError(f"{name}: no such {called}; check the path (the current folder is {os.getcwd()})") from None
+        raise UserError(
+            f"{name}: cannot be read: no such {called}; check the path (the current folder is {os.getcwd()})"
+        ) from None
     if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and name.startswith(OPEN_PIPES)):
         kind = "folder" if stat.S_ISDIR(mode) else "pipe or device"
         raise UserError(f"{name}: the {called} cannot be read, because the path is a {kind}; give the path of a file")
@@ -82,12 +84,12 @@ def _opened(name: str, called: str) -> Iterator[TextIO]:
         yield io.TextIOWrapper(content, encoding="utf-8", errors="surrogateescape")
 
 
-def _require_text(name: str, line: str) -> None:
+def _require_text(name: str, line: str, called: str) -> None:
     """Raise UserError if the first line shows that the file is not UTF-8 without a byte-order mark."""
     start = line[:1000].encode("utf-8", "surrogateescape")
     if start.startswith(UTF_16):
         problem, remedy = "the file is UTF-16", f"iconv -f UTF-16 -t UTF-8 {name} > NEW"
-    elif line.startswith(UTF_8_MARK):
+    elif line.startswith(UTF_8_MARK) and called == "manifest":
         problem = "the file begins with a byte-order mark, which NeMo does not read"
         remedy = f"tail -c +4 {name} > NEW"
     elif "\0" in line[:1000]:

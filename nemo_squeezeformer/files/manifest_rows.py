@@ -102,6 +102,19 @@ def parsed_rows(
         yield row
 
 
+def encoding_problem(line: str) -> str:
+    """Return the problem of a line with a byte that is not UTF-8, or an empty string."""
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        byte = line[error.start].encode("utf-8", "surrogateescape")[0]
+        return (
+            f"{cut(line.strip())} has the byte 0x{byte:02x}, which is not UTF-8, at column {error.start + 1}; convert "
+            "the file with: iconv -f ENCODING -t UTF-8, for example with the encoding latin1"
+        )
+    return ""
+
+
 def cut(text: str, length: int = 80) -> str:
     """Return a text with at most ``length`` printable characters."""
     shown = text[: length + 1].encode("utf-8", "backslashreplace").decode()
@@ -110,7 +123,7 @@ def cut(text: str, length: int = 80) -> str:
 
 
 def _row(number: int, line: str, required: Sequence[str]) -> Row:
-    if not line.isascii() and (problem := _encoding_problem(line)):
+    if not line.isascii() and (problem := encoding_problem(line)):
         return Row(number, {}, problem)
     try:
         row = json.loads(line)
@@ -118,12 +131,14 @@ def _row(number: int, line: str, required: Sequence[str]) -> Row:
         ends_inside = line.lstrip().startswith("{") and not line.endswith(("\n", "}"))
         remedy = "the file ends inside the row; write the manifest again, or remove the row"
         reason = f"{error.msg} at column {error.colno}"
-        return Row(number, {}, f"{cut(line.strip())} is not JSON ({reason}); {remedy if ends_inside else ONE_OBJECT}")
+        problem = f"not a JSON object: {cut(line.strip())} is not JSON ({reason})"
+        return Row(number, {}, f"{problem}; {remedy if ends_inside else ONE_OBJECT}")
     except (ValueError, RecursionError) as error:
-        return Row(number, {}, f"{cut(line.strip())} cannot be read as JSON ({_reason(error)}); correct the row")
+        problem = f"not a JSON object: {cut(line.strip())} cannot be read as JSON ({_reason(error)}); correct the row"
+        return Row(number, {}, problem)
     if not isinstance(row, dict):
         remedy = "; write each object of a list on its own line, for example with jq -c '.[]'"
-        problem = f"{cut(line.strip())} is not a JSON object; {ONE_OBJECT}"
+        problem = f"not a JSON object: {cut(line.strip())}; {ONE_OBJECT}"
         return Row(number, {}, problem + remedy if isinstance(row, list) else problem)
     if line.count("[") + line.count("{") > DEEPEST and _levels(row) > DEEPEST:
         problem = f"{cut(line.strip())} has more than {DEEPEST} levels of lists and objects; correct the row"
@@ -131,19 +146,6 @@ def _row(number: int, line: str, required: Sequence[str]) -> Row:
     if "\\u" in line and (problem := _surrogate_problem(row)):
         return Row(number, {}, problem)
     return Row(number, row, _field_problem(row, required))
-
-
-def _encoding_problem(line: str) -> str:
-    """Return the problem of a line with a byte that is not UTF-8, or an empty string."""
-    try:
-        line.encode()
-    except UnicodeEncodeError as error:
-        byte = line[error.start].encode("utf-8", "surrogateescape")[0]
-        return (
-            f"{cut(line.strip())} has the byte 0x{byte:02x}, which is not UTF-8, at column {error.start + 1}; convert "
-            "the manifest with: iconv -f ENCODING -t UTF-8, for example with the encoding latin1"
-        )
-    return ""
 
 
 def _surrogate_problem(row: dict[str, Any]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import strangers, written_whole
 from nemo_squeezeformer.files.sentencepiece_model import append_pieces, read_model, train_model
+from nemo_squeezeformer.files.training_text import read_sentences
 
 FILES = ("tokenizer.model", "tokenizer.vocab", "vocab.txt")
 
@@ -23,21 +22,25 @@ def train_tokenizer(
     force: bool = False,
     start_end_pad: bool = False,
     append: Sequence[str] = (),
+    notify: Callable[[str], object] = lambda notice: None,
 ) -> int:
     """Train a tokenizer, write the folder of the tokenizer and return the number of pieces.
 
     The tokenizer has exactly ``vocab_size`` pieces, followed by the pieces of ``append`` in the given order. The folder
     appears only when it is complete.
 
+    Args:
+        notify: a function that receives sentences about the text, for example about rows without a text.
+
     Raises:
-        UserError: a manifest is missing, the manifests have no text, the vocabulary is too large or too small for the
-            text (the message names the limit), or the folder exists and ``force`` is not set.
+        UserError: a manifest is missing or has a bad row, the manifests have no text, the vocabulary is too large or
+            too small for the text (the message names the limit), or the folder exists and ``force`` is not set.
     """
     target = Path(output).expanduser()
     _refuse_folder(target, output, force)
-    sentences = [text for path in manifests for text in _texts(path)]
-    if not sentences:
-        raise UserError(f"there is no text in {', '.join(manifests)}; training needs rows with a non-empty `text`")
+    sentences, notices = read_sentences(manifests)
+    for notice in notices:
+        notify(notice)
     return _write(append_pieces(train_model(sentences, vocab_size, kind, lower_case, start_end_pad), append), target)
 
 
@@ -88,19 +91,3 @@ def _write(model: bytes, target: Path) -> int:
     with written_whole(target) as folder:
         folder.mkdir()
         return write_folder(model, folder)
-
-
-def _texts(path: str) -> Iterator[str]:
-    number = 0
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007  the error below uses it
-                text = line if path.endswith(".txt") or not line.strip() else json.loads(line).get("text", "")
-                if text.strip():
-                    yield text.strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"manifest {path} cannot be read: {error}") from error
-    except (ValueError, AttributeError) as error:
-        raise UserError(
-            f"manifest {path}, line {number}: not a JSON object ({error}); a plain text file must be named *.txt"
-        ) from error
