@@ -12,6 +12,7 @@ import soundfile
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files import manifests
+from nemo_squeezeformer.files.manifest_paths import expanded
 
 RATE = 16_000
 
@@ -61,6 +62,19 @@ def test_paths_are_resolved_as_in_nemo(folder, monkeypatch):
         assert manifests.audio_path(name, manifest) == get_full_path(name, manifest), name
     monkeypatch.chdir(folder.parent)
     assert manifests.audio_path("wavs/one.wav", "data/rows.jsonl") == get_full_path("wavs/one.wav", "data/rows.jsonl")
+
+
+def test_braces_are_expanded_as_in_nemo(tmp_path):
+    nemo = pytest.importorskip("nemo.collections.asr.data.audio_to_text")
+    for pattern in (
+        "p_{1..3}.json",
+        "p__OP_01..10_CL_.json",
+        "p_(a,b).json",
+        "p_[1..2]_<3..1>.json",
+        "p_{{1,2},c}.json",
+    ):
+        path = str(tmp_path / pattern)
+        assert expanded(path) == nemo.expand_sharded_filepaths(path, "replicate", 1, 0), pattern
 
 
 @pytest.mark.parametrize(
