@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not open each audio file before training (default: compare each manifest row with the audio file)",
     )
+    parser.add_argument(
+        "--skip-text-check",
+        action="store_true",
+        help="do not compare the text of the manifests with the vocabulary and the frame rate before training",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -55,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         schedule.check(cfg)
         print(schedule.summary(cfg))
         return 0
-    train(cfg, audio_check=not args.skip_audio_check)
+    train(cfg, audio_check=not args.skip_audio_check, text_check=not args.skip_text_check)
     return 0
 
 
@@ -74,12 +79,13 @@ def listing() -> str:
     return "\n".join(rows)
 
 
-def train(cfg: Any, audio_check: bool = True) -> Any:
+def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     """Train a model as NeMo's example scripts do, and return the model.
 
     Args:
         cfg: a composed recipe. The setting ``model_target`` or ``model.target`` names the class of the model.
         audio_check: if True, compare every row of the manifests with the audio file of the row before training.
+        text_check: if True, compare the text of the manifests with the vocabulary and the frame rate before training.
 
     Raises:
         UserError: see ``schedule.check`` and ``recipes.check``, which run before the model is built and a GPU is used,
@@ -89,7 +95,7 @@ def train(cfg: Any, audio_check: bool = True) -> Any:
     schedule.check(cfg)
     shown = schedule.summary(cfg) if is_named(value(cfg, "model.train_ds")) else "no data to train on"
     on_main_process = all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
-    recipes.check(cfg, audio=audio_check and on_main_process)
+    recipes.check(cfg, audio=audio_check and on_main_process, text=text_check and on_main_process)
     recipes.fill_labels(cfg)
 
     import lightning.pytorch as lightning

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training import removed_settings, schedule
+from nemo_squeezeformer.training import removed_settings, schedule, text_check
 from nemo_squeezeformer.training.data import is_named, manifest_files
 from nemo_squeezeformer.training.devices import accelerator
 from nemo_squeezeformer.training.manifest_checks import characters, check_manifests
@@ -106,15 +106,16 @@ def target(cfg: Any) -> str:
     return str(path)
 
 
-def check(cfg: Any, audio: bool = True) -> None:
+def check(cfg: Any, audio: bool = True, text: bool = True) -> None:
     """Check a composed recipe for errors that training would report late or never.
 
-    The check finds missing manifests, unreadable audio, a missing tokenizer, characters without a label, and a loss
-    that the accelerator does not support. The check does not change the recipe. ``fill_labels`` sets labels that are
-    null.
+    The check finds missing manifests, unreadable audio, a missing tokenizer, text that the model cannot learn, and a
+    loss that the accelerator does not support. The check does not change the recipe. ``fill_labels`` sets labels that
+    are null.
 
     Args:
         audio: if True, also compare each row of the manifests with the audio file of the row.
+        text: if True, also compare the text of the manifests with the vocabulary and the frame rate (``text_check``).
 
     Raises:
         UserError: the recipe has an error. The message names the setting, the value and the remedy.
@@ -133,8 +134,8 @@ def check(cfg: Any, audio: bool = True) -> None:
         check_manifests(cfg, split, audio)
     if OmegaConf.is_missing(cfg.model, "labels"):
         raise UserError("model.labels is not set; add model.labels=[...], with one label for each output of the model")
-    if value(cfg, "model.labels") and value(cfg, "model.tokenizer") is None:
-        _warn_of_other_characters(cfg)
+    if text:
+        text_check.check(cfg)
 
 
 def _check_loss(cfg: Any) -> None:
@@ -189,15 +190,3 @@ def fill_labels(cfg: Any) -> None:
     with open_dict(cfg):
         cfg.model.labels = letters
     logging.info(f"model.labels, taken from the training text: {''.join(letters)!r}")
-
-
-def _warn_of_other_characters(cfg: Any) -> None:
-    """Warn about characters without a label. NeMo drops these characters without a message."""
-    from nemo.utils import logging
-
-    labels, seen = value(cfg, "model.labels"), characters(value(cfg, "model.train_ds.manifest_filepath"))
-    if unknown := {letter: number for letter, number in seen.most_common() if letter not in labels}:
-        logging.warning(
-            f"{sum(unknown.values()):,} of {sum(seen.values()):,} characters of the training text are not in "
-            f"model.labels and will be dropped: {''.join(unknown)!r}; set model.labels=null to keep all characters"
-        )
