@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.process import extras
 
 # Keras does not compress weights. Weights that another program has compressed become a few times larger.
 MOST_BYTES_PER_BYTE, SMALL_FILE = 20, 2**20
@@ -31,7 +32,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
         import h5py
     except ModuleNotFoundError as error:
         raise UserError(
-            f"reading {path} needs h5py, which is not installed; pip install 'nemo-squeezeformer[tensorflow]'"
+            f"reading {path} needs h5py, which is not installed; run: {extras.install('tensorflow')}"
         ) from error
     if not path.is_file():
         raise UserError(f"there is no file {path}; give an .h5 file of weights")

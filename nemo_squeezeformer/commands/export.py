@@ -9,7 +9,7 @@ from nemo_squeezeformer.commands.options import add_model, add_verbose, context_
 from nemo_squeezeformer.deployment.onnx.opsets import check_opset
 from nemo_squeezeformer.deployment.onnx_stream.metadata import transducer_files
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.files.outputs import refuse_existing, require_folder
+from nemo_squeezeformer.files.outputs import refuse_existing, require_folder, size_of
 
 HELP = "write a .nemo model as ONNX, with caches if the model streams, or as safetensors"
 DESCRIPTION = """\
@@ -89,7 +89,7 @@ def _check_onnx(args: argparse.Namespace) -> None:
     check_opset(args.opset)
     if output.suffix != ".onnx":
         raise UserError(f"--output {output}: give a name that ends in .onnx, or --format safetensors")
-    require_folder(output, f"--output {output}")
+    require_folder(output, f"--output {output}", size_of(args.model))
     refuse_existing((output, *transducer_files(output)), args.force)
 
 
@@ -106,7 +106,8 @@ def _check_plain(args: argparse.Namespace) -> None:
     try:
         from nemo_squeezeformer.deployment.weights.saving import refuse_folder
     except ImportError as error:
-        raise UserError(f"--format safetensors needs a package ({error}); run `pip install safetensors`") from error
+        raise UserError(f"--format safetensors: {error}") from error
+    require_folder(args.output, f"--output {args.output}", size_of(args.model))
     refuse_folder(args.output, args.force)
 
 

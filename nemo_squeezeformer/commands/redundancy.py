@@ -17,6 +17,7 @@ from nemo_squeezeformer.commands.options import add_device, add_verbose, describ
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.files.outputs import all_written_whole, refuse_existing, require_folder
+from nemo_squeezeformer.process import extras
 
 if TYPE_CHECKING:
     from nemo_squeezeformer.analysis.redundancy_plot import Curves
@@ -106,7 +107,7 @@ def _check_output(output: Path, force: bool) -> list[Path]:
     paths = [output, output.with_suffix(".csv")]
     refuse_existing(paths, force)
     if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("matplotlib, which draws the figure, is not installed; run `pip install matplotlib`")
+        raise UserError(f"matplotlib, which draws the figure, is not installed; run: {extras.install('plots')}")
     return paths
 
 

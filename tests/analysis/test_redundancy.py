@@ -181,7 +181,7 @@ def test_labels_are_file_names_or_paths_if_file_names_are_equal():
 @pytest.mark.parametrize(
     ("out", "missing", "message"),
     [("out.jpg", "", "ends in .png, .pdf, .svg"), ("no/out.png", "", "create it first"),
-     ("new.png", "matplotlib", "pip install matplotlib")],
+     ("new.png", "matplotlib", "nemo-squeezeformer[plots]")],
 )  # fmt: skip
 def test_a_figure_that_cannot_be_written_is_refused_at_once(folder, out, missing, message, monkeypatch, capsys):
     if missing:

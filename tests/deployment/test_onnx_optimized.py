@@ -165,8 +165,8 @@ def test_a_missing_package_is_named_with_its_remedy(exported, tmp_path, monkeypa
     given = ["export", str(exported[1]), "--output", str(tmp_path / "out.onnx"), "--offline"]
     monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
     assert main([*given, "--int8"]) == 2
-    assert "pip install onnxruntime" in capsys.readouterr().err
+    assert "pip install 'nemo-squeezeformer[onnx]'" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(given) == 2
-    assert "pip install onnx`" in capsys.readouterr().err
+    assert "pip install 'nemo-squeezeformer[onnx]'" in capsys.readouterr().err
     assert not (tmp_path / "out.onnx").exists()

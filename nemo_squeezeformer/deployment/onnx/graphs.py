@@ -14,6 +14,7 @@ from nemo_squeezeformer.core.encoder import SqueezeformerEncoder
 from nemo_squeezeformer.deployment.onnx.graph_convolution import GraphConvolution
 from nemo_squeezeformer.deployment.onnx.graph_kernel import GraphKernel
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.process import extras
 from nemo_squeezeformer.transcription.models import has_enabled_adapters
 
 
@@ -76,4 +77,4 @@ def check_quantization() -> None:
     try:
         import onnxruntime.quantization  # noqa: F401
     except ImportError as error:
-        raise UserError(f"int8 needs ONNX Runtime ({error}); run `pip install onnxruntime`") from error
+        raise UserError(f"int8 needs ONNX Runtime ({error}); run: {extras.install('onnx')}") from error

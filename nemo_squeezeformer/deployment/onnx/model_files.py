@@ -15,6 +15,7 @@ from nemo_squeezeformer.deployment.onnx.opsets import check_opset
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY, transducer_files
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import all_written_whole
+from nemo_squeezeformer.process import extras
 
 
 def export(model: Any, path: Path, streaming: bool, opset: int | None = None, int8: bool = False) -> list[Path]:
@@ -61,7 +62,7 @@ def _check_packages(int8: bool) -> None:
     try:
         import onnx  # noqa: F401
     except ImportError as error:
-        raise UserError(f"export needs ONNX ({error}); run `pip install onnx`") from error
+        raise UserError(f"the export needs ONNX ({error}); run: {extras.install('onnx')}") from error
     if int8:
         check_quantization()
 

@@ -16,7 +16,10 @@ fields:
     preprocessor, or ``OriginalMelSpectrogram`` of ``core.original_mel``. ``settings`` has all settings of the class.
 """
 
-from .loading import SqueezeformerCTC, load
-from .saving import save
+from nemo_squeezeformer.process import extras
+
+with extras.named(__name__):
+    from .loading import SqueezeformerCTC, load
+    from .saving import save
 
 __all__ = ["SqueezeformerCTC", "load", "save"]
