@@ -7,7 +7,7 @@ from typing import Any
 from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.process import signals
-from nemo_squeezeformer.training import initial_weights, recipes, schedule
+from nemo_squeezeformer.training import causes, initial_weights, recipes, schedule
 from nemo_squeezeformer.training.data import is_named
 from nemo_squeezeformer.training.settings import value
 
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not compare the text of the manifests with the vocabulary and the frame rate before training",
     )
+    parser.add_argument("--verbose", action="store_true", help="show the traceback of an error that ends the training")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -60,7 +61,15 @@ def main(args: argparse.Namespace) -> int:
         schedule.check(cfg)
         print(schedule.summary(cfg))
         return 0
-    train(cfg, audio_check=not args.skip_audio_check, text_check=not args.skip_text_check)
+    try:
+        train(cfg, audio_check=not args.skip_audio_check, text_check=not args.skip_text_check)
+    except UserError:
+        raise
+    except Exception as error:
+        line = "" if args.verbose else causes.explain(error)
+        if not line:
+            raise
+        raise UserError(f"{line} (--verbose shows the traceback)") from error
     return 0
 
 
