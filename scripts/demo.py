@@ -163,10 +163,15 @@ def quiet(log: Path) -> Iterator[TextIO]:
 
 def run(args: argparse.Namespace, manifests: dict[str, Path], screen: TextIO) -> None:
     """Train and save the model, transcribe with the saved model, draw the figure, and print the names of the files."""
+    from nemo_squeezeformer.files.outputs import written_whole
+
     model, losses, wers = train(args, manifests, screen)
     path, figure = args.output / "squeezeformer.nemo", args.output / "demo.png"
-    model.save_to(str(path))
-    plot(figure, losses, wers, transcribe(path, manifests, screen))
+    with written_whole(path) as new:
+        model.save_to(str(new))
+    example = transcribe(path, manifests, screen)
+    with written_whole(figure) as new:
+        plot(new, losses, wers, example)
     command = "nemo-squeezeformer"
     if shutil.which(command) is None:
         command = os.path.relpath(Path(sys.executable).with_name(command))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.finite_weights import complaint, not_finite
 from nemo_squeezeformer.training import recipes
 from nemo_squeezeformer.training.settings import value
 
@@ -75,12 +76,15 @@ def of_model(name: str, verbose: bool = False) -> Source:
                 f"{name} is not a recipe, not a file, and not one of the {len(known)} pretrained models of this NeMo; "
                 f"the recipes are {', '.join(recipes.recipes())}"
             )
-    model = restore(name, torch.device("cpu"), verbose)
+    model = restore(name, torch.device("cpu"), verbose, finite=False)
     if getattr(model, "encoder", None) is None:
         raise UserError(
             f"{name} is of class {type(model).__name__}, which has no encoder; give a model with an encoder"
         )
-    return Source(name, model.encoder.eval().to("meta"), model, model.cfg)
+    tensors = model.state_dict()
+    wrong = not_finite(tensors)
+    notes = [f"The model cannot transcribe: {complaint(wrong, len(tensors))}."] if wrong else []
+    return Source(name, model.encoder.eval().to("meta"), model, model.cfg, notes)
 
 
 def _check_target(name: str, target: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nemo_squeezeformer.commands.inputs import quiet
 from nemo_squeezeformer.commands.options import add_verbose, describe
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.files.outputs import require_folder
+from nemo_squeezeformer.files.outputs import require_folder, size_of
 from nemo_squeezeformer.files.sentencepiece_model import read_model
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
             to other weights. ``tensorflow.read`` refuses the weight file. No file is written in these cases.
     """
     output: Path = args.output
-    _check_output(output, args.force)
+    _check_output(output, args.force, size_of(args.weights))
     tokenizer, pieces = _read_tokenizer(args.tokenizer)
     with quiet(args.verbose):
         from nemo_squeezeformer.checkpoints.nemo_model import write_model
@@ -131,10 +131,10 @@ def _overrides(original: Original) -> list[str]:
     return [*chosen, f"model.preprocessor.features={settings['feat_in']}"]
 
 
-def _check_output(output: Path, force: bool) -> None:
+def _check_output(output: Path, force: bool, needed: int) -> None:
     if output.suffix != ".nemo":
         raise UserError(f"--output {output}: give a name that ends in .nemo")
-    require_folder(output, f"--output {output}")
+    require_folder(output, f"--output {output}", needed)
     if output.is_dir() or (output.exists() and not force):
         raise UserError(f"--output {output} exists; choose another name, or pass --force to overwrite a file")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,6 +77,15 @@ def read_header(path: Path) -> Header:
     except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())[:200]}; {AGAIN}") from error
     return header
+
+
+def check_types(settings: Mapping[str, Any], arguments: Mapping[str, inspect.Parameter], where: str) -> None:
+    """Raise UserError for a setting whose value does not have the plain type of the argument."""
+    plain: dict[Any, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
+    for name, value in settings.items():
+        kinds = plain.get(arguments[name].annotation)
+        if kinds and not isinstance(value, kinds) and not (kinds == (bool,) and value in (0, 1)):
+            raise UserError(f"{where}: {name} is {ascii(value)[:80]}; expected a value of type {kinds[-1].__name__}")
 
 
 def check_count(source: object, settings: Mapping[str, Any], header: Header) -> None:

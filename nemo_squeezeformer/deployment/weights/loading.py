@@ -17,6 +17,7 @@ from nemo_squeezeformer.deployment.token_text import text
 from nemo_squeezeformer.deployment.weights.folder_check import (
     check_count,
     check_shapes,
+    check_types,
     read_header,
     read_json,
     require_file,
@@ -156,6 +157,7 @@ def read_config(path: Path) -> dict[str, Any]:
         )
     check_names(config, FIELDS, str(path), required=FIELDS)
     check_names(config["encoder"], ENCODER_ARGUMENTS, f"{path}: encoder", required=())
+    check_types(config["encoder"], ENCODER_ARGUMENTS, f"{path}: encoder")
     if config["ctc"] is not None:
         check_names(config["ctc"], CTC_FIELDS, f"{path}: ctc", required=CTC_FIELDS)
         _check_ctc(config["ctc"], path)

@@ -16,6 +16,7 @@ from nemo_squeezeformer.deployment.weights.config import ctc_head, ctc_tokens, e
 from nemo_squeezeformer.deployment.weights.equality import check_equal
 from nemo_squeezeformer.deployment.weights.loading import CONFIG, TOKENIZER, VERSION, WEIGHTS, adopt_types, build
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.finite_weights import complaint, not_finite
 from nemo_squeezeformer.files.outputs import require_folder, strangers, written_whole
 from nemo_squeezeformer.integration.register import OLD_MODULE
 
@@ -37,7 +38,8 @@ def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = No
 
     Raises:
         UserError: The folder exists, the encoder has another class, the encoder has adapters,
-            ``optimize_for_inference`` was called, or the settings do not describe the whole model.
+            ``optimize_for_inference`` was called, the weights are not finite, or the settings do not describe the whole
+            model.
     """
     folder = Path(folder)
     refuse_folder(folder, force)
@@ -50,6 +52,8 @@ def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = No
         raise UserError("the weights of the encoder are folded by optimize_for_inference(); restore the model again")
     head = None if encoder is model else ctc_head(model)
     weights = _weights(encoder, head)
+    if wrong := not_finite(weights):
+        raise UserError(complaint(wrong, len(weights)))
     config = _config(model, encoder, head, settings)
     plain = build(config, type(model).__name__).to(next(encoder.parameters()).device)
     try:
