@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from nemo_squeezeformer.errors import UserError
-
 READER_GONE = 1  # the exit status after the reader of stdout, for example `head`, has closed the pipe
 
 
@@ -34,7 +32,7 @@ def run_for_reader(command: Callable[[], int]) -> int:
     If the reader of the output has closed the pipe, return 1 without a message.
 
     Raises:
-        UserError: the output cannot be written, for example because the disk is full.
+        OSError: the output cannot be written, for example because the disk is full.
     """
     try:
         try:
@@ -56,10 +54,9 @@ def _write_the_rest() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
-    except OSError as error:
+    except OSError:
         discard(sys.stdout)
-        reason = f"the output cannot be written: {error.strerror}"
-        raise UserError(f"{reason}; free space, or write to another place") from error
+        raise
 
 
 def is_reader_gone(stream: TextIO | None) -> bool:

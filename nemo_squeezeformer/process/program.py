@@ -50,7 +50,7 @@ def _reported(name: str, command: Callable[[], int], extra: str | None) -> int:
     except OSError as error:
         if error.errno not in REMEDIES or not error.strerror:
             raise
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{error.filename}: " if error.filename else "an output cannot be written: "
         message = f"{place}{error.strerror}; {REMEDIES[error.errno]}"
     with contextlib.suppress(OSError, ValueError):  # the reader of stderr can be gone
         print(f"{name}: error: {message}", file=sys.stderr, flush=True)
