@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from nemo_squeezeformer.core.frames.margins import CAUSAL, CENTRED
-from nemo_squeezeformer.core.frames.spans import build_spans
 from nemo_squeezeformer.training.settings import value
 
 CONVOLUTIONS = ("striding", "dw_striding")
@@ -35,6 +33,8 @@ def ctc_head(cfg: Any) -> CtcHead | None:
     layers = value(cfg, "model.interctc.apply_at_layers") or []
     if not (main or aux or layers):
         return None
+    from nemo_squeezeformer.core.frames.spans import build_spans  # a command that starts must not load torch
+
     encoder = value(cfg, "model.encoder", {})
     deepest = 0
     if layers and isinstance(encoder.get("n_layers"), int):
@@ -53,6 +53,8 @@ def ctc_frames(cfg: Any, seconds: Any, halvings: int = 0) -> Any:
 
     The steps are the steps of the model: samples, feature frames, subsampling, and halvings of the temporal U-Net.
     """
+    from nemo_squeezeformer.core.frames.margins import CAUSAL, CENTRED  # a command that starts must not load torch
+
     features, encoder = value(cfg, "model.preprocessor", {}), value(cfg, "model.encoder", {})
     rate = features.get("sample_rate") or value(cfg, "model.sample_rate", 16000)
     hop = int(rate * (features.get("window_stride") or 0.01))
