@@ -21,11 +21,13 @@ class Cause:
         kinds: names of exception classes; a subclass counts too.
         words: a regular expression that the message of the exception contains.
         remedy: what the user can do. ``{0}``, ``{1}`` are the groups of ``words``.
+        module: how the name of the module begins that has raised the exception.
     """
 
     kinds: str
     words: str
     remedy: str
+    module: str = ""
 
 
 LESS_MEMORY = (
@@ -38,6 +40,12 @@ CAUSES = (
         r"\"(\w+?)(?:_cpu|_cuda)?\" not implemented for '(\w+)'",
         "PyTorch has no {0} for {1} on this device; set trainer.precision=32",
     ),
+    Cause(
+        "RuntimeError",
+        r"stack expects each tensor to be equal size, but got (?:\[\d+\].*\[\d+, \d+\]|\[\d+, \d+\].*\[\d+\])",
+        "a batch has recordings with one channel and with several channels; add "
+        "+model.train_ds.channel_selector=average, and the same for the other data sets",
+    ),
     Cause("OutOfMemoryError MemoryError", "", LESS_MEMORY),
     Cause("RuntimeError", r"can't allocate memory|not enough memory|out of memory", LESS_MEMORY),
     Cause(
@@ -49,6 +57,12 @@ CAUSES = (
         "RuntimeError",
         r"DataLoader worker .*(?:exited unexpectedly|killed by signal)|shared memory",
         "a process that reads data has ended; if the memory or /dev/shm is full, set fewer model.train_ds.num_workers",
+    ),
+    Cause(
+        "RuntimeError",
+        r"Error\(s\) in loading state_dict",
+        "the weights belong to other settings or to another vocabulary; use the settings and the tokenizer of the "
+        "file, or start without the file",
     ),
     Cause(
         "RuntimeError",
@@ -65,10 +79,36 @@ CAUSES = (
         r"__init__\(\) got an unexpected keyword argument '(\w+)'",
         "this class has no setting {0}; remove the setting from the recipe or the command",
     ),
-    # These classes of errors always mean a setting. Their messages name the setting.
-    Cause("MisconfigurationException", "", "change this setting of trainer or exp_manager"),
-    Cause("CheckpointMisconfigurationError NotFoundError LoggerMisconfigurationError", "", "change exp_manager"),
-    Cause("OmegaConfBaseException HydraException", "", "correct this setting of the recipe"),
+    Cause(
+        "TypeError",
+        "instances of 'str'",
+        "a setting is a text, but a number is needed; correct the setting",
+        "nemo_squeezeformer.training",
+    ),
+    Cause("MissingMandatoryValue", r"full_key: (\S+)", "give this setting a value, for example model.{0}=VALUE"),
+    Cause(
+        "ConfigAttributeError",
+        r"Key '(\w+)' is not in struct",
+        "the recipe has no setting {0}, which the class of model_target needs; choose a recipe for this class",
+    ),
+    Cause("OmegaConfBaseException", "", "correct this setting in the recipe or the command"),
+    Cause("HydraException", "", "correct the settings of this class in the recipe or the command"),
+    Cause(
+        "ValueError",
+        "(?i)tokenizer",
+        "set model.tokenizer.type=bpe for a folder that `nemo-squeezeformer tokenizer` has written",
+        "nemo.collections",
+    ),
+    Cause("ValueError", "Located non-class", "set model_target to a class of NeMo", "hydra"),
+    # These exceptions always mean a setting, and their messages name the setting or its value.
+    Cause("MisconfigurationException ValueError", "", "correct this setting of trainer or exp_manager", "lightning"),
+    Cause("ValueError", "", "correct this setting of model.train_ds or model.validation_ds", "torch.utils.data"),
+    Cause("NotFoundError CheckpointMisconfigurationError", "", "correct this setting of exp_manager", "nemo.utils"),
+    Cause(
+        "FileNotFoundError NotADirectoryError IsADirectoryError",
+        "",
+        "correct this path or name in the recipe or the command",
+    ),
 )
 
 
@@ -80,13 +120,13 @@ def explain(error: BaseException) -> str:
     """
     led = list(_chain(error))
     for cause in led:
-        if isinstance(cause, UserError) or (isinstance(cause, ValueError) and _is_ours(cause)):
+        if isinstance(cause, UserError) or (isinstance(cause, ValueError) and _module(cause).startswith(OURS)):
             return one_line(str(cause))
     for known in CAUSES:
         for cause in led:
             names = {kind.__name__ for kind in type(cause).__mro__}
             found = re.search(known.words, str(cause), flags=re.DOTALL)
-            if found and names & set(known.kinds.split()):
+            if found and names & set(known.kinds.split()) and _module(cause).startswith(known.module):
                 return f"{one_line(str(cause) or type(cause).__name__)}: {known.remedy.format(*found.groups())}"
     return ""
 
@@ -104,7 +144,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Return whether a module of this package has raised the error."""
+def _module(error: BaseException) -> str:
+    """Return the name of the module that has raised the error."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith(OURS)
+    return str(frames[-1].f_globals.get("__name__")) if frames else ""
