@@ -11,8 +11,6 @@ from typing import Any
 
 from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.checkpoints.tensorflow import Original
-from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.files.finite_weights import complaint, not_finite
 from nemo_squeezeformer.files.outputs import written_whole
 from nemo_squeezeformer.files.tokenizers import write_folder
 from nemo_squeezeformer.training import recipes
@@ -38,9 +36,6 @@ def build_model(original: Original, tokenizer: bytes, folder: Path) -> Any:
         tokenizer: the bytes of the SentencePiece model.
         folder: an empty folder for the files of the tokenizer. The files must stay in the folder until the model is
             saved.
-
-    Raises:
-        UserError: the weights contain NaN or infinite values.
     """
     from omegaconf import open_dict
 
@@ -60,9 +55,6 @@ def build_model(original: Original, tokenizer: bytes, folder: Path) -> Any:
     model.encoder.load_state_dict(original.encoder)
     weight, bias = original.nemo_decoder()
     model.decoder.decoder_layers.load_state_dict({"0.weight": weight, "0.bias": bias})
-    tensors = model.state_dict()
-    if wrong := not_finite(tensors):
-        raise UserError(f"the weights of the file are damaged: {complaint(wrong, len(tensors))}")
     model.cfg.tokenizer.dir = None  # the .nemo file contains the tokenizer, and the folder is removed
     return model.eval()
 

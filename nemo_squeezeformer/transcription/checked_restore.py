@@ -23,13 +23,18 @@ def checked_connector() -> Any:
 
         reason: Exception | None = None
         settings: Any = None  # the configuration in the file
+        files: set[str] | None = None  # the names of the files in the archive
+
+        def _filtered_tar_info(self, tar_path: str, filter_fn: Any = None) -> list[Any]:
+            self.files = set(check_archive(tar_path))
+            return SaveRestoreConnector._filtered_tar_info(tar_path, filter_fn)
 
         def _unpack_nemo_file(self, path2file: str, out_folder: str, members: Any = None) -> str:
-            files = check_archive(path2file)
+            files = set(check_archive(path2file)) if self.files is None else self.files
             SaveRestoreConnector._unpack_nemo_file(path2file, out_folder, members)
             folder = Path(out_folder)
             if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-                self.check_contents(path2file, folder, set(files))
+                self.check_contents(path2file, folder, files)
             return out_folder
 
         def check_contents(self, path: str, folder: Path, files: set[str]) -> None:

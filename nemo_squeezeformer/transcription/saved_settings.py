@@ -22,6 +22,7 @@ DEEPEST = 50  # levels of nesting
 MOST_REFERENCES = 10  # interpolations; NeMo saves none, and several can name each other and grow without a limit
 INSIDE = "nemo:"  # NeMo's prefix of the name of a file in the archive
 FILE_SECTIONS = ("tokenizer", "preprocessor", "encoder", "decoder", "joint", "decoding", "aux_ctc", "loss")
+TOKENIZER_FILES = {"bpe": ("model_path", "tokenizer.model"), "wpe": ("vocab_path", "vocab.txt")}
 LAYERS = re.compile(r"(^|_)(layers|blocks|repeat)$")
 # The preprocessor computes its tables when it is built, and the weights do not limit these settings.
 LARGEST = {
@@ -63,7 +64,7 @@ def read_settings(path: str | Path, text: bytes, files: Collection[str]) -> Any:
     plain: Any = OmegaConf.to_container(config, resolve=False)
     for keys, value in _values(plain):
         _check_value(f"{where}: {'.'.join(keys)}", keys, value, files)
-    _check_tokenizer(where, plain.get("tokenizer"))
+    _check_tokenizer(where, plain.get("tokenizer"), files)
     return config
 
 
@@ -223,14 +224,19 @@ def _is_local_file(value: str) -> bool:
         return False
 
 
-def _check_tokenizer(where: str, tokenizer: Any) -> None:
-    """Raise UserError if NeMo would read the tokenizer from the folder in which the model was trained."""
+def _check_tokenizer(where: str, tokenizer: Any, files: Collection[str]) -> None:
+    """Raise UserError if the tokenizer is missing, or if NeMo would read a tokenizer outside of the archive."""
     if not isinstance(tokenizer, dict):
         return
     languages = tokenizer.get("langs")
-    for each in [tokenizer] if not isinstance(languages, dict) else languages.values():
-        file = {"bpe": "model_path", "wpe": "vocab_path"}.get(str(each.get("type")).lower()) if each else None
-        if file is not None and not str(each.get(file) or "").startswith(INSIDE):
-            raise UserError(
-                f"{where}: tokenizer.{file} names no file of the archive, so the tokenizer is missing; {ORIGINAL}"
-            )
+    for each in languages.values() if isinstance(languages, dict) else [tokenizer]:
+        kind = str(each.get("type")).lower() if isinstance(each, dict) else None
+        if kind in TOKENIZER_FILES:
+            setting, usual = TOKENIZER_FILES[kind]
+            # Archives of NeMo 1.0 have the name of the file without a prefix, or only the folder of the training run.
+            name = str(each.get(setting) or os.path.join(str(each.get("dir") or ""), usual))
+            if not name.startswith(INSIDE) and (os.path.basename(name) not in files or os.path.exists(name)):
+                raise UserError(
+                    f"{where}: tokenizer.{setting} names no file of the archive ({shown(name)}), so the tokenizer is "
+                    f"missing; {ORIGINAL}"
+                )
