@@ -87,7 +87,9 @@ def build(cfg: Any, trainer: Any = None) -> Any:
     try:
         made = get_class(path)
     except ImportError as error:
-        raise UserError(f"model_target={path}: this NeMo does not contain the class ({error})") from error
+        raise UserError(
+            f"model_target={path}: this NeMo does not contain the class ({_one_line(str(error))})"
+        ) from error
     return made(cfg=cfg.model, trainer=trainer)
 
 
