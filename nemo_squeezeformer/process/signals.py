@@ -71,6 +71,7 @@ class Signals:
             yield
         finally:
             sys.unraisablehook = unraisable
+            self.due = False
             self.restore()
 
     def restore(self) -> None:
@@ -78,8 +79,12 @@ class Signals:
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
-    def rearm(self) -> None:
-        """Handle Ctrl-C again. Lightning ignores Ctrl-C after the first signal."""
+    def end(self) -> None:
+        """Raise no further exception for the received signal, because the command is ending.
+
+        A second Ctrl-C ends the process. Lightning ignores Ctrl-C after the first signal.
+        """
+        self._put_off = self.due = False
         if signal.SIGINT in self._handlers:
             signal.signal(signal.SIGINT, self._handle)
 

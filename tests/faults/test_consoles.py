@@ -20,10 +20,11 @@ RECIPE = "squeezeformer_ctc_char"
 def started(*arguments: str, stdout: int, **changes: str) -> subprocess.Popen:
     """Start a command whose output is not read. Its errors are read."""
     command = [sys.executable, "-m", "nemo_squeezeformer", *arguments]
-    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ | changes)
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"} | changes
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, encoding="latin-1", env=environment)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--list"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["train", "--list"]], ids=" ".join)
 def test_a_closed_pipe_ends_a_command_without_a_message(arguments):
     read, write = os.pipe()
     os.close(read)
@@ -76,7 +77,7 @@ def test_text_outside_of_the_encoding_of_the_console_is_written_as_an_escape(tmp
     process = started("run", str(tmp_path / "print.py"), stdout=subprocess.PIPE, **changes)
     output, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
-    assert output.startswith("\\u0142") and output.endswith("\\u017a \\udce9\n")
+    assert output.startswith("\\u0142") and output.endswith("d\\u017a \\udce9\n")
 
 
 @pytest.mark.parametrize("changes", [ASCII, CP1252], ids=["ascii", "cp1252"])
@@ -89,7 +90,7 @@ def test_an_error_outside_of_the_encoding_of_the_console_is_one_line(changes):
 def test_a_command_without_stdout_does_its_work(tmp_path):
     manifest = tmp_path / "train.txt"
     manifest.write_text("one two three four\n" * 20)
-    words = [sys.executable, "-m", "nemo_squeezeformer", "tokenizer", str(manifest), "--vocab-size", "16"]
+    words = [sys.executable, "-m", "nemo_squeezeformer", "tokenizer", str(manifest), "--vocab-size", "12"]
     shell = " ".join([*words, "--output", str(tmp_path / "tokenizer"), ">&-"])
     assert subprocess.run(shell, shell=True, capture_output=True, text=True).returncode == 0
     assert (tmp_path / "tokenizer" / "vocab.txt").is_file()

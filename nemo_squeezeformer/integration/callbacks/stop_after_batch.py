@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -19,11 +21,12 @@ class PutOff(Protocol):
     """Signals whose exception can be put off, for example until the end of a batch."""
 
     due: bool
+    before_end: list[Callable[[], object]]
 
     def put_off(self) -> None: ...
     def stop_putting_off(self) -> None: ...
     def check(self) -> None: ...
-    def rearm(self) -> None: ...
+    def end(self) -> None: ...
 
 
 class StopAfterBatch(Callback):
@@ -31,7 +34,8 @@ class StopAfterBatch(Callback):
 
     An exception inside a batch would leave a part of a step in the weights. An exception while a checkpoint is written
     would leave a part of a file. With several processes, no checkpoint is written, because the processes do not stop
-    after the same batch. NeMo's ``PreemptionCallback`` writes the checkpoint of several processes with GPUs.
+    after the same batch. NeMo's ``PreemptionCallback`` writes the checkpoint of several processes with GPUs. During
+    validation, the signal ends the run at once, because Lightning cannot resume in the middle of a validation.
     """
 
     def __init__(self, signals: PutOff):
@@ -40,9 +44,11 @@ class StopAfterBatch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.signals.put_off()
+        launcher = trainer.strategy.launcher
+        if launcher is not None:  # the processes of other devices would wait for this process
+            self.signals.before_end.append(partial(launcher.kill, signal.SIGKILL))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.signals.check()
         self._steps = trainer.global_step
 
     def on_train_batch_end(
@@ -58,7 +64,7 @@ class StopAfterBatch(Callback):
         self.signals.check()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.signals.rearm()
+        self.signals.end()
 
 
 def _save_last(trainer: Trainer) -> None:
@@ -94,18 +100,20 @@ def ended_by_signals(trainer: Trainer, signals: PutOff, resumable: bool) -> Iter
         yield
         signals.stop_putting_off()
     except (SystemExit, KeyboardInterrupt) as end:
-        signal: BaseException | None = end
-        while signal is not None and not isinstance(signal, KeyboardInterrupt):
-            signal = signal.__context__
-        raise (type(signal) if signal else Terminated)(how_to_continue(trainer, resumable)) from None
+        cause: BaseException | None = end
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__context__
+        raise (type(cause) if cause else Terminated)(how_to_continue(trainer, resumable)) from None
 
 
 def how_to_continue(trainer: Trainer, resumable: bool) -> str:
     """Return a line that names the last checkpoint and the way to continue from it."""
     writer = trainer.checkpoint_callback
-    path = str(getattr(writer, "last_model_path", "") or "")
-    if not os.path.exists(path) or NeMoModelCheckpoint.is_checkpoint_unfinished(path):
-        return "there is no complete checkpoint of this run" if not resumable else "the same command resumes the run"
+    path = Path(getattr(writer, "last_model_path", "") or "no checkpoint")
+    if not path.exists() or NeMoModelCheckpoint.is_checkpoint_unfinished(path):
+        if resumable and any(Path(getattr(writer, "dirpath", None) or "no folder").glob("*.ckpt")):
+            return "the same command resumes the run from its newest complete checkpoint"
+        return "the run has no complete checkpoint, and starts again from the beginning"
     if resumable:
         return f"the same command resumes the run from {path}"
     override = shlex.quote(f'exp_manager.resume_from_checkpoint="{path}"')
