@@ -1,31 +1,29 @@
 """The file OUT.partial: the rows of the finished utterances, with which a later run can continue.
 
-The first line is a JSON object with the settings of the run. Each further line is a JSON object with these fields:
-
-- ``index``: the number of the utterance in the order of the input, from 0.
-- ``seconds``: the length of the utterance.
-- ``whole``: False if the utterance must be transcribed again, because of an error or an interruption.
-- ``row``: the row of the utterance in OUT.
+``partial_lines`` describes the lines of the file.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from nemo_squeezeformer.commands.partial_lines import (
+    Row,
+    difference,
+    header_of,
+    is_cut_header,
+    json_line,
+    parsed,
+    seconds_of,
+)
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files import locks
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.files.outputs import refuse_existing, written_whole
-
-FORMAT = {"partial": "nemo-squeezeformer", "format": 1}
-Row = dict[str, Any]
 
 
 class PartialRows:
@@ -76,7 +74,7 @@ class PartialRows:
     @property
     def replaces(self) -> bool:
         """True if the run that is continued was begun with ``--force`` and replaces OUT."""
-        return _parsed(self._data.partition(b"\n")[0]).get("replaces") is True
+        return parsed(self._data.partition(b"\n")[0]).get("replaces") is True
 
     def begin(self, utterances: Sequence[Utterance], settings: Mapping[str, Any]) -> None:
         """Write the first line, or read the finished rows of the run that is continued.
@@ -88,8 +86,8 @@ class PartialRows:
         Raises:
             UserError: the unfinished run had other utterances or other settings, or the file cannot be written.
         """
-        header = {**FORMAT, "utterances": len(utterances), "inputs": _digest(utterances), "settings": dict(settings)}
-        first = (json.dumps({**header, "replaces": self._force}) + "\n").encode()
+        header = header_of(utterances, settings)
+        first = (json_line({**header, "replaces": self._force}) + "\n").encode()
         try:
             if self._old and not self._keep_old:
                 self._replace()
@@ -113,7 +111,12 @@ class PartialRows:
         lines = []
         finished = list(finished)
         for index, utterance, row in finished:
-            entry = {"index": index, "seconds": _seconds(utterance), "whole": whole and "error" not in row, "row": row}
+            entry = {
+                "index": index,
+                "seconds": seconds_of(utterance),
+                "whole": whole and "error" not in row,
+                "row": row,
+            }
             lines.append(json_line(entry) + "\n")
         try:
             self._write("".join(lines).encode())
@@ -200,18 +203,21 @@ class PartialRows:
             UserError: the file comes from other settings or utterances.
         """
         lines = self._data.split(b"\n")[:-1]
-        if not lines and json.dumps(FORMAT)[:-1].encode().startswith(self._data[: len(json.dumps(FORMAT)) - 1]):
-            return False  # killed before the first line was written
-        if not lines:
-            raise UserError(f"{self.path} {_FOREIGN}")
-        self._compare(_parsed(lines[0]), header)
+        if not lines and is_cut_header(self._data):  # killed before the first line was written
+            return False
+        different = difference(parsed(lines[0]) if lines else {}, header)
+        if different:
+            raise UserError(
+                f"--resume: {self.path} comes from another call: {different}; give the same inputs and options, or "
+                "pass --force to begin again"
+            )
         end = self._header = len(lines[0]) + 1
         for line in lines[1:]:
-            entry = _parsed(line)
+            entry = parsed(line)
             index, row = entry.get("index"), entry.get("row")
             if not isinstance(index, int) or not isinstance(row, dict) or not 0 <= index < len(utterances):
                 break  # a power failure can leave a line with other bytes
-            if entry.get("whole") and entry.get("seconds") == _seconds(utterances[index]):
+            if entry.get("whole") and entry.get("seconds") == seconds_of(utterances[index]):
                 self.rows[index] = row
             else:
                 self.rows.pop(index, None)
@@ -219,26 +225,6 @@ class PartialRows:
         os.ftruncate(self._file, end)
         os.lseek(self._file, end, os.SEEK_SET)
         return True
-
-    def _compare(self, old: Row, new: Row) -> None:
-        if {name: old.get(name) for name in FORMAT} != FORMAT or not isinstance(old.get("settings"), dict):
-            raise UserError(f"{self.path} {_FOREIGN}")
-        was, now = old["settings"], new["settings"]
-        different = [
-            f"{name} was {json.dumps(was.get(name), ensure_ascii=False)} and is now "
-            f"{json.dumps(now.get(name), ensure_ascii=False)}"
-            for name in {**was, **now}
-            if was.get(name) != json.loads(json.dumps(now.get(name)))
-        ]
-        if old.get("utterances") != new["utterances"]:
-            different.append(f"the inputs had {old.get('utterances')} utterances and now have {new['utterances']}")
-        elif old.get("inputs") != new["inputs"]:
-            different.append("the rows of the inputs have changed")
-        if different:
-            raise UserError(
-                f"--resume: {self.path} comes from another call: {'; '.join(different)}; give the same inputs and "
-                "options, or pass --force to begin again"
-            )
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -252,47 +238,3 @@ class PartialRows:
         if self._file >= 0:
             locks.close(self._file)
             self._file = -1
-
-
-_FOREIGN = (
-    "does not begin as the rows of an unfinished run do; choose another --output, or pass --force to overwrite it"
-)
-
-
-def json_line(row: Row) -> str:
-    """Return a JSON object in one line. A name that is not valid Unicode is written with escapes."""
-    line = json.dumps(row, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        return json.dumps(row)
-    return line
-
-
-def file_state(path: str) -> Any:
-    """Return the path, the size and the time of a file, or the name if there is no file."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return path
-    changed = datetime.fromtimestamp(found.st_mtime, timezone.utc)
-    return f"{os.path.abspath(path)} ({found.st_size} bytes, changed {changed.isoformat()})"
-
-
-def _digest(utterances: Sequence[Utterance]) -> str:
-    digest = hashlib.sha256()
-    for utterance in utterances:
-        digest.update(json.dumps(utterance.row).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _seconds(utterance: Utterance) -> float:
-    return round(utterance.duration, 3)
-
-
-def _parsed(line: bytes) -> Row:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

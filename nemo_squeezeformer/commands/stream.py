@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from nemo_squeezeformer.commands import inputs, transcripts
+from nemo_squeezeformer.commands import transcripts
 from nemo_squeezeformer.commands.finished import Finished
-from nemo_squeezeformer.commands.inputs import check_channels, check_model, chosen_device, quiet, say
+from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
@@ -99,10 +99,8 @@ def main(args: argparse.Namespace) -> int:
     transcripts.check_output(args.output, args.force, [args.model, *([] if stdin else args.inputs)], args.resume)
     check_model(args.model)
     with transcripts.opened_partial(args) as partial:
-        utterances = [Utterance({"audio_filepath": STDIN}, STDIN, 0.0, 0.0, 1)] if stdin else []
-        if not stdin:
-            utterances = inputs.utterances(args.inputs, args.strict)
-            check_channels(utterances, args.channel)
+        pcm = Utterance({"audio_filepath": STDIN}, STDIN, 0.0, 0.0, 1)
+        utterances = [pcm] if stdin else transcripts.read_inputs(args)
         usable = transcripts.usable(utterances)
         status = transcripts.status_of_complete(partial, utterances, args)
         if status is not None:
@@ -171,15 +169,10 @@ def _stream(model: Any, streams: Any, waiting: Sequence[int], finished: Finished
 
     player = Player(streams, blocks, waiting, rate, args.real_time and pcm is None)
     player.warm_up()
-    start, interruption = time.perf_counter(), None
+    start = time.perf_counter()
     screen = _Screen(finished.stdout, [utterance.row.get("audio_filepath", "") for utterance in utterances])
-    try:
-        unusable = [(i, transcripts.row_of(u, error=u.problem)) for i, u in enumerate(utterances) if u.problem]
-        finished.add(unusable)
-        interruption = _play(player, finished, screen, args.verbose)
-    except BrokenPipeError:
-        transcripts.discard(finished.stdout)
-        return 1
+    finished.add([(i, transcripts.row_of(u, error=u.problem)) for i, u in enumerate(utterances) if u.problem])
+    interruption = _play(player, finished, screen, args.verbose)
     if pcm and not pcm.bytes and not interruption:
         if finished.partial:
             finished.partial.remove()

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nemo_squeezeformer.commands import inputs, transcripts
+from nemo_squeezeformer.commands import transcripts
 from nemo_squeezeformer.commands.finished import Finished
-from nemo_squeezeformer.commands.inputs import check_channels, check_model, chosen_device, quiet, say
+from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
-from nemo_squeezeformer.commands.partial_rows import Row, json_line
+from nemo_squeezeformer.commands.partial_lines import Row, json_line
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 
@@ -98,8 +98,7 @@ def main(args: argparse.Namespace) -> int:
     transcripts.check_output(args.output, args.force, [args.model, *args.inputs], args.resume)
     check_model(args.model)
     with transcripts.opened_partial(args) as partial:
-        utterances = inputs.utterances(args.inputs, args.strict)
-        check_channels(utterances, args.channel)
+        utterances = transcripts.read_inputs(args)
         usable = transcripts.usable(utterances)
         status = transcripts.status_of_complete(partial, utterances, args)
         if status is not None:
@@ -165,9 +164,6 @@ def _transcribe(model: Any, config: Any, order: list[int], finished: Finished, a
         if partial:
             raise  # the message comes from transcripts.opened_partial
         raise type(interruption)(f"{len(finished.rows)} of {len(utterances)} utterances are done") from None
-    except BrokenPipeError:
-        transcripts.discard(finished.stdout)
-        return 1
     seconds = time.perf_counter() - start
     read = [utterances[index] for index in order if "error" not in finished.rows[index]]
     _report(read, seconds, device, args)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from nemo_squeezeformer.commands import inputs
 from nemo_squeezeformer.commands.inputs import say
-from nemo_squeezeformer.commands.partial_rows import PartialRows, Row, file_state
+from nemo_squeezeformer.commands.partial_lines import Row, file_state
+from nemo_squeezeformer.commands.partial_rows import PartialRows
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.files.outputs import refuse_existing, require_folder
+from nemo_squeezeformer.process.consoles import discard
 
 RESULTS = ("pred_text", "timestamps", "error")  # fields that a command adds to a row
 SHOWN = 5  # problems that the report at the end shows; the report counts the other problems
@@ -54,9 +58,9 @@ def check_output(output: Path | None, force: bool, read: Sequence[str], resume: 
             raise UserError("--resume continues the file OUT.partial; pass --output OUT, as in the interrupted run")
         return
     require_folder(output, f"--output {output}")
-    inputs = {Path(name).resolve() for name in read}
+    resolved = {Path(name).resolve() for name in read}
     for path in (output, partial_of(output)):
-        if path.resolve() in inputs:
+        if path.resolve() in resolved:
             raise UserError(f"--output {output}: {path} is also an input; choose another name")
     refuse_existing((output,), force or (resume and output.is_file()))
 
@@ -70,7 +74,7 @@ def open_partial(output: Path, force: bool = False, resume: bool = False) -> Par
 def opened_partial(args: argparse.Namespace) -> Iterator[PartialRows | None]:
     """Yield the open file OUT.partial, or None without ``--output``. At the end, close the file.
 
-    The message of an interruption or of a UserError then says how many rows are in OUT.partial.
+    If the block raises an exception, the message says how many rows are in OUT.partial.
     """
     if args.output is None:
         yield None
@@ -85,6 +89,11 @@ def opened_partial(args: argparse.Namespace) -> Iterator[PartialRows | None]:
         partial.close()
         if partial.kept:
             raise UserError(f"{error}; {partial.kept}") from error
+        raise
+    except BaseException:
+        partial.close()
+        if partial.kept:
+            say(partial.kept)
         raise
     finally:
         partial.close()
@@ -101,8 +110,8 @@ def begin(
     if partial is None:
         return {}
     values = {option: vars(args)[option.strip("-").replace("-", "_")] for option in options}
-    inputs = [os.path.abspath(name) for name in args.inputs]
-    partial.begin(utterances, {"MODEL": file_state(args.model), "inputs": inputs, **values})
+    paths = [os.path.abspath(name) for name in args.inputs]
+    partial.begin(utterances, {"MODEL": file_state(args.model), "inputs": paths, **values})
     if args.resume:
         say(f"--resume: {len(partial.rows)} of {len(utterances)} utterances are done")
     return partial.rows
@@ -144,6 +153,28 @@ def row_of(utterance: Utterance, **results: Any) -> Row:
     return {**without_results(utterance.row), **results}
 
 
+def read_inputs(args: argparse.Namespace) -> list[Utterance]:
+    """Return the utterances of the inputs. An utterance that cannot be used has a ``problem``.
+
+    Raises:
+        UserError: an input is missing or empty, or no utterance can be used. With ``--strict``, an utterance cannot be
+            used.
+    """
+    utterances = inputs.utterances(args.inputs, args.strict)
+    if not args.strict:
+        utterances = [_with_channel(utterance, args.channel) for utterance in utterances]
+    usable(utterances)
+    inputs.check_channels(utterances, args.channel)
+    return utterances
+
+
+def _with_channel(utterance: Utterance, channel: str | int) -> Utterance:
+    if isinstance(channel, str) or not 1 < utterance.channels <= channel:
+        return utterance
+    problem = f"--channel {channel}: {utterance.audio} has only {utterance.channels} channels, numbered from 0"
+    return dataclasses.replace(utterance, problem=problem, duration=0.0, channels=0)
+
+
 def usable(utterances: Sequence[Utterance]) -> list[int]:
     """Return the indices of the utterances that can be used.
 
@@ -155,14 +186,6 @@ def usable(utterances: Sequence[Utterance]) -> list[int]:
         problems = [utterance.problem for utterance in utterances]
         raise UserError(_listed(f"{len(problems)} of {len(problems)} utterances cannot be used", problems))
     return good
-
-
-def discard(stdout: TextIO) -> None:
-    """Discard all further output to ``stdout`` after the reader of the pipe, for example ``head``, has closed the pipe.
-
-    Without this function, Python's flush at exit would also fail.
-    """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
 
 
 @contextlib.contextmanager
@@ -178,7 +201,7 @@ def printing(stdout: TextIO) -> Iterator[None]:
         raise
     except OSError as error:
         discard(stdout)
-        raise UserError(f"stdout cannot be written ({error.strerror}); choose another file or disk") from error
+        raise UserError(f"stdout cannot be written ({error.strerror}); free space, or choose another place") from error
 
 
 def report_problems(problems: Sequence[str], total: int) -> int:

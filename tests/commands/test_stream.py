@@ -168,6 +168,7 @@ def test_in_real_time_audio_takes_as_long_as_it_plays(archive, tmp_path, capsys)
 
 @pytest.mark.usefixtures("restored_once")
 def test_ctrl_c_ends_with_the_text_so_far(model, loaded, archive, manifest, capsys):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background ignores Ctrl-C
     calls = []
 
     def press(*_):

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -133,6 +134,17 @@ def test_rows_of_a_manifest_that_cannot_be_used_have_an_error_and_their_fields(c
     err = capsys.readouterr().err
     assert "2 utterances with text, compared without normalization; 3 utterances with an error are left out" in err
     assert "line 2: offset 7.0 s is past the end" in found[1]["error"] and "line 6: " in found[5]["error"]
+
+
+def test_a_recording_without_the_chosen_channel_is_a_row_with_an_error(ctc_file, tmp_path, capsys):
+    mono, stereo = write_good(tmp_path / "mono.wav"), tmp_path / "stereo.wav"
+    soundfile.write(stereo, np.stack([noise(0.5), noise(0.5)], 1), RATE)
+    options = ["--channel", 2, "--output", tmp_path / "out.jsonl"]
+    assert run(ctc_file, stereo, mono, *options) == 1
+    bad, good = read(tmp_path / "out.jsonl")
+    assert "has only 2 channels" in bad["error"] and good["pred_text"]
+    assert run(ctc_file, stereo, mono, *options, "--force", "--strict") == 2
+    assert "--channel 2: " in capsys.readouterr().err
 
 
 def test_strict_checks_all_headers_before_the_model_is_loaded(folder, ctc_file, tmp_path, monkeypatch, capsys):
