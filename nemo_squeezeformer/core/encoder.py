@@ -17,6 +17,7 @@ from .convolution import build_convolution
 from .dispatch import dispatched
 from .dropout import Dropout
 from .frames.context import ContextSettings, streamed
+from .frames.entrance import checked_features
 from .frames.initial_state import initial_state
 from .frames.margins import CAUSAL, STREAMED
 from .frames.masks import Frames
@@ -318,6 +319,10 @@ class SqueezeformerEncoder(nn.Module):
 
         Returns:
             The encodings and the number of valid encoder frames (B,).
+
+        Raises:
+            ValueError: The batch is empty, the features have another number of channels, or a length does not fit. On a
+                GPU, the values of the lengths are not checked.
         """
         x, valid = self.subsample(features, lengths, state)  # from here on T counts encoder frames
         seen = self.seen(features, lengths)
@@ -348,12 +353,16 @@ class SqueezeformerEncoder(nn.Module):
 
         Returns:
             The subsampled features and the number of valid encoder frames (B,).
+
+        Raises:
+            ValueError: The batch is empty, the features have another number of channels, or a length does not fit.
         """
+        features = checked_features(features, self.feat_in)
         if lengths is None:
             lengths = torch.full((features.size(0),), features.size(2), device=features.device)
         # NeMo may wrap pre_encode in a module that accepts only (x, lengths), so None arguments are left out.
         given = {name: value for name, value in (("state", state), ("absent", absent)) if value is not None}
-        return self.pre_encode(features.transpose(1, 2), lengths.long(), **given)
+        return self.pre_encode(features.transpose(1, 2), lengths, **given)
 
     def encode(
         self, x: Tensor, lengths: Tensor, state: EncoderState | None = None, seen: Tensor | None = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .dispatch import in_graph
+from .frames.entrance import checked_lengths
 
 PREEMPHASIS = 0.97
 LEAST_POWER = 1e-10
@@ -81,7 +82,11 @@ class OriginalMelSpectrogram(nn.Module):
         Returns:
             The features and the number of valid frames (B,). The features are float32, also under autocast. The frames
             after the valid frames are zeros.
+
+        Raises:
+            ValueError: ``lengths`` has another number of utterances, or a length is not a whole number from 0 to N.
         """
+        lengths = checked_lengths(samples, lengths, dim=1, what="samples")
         with torch.autocast(samples.device.type, enabled=False):
             frames = self.get_seq_len(lengths)
             return self._normalised(self._mel(self._signal(samples.float(), lengths)), frames), frames

@@ -13,6 +13,7 @@ from torch.nn.functional import linear, pad
 
 from .dispatch import dispatched
 from .feed_forward import init_uniform
+from .frames.entrance import checked_lengths, refuse_empty
 from .frames.margins import CENTRED, Margins
 from .frames.state import EncoderState, with_left_context
 
@@ -24,6 +25,33 @@ class Subsampling(nn.Module):
     """
 
     batch_parts = 1  # number of parts of a batch that pass through the convolutions one after another
+
+    def forward(
+        self, x: Tensor, lengths: Tensor, state: EncoderState | None = None, absent: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Check the batch and subsample the features: (B, T, F) -> (B, ceil(T / factor), D).
+
+        Args:
+            x: Features (B, T, F).
+            lengths: Number of valid feature frames (B,).
+            state: Streaming state, if the features are a chunk of a stream.
+            absent: Number of leading feature frames (B,) before the start of the stream, a multiple of the factor.
+                ``lengths`` count these frames. The subsampling treats them as zero padding.
+
+        Returns:
+            The encoder frames and the number of valid encoder frames (B,).
+
+        Raises:
+            ValueError: The batch is empty, or a length does not fit the batch.
+        """
+        refuse_empty(x, dim=1)
+        return self.subsampled(x, checked_lengths(x, lengths, dim=1), state, absent)
+
+    def subsampled(
+        self, x: Tensor, lengths: Tensor, state: EncoderState | None, absent: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Subsample a checked batch. The arguments and the results are the arguments and the results of ``forward``."""
+        raise NotImplementedError
 
     def split_batch(self, factor: int) -> None:
         """Set the number of parts of a batch that pass through the convolutions one after another.
@@ -113,24 +141,14 @@ class StridingSubsampling(Subsampling):
         return nn.Conv2d(inputs, outputs, self.KERNEL, stride=2, padding=(0, frequency), groups=groups)
 
     @dispatched
-    def forward(
-        self, x: Tensor, lengths: Tensor, state: EncoderState | None = None, absent: Tensor | None = None
+    def subsampled(
+        self, x: Tensor, lengths: Tensor, state: EncoderState | None, absent: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Subsample features: (B, T, F) -> (B, ceil(T / factor), D).
 
         With causal downsampling (the zero padding ``CAUSAL``), the output can have one more frame, which the returned
         lengths count. With ``variant="original"`` (the zero padding ``ENDLESS``), the output can also have one more
         frame, which the returned lengths do not count.
-
-        Args:
-            x: Features (B, T, F).
-            lengths: Number of valid feature frames (B,).
-            state: Streaming state, if the features are a chunk of a stream.
-            absent: Number of leading feature frames (B,) before the start of the stream, a multiple of the factor.
-                ``lengths`` count these frames. The convolutions treat them as zero padding.
-
-        Returns:
-            The encoder frames and the number of valid encoder frames (B,).
         """
         x, valid, stage = x[:, None], lengths, 0  # (B, 1, T, F)
         if self.margins.endless:
@@ -218,7 +236,9 @@ class StackingSubsampling(Subsampling):
         self.pre_norm = nn.LayerNorm(feat_in) if norm else None
         self.proj_out = nn.Linear(factor * feat_in, d_model)
 
-    def forward(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
+    def subsampled(
+        self, x: Tensor, lengths: Tensor, state: EncoderState | None, absent: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Subsample features: (B, T, F) -> (B, ceil(T / factor), D). Also return the number of encoder frames (B,)."""
         x = pad(zero_padding(x, lengths), (0, 0, 0, self.factor - 1))
         x = x[:, : x.size(1) // self.factor * self.factor]
@@ -236,7 +256,9 @@ class NoSubsampling(Subsampling):
         projection = nn.Linear(feat_in, d_model)
         self.weight, self.bias = projection.weight, projection.bias  # NeMo's names: pre_encode.weight, pre_encode.bias
 
-    def forward(self, x: Tensor, lengths: Tensor, state: EncoderState | None = None) -> tuple[Tensor, Tensor]:
+    def subsampled(
+        self, x: Tensor, lengths: Tensor, state: EncoderState | None, absent: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Project each frame: (B, T, F) -> (B, T, D). Also return ``lengths`` (B,) unchanged."""
         return linear(zero_padding(x, lengths), self.weight, self.bias), lengths
 

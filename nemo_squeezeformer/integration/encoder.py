@@ -26,6 +26,7 @@ from torch import Tensor
 from nemo_squeezeformer import core
 from nemo_squeezeformer.core.attention.positions import build_positions
 from nemo_squeezeformer.core.frames.context import ContextSettings
+from nemo_squeezeformer.core.frames.entrance import checked_lengths, recordable, refuse_empty
 from nemo_squeezeformer.core.frames.masks import Frames
 from nemo_squeezeformer.core.frames.state import EncoderState
 from nemo_squeezeformer.core.inference import refuse
@@ -124,12 +125,14 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         feature frames to prepend to each chunk.
 
         Raises:
-            ValueError: the caches are from another encoder or another ``att_context_size``.
+            ValueError: the caches are from another encoder or another ``att_context_size``, the batch is empty, or a
+                length does not fit the batch.
         """
         caches = all_or_none(cache_last_channel, cache_last_time, cache_last_channel_len, audio_signal.size(0))
         if bypass_pre_encode:
-            all_valid = audio_signal.new_full(audio_signal.shape[:1], audio_signal.size(1), dtype=torch.long)
-            x, lengths = audio_signal, all_valid if length is None else length.long()
+            refuse_empty(audio_signal, dim=1, what="encoder frames")
+            lengths = checked_lengths(audio_signal, length, dim=1, what="encoder frames")
+            x = recordable(audio_signal)
         elif caches is not None:
             x, lengths = self.subsample(audio_signal, length, absent=self.absent(caches))
         if caches is not None:

@@ -1,6 +1,6 @@
 """The dispatch registry, which chooses the implementation that computes an equation of the network."""
 
-from .graphs import in_graph, in_transform, recording_graph
+from .graphs import in_graph, in_trace, in_transform, recording_graph
 from .plain_modules import PLAIN, is_plain, plain_module
 from .registry import Implementation, dispatched, implementations, implements, only_equations
 
@@ -11,6 +11,7 @@ __all__ = [
     "implementations",
     "implements",
     "in_graph",
+    "in_trace",
     "in_transform",
     "is_plain",
     "only_equations",

@@ -24,6 +24,14 @@ def in_graph() -> bool:
     return torch.compiler.is_compiling() or torch._C._is_tracing() or _recording.get() or in_transform()
 
 
+def in_trace() -> bool:
+    """Return True while ``torch.jit.trace`` records a graph, also for an ONNX export.
+
+    A Python check of a size then causes a warning.
+    """
+    return not torch.compiler.is_compiling() and torch._C._is_tracing()
+
+
 def in_transform() -> bool:
     """Return True inside a transform of ``torch.func``, such as ``grad`` and ``vmap``, or in forward-mode autograd."""
     return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0

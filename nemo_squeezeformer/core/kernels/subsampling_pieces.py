@@ -28,14 +28,14 @@ ELEMENTS = 2**28
 Projection = Callable[[Tensor], Tensor]  # (B, C, T, F) -> (B, T, D)
 
 
-def _is_whole(net: StridingSubsampling, x: Tensor, lengths: Tensor, state: Any = None, absent: Any = None) -> bool:
+def _is_whole(net: StridingSubsampling, x: Tensor, lengths: Tensor, state: Any, absent: Any) -> bool:
     """Return True if the input is a batch of whole utterances instead of chunks of a stream."""
     return type(net) in (StridingSubsampling, DepthwiseStridingSubsampling) and state is None and absent is None
 
 
-@implements(StridingSubsampling.forward, when=_is_whole)
+@implements(StridingSubsampling.subsampled, when=_is_whole)
 def subsample_in_pieces(
-    net: StridingSubsampling, x: Tensor, lengths: Tensor, state: None = None, absent: None = None
+    net: StridingSubsampling, x: Tensor, lengths: Tensor, state: None, absent: None
 ) -> tuple[Tensor, Tensor]:
     """Subsample features: x (B, T, F), lengths (B,) -> (B, ceil(T / factor), D), (B,)."""
     parts = min(net.batch_parts, x.size(0))
