@@ -74,7 +74,16 @@ NEEDS = [  # a command, the extra that it names, and the hidden packages
 ]
 
 
-@pytest.mark.parametrize("command, extra, hidden", NEEDS, ids=[f"{need[0].split()[0]}-{need[1]}" for need in NEEDS])
+QUICK = ("train --list", "transcribe", "import")  # the other commands load torch first
+
+
+@pytest.mark.parametrize(
+    "command, extra, hidden",
+    [
+        pytest.param(*need, id=need[0][:24], marks=[] if need[0].startswith(QUICK) else [pytest.mark.slow])
+        for need in NEEDS
+    ],
+)
 def test_a_command_without_its_packages_names_the_extra_in_one_line(command, extra, hidden, given):
     arguments = command.replace("GIVEN", given).split()
     line = line_of("nemo_squeezeformer", *arguments, hidden=hidden)
@@ -98,7 +107,13 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("statement, extra", NAMES, ids=[name[0].split()[-1] for name in NAMES])
+@pytest.mark.parametrize(
+    "statement, extra",
+    [
+        pytest.param(*name, id=name[0].split()[-1], marks=[pytest.mark.slow] if 0 < number != 3 else [])
+        for number, name in enumerate(NAMES)
+    ],
+)
 def test_a_name_without_its_packages_names_the_extra_in_the_error(statement, extra):
     command = [sys.executable, "-c", HIDE + statement, EVERYTHING]
     errors = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr
@@ -107,6 +122,7 @@ def test_a_name_without_its_packages_names_the_extra_in_the_error(statement, ext
     assert last.endswith(f"pip install 'nemo-squeezeformer[{extra}]'")
 
 
+@pytest.mark.slow
 def test_the_core_and_the_help_need_no_extra():
     statement = "import nemo_squeezeformer.core; from nemo_squeezeformer.__main__ import build_parser; build_parser()"
     subprocess.run([sys.executable, "-c", HIDE + statement, EVERYTHING], cwd=ROOT, check=True)

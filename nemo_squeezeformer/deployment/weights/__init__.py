@@ -19,6 +19,8 @@ fields:
 from nemo_squeezeformer.process import extras
 
 with extras.named(__name__):
+    import safetensors  # noqa: F401  before torch, which warns if NumPy is missing
+
     from .loading import SqueezeformerCTC, load
     from .saving import save
 
