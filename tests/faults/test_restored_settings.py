@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +14,8 @@ from omegaconf import OmegaConf
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.training.recipes import compose
 from tests.integration.test_unsafe_files import with_config
+from tests.samples.damaged_models import CONFIG, read, write
+from tests.samples.paths import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +24,24 @@ def nemos_state() -> Iterator[None]:
     yield
     ASRModel._set_model_restore_state(is_being_restored=False)
 
+
+@contextlib.contextmanager
+def only_these_files_are_opened(*allowed: object) -> Iterator[None]:
+    """Fail if Python opens a file whose path does not begin with one of the ``allowed`` paths. Modules are excepted."""
+    opened = []
+    OPENED.append(opened)
+    try:
+        yield
+    finally:
+        OPENED.remove(opened)
+    others = [
+        path for path in opened if not str(path).startswith((*map(str, allowed), sys.prefix, "/proc/", "/etc/os-"))
+    ]
+    assert not others
+
+
+OPENED: list[list[object]] = []  # an audit hook cannot be removed, so that it only acts while a list is here
+sys.addaudithook(lambda event, given: [them.append(given[0]) for them in OPENED] if event == "open" else None)
 
 RESOLVERS = ["peak_lr:", "on_cuda:", "unless:null,0.5", "short_warm_up:0.5"]
 
@@ -44,6 +67,22 @@ def test_a_refused_file_does_not_change_the_resolvers_of_later_recipes(ctc_file,
     data = ["model.train_ds.manifest_filepath=train.json", "model.train_ds.batch_size=4"]
     cfg = compose("squeezeformer_ctc_char", ["trainer.accelerator=cpu", "trainer.devices=1", *data])
     assert OmegaConf.select(cfg, "model.optim.lr") > 0
+
+
+def test_the_configuration_alone_of_a_saved_model_reads_no_file(ctc_file, tmp_path):
+    """With ``return_config`` NeMo builds no model, so the resolvers compute a value. They must not open a file."""
+    data = ["model.train_ds.manifest_filepath=/dev/zero", "model.train_ds.batch_size=4"]
+    cfg = compose("squeezeformer_ctc_char", ["trainer.accelerator=cpu", "trainer.devices=1", *data])
+    tarred = cfg.copy()
+    OmegaConf.set_struct(tarred, False)
+    tarred.model.train_ds.update({"is_tarred": True, "bucketing_batch_size": 4, "batch_size": None})
+    files = read(ctc_file)
+    for number, changed in enumerate((cfg, tarred)):
+        path = tmp_path / f"{number}.nemo"
+        write(path, files | {CONFIG: OmegaConf.to_yaml(changed).encode()})
+        with only_these_files_are_opened(path, tempfile.gettempdir(), ROOT):
+            config = ASRModel.restore_from(str(path), return_config=True)
+            assert OmegaConf.to_container(config, resolve=True)["optim"]["lr"] > 0
 
 
 def test_info_does_not_import_a_class_that_nemo_does_not_allow(tmp_path, monkeypatch, capsys):

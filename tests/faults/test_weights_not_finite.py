@@ -13,6 +13,7 @@ from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.finite_weights import not_finite
 from nemo_squeezeformer.training.initial_weights import check
+from nemo_squeezeformer.transcription.models import restore
 from tests.samples.asr_models import asr_model
 from tests.samples.damaged_models import read, with_weights, write
 from tests.training.test_initial_weights import recipe
@@ -20,15 +21,27 @@ from tests.training.test_initial_weights import recipe
 STATISTICS = "encoder.layers.1.conv.batch_norm.running_var"
 
 
-@pytest.fixture(params=[float("nan"), float("inf")])
-def spoiled(request, ctc_file, tmp_path) -> Path:
-    """A model with one statistic that is not finite."""
+def spoil(model: Path, path: Path, value: float) -> None:
+    """Write a copy of a model in which one statistic has another value."""
 
     def change(weights: dict[str, torch.Tensor]) -> None:
-        weights[STATISTICS][3] = request.param
+        weights[STATISTICS][3] = value
 
-    write(tmp_path / "spoiled.nemo", with_weights(read(ctc_file), change))
+    write(path, with_weights(read(model), change))
+
+
+@pytest.fixture
+def spoiled(ctc_file, tmp_path) -> Path:
+    """A model with one statistic that is NaN."""
+    spoil(ctc_file, tmp_path / "spoiled.nemo", float("nan"))
     return tmp_path / "spoiled.nemo"
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf")])
+def test_an_infinite_statistic_is_refused(value, ctc_file, tmp_path):
+    spoil(ctc_file, tmp_path / "spoiled.nemo", value)
+    with pytest.raises(UserError, match="1 of .* tensors contain NaN or infinite values"):
+        restore(str(tmp_path / "spoiled.nemo"), torch.device("cpu"))
 
 
 def test_every_command_refuses_or_names_statistics_that_are_not_finite(spoiled, noises, tmp_path, capsys):
