@@ -305,6 +305,20 @@ def test_a_signal_before_the_first_step_ends_training(tmp_path, monkeypatch, cap
     assert line.startswith("nemo-squeezeformer: terminated: ")
 
 
+@pytest.mark.slow
+def test_a_run_that_nemo_ends_after_sigterm_has_not_ended_well(tmp_path, monkeypatch, capsys):
+    """NeMo's ``PreemptionCallback`` handles SIGTERM itself with GPUs, and calls ``sys.exit(0)`` after a batch."""
+
+    class Preemption(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 6:
+                sys.exit(0)
+
+    status, last = train(tmp_path / "cut", Preemption(), monkeypatch=monkeypatch)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert (status, line) == (143, f"nemo-squeezeformer: terminated: the same command resumes the run from {last}")
+
+
 @pytest.fixture(scope="module")
 def given(tmp_path_factory) -> Path:
     """A folder with a model that streams, recordings, weights, a tokenizer and a script."""
