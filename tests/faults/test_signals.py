@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -400,3 +401,16 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_the_line_of_a_run_that_is_not_resumable_gives_settings_that_resume_it(tmp_path):
+    from nemo_squeezeformer.integration.callbacks.stop_after_batch import how_to_continue
+    from nemo_squeezeformer.training.recipes import compose
+
+    path = tmp_path / "the run--val_wer=1.0000-epoch=1-last.ckpt"
+    path.write_bytes(b"")
+    trainer = SimpleNamespace(checkpoint_callback=SimpleNamespace(last_model_path=str(path)))
+    line = how_to_continue(trainer, resumable=False)
+    added = shlex.split(line.removeprefix("to resume the run, add ").removesuffix(" to the command"))
+    settings = compose("squeezeformer_ctc_char", added).exp_manager
+    assert settings.resume_if_exists and settings.resume_from_checkpoint == str(path)

@@ -116,5 +116,5 @@ def how_to_continue(trainer: Trainer, resumable: bool) -> str:
         return "the run has no complete checkpoint, and starts again from the beginning"
     if resumable:
         return f"the same command resumes the run from {path}"
-    override = shlex.quote(f'exp_manager.resume_from_checkpoint="{path}"')
+    override = shlex.quote(f'++exp_manager.resume_from_checkpoint="{path}"')
     return f"to resume the run, add +resume=exact {override} to the command"
