@@ -112,7 +112,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     from nemo.utils.exp_manager import exp_manager
     from nemo.utils.trainer_utils import resolve_trainer_cfg
 
-    from nemo_squeezeformer.integration.callbacks import bad_data
+    from nemo_squeezeformer.integration.callbacks import bad_data, resumed_schedule
     from nemo_squeezeformer.integration.callbacks.stop_after_batch import ended_by_signals
     from nemo_squeezeformer.integration.resuming import whole_checkpoints
     from nemo_squeezeformer.integration.resuming.checkpoint_contents import require_data, require_finite
@@ -122,6 +122,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     log_dir = exp_manager(trainer, cfg.get("exp_manager", None))
     trainer.ckpt_path = str(newest) if newest else trainer.ckpt_path
     bad_data.add_callbacks(trainer, stop_after=value(cfg, "bad_data.stop_after", 10))
+    resumed_schedule.add_callback(trainer, value(cfg, "schedule.resumed", "keep"))
     model = recipes.build(cfg, trainer)
     initial_weights.check(cfg, model)
     model.maybe_init_from_pretrained_checkpoint(cfg)
