@@ -6,8 +6,8 @@ from typing import Any
 
 from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.process import signals
-from nemo_squeezeformer.training import causes, initial_weights, recipes, schedule
+from nemo_squeezeformer.process import causes, signals
+from nemo_squeezeformer.training import initial_weights, recipes, schedule
 from nemo_squeezeformer.training.data import is_named
 from nemo_squeezeformer.training.settings import value
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training import causes
+from nemo_squeezeformer.process import causes
 from tests.samples.model_types.model_type import SMALL, spoken
 from tests.samples.speech import write_manifest
 
