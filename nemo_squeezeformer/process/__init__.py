@@ -1,1 +1,1 @@
-"""How a command starts and ends: the signals that end it, the streams of the console, and missing packages."""
+"""How a command starts and ends: signals, the streams of the console, missing packages, and causes of failures."""
