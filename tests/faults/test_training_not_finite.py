@@ -7,6 +7,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import lightning.pytorch as lightning
 import numpy as np
 import pytest
 import soundfile
@@ -83,8 +84,6 @@ def settings(folder: Path) -> list[str]:
 
 
 def train(*overrides: str, callbacks: list[Callback] | None = None, monkeypatch=None):
-    import lightning.pytorch as lightning
-
     torch.manual_seed(0)
     cfg = compose("squeezeformer_ctc_char", list(overrides))
     if callbacks is None:
@@ -99,7 +98,11 @@ def assert_finite(model) -> None:
     assert [name for name, value in model.state_dict().items() if not value.isfinite().all()] == []
 
 
-@pytest.mark.parametrize("problem", REASONS)
+SLOW = pytest.mark.slow
+FIRST = ("nan", "broken in its middle")
+
+
+@pytest.mark.parametrize("problem", [pytest.param(one, marks=[] if one in FIRST else SLOW) for one in REASONS])
 def test_a_recording_with_a_problem_is_left_out_and_named_once(problem, tmp_path, warnings):
     given = settings(tmp_path)
     bad = tmp_path / "train_3.wav"
@@ -140,7 +143,7 @@ def test_workers_leave_out_a_recording_and_name_it(tmp_path, warnings):
     }
 
 
-@pytest.mark.parametrize("problem", ["nan", "broken in its middle"])
+@pytest.mark.parametrize("problem", ["nan", pytest.param("broken in its middle", marks=SLOW)])
 def test_lhotse_leaves_out_a_recording_and_names_it(problem, tmp_path, warnings):
     given = [*settings(tmp_path), *LHOTSE]
     spoil(tmp_path / "train_3.wav", problem)
@@ -200,15 +203,15 @@ def same(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
     return len(some) == len(others) and all(torch.equal(a, b) for a, b in zip(some, others))
 
 
-@pytest.mark.parametrize("gradients", [False, True], ids=["loss", "gradients"])
+@pytest.mark.parametrize("gradients", [pytest.param(False, id="loss"), pytest.param(True, id="gradients")])
 @pytest.mark.parametrize(
     "given, skipped",
     [
         ([], {2}),
         (["exp_manager.ema.enable=true", "exp_manager.ema.decay=0.9"], {2}),
         (["trainer.accumulate_grad_batches=2"], {2, 3}),
-        (["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=0"], {2}),
-        (["trainer.gradient_clip_algorithm=value"], {2}),
+        pytest.param(["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=0"], {2}, marks=SLOW),
+        pytest.param(["trainer.gradient_clip_algorithm=value"], {2}, marks=SLOW),
     ],
     ids=["plain", "averages", "accumulated", "bf16", "clipped by value"],
 )
@@ -244,15 +247,53 @@ def test_too_many_skipped_steps_in_a_row_stop_training_with_a_good_checkpoint(tm
     assert all(value.isfinite().all() for value in weights.values())
 
 
+@SLOW
 def test_a_stopped_run_counts_only_steps_in_a_row(tmp_path, warnings, monkeypatch):
     train(*settings(tmp_path), "bad_data.stop_after=2", callbacks=[Spoil([0, 2])], monkeypatch=monkeypatch)
     with pytest.raises(UserError, match="2 skipped steps in a row"):
         train(*settings(tmp_path), "bad_data.stop_after=2", callbacks=[Spoil([1, 2])], monkeypatch=monkeypatch)
 
 
-def test_exact_resuming_keeps_the_callbacks(tmp_path):
-    import lightning.pytorch as lightning
+class TwoProcesses(lightning.LightningModule):
+    """A model whose loss is NaN in one of two processes in the second step. The gradients are finite."""
 
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.layer, self.folder, self.weights = torch.nn.Linear(4, 1), folder, list[torch.Tensor]()
+
+    def training_step(self, batch, batch_idx):
+        self.weights.append(self.layer.weight.detach().clone())
+        wrong = batch_idx == 1 and self.global_rank == 1
+        return self.layer(batch).square().mean() + (float("nan") if wrong else 0.0)
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=0.1)
+
+    def on_train_end(self):
+        torch.save([*self.weights, self.layer.weight.detach()], self.folder / f"{self.global_rank}.pt")
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.randn(16, 4), batch_size=2)
+
+
+def test_all_processes_skip_the_step_of_one_process(tmp_path):
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_fork",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        callbacks=[finite_steps.FiniteSteps()],
+    )
+    trainer.fit(TwoProcesses(tmp_path))
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert same(one, other) and len(one) == 5
+    assert [step for step in range(4) if torch.equal(one[step], one[step + 1])] == [1]
+
+
+def test_exact_resuming_keeps_the_callbacks(tmp_path):
     from nemo_squeezeformer.integration.exact_resume import ExactResume
 
     trainer = lightning.Trainer(callbacks=[ExactResume()], logger=False, accelerator="cpu")

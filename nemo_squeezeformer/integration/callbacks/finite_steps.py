@@ -10,6 +10,7 @@ from nemo.collections.common.callbacks.ema import EMAOptimizer
 from nemo.core.classes.common import Serialization
 from nemo.utils import logging
 from torch import Tensor, distributed
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
@@ -60,7 +61,8 @@ class FiniteSteps(Callback, Serialization):  # NeMo instantiates only Serializat
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         checked = [*self._losses]
         if gradients and getattr(trainer.precision_plugin, "scaler", None) is None:
-            checked.append(torch.stack(torch._foreach_norm(gradients)).float().norm())
+            norm = torch.stack(torch._foreach_norm(gradients)).float().norm()
+            checked.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)  # of sharded weights
         good = torch.stack(checked).isfinite().all() if checked else torch.ones((), device=pl_module.device)
         good = good.float() * all(names.usable for names in self._batches)
         if distributed.is_available() and distributed.is_initialized():

@@ -39,12 +39,13 @@ class CheckedFeaturizer(WaveformFeaturizer):
         super().__init__(featurizer.sample_rate, featurizer.int_values, featurizer.augmentor)
         self.names = names
         self.silence = silence
+        self._seconds = 0.0  # the duration in the manifest
         self.file_in_archive = ""  # the name of a recording in a tar file
 
     def process(self, file_path: Any, offset: Any = 0, duration: Any = 0, trim: bool = False, **kwargs: Any) -> Any:
         name = self.file_in_archive or str(file_path)
         self.names.files.append(name)
-        self._seconds = 0 if trim else float(duration or 0)
+        self._seconds = 0.0 if trim else float(duration or 0)
         try:
             return super().process(file_path, offset=offset, duration=duration, trim=trim, **kwargs)
         except (OSError, RuntimeError, ValueError, EOFError) as error:

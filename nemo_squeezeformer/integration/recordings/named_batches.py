@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,14 +39,12 @@ class NamedBatch(tuple[Any, ...]):
 
 
 def with_names(batch: Any, names: Names) -> Any:
-    """Return the batch with ``names``. The attributes of a batch that is an object of a class get the names as well.
+    """Return the batch with ``names``, which become an attribute of the batch.
 
-    A batch that is a dictionary is returned without names.
+    A batch that cannot have attributes, for example a dictionary, is returned without names.
     """
-    if type(batch) in (tuple, list):
-        return _named(NamedBatch(batch), names)
-    if hasattr(batch, "__dict__"):
-        return _named(batch, names)
+    with contextlib.suppress(AttributeError):
+        return _named(NamedBatch(batch) if type(batch) in (tuple, list) else batch, names)
     return batch
 
 

@@ -49,7 +49,8 @@ def newest(folder: Path, name: str, averages: bool = False, moves: bool = True) 
 
     The newest checkpoint has the largest number of steps. The function moves incomplete files, superseded last
     checkpoints and superseded backups of the .nemo file into a folder beside ``folder``. It deletes only the markers
-    of NeMo. Return None if ``folder`` has no complete checkpoint.
+    of NeMo. Return None if ``folder`` has no complete checkpoint, or if it has folders: checkpoints of sharded weights
+    are folders, and NeMo chooses from them.
 
     Args:
         folder: the folder of the checkpoints.
@@ -60,7 +61,7 @@ def newest(folder: Path, name: str, averages: bool = False, moves: bool = True) 
     Raises:
         UserError: a checkpoint contains objects that can run code.
     """
-    if not folder.is_dir():
+    if not folder.is_dir() or any(path.is_dir() for path in folder.iterdir()):
         return None
     chosen, aside = _plan(folder, averages)
     aside += _archives(folder, name)
@@ -107,7 +108,9 @@ def _plan(folder: Path, averages: bool) -> tuple[Path | None, list[Path]]:
     chosen = None
     for path in candidates:
         whole = chosen is not None and not NeMoModelCheckpoint.is_checkpoint_unfinished(path)
-        if not whole and not (is_whole(path) and (not averages or is_whole(_average(path)))):
+        if not whole and not (
+            (is_whole(path) or not zipfile.is_zipfile(path)) and (not averages or is_whole(_average(path)))
+        ):
             bad.append(path)
         elif chosen is None:
             chosen = path
