@@ -73,8 +73,8 @@ def _check_channels(section: str, selector: Any, utterances: Sequence[Utterance]
     number = selector if isinstance(selector, int) else 0
     if lacking := next((utterance for utterance in utterances if utterance.channels <= number), None):
         raise UserError(
-            f"{section}.channel_selector={number}: {lacking.audio} has {lacking.channels} channels, numbered from 0; "
-            f"set {section}.channel_selector=average"
+            f"{section}.channel_selector={number}: {lacking.audio} has no channel {number}, because the numbers of "
+            f"channels start at 0; set {section}.channel_selector=average"
         )
     several = [utterance for utterance in utterances if utterance.channels > 1]
     if not several or selector is not None:

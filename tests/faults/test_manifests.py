@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
+from omegaconf import OmegaConf
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.commands import inputs
@@ -21,7 +23,7 @@ from nemo_squeezeformer.files.manifest_paths import expanded
 from nemo_squeezeformer.files.manifest_rows import read_rows
 from nemo_squeezeformer.files.manifests import read_utterances
 from nemo_squeezeformer.files.training_text import read_sentences
-from nemo_squeezeformer.training.manifest_checks import characters
+from nemo_squeezeformer.training.manifest_checks import characters, check_manifests
 from tests.samples.speech import noise
 
 RATE = 16_000
@@ -327,3 +329,44 @@ def test_the_command_tokenizer_says_what_the_text_lacks(folder, tmp_path, capsys
     written(folder, GOOD + "[1]\n")
     assert main([*arguments, "--force"]) == 2
     assert "line 2: not a JSON object" in capsys.readouterr().err
+
+
+def check_training(path: Path | str, audio: bool = True, **settings: object) -> None:
+    cfg = OmegaConf.create({"model": {"train_ds": {"manifest_filepath": str(path), **settings}}})
+    check_manifests(cfg, "train_ds", audio)
+
+
+def test_training_names_a_bad_row_before_nemo_reads_the_manifest_also_without_the_audio(folder):
+    path = written(folder, GOOD + '{"audio_filepath": "gone.wav", "duration": "1.5", "text": "a"}\n')
+    for settings in ({}, {"use_lhotse": True}, {"is_tarred": True}):
+        for audio in (True, False):
+            with pytest.raises(UserError, match=r"rows.jsonl: 1 of 2 rows .*\s+line 2: duration '1.5'"):
+                check_training(path, audio, **settings)
+    with pytest.raises(UserError, match="there is no file .*pipe.jsonl"):
+        os.mkfifo(folder / "pipe.jsonl")
+        check_training(folder / "pipe.jsonl")
+
+
+def test_training_reads_a_manifest_that_gzip_compressed_only_with_lhotse(folder):
+    path = written(folder, gzip.compress(GOOD.encode()), "rows.jsonl.gz")
+    check_training(path, use_lhotse=True)
+    with pytest.raises(UserError, match=r"rows.jsonl.gz: NeMo reads .* only with Lhotse; decompress it with gunzip"):
+        check_training(path)
+
+
+def test_stereo_beside_mono_is_named_before_training_with_the_remedy(folder):
+    soundfile.write(folder / "two.wav", np.stack([noise(1.0), noise(1.0, 1)], axis=1), RATE)
+    stereo = GOOD.replace("one.wav", "two.wav")
+    with pytest.raises(UserError) as caught:
+        check_training(written(folder, GOOD * 3 + stereo))
+    message = str(caught.value)
+    assert f"model.train_ds: 1 of 4 recordings have several channels (the first is {folder}/two.wav with 2" in message
+    assert f"{folder}/one.wav has 1 channel" in message
+    assert "add +model.train_ds.channel_selector=average" in message
+    with pytest.raises(UserError, match="2 of 2 recordings have several channels"):
+        check_training(written(folder, stereo * 2))
+    for selector in ("average", 0):
+        check_training(written(folder, GOOD + stereo), channel_selector=selector)
+    check_training(written(folder, stereo), channel_selector=1)
+    with pytest.raises(UserError, match="channel_selector=1: .*one.wav has no channel 1, .*; set"):
+        check_training(written(folder, GOOD + stereo), channel_selector=1)
