@@ -70,7 +70,8 @@ def _left_out(folder: str | os.PathLike[str], others: Counter[str]) -> str:
     """Return a sentence about the number of files of each kind that is left out."""
     if not others:
         return ""
-    kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common(SHOWN))
+    ordered = sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))
+    kinds = ", ".join(f"{number} {kind}" for kind, number in ordered[:SHOWN])
     kinds += f" and {len(others) - SHOWN} more kinds" if len(others) > SHOWN else ""
     sentence = f"left out in the folder {folder}: {kinds}"
     if lacking := sorted(AV_EXTENSIONS & set(others)):

@@ -95,6 +95,8 @@ def _refuse_cut(file: AudioFile, seconds: float, extension: str) -> None:
             f"audio file {file.name!r} is cut: the file ends after {seconds:.2f} s, before the end that its format "
             "marks; copy the file again from its source"
         )
+    if extension in (".sph", ".nist") and (samples := _nist_samples(file.name)):
+        refuse_cut(file.name, seconds, samples / file.samplerate)
     if extension == ".mp3" and (length := mp3_length(file.name)):
         refuse_cut(file.name, length.seconds, length.declared)
         if not length.has_header and abs(length.seconds - seconds) > slack(seconds):
@@ -103,3 +105,10 @@ def _refuse_cut(file: AudioFile, seconds: float, extension: str) -> None:
                 "the bit rate varies and the file has no Xing header; write the header with: ffmpeg -i FILE -c copy "
                 "NEW.mp3"
             )
+
+
+def _nist_samples(path: str) -> int:
+    """Return the number of samples per channel in the header of a NIST SPHERE file, or 0."""
+    with open(path, "rb") as file:
+        found = re.search(rb"^sample_count -i (\d{1,12})$", file.read(1024), re.M)
+    return int(found[1]) if found else 0
