@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 
 import pytest
 from packaging.requirements import Requirement
@@ -153,6 +153,7 @@ def test_the_table_of_extras_lists_all_packages_that_this_package_imports():
     assert imported_packages() == set(EXTRAS)
 
 
+@pytest.mark.skipif(version("nemo_toolkit") < "3", reason="NeMo 2.7.3 does not require all of its packages")
 def test_every_package_of_the_table_is_installed_by_its_extra():
     """The extra itself requires the package, or NeMo does for the extra ``nemo``."""
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
