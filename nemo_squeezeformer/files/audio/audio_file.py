@@ -52,7 +52,7 @@ class AudioFile:
         self.samplerate: int = self._source.samplerate
         self.channels: int = self._source.channels
         self.frames: int = self._source.frames
-        self.seekable = bool(self._source.seekable())
+        self.seekable: bool = self._source.can_seek()
         if not RATES[0] <= self.samplerate <= RATES[1]:
             self.close()
             raise UserError(
@@ -141,13 +141,13 @@ class AudioFile:
 
 
 def _open(path: str) -> Any:
-    """Return an open ``soundfile.SoundFile``, or an object of PyAV with the same interface."""
-    import soundfile
+    """Return an open ``SequentialFile`` of soundfile, or an object of PyAV with the same interface."""
+    from nemo_squeezeformer.files.audio import sequential_file
 
     _require_file(path)
     try:
         # Bytes, because soundfile cannot encode a name that is not UTF-8.
-        return soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)
+        return sequential_file.SequentialFile(os.fsencode(path) if os.name == "posix" else path)
     except (RuntimeError, OSError, ValueError) as error:
         reason = _reason(error)
     extension = os.path.splitext(path)[1].lower()

@@ -16,7 +16,7 @@ ESTIMATED = ("aac", "amr", "amrnb", "amrwb")  # formats without a length in the 
 
 
 class AvAudio:
-    """The first audio stream of a file, with the part of the interface of ``soundfile.SoundFile`` that is needed.
+    """The first audio stream of a file, with the part of the interface of ``SequentialFile`` that is needed.
 
     Raises:
         ImportError: PyAV is not installed.
@@ -47,7 +47,8 @@ class AvAudio:
         self.channels: int = self._rest.shape[1]
         self.frames = round(seconds * self.samplerate)
 
-    def seekable(self) -> bool:
+    def can_seek(self) -> bool:
+        """Return False, because samples are only decoded in their order."""
         return False
 
     def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
