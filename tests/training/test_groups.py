@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from itertools import cycle
 
 import lightning.pytorch as lightning
@@ -45,7 +46,12 @@ def resolved(recipe: str, *overrides: str) -> dict:
     return OmegaConf.to_container(cfg.model.optim, resolve=True)
 
 
-@pytest.mark.parametrize("recipe", recipes.recipes())
+def slow_unless(fast: Iterable[str], names: list[str]) -> list:
+    """Return the names as parameters of a test. The names that are not in ``fast`` run in the slow lane."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("recipe", slow_unless([*OWN, "squeezeformer_ctc_char"], recipes.recipes()))
 def test_the_default_choices_are_the_settings_of_the_paper_or_of_nemo(recipe):
     found = resolved(recipe)
     expected = OWN.get(recipe) or {**PAPER, "lr": found["lr"], "sched": NOAM_HOLD}
@@ -64,7 +70,7 @@ def test_every_optimizer_composes_with_every_schedule():
             assert found["lr"] > 0
 
 
-@pytest.mark.parametrize("recipe", ["squeezeformer_ctc_char_small", "squeezeformer_ssl", "squeezeformer_speaker"])
+@pytest.mark.parametrize("recipe", ["squeezeformer_ctc_char_small", "squeezeformer_ssl"])
 def test_a_choice_replaces_all_settings_of_a_recipe_with_another_default(recipe, tmp_path):
     (tmp_path / "noise.json").write_text("")
     noise = f"{groups.NOISE}={tmp_path}/noise.json"
@@ -117,8 +123,15 @@ def steps(model, cfg, data: bool = False) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("family", ["squeezeformer_ctc_char", "squeezeformer_transducer_char"])
-@pytest.mark.parametrize("optimizer, sched", list(zip(OPTIMIZERS, cycle(SCHEDULES))))
+FAST = ("adafactor", "sgd")
+EACH = [
+    pytest.param(family, optimizer, sched, marks=[] if optimizer in FAST else pytest.mark.slow)
+    for family in ("squeezeformer_ctc_char", "squeezeformer_transducer_char")
+    for optimizer, sched in zip(OPTIMIZERS, cycle(SCHEDULES))
+]
+
+
+@pytest.mark.parametrize("family, optimizer, sched", EACH)
 def test_each_optimizer_and_schedule_trains_through_nemo(families, family, optimizer, sched):
     model, given = families[family]
     cfg = compose(family, [*given, f"optim={optimizer}", f"sched={sched}"])
