@@ -26,6 +26,7 @@ from .frames.state import BEGUN, EncoderState
 from .layer import SqueezeformerLayer
 from .layer_call import layer_call
 from .mf_cf import GatedMFCFLayer, MFCFLayer
+from .ranges import check_ranges
 from .stochastic_depth import drop_layer, drop_probabilities
 from .subsampling import build_subsampling
 from .temporal_unet import TimeReduction, refuse_reduction, upsample
@@ -238,6 +239,7 @@ class SqueezeformerEncoder(nn.Module):
         compile: bool = False,
         variant: str = "nemo",
     ):
+        check_ranges(locals())
         super().__init__()
         if d_model % 2:
             raise ValueError(f"d_model={d_model} must be even: position encodings are pairs of a sine and a cosine")

@@ -101,7 +101,13 @@ class StridingSubsampling(Subsampling):
         self.feat_in, self.channels, self.factor = feat_in, channels, factor
         self.margins = margins or CENTRED
         self.conv = nn.ModuleList(self.convolutions(stages, channels))
-        self.out = nn.Linear(channels * self.margins.widths(feat_in, stages)[-1], d_model)
+        width = self.margins.widths(feat_in, stages)[-1]
+        if width < 1:
+            raise ValueError(
+                f"feat_in={feat_in} with subsampling_factor={factor}: the convolutions leave no feature channel; set "
+                f"feat_in to {factor} or more"
+            )
+        self.out = nn.Linear(channels * width, d_model)
 
     @property
     def left(self) -> int:
