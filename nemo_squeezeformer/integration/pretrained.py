@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import tarfile
+import time
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -26,6 +27,7 @@ VERSION = "1.13.0"
 SIZES = ("xsmall", "small", "small_medium", "medium", "medium_large", "large")
 NAMES = tuple(f"stt_en_squeezeformer_ctc_{size}_ls" for size in SIZES)
 STALL = 30.0  # seconds without an answer or without data after which an attempt fails
+SLOWEST = 1024  # bytes per second below which an attempt fails; a server can send a byte now and then for ever
 PIECE = 2**20  # bytes
 ATTEMPTS = 3  # as in NeMo, because NGC does not always answer
 
@@ -115,12 +117,17 @@ def _download(address: str, path: Path) -> None:
     """Write the file at ``address`` to ``path``.
 
     Raises:
-        OSError: the server does not answer for ``STALL`` seconds, or the file has another size than announced.
+        OSError: the server does not answer for ``STALL`` seconds or sends fewer than ``SLOWEST`` bytes per second, or
+            the file has another size than announced.
     """
+    start = time.monotonic()
     with urllib.request.urlopen(address, timeout=STALL) as answer, path.open("xb") as file:
         announced, received = answer.headers.get("Content-Length"), 0
         while piece := answer.read1(PIECE):  # read1 returns what has arrived, and times out if nothing arrives
             file.write(piece)
             received += len(piece)
+            seconds = time.monotonic() - start
+            if seconds > STALL and received < SLOWEST * seconds:
+                raise TimeoutError(f"the server sent only {received} bytes in {seconds:.0f} s")
         if announced is not None and received != int(announced):
             raise ContentTooShortError(f"received {received} of {announced} bytes", (str(path), answer.headers))
