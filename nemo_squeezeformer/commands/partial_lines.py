@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 def header_of(utterances: Sequence[Utterance], settings: Mapping[str, Any]) -> Row:
-    """Return the object of the first line. Two runs with equal objects have the same rows."""
+    """Return the object of the first line. Runs with equal objects give the same rows."""
     digest = hashlib.sha256()
     for utterance in utterances:
         digest.update(json.dumps(utterance.row).encode() + b"\n")
@@ -38,7 +38,7 @@ def is_cut_header(data: bytes) -> bool:
 
 
 def difference(old: Row, new: Row) -> str:
-    """Return a description of the differences of two objects of ``header_of``, or an empty string."""
+    """Return a description of the differences between two objects of ``header_of``, or an empty string."""
     if {name: old.get(name) for name in FORMAT} != FORMAT or not isinstance(old.get("settings"), dict):
         return "it does not begin as the rows of an unfinished run do"
     was, now = old["settings"], json.loads(json.dumps(new["settings"]))
@@ -74,7 +74,7 @@ def parsed(line: bytes) -> Row:
 
 
 def seconds_of(utterance: Utterance) -> float:
-    """Return the length that a line has for an utterance."""
+    """Return the length of an utterance as a line of OUT.partial stores the length."""
     return round(utterance.duration, 3)
 
 

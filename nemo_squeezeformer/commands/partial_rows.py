@@ -33,7 +33,7 @@ class PartialRows:
 
     Args:
         output: the path of OUT.
-        force: replace an older OUT.partial, but only in ``begin``.
+        force: replace an older OUT.partial. ``begin`` replaces the file.
         resume: continue with an older OUT.partial, if it exists.
 
     Attributes:
@@ -155,7 +155,7 @@ class PartialRows:
 
     @property
     def kept(self) -> str:
-        """After ``close``: how many rows are in the file and how a later run can continue; empty if there is no row."""
+        """After ``close``, a sentence about the rows in the file and how to continue; empty if the file is removed."""
         if not self.total or not self.path.exists():
             return ""
         return (

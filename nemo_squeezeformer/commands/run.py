@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         _run_as_program(arguments)
     except BrokenPipeError:
         raise
-    except OSError:  # as an error of this command, it would lose the place in the script
+    except OSError:  # the error line of this command would not show the line of the script
         traceback.print_exc()
         return 1
     return 0

@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
     """Transcribe all streams and return 0, or 1 if the audio of some streams cannot be read to the end.
 
     Raises:
-        UserError: all inputs are missing, unreadable or empty, or OUT exists. The command checks these cases first.
+        UserError: an input cannot be read, no utterance can be used, or OUT exists. These checks come first.
             With ``--strict``, the command also checks first that it can open each input. A later check fails if the
             model cannot stream, if the model cannot stream with this latency, or if standard input is not 16-bit PCM.
         KeyboardInterrupt: Ctrl-C or SIGTERM has arrived. The text so far has become the final text.

@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
     """Transcribe all utterances and return 0, or 1 if the audio of some utterances cannot be read.
 
     Raises:
-        UserError: all inputs are missing, unreadable or empty, or OUT exists. The command checks these cases first.
+        UserError: an input cannot be read, no utterance can be used, or OUT exists. These checks come first.
             With ``--strict``, the command also checks first that it can open each input. A later check fails if the
             model or the device does not exist, if the model cannot have this ``--att-context-size``, if the memory is
             too small, or if the disk is full.

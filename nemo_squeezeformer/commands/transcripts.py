@@ -157,8 +157,8 @@ def read_inputs(args: argparse.Namespace) -> list[Utterance]:
     """Return the utterances of the inputs. An utterance that cannot be used has a ``problem``.
 
     Raises:
-        UserError: an input is missing or empty, or no utterance can be used. With ``--strict``, an utterance cannot be
-            used.
+        UserError: a manifest is missing, empty or not text, a folder has no audio files, or no utterance can be used.
+            With ``--strict``, some utterances cannot be used.
     """
     utterances = inputs.utterances(args.inputs, args.strict)
     if not args.strict:

@@ -9,7 +9,7 @@ from typing import Any
 LARGEST = 2**16  # a larger width or number is a mistake, and would fill the memory
 LONGEST = 2**20  # encoder frames, about 11 hours
 
-# The smallest and the largest whole number.
+# Settings that are whole numbers, with the smallest and the largest value.
 WHOLE = {
     "feat_in": (1, LARGEST),
     "n_layers": (1, 1024),
@@ -24,7 +24,7 @@ WHOLE = {
     "subsampling_conv_chunking_factor": (-LARGEST, LARGEST),  # the subsampling checks the range
     "stochastic_depth_start_layer": (-LARGEST, LARGEST),  # drop_probabilities checks the range
 }
-# Whole numbers in the same way. -1 means a default.
+# Settings that are whole numbers in a range, or -1 for the default.
 WHOLE_OR_DEFAULT = {"feat_out": (1, LARGEST), "subsampling_conv_channels": (1, LARGEST)}
 RATES = ("dropout", "dropout_emb", "dropout_att", "stochastic_depth_drop_prob")
 SWITCHES = (

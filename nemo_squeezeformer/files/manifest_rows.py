@@ -24,7 +24,7 @@ class Row:
     Attributes:
         number: the number of the line, from 1.
         fields: the fields of the row; empty if the line is not a JSON object.
-        problem: the reason why the row cannot be used, without the number; empty for a good row.
+        problem: the reason why the row cannot be used, without the number of the line; empty for a good row.
     """
 
     number: int

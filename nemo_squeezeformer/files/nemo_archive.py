@@ -28,8 +28,8 @@ def check_archive(path: str | Path) -> dict[str, tarfile.TarInfo]:
 
     Raises:
         UserError: the file is not an archive, or the archive is truncated or damaged. The archive lacks the
-            configuration or the weights. The archive contains a link, a device or a path outside of its folder, which
-            NeMo either leaves out or creates. The contents are too large for the temporary folder.
+            configuration or the weights. The archive contains a link, a device or a path outside of its folder. NeMo
+            leaves out or creates these members. The contents are too large for the temporary folder.
     """
     try:
         with open_archive(path) as archive:
@@ -76,7 +76,7 @@ def open_archive(path: str | Path) -> Iterator[tarfile.TarFile]:
 
 
 class ShortReads(io.RawIOBase):
-    """A file whose reads are short. Therefore a damaged or hostile header cannot fill the memory."""
+    """A file that refuses long reads, so that a damaged or hostile header cannot fill the memory."""
 
     def __init__(self, file: Any):
         self.file = file

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nemo_squeezeformer.errors import UserError
 
-# The disk, the quota of the user or the largest file of the file system is full.
+# The disk or the quota of the user is full, or the file is larger than the system allows.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # PyTorch's and safetensors' errors of a failed write do not have the number of the reason.
 FULL_TEXTS = (*(os.strerror(number) for number in FULL), "unexpected pos", "file write failed")

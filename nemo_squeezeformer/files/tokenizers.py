@@ -30,7 +30,7 @@ def train_tokenizer(
     appears only when it is complete.
 
     Args:
-        notify: a function that receives sentences about the text, for example about rows without a text.
+        notify: a function that receives notices about the text, for example about rows without a text.
 
     Raises:
         UserError: a manifest is missing or has a bad row, the manifests have no text, the vocabulary is too large or

@@ -21,9 +21,9 @@ class _Sentence(NamedTuple):
 
 
 def read_sentences(paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the texts of all files, and sentences about texts that a person should know of.
+    """Return the texts of all files, and notices for the user.
 
-    The sentences are about rows without a text, and about texts that are not in the Unicode form NFC.
+    The notices are about rows without a text, and about texts that are not in the Unicode form NFC.
 
     Raises:
         UserError: a file is missing, a row cannot be read, or the files have no text. The message names the file and

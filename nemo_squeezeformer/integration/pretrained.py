@@ -27,7 +27,7 @@ VERSION = "1.13.0"
 SIZES = ("xsmall", "small", "small_medium", "medium", "medium_large", "large")
 NAMES = tuple(f"stt_en_squeezeformer_ctc_{size}_ls" for size in SIZES)
 STALL = 30.0  # seconds without an answer or without data after which an attempt fails
-SLOWEST = 1024  # bytes per second below which an attempt fails; a server can send a byte now and then for ever
+SLOWEST = 1024  # bytes per second below which an attempt fails; a server can send single bytes for ever
 PIECE = 2**20  # bytes
 ATTEMPTS = 3  # as in NeMo, because NGC does not always answer
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nemo_squeezeformer.errors import UserError
 
 LONGEST = 400  # characters of the error of a library in a message of one line
-OURS = "nemo_squeezeformer."  # how the names of our modules begin
+OURS = "nemo_squeezeformer."  # the beginning of the names of our modules
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Cause:
         kinds: names of exception classes; a subclass counts too.
         words: a regular expression that the message of the exception contains.
         remedy: what the user can do. ``{0}``, ``{1}`` are the groups of ``words``.
-        module: how the name of the module begins that has raised the exception.
+        module: the beginning of the name of the module that has raised the exception.
     """
 
     kinds: str

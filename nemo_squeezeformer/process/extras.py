@@ -43,7 +43,7 @@ def extra_of(error: ImportError, default: str | None = None) -> str | None:
 
     Args:
         error: the error of an import.
-        default: the extra of a program, which installs its modules in the place of the extra ``nemo``.
+        default: the extra to name in place of the extra ``nemo``. It installs all modules of the program.
     """
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None

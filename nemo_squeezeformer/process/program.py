@@ -1,4 +1,4 @@
-"""A program of this package: it ends with a status, and prints an error that a user can correct as one line."""
+"""The run of a program: its exit status, and one line of output for an error that a user can correct."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(name: str, command: Callable[[], int], extra: str | None = None) -> int:
     """Run the command of a program and return the exit status.
 
     The exit status is 2 after an error that the user can correct, 1 if the reader of stdout has closed the pipe, 130
-    after Ctrl-C, and 143 after SIGTERM.
+    after Ctrl-C, 143 after SIGTERM, and 129 after SIGHUP.
 
     Args:
         name: the name of the program, which begins each line about an error.

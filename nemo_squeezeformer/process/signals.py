@@ -53,7 +53,7 @@ class Signals:
 
     @property
     def word(self) -> str:
-        """What the received signal has done to the command."""
+        """The word for the end of the command, for example "interrupted"."""
         return WORDS[self.received or signal.SIGTERM]
 
     @contextlib.contextmanager
@@ -89,7 +89,7 @@ class Signals:
             signal.signal(signal.SIGINT, self._handle)
 
     def put_off(self) -> None:
-        """From now on, only ``check`` raises the exception of a signal, or the end of ``PATIENCE`` seconds."""
+        """From now on, raise the exception of a signal only in ``check``, or ``PATIENCE`` seconds after the signal."""
         self._put_off = True
 
     def stop_putting_off(self) -> None:
@@ -165,8 +165,8 @@ current = Signals()
 def run_until_signal(name: str, command: Callable[[], int]) -> int:
     """Run a command and return its exit status. After a signal, print one line and return 130, 143 or 129.
 
-    A signal decides also if the command has turned the exception of the signal into another exception. Libraries do
-    so, for example Lightning, and extension modules during their import.
+    The function returns the status of the signal even if a library has turned the exception of the signal into another
+    exception. For example, Lightning and extension modules during their import raise other exceptions.
 
     Args:
         name: the name of the program, which begins the line.

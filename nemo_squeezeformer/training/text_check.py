@@ -15,9 +15,9 @@ from nemo_squeezeformer.training.settings import value
 from nemo_squeezeformer.training.text_rows import SPLITS, Split, TextRow, read_split
 from nemo_squeezeformer.training.vocabularies import Characters, Encoded, Vocabulary, vocabularies
 
-NO_TEXT = ("ClassificationModel", "LabelModel")  # the ends of the classes of models whose rows have a label
+NO_TEXT = ("ClassificationModel", "LabelModel")  # the ends of the names of models whose rows have a label
 MOSTLY = 0.5  # a larger share of unknown characters of the training text is an error
-STRANGE = 0.01  # share of characters of a split that the training text does not have, from which a warning is given
+STRANGE = 0.01  # a larger share of characters of a split that the training text does not have gives a warning
 SHOWN = 40  # characters in a message
 TRIED = 200  # rows on which another form of the text is tried
 FORMS: Mapping[str, Callable[[str], str]] = {
@@ -108,7 +108,7 @@ def _spoken(split: Split, known: Mapping[str | None, Vocabulary]) -> list[TextRo
 
 
 def _encoded(rows: list[TextRow], known: Mapping[str | None, Vocabulary]) -> list[Encoded]:
-    """Return the tokens of each row as numbers. Equal texts are encoded once."""
+    """Return the numbers of tokens of each row. Equal texts are encoded once."""
     found: dict[tuple[str | None, str], Encoded] = {}
     for language, vocabulary in known.items():
         texts = list(dict.fromkeys(row.text or "" for row in rows if row.language == language))

@@ -14,7 +14,7 @@ from nemo_squeezeformer.training.data import manifest_files
 from nemo_squeezeformer.training.settings import value
 
 SPLITS = {"train_ds": "training", "validation_ds": "validation", "test_ds": "test"}
-LIMIT = 500_000  # rows of a split; of more rows, an equal number of each manifest is read
+LIMIT = 500_000  # the most rows of a split that are read, divided equally between the manifests
 PLAIN_TYPES = ("nemo", "nemo_tarred", "multimodal_conversation")  # types of an input_cfg that have a manifest
 
 

@@ -13,7 +13,7 @@ UNKNOWN = "[UNK]"  # the unknown piece of WordPiece
 
 
 class Encoded(NamedTuple):
-    """The tokens of one text.
+    """The numbers of tokens and frames of one text.
 
     Attributes:
         unknown: number of unknown tokens, or of characters that NeMo drops.
@@ -30,7 +30,7 @@ class Vocabulary(Protocol):
     setting: str
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Return the tokens of each text as numbers."""
+        """Return the numbers of tokens and frames of each text."""
 
     def missing(self, letters: Iterable[str]) -> set[str]:
         """Return the characters that the vocabulary does not have."""

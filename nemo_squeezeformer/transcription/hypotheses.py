@@ -93,7 +93,7 @@ def decode(
 def _results(loader: SpeechBatches, batches: Iterator[list[Any]]) -> Iterator[list[Result]]:
     for batch in batches:
         yield _joined(loader, batch)
-    if loader.sounds:  # of batches without any samples
+    if loader.sounds:  # the sounds of batches without any samples
         yield _joined(loader, [])
 
 

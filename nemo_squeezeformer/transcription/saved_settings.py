@@ -19,7 +19,7 @@ from nemo_squeezeformer.files.nemo_archive import CONFIG, shown
 LONGEST = 2**24  # bytes of a configuration; a vocabulary of 100,000 word pieces takes 2 MB
 MOST_VALUES = 10**6
 DEEPEST = 50  # levels of nesting
-MOST_REFERENCES = 10  # interpolations; NeMo saves none, and several can name each other and grow without a limit
+MOST_REFERENCES = 10  # NeMo saves no interpolations; interpolations that name each other can grow without a limit
 INSIDE = "nemo:"  # NeMo's prefix of the name of a file in the archive
 FILE_SECTIONS = ("tokenizer", "preprocessor", "encoder", "decoder", "joint", "decoding", "aux_ctc", "loss")
 TOKENIZER_FILES = {"bpe": ("model_path", "tokenizer.model"), "wpe": ("vocab_path", "vocab.txt")}

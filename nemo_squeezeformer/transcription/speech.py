@@ -100,7 +100,7 @@ class SpeechBatches(DataLoader[Any]):
 
 
 def collate(sounds: Sequence[Sound]) -> tuple[list[Sound], tuple[Any, Any, None, None] | None]:
-    """Return the sounds with True in place of their samples, and a batch for NeMo's models, or None if it is empty."""
+    """Return the sounds with True in place of their samples, and a batch for NeMo's models (None if it is empty)."""
     import torch
 
     signals = [sound.samples for sound in sounds if sound.samples is not None]

@@ -1,7 +1,8 @@
 """The checks of a batch that enters the encoder.
 
 The checks of shapes run in all cases except ``torch.jit.trace``, which would warn. The checks of values run only on a
-CPU and outside of recorded graphs. Reading a value would wait for a GPU, and would become a constant in a graph.
+CPU and outside of recorded graphs. A check of a value would wait for a GPU. In a graph, the value would become
+a constant.
 """
 
 from __future__ import annotations

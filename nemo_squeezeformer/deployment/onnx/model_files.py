@@ -30,7 +30,7 @@ def export(model: Any, path: Path, streaming: bool, opset: int | None = None, in
             files are NeMo's prefixes ``encoder-`` and ``decoder_joint-``, followed by the name of ``path``.
         streaming: If True, the inputs of the graph are caches and chunks for the encoder's ``att_context_size``.
             Otherwise the inputs are whole utterances.
-        opset: ONNX opset version of ``opsets.OPSETS``; None means NeMo's choice.
+        opset: ONNX opset version in ``opsets.OPSETS``; None means NeMo's choice.
         int8: If True, quantize the linear layers of the encoder (``graphs.quantize``). The decoder and the joint
             network stay in float32.
 

@@ -1,4 +1,4 @@
-"""The transcription of audio files with an exported model: the text is printed while the audio passes through it."""
+"""The transcription of audio files with an exported model: the text is printed while the model reads the audio."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ AUDIO_EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})  # the 
 AV_EXTENSIONS = frozenset({".3gp", ".aac", ".amr", ".m4a", ".mka", ".mov", ".mp4", ".webm", ".wma"})
 EXTRA = "pip install 'nemo-squeezeformer[audio]'"  # the installation of PyAV
 RATES = (1_000, 1_000_000)  # the lowest and the highest sample rate of a file in Hz
-AT_ONCE = 2**26  # samples of a read call; the memory is then limited if a header has a wrong length
+AT_ONCE = 2**26  # samples of a read call; the limit protects the memory if a header has a wrong length
 RELATIVE = " (a path in a manifest is absolute, or relative to the folder of the manifest)"
 
 

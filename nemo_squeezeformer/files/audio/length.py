@@ -4,7 +4,7 @@ from nemo_squeezeformer.errors import UserError
 
 
 def slack(seconds: float) -> float:
-    """Return the largest difference of a length in seconds that is not an error.
+    """Return the largest difference between two lengths in seconds that is not an error.
 
     Encoders of lossy formats add padding, and durations in manifests are rounded.
     """

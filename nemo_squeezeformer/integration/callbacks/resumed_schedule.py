@@ -28,7 +28,7 @@ def add_callback(trainer: Trainer, resumed: str) -> None:
 
 
 class ResumedSchedule(Callback):
-    """A callback that decides which schedule a resumed run has, and says it in one line.
+    """A callback that decides which schedule a resumed run has, and logs the decision in one line.
 
     Lightning restores the schedule of the checkpoint after NeMo has shown the schedule of the new settings. Without
     this callback, the learning rate therefore falls to its minimum at the end of the first plan.

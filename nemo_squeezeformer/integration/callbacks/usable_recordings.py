@@ -26,7 +26,7 @@ class UsableRecordings(Callback, Serialization):  # NeMo instantiates only Seria
     A recording has a problem if it cannot be read to its end, contains samples that are not finite, or consists of
     zeros. The batch continues without the recording. The callback names the recording and the reason once. If no
     recording of a batch can be used, the batch contains a second of silence, and ``FiniteSteps`` skips the step.
-    A label can describe silence. Data sets with labels therefore use recordings of zeros.
+    A label can describe silence. Data sets with labels therefore keep recordings of zeros.
 
     ``nemo-squeezeformer train`` adds the callback. In other programs, put the callback and ``FiniteSteps`` into
     ``trainer.callbacks``. Recordings of other readers, for example DALI or AIStore, are not checked.
@@ -85,7 +85,7 @@ def _datasets(dataset: Any) -> Iterator[Any]:
 
 
 def _name_archived(dataset: Any) -> None:
-    """Tell the featurizer of a data set of tar files the name of each recording. NeMo gives it only the bytes."""
+    """Tell the featurizer of a data set of tar files the name of each recording. NeMo gives only bytes."""
     pipeline = getattr(getattr(dataset, "_dataset", None), "pipeline", None)
     if pipeline and hasattr(dataset, "_build_sample"):
         pipeline[-1] = webdataset.map(_NamedSample(dataset))

@@ -17,7 +17,7 @@ MISSING_SHARE = 0.1
 
 
 class Unusable(torch.Tensor):
-    """A second of silence in place of a recording that cannot be used. Tensors that are made from it have this type."""
+    """A second of silence in place of a recording that cannot be used. Tensors made from it have this type."""
 
 
 class UnusableRecording(ValueError):
@@ -101,7 +101,7 @@ class CheckedCollate:
 def _usable(samples: Any) -> Any:
     """Return the usable samples of a batch. A batch of buckets is a list with one list of samples."""
     if not isinstance(samples, list):
-        return samples  # a complete batch of Lhotse, which is checked elsewhere
+        return samples  # a complete batch of Lhotse, which ``CheckedCuts`` checks
     if len(samples) == 1 and isinstance(samples[0], list):
         kept = _usable(samples[0])
         return [kept] if kept else []

@@ -1,4 +1,4 @@
-"""Batches that know the recordings from which they are made. The names travel from a worker to the training loop."""
+"""Batches with the names of their recordings. The names travel from a worker to the training loop."""
 
 from __future__ import annotations
 

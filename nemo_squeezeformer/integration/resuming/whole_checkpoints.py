@@ -47,8 +47,8 @@ def newest_of_run(trainer: Trainer, settings: Mapping[str, Any], moves: bool) ->
 def newest(folder: Path, name: str, averages: bool = False, moves: bool = True) -> Path | None:
     """Return the newest complete checkpoint in ``folder``, and prepare the folder for resuming.
 
-    The newest checkpoint has the largest number of steps. The function moves incomplete files, superseded last
-    checkpoints and superseded backups of the .nemo file into a folder beside ``folder``. It deletes only the markers
+    The newest checkpoint has the largest number of steps. The function moves incomplete files, older last
+    checkpoints and older backups of the .nemo file into a folder beside ``folder``. It deletes only the markers
     of NeMo. Return None if ``folder`` has no complete checkpoint, or if it has folders: checkpoints of sharded weights
     are folders, and NeMo chooses from them.
 
