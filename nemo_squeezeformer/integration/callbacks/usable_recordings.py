@@ -26,7 +26,7 @@ class UsableRecordings(Callback, Serialization):  # NeMo instantiates only Seria
     A recording has a problem if it cannot be read to its end, contains samples that are not finite, or consists of
     zeros. The batch continues without the recording. The callback names the recording and the reason once. If no
     recording of a batch can be used, the batch contains a second of silence, and ``FiniteSteps`` skips the step.
-    A label can describe silence. Data sets with labels therefore keep recordings of zeros.
+    A label can describe silence. Data sets with class labels therefore keep recordings of zeros, except with Lhotse.
 
     ``nemo-squeezeformer train`` adds the callback. In other programs, put the callback and ``FiniteSteps`` into
     ``trainer.callbacks``. Recordings of other readers, for example DALI or AIStore, are not checked.
