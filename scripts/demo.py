@@ -242,7 +242,10 @@ def transcribe(path: Path, data: dict[str, Path], screen: TextIO) -> Alignment:
     start = time.perf_counter()
     with tqdm(total=len(utterances), desc="transcribing", unit="utterance", file=screen, dynamic_ncols=True) as bar:
         for batch in batches:
-            found += batch
+            for result in batch:
+                if result.problem:
+                    raise UserError(result.problem)
+                found.append(result.best)
             bar.update(len(batch))
     seconds, audio = time.perf_counter() - start, sum(utterance.duration for utterance in utterances)
 

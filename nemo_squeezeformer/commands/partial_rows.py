@@ -209,7 +209,7 @@ class PartialRows:
         if different:
             raise UserError(
                 f"--resume: {self.path} comes from another call: {different}; give the same inputs and options, or "
-                "pass --force to begin again"
+                "pass --force in place of --resume to begin again"
             )
         end = self._header = len(lines[0]) + 1
         for line in lines[1:]:

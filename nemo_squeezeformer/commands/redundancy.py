@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from nemo_squeezeformer.process import extras
 
 if TYPE_CHECKING:
     from nemo_squeezeformer.analysis.redundancy_plot import Curves
+    from nemo_squeezeformer.transcription.speech import Sound
 
 HELP = "plot the similarity of neighboring frames after every block of ASR models"
 DESCRIPTION = """\
@@ -138,15 +139,29 @@ def _measure(
     from nemo_squeezeformer.transcription.speech import Speech
 
     model = load_model(name, device, args.verbose)
-    speech: Any = Speech(utterances, model.preprocessor._sample_rate, "average")
+    speech = Speech(utterances, model.preprocessor._sample_rate, "average")
     encoders = {False: model.encoder} | ({True: redundancy.untrained(model)} if args.untrained else {})
     curves = []
     for untrained, encoder in encoders.items():
-        samples = (speech[index] for index in tqdm(range(len(speech)), desc=label, unit=" utterances", disable=None))
+        heard = tqdm(range(len(speech)), desc=label, unit=" utterances", disable=None)
         try:
+            samples = _samples(speech[index] for index in heard)
             curves.append(Curves(label, redundancy.measure(model.preprocessor, encoder, samples), untrained))
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
     kind = f"{type(model).__name__}, {type(model.encoder).__name__}"
     weights = sum(parameter.numel() for parameter in model.encoder.parameters())
     return curves, f"{label}: {name}, {kind} of {len(model.encoder.layers)} blocks and {weights:,} parameters"
+
+
+def _samples(sounds: Iterable[Sound]) -> Iterator[Any]:
+    """Yield the samples of the utterances, without the utterances that are too short.
+
+    Raises:
+        UserError: a recording cannot be read or cannot be used.
+    """
+    for sound in sounds:
+        if sound.problem:
+            raise UserError(sound.problem)
+        if sound.samples is not None:
+            yield sound.samples

@@ -74,10 +74,10 @@ def complaint(folder: Path) -> str:
 def test_a_size_that_does_not_fit_the_weights_is_refused_before_memory_is_allocated(good, tmp_path):
     reasons = {
         "n_layers": (10**9, "n_layers=1000000000, but the weights have only"),
-        "d_model": (10**6, "size mismatch for"),
-        "ff_expansion_factor": (10**7, "size mismatch for"),
-        "feat_in": (10**9, "size mismatch for"),
-        "subsampling_conv_channels": (10**7, "size mismatch for"),
+        "d_model": (2**16, "size mismatch for"),
+        "ff_expansion_factor": (2**10, "size mismatch for"),
+        "feat_in": (2**16, "size mismatch for"),
+        "subsampling_conv_channels": (2**16, "size mismatch for"),
     }
     folders = [shutil.copytree(good, tmp_path / setting) for setting in reasons]
     for folder, (setting, (value, reason)) in zip(folders, reasons.items()):

@@ -54,7 +54,7 @@ class FiniteSteps(Callback, Serialization):  # NeMo instantiates only Serializat
         self._batches.append(names_of(batch))
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        self._losses.append(loss.detach().float())
+        self._losses.append(loss.detach().float().sum())  # some models return a loss of shape (1,)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
