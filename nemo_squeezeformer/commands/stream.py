@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         metavar="AUDIO",
         nargs="+",
-        help="audio files, folders with audio at any depth, manifests (.json, .jsonl); - for raw 16-bit "
+        help="audio files, folders with audio at any depth, manifests (.json, .jsonl, also with .gz); - for raw 16-bit "
         "little-endian mono PCM on standard input",
     )
     context = parser.add_mutually_exclusive_group()

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="audio files, folders with audio at any depth, manifests (.json, .jsonl)",
+        help="audio files, folders with audio at any depth, manifests (.json, .jsonl, also with .gz)",
     )
     transcripts.add_output(parser, " instead of printing transcripts on stdout")
     add(

@@ -168,7 +168,8 @@ def test_another_peak_is_kept_and_named(tmp_path, shown):
     assert after[0] == pytest.approx(0.5 / 8)
 
 
-@pytest.mark.parametrize("sched", SOME)
+@pytest.mark.slow
+@pytest.mark.parametrize("sched", SCHEDULES)
 @pytest.mark.parametrize("resumed", [KEEP, STRETCH])
 def test_an_equal_run_resumes_without_a_message_and_with_equal_rates(tmp_path, shown, sched, resumed):
     path, before = stopped(tmp_path, f"sched={sched}", step=30)

@@ -19,7 +19,7 @@ KEEP, STRETCH = "keep", "stretch"
 SETTING = "schedule.resumed"
 # Schedules whose formula does not contain the length of the run. NeMo only stops these schedules at this length.
 ENDLESS = ("NoamHoldAnnealing", "NoamAnnealing", "InverseSquareRootAnnealing", "WarmupPolicy", "WarmupHoldPolicy")
-COUNTERS = ("last_epoch", "base_lrs")  # every attribute with a leading underscore is a counter too
+COUNTER = "last_epoch"  # every attribute with a leading underscore is a counter too
 
 
 def add_callback(trainer: Trainer, resumed: str) -> None:
@@ -126,9 +126,7 @@ def _plan(scheduler: Any) -> dict[str, Any]:
     """Return the numbers that define the curve of a schedule."""
     state = scheduler.state_dict()
     return {
-        name: copy.deepcopy(number)
-        for name, number in state.items()
-        if name == "base_lrs" or not (name.startswith("_") or name in COUNTERS)
+        name: copy.deepcopy(number) for name, number in state.items() if not (name.startswith("_") or name == COUNTER)
     }
 
 
