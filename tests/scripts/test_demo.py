@@ -99,7 +99,8 @@ def test_the_frames_in_the_figure_spell_the_transcript(ran, model):
     _make_it_babble(model, utterance)
     config = hypotheses.decoding_config(model, [utterance], timestamps=True)
     models.enable_timestamps(model)
-    [[hypothesis]] = hypotheses.decode(model, config, [utterance], 1, 0, "average")
+    [[result]] = hypotheses.decode(model, config, [utterance], 1, 0, "average")
+    hypothesis = result.best
     aligned = demo.align(model, utterance, hypothesis)
     best = [token for token, _ in groupby(aligned.probabilities.argmax(axis=1))]
     spelled = "".join(aligned.tokens[token] for token in best if token < len(aligned.tokens))
