@@ -360,7 +360,7 @@ COMMANDS = [
 def test_a_signal_ends_every_command_at_every_moment_with_one_line_and_without_temporary_files(
     command, number, given, tmp_path
 ):
-    for moment, seconds in enumerate((0.3, 1.2, 3.0, 6.0, 9.0, 12.0)):
+    for moment, seconds in enumerate((0.3, 3.0, 9.0)):
         folder = tmp_path / str(moment)
         folder.mkdir()
         arguments = command.replace("GIVEN", str(given)).split()
@@ -396,8 +396,10 @@ def test_a_signal_also_ends_the_processes_that_training_has_started(number, devi
     lines = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("nemo-squeezeformer:")]
     (last,) = tmp_path.rglob("*-last.ckpt")
     assert lines == [f"nemo-squeezeformer: {WORD[number]}: the same command resumes the run from {last}"]
-    time.sleep(1)
-    assert not [path for path in Path("/proc").glob("[0-9]*/environ") if mark.encode() in _read(path)]
+    end = time.monotonic() + 60  # a process that reads audio notices some seconds later that its parent has ended
+    while left := [path for path in Path("/proc").glob("[0-9]*/environ") if mark.encode() in _read(path)]:
+        assert time.monotonic() < end, left
+        time.sleep(0.5)
 
 
 def _read(path: Path) -> bytes:
