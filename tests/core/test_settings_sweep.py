@@ -164,7 +164,7 @@ def test_combinations_of_the_nemo_encoder_are_refused_when_built_or_run():
     nemo_squeezeformer = pytest.importorskip("nemo_squeezeformer")
     pytest.importorskip("nemo")
     results = sweep(nemo_squeezeformer.SqueezeformerEncoder, range(2000, 2150))
-    assert min(results[kind] for kind in ("refused", "ran", "streamed")) > 0
+    assert min(results[kind] for kind in ("refused", "ran")) > 40
 
 
 @pytest.mark.parametrize("value", [None, "5", 1.5, True, -5, 0, 10**9, [1], float("nan")])
