@@ -227,10 +227,19 @@ def stopped(arguments: list[str], number: int, folder: Path, seconds: float | No
     if seconds is None:
         process.stdout.readline()
     else:
+        while process.poll() is None and not _handles_sigterm(process.pid):
+            time.sleep(0.02)  # before this moment, Python itself ends the process
         time.sleep(seconds)
     process.send_signal(number)
     errors = process.communicate(timeout=60)[1]
     return process.returncode, errors
+
+
+def _handles_sigterm(pid: int) -> bool:
+    """Return True if a process handles SIGTERM. Python does not handle SIGTERM before the command begins."""
+    lines = _read(Path(f"/proc/{pid}/status")).decode().splitlines()
+    caught = next((int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:")), 0)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 class Signal(Callback):
