@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from nemo_squeezeformer.commands import transcripts
-from nemo_squeezeformer.commands.finished import Finished
 from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
+from nemo_squeezeformer.commands.rows import transcripts
+from nemo_squeezeformer.commands.rows.finished import Finished
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 

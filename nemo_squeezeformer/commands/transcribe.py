@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nemo_squeezeformer.commands import transcripts
-from nemo_squeezeformer.commands.finished import Finished
 from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
-from nemo_squeezeformer.commands.partial_lines import Row, json_line
+from nemo_squeezeformer.commands.rows import transcripts
+from nemo_squeezeformer.commands.rows.finished import Finished
+from nemo_squeezeformer.commands.rows.partial_lines import Row, json_line
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nemo_squeezeformer.__main__ import main
-from nemo_squeezeformer.commands import transcripts
+from nemo_squeezeformer.commands.rows import transcripts
 from nemo_squeezeformer.errors import UserError
 
 

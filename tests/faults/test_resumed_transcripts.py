@@ -217,7 +217,7 @@ def test_a_finished_output_without_errors_has_the_status_0(ctc_file, tmp_path, a
 
 def test_a_kill_between_the_last_two_steps_leaves_a_complete_output(run, whole, at_batch, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("nemo_squeezeformer.commands.partial_rows.PartialRows.remove", lambda _: interrupt())
+        patched.setattr("nemo_squeezeformer.commands.rows.partial_rows.PartialRows.remove", lambda _: interrupt())
         assert run() == 130
     assert (tmp_path / "out.jsonl").read_text() == whole and (tmp_path / "out.jsonl.partial").exists()
     assert run("--resume") == 1
@@ -269,7 +269,7 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_finished_rows(run, whole, tm
         return written[-1]
 
     with monkeypatch.context() as patched:
-        patched.setattr("nemo_squeezeformer.commands.partial_rows.os.write", write_until_full)
+        patched.setattr("nemo_squeezeformer.commands.rows.partial_rows.os.write", write_until_full)
         assert run() == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert len(errors) == 1 and "No space left" in errors[0] and "--resume" in errors[0]
@@ -282,7 +282,7 @@ def test_a_full_disk_for_the_last_step_keeps_all_rows(run, whole, tmp_path, monk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr("nemo_squeezeformer.commands.partial_rows.written_whole", full)
+        patched.setattr("nemo_squeezeformer.commands.rows.partial_rows.written_whole", full)
         assert run() == 2
     assert "out.jsonl cannot be written (No space left on device); 12 of 12" in capsys.readouterr().err.splitlines()[-1]
     assert run("--resume") == 1

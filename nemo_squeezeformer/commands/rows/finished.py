@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from nemo_squeezeformer.commands import transcripts
-from nemo_squeezeformer.commands.partial_lines import Row
-from nemo_squeezeformer.commands.partial_rows import PartialRows
+from nemo_squeezeformer.commands.rows import transcripts
+from nemo_squeezeformer.commands.rows.partial_lines import Row
+from nemo_squeezeformer.commands.rows.partial_rows import PartialRows
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 

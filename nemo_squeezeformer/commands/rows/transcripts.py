@@ -13,8 +13,8 @@ from typing import Any, TextIO
 
 from nemo_squeezeformer.commands import inputs
 from nemo_squeezeformer.commands.inputs import say
-from nemo_squeezeformer.commands.partial_lines import Row, file_state
-from nemo_squeezeformer.commands.partial_rows import PartialRows
+from nemo_squeezeformer.commands.rows.partial_lines import Row, file_state
+from nemo_squeezeformer.commands.rows.partial_rows import PartialRows
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.files.outputs import refuse_existing, require_folder

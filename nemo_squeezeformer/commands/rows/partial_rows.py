@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_squeezeformer.commands.partial_lines import (
+from nemo_squeezeformer.commands.rows.partial_lines import (
     Row,
     difference,
     header_of,
