@@ -42,6 +42,8 @@ setup(
         "onnx": ["onnx", "onnxruntime"],
         "audio": ["av"],  # to transcribe m4a, mp4, wma and other audio that soundfile does not read
         "plots": ["matplotlib"],  # for the figure of `nemo-squeezeformer redundancy`
+        "serve": ["gradio>=6"],  # for the web page of `nemo-squeezeformer serve`
+        "vad": ["silero-vad"],  # to cut long recordings at pauses; the package contains the weights
         "safetensors": ["safetensors"],  # for nemo_squeezeformer.deployment.weights without NeMo; NeMo installs it
         "tensorflow": ["h5py"],  # to import the authors' checkpoints; TensorFlow itself is not needed
         "dev": [  # for the tests, the demo, lint and type checks
@@ -49,17 +51,25 @@ setup(
             "av",
             "codespell",
             "espeakng-loader",  # makes speech for the tests and the demo
+            "gradio",
             "h5py",
             "ipykernel",  # with nbclient: runs docs/tutorial.ipynb
             "matplotlib",
             "mypy",
             "nbclient",
+            "onnx-asr",
             "onnxruntime",
             "peft",
+            "playwright",  # opens the web page in a browser
             "pytest",
             "pytest-timeout",
             "pytest-xdist",
             "ruff",
+            "sherpa-onnx",
+            "sherpa-onnx-bin",  # the command line of sherpa-onnx
+            "silero-vad",
+            "srt",
+            "webvtt-py",
             "zizmor",  # checks the workflows of GitHub
         ],
     },
