@@ -6,6 +6,7 @@ The metadata of the files contains all other data that a runtime needs.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,25 @@ from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY, transducer_f
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import all_written_whole
 from nemo_squeezeformer.process import extras
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """The form of the graphs of a model.
+
+    Args:
+        streaming: If True, the inputs are caches and chunks for the encoder's ``att_context_size``. Otherwise the
+            inputs are whole utterances.
+        opset: ONNX opset version in ``opsets.OPSETS``; None means NeMo's choice.
+        weights: ``float32``, ``float16``, or ``int8`` for the linear layers of the encoder.
+        calibration: Path of a manifest. Its recordings give fixed scales of the activations for ``int8``. None means
+            scales that are computed in each run.
+    """
+
+    streaming: bool
+    opset: int | None = None
+    weights: str = "float32"
+    calibration: Path | None = None
 
 
 def export(model: Any, path: Path, streaming: bool, opset: int | None = None, int8: bool = False) -> list[Path]:
@@ -39,23 +59,42 @@ def export(model: Any, path: Path, streaming: bool, opset: int | None = None, in
             describe the features or the decoder of the model, or a package is missing. The packages are ONNX and, for
             ``int8``, ONNX Runtime.
     """
-    check_opset(opset)
-    _check_packages(int8)
-    if not hasattr(getattr(model, "encoder", None), "export_cache_support"):
-        raise UserError(f"{type(model).__name__} has no encoder that NeMo can export with caches")
-    transducer = getattr(model, "cur_decoder", "rnnt" if hasattr(model, "joint") else "ctc") == "rnnt"
-    described = describe_model(model, transducer, streaming, "int8" if int8 else "float32")
-    if streaming:
-        model.set_export_config({"cache_support": "True"})
-    for_graphs(model.encoder, streaming)
+    settings = GraphSettings(streaming, opset, "int8" if int8 else "float32")
+    check_export(model, settings)
+    described = describe_model(model, uses_transducer(model), streaming, settings.weights)
     with all_written_whole(path.parent) as folder:
-        model.export(str(folder / path.name), onnx_opset_version=opset)
-        written = [*transducer_files(folder / path.name)] if transducer else [folder / path.name]
-        unfuse_norms(written[0])
-        if int8:
-            quantize(written[0])
+        written = write_graphs(model, folder / path.name, settings)
         _write_metadata(written, described, streaming)
     return [path.with_name(file.name) for file in written]
+
+
+def check_export(model: Any, settings: GraphSettings) -> None:
+    """Raise UserError if the opset is unknown, a package is missing, or NeMo cannot export the encoder."""
+    check_opset(settings.opset)
+    _check_packages(settings.weights == "int8")
+    if not hasattr(getattr(model, "encoder", None), "export_cache_support"):
+        raise UserError(f"{type(model).__name__} has no encoder that NeMo can export with caches")
+
+
+def uses_transducer(model: Any) -> bool:
+    """Return True if ``model`` decodes with its transducer. A hybrid model has two decoders and uses one of them."""
+    return getattr(model, "cur_decoder", "rnnt" if hasattr(model, "joint") else "ctc") == "rnnt"
+
+
+def write_graphs(model: Any, path: Path, settings: GraphSettings) -> list[Path]:
+    """Write the graphs of ``model`` without metadata, and return the paths of the files.
+
+    After this call, ``model`` can neither be trained nor saved. The names of the files are the names of ``export``.
+    """
+    if settings.streaming:
+        model.set_export_config({"cache_support": "True"})
+    for_graphs(model.encoder, settings.streaming)
+    model.export(str(path), onnx_opset_version=settings.opset)
+    written = [*transducer_files(path)] if uses_transducer(model) else [path]
+    unfuse_norms(written[0])
+    if settings.weights == "int8":
+        quantize(written[0])
+    return written
 
 
 def _check_packages(int8: bool) -> None:

@@ -18,7 +18,7 @@ def tokens_of(model: Any, transducer: bool) -> dict[str, Any]:
     Raises:
         UserError: The metadata cannot describe the tokens or the transducer.
     """
-    found = pieces(model.tokenizer) if hasattr(model, "tokenizer") else characters(model, transducer)
+    found = vocabulary(model, transducer)
     found |= {"decoder": "ctc", "blank": len(found["tokens"]), "transducer": None}
     if not transducer:
         return found
@@ -33,6 +33,15 @@ def tokens_of(model: Any, transducer: bool) -> dict[str, Any]:
         "blank": model.decoder.blank_idx,
         "transducer": {"max_symbols": symbols},
     }
+
+
+def vocabulary(model: Any, transducer: bool) -> dict[str, Any]:
+    """Return the fields ``tokens``, ``units`` and ``leading_spaces``.
+
+    Raises:
+        UserError: The model has another tokenizer than SentencePiece.
+    """
+    return pieces(model.tokenizer) if hasattr(model, "tokenizer") else characters(model, transducer)
 
 
 def characters(model: Any, transducer: bool) -> dict[str, Any]:

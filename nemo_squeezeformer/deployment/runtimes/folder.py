@@ -1,0 +1,53 @@
+"""The writing of the folder for a runtime. The folder appears only when all files are complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, check_export
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.outputs import require_folder, strangers, written_whole
+
+RUNTIMES = ("sherpa-onnx", "onnx-asr")
+
+
+def write_folder(runtime: str, model: Any, folder: Path, settings: GraphSettings) -> list[Path]:
+    """Write ``model`` to ``folder`` for a runtime, and return the paths of the files.
+
+    After this call, ``model`` can neither be trained nor saved. An existing folder is replaced.
+
+    Raises:
+        UserError: The runtime cannot run the model, a package is missing, or the folder cannot be written.
+    """
+    written = module_of(runtime)
+    check_export(model, settings)
+    written.check(model, settings)
+    with written_whole(folder) as new:
+        new.mkdir()
+        written.write(model, new, settings)
+    return sorted(folder.iterdir())
+
+
+def refuse_folder(folder: Path, runtime: str, force: bool, needed: int) -> None:
+    """Raise UserError if the folder cannot be written.
+
+    With ``force``, an existing folder is an error only if it contains files that the runtime's folder does not have.
+    """
+    require_folder(folder, f"--output {folder}", needed)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; choose another name for the folder")
+    if not force:
+        raise UserError(f"{folder} exists; choose another --output, or pass --force to overwrite it")
+    if others := strangers(folder, module_of(runtime).FILES):
+        raise UserError(f"{folder} is not replaced, because it also contains {others[0]}; choose another --output")
+
+
+def module_of(runtime: str) -> ModuleType:
+    """Return the module that writes the folder for ``runtime``. The module has ``FILES``, ``check`` and ``write``."""
+    from nemo_squeezeformer.deployment.runtimes import onnx_asr, sherpa_onnx
+
+    return {"sherpa-onnx": sherpa_onnx, "onnx-asr": onnx_asr}[runtime]
