@@ -22,7 +22,7 @@ import torch
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.recordings import digits
 from benchmarks.measuring.training import data_settings, one_thread_trainer, schedule
-from benchmarks.transducers.loss import AntiDiagonalTransducerLoss
+from benchmarks.measuring.transducer_loss import AntiDiagonalTransducerLoss
 
 RECIPES = {
     "hybrid": "squeezeformer_hybrid_transducer_ctc_char",

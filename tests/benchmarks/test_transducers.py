@@ -10,9 +10,9 @@ from nemo.collections.asr.losses.rnnt_pytorch import RNNTLossPytorch
 
 from benchmarks.measuring.recordings import digits
 from benchmarks.measuring.results import RESULTS
+from benchmarks.measuring.transducer_loss import AntiDiagonalTransducerLoss
 from benchmarks.transducers import timestamps
 from benchmarks.transducers.__main__ import RECIPES, config
-from benchmarks.transducers.loss import AntiDiagonalTransducerLoss
 from tests.samples.paths import ROOT
 from tests.samples.speech import write_manifest
 
