@@ -10,14 +10,13 @@ from abc import ABC, abstractmethod
 from typing import BinaryIO
 
 import numpy as np
-import soxr
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.audio import AudioFile, open_audio
 from nemo_squeezeformer.files.manifests import Utterance
+from nemo_squeezeformer.transcription.live.resampler import Resampler, Samples
 from nemo_squeezeformer.transcription.readable import UNREADABLE, unreadable, wrong_values
 
-Samples = np.ndarray
 CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}  # the first bytes of a file
 
 
@@ -41,11 +40,7 @@ class AudioBlocks(ABC):
     problem = ""
 
     def __init__(self, source_rate: int, rate: int):
-        self.ratio = rate / source_rate
-        self.received, self.made = 0, 0
-        # librosa, and with it NeMo, uses this resampler with this quality by default.
-        same = source_rate == rate
-        self.resampler = None if same else soxr.ResampleStream(source_rate, rate, 1, dtype="float32", quality="HQ")
+        self.resampled = Resampler(source_rate, rate)
         self.rest = np.zeros(0, np.float32)
         self.ended = False
 
@@ -60,22 +55,13 @@ class AudioBlocks(ABC):
         """Return the next samples (T,). T is ``samples``, or less at the end of the audio."""
         while len(self.rest) < samples and not self.ended:
             try:
-                block = self.source(math.ceil((samples - len(self.rest)) / self.ratio))
+                block = self.source(math.ceil((samples - len(self.rest)) / self.resampled.ratio))
             except Unreadable as error:
                 block, self.problem = np.zeros(0, np.float32), str(error)
             self.ended = len(block) == 0
-            if self.resampler is not None:
-                block = self._resampled(self.resampler, block)
-            self.rest = np.concatenate([self.rest, block])
+            self.rest = np.concatenate([self.rest, self.resampled(block, last=self.ended)])
         block, self.rest = self.rest[:samples], self.rest[samples:]
         return block
-
-    def _resampled(self, resampler: soxr.ResampleStream, block: Samples) -> Samples:
-        self.received += len(block)
-        block = resampler.resample_chunk(block, last=self.ended)
-        self.made += len(block)
-        # librosa rounds the length up too.
-        return np.pad(block, (0, max(math.ceil(self.received * self.ratio) - self.made, 0))) if self.ended else block
 
     def stop(self) -> None:
         """Stop reading from the source. ``read`` still returns the samples that have been read."""

@@ -72,17 +72,8 @@ class Player:
         self.timing, self.samples = Timing(), 0
 
     def warm_up(self) -> None:
-        """Stream one second of silence through each slot.
-
-        PyTorch initializes itself in the first steps. Without a warm-up, the first chunk of a stream waits for this
-        initialization.
-        """
-        for slot in range(self.streams.slots):
-            self.streams.open(slot)
-            self.streams.push(slot, torch.zeros(self.rate))
-            self.streams.end(slot)
-        while self.streams.step(range(self.streams.slots)):
-            pass
+        """Stream one second of silence through each slot, see the function ``warm_up``."""
+        warm_up(self.streams, self.rate)
 
     def play(self) -> Iterator[list[Heard]]:
         """Yield the new texts of each step until all audio has ended.
@@ -160,6 +151,20 @@ class Player:
         if done:
             playing.blocks.close()
             del self.playing[slot]
+
+
+def warm_up(streams: Streams, rate: int) -> None:
+    """Stream one second of silence with the sample rate ``rate`` through each slot.
+
+    PyTorch initializes itself in the first steps. Without a warm-up, the first chunk of a stream waits for this
+    initialization.
+    """
+    for slot in range(streams.slots):
+        streams.open(slot)
+        streams.push(slot, torch.zeros(rate))
+        streams.end(slot)
+    while streams.step(range(streams.slots)):
+        pass
 
 
 @contextlib.contextmanager

@@ -1,0 +1,38 @@
+"""The change of the sample rate of audio that arrives in blocks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import soxr
+
+Samples = np.ndarray
+
+
+class Resampler:
+    """A function from the blocks of a source to blocks at another sample rate.
+
+    The joined results equal the resampled whole recording. librosa, and with it NeMo, uses this resampler with this
+    quality by default.
+
+    Args:
+        source_rate: sample rate of the source in Hz.
+        rate: sample rate of the results in Hz.
+    """
+
+    def __init__(self, source_rate: int, rate: int):
+        self.ratio = rate / source_rate
+        self.received, self.made = 0, 0
+        same = source_rate == rate
+        self.stream = None if same else soxr.ResampleStream(source_rate, rate, 1, dtype="float32", quality="HQ")
+
+    def __call__(self, block: Samples, last: bool = False) -> Samples:
+        """Return the next samples (T,) for a block (S,). ``last`` is True for the last block, which may be empty."""
+        if self.stream is None:
+            return block
+        self.received += len(block)
+        block = self.stream.resample_chunk(block, last=last)
+        self.made += len(block)
+        # librosa rounds the length up too.
+        return np.pad(block, (0, max(math.ceil(self.received * self.ratio) - self.made, 0))) if last else block
