@@ -49,6 +49,23 @@ def add_transcribing(parser: argparse.ArgumentParser) -> None:
     add("--verbose", action="store_true", help="show NeMo's log, all warnings, and tracebacks of failed downloads")
 
 
+def add_context(parser: argparse.ArgumentParser) -> None:
+    """Add the options ``--latency`` and ``--att-context-size`` for ``contexts.choose_context``."""
+    context = parser.add_mutually_exclusive_group()
+    context.add_argument(
+        "--latency",
+        type=positive,
+        metavar="MS",
+        help="milliseconds of audio that a chunk waits for (default: the model's setting)",
+    )
+    context.add_argument(
+        "--att-context-size",
+        type=context_size,
+        metavar="LIST",
+        help='left context and look-ahead in encoder frames, which determine the latency, for example "[156, 11]"',
+    )
+
+
 def positive(text: str) -> int:
     """Parse the value of an option that must be a positive integer."""
     number = int(text)

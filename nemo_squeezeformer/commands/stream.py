@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
-from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
+from nemo_squeezeformer.commands.options import add_context, add_model, add_transcribing, describe, positive
 from nemo_squeezeformer.commands.rows import transcripts
 from nemo_squeezeformer.commands.rows.finished import Finished
 from nemo_squeezeformer.errors import UserError
@@ -47,19 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="audio files, folders with audio at any depth, manifests (.json, .jsonl, also with .gz); - for raw 16-bit "
         "little-endian mono PCM on standard input",
     )
-    context = parser.add_mutually_exclusive_group()
-    context.add_argument(
-        "--latency",
-        type=positive,
-        metavar="MS",
-        help="milliseconds of audio that a chunk waits for (default: the model's setting)",
-    )
-    context.add_argument(
-        "--att-context-size",
-        type=context_size,
-        metavar="LIST",
-        help='left context and look-ahead in encoder frames, which determine the latency, for example "[156, 11]"',
-    )
+    add_context(parser)
     add(
         "--real-time",
         action="store_true",
@@ -111,7 +99,7 @@ def main(args: argparse.Namespace) -> int:
             import torch
 
             from nemo_squeezeformer.transcription import models
-            from nemo_squeezeformer.transcription.live.feature_stream import FeatureStream
+            from nemo_squeezeformer.transcription.live.contexts import choose_context
             from nemo_squeezeformer.transcription.live.streams import Streams
 
             if args.threads:
@@ -120,39 +108,12 @@ def main(args: argparse.Namespace) -> int:
             models.choose_decoder(model, args.decoder)
             waiting = [index for index in usable if index not in done]
             try:
-                FeatureStream(model.preprocessor, 0)  # checks the features before latencies are read
-                latency = _choose_context(model, args)
+                latency = choose_context(model, args.latency, args.att_context_size)
                 streams = Streams(model, max(min(args.batch_size, len(waiting)), 1))
             except ValueError as error:
                 raise UserError(f"{args.model} cannot stream: {error}") from None
             say(f"latency {latency}, streams at once: {streams.slots}")
             return _stream(model, streams, waiting, finished, args)
-
-
-def _choose_context(model: Any, args: argparse.Namespace) -> str:
-    """Set the context of the encoder from the options, and return a description of the latency and the context."""
-    from nemo.collections.asr.parts.mixins.streaming import StreamingEncoder
-
-    from nemo_squeezeformer.transcription.live.streams import latencies, latency
-
-    encoder = model.encoder
-    if not isinstance(encoder, StreamingEncoder):
-        raise ValueError(
-            f"an encoder of class {type(encoder).__name__} does not stream; use a model with a streaming encoder"
-        )
-    if args.att_context_size:
-        encoder.set_default_att_context_size(args.att_context_size)
-    else:
-        known = latencies(model)
-        fitting = [size for size, ms in known.items() if args.latency in (None, ms)]
-        if not fitting and known:
-            has = ", ".join(f"{ms} ({list(size)})" for size, ms in sorted(known.items(), key=lambda item: item[1]))
-            raise UserError(
-                f"--latency {args.latency}: choose a latency of the model, in ms with its att_context_size: {has}"
-            )
-        if fitting and tuple(encoder.att_context_size) not in fitting:
-            encoder.set_default_att_context_size(list(fitting[0]))
-    return f"{latency(model)} ms (att_context_size {list(encoder.att_context_size)})"
 
 
 def _stream(model: Any, streams: Any, waiting: Sequence[int], finished: Finished, args: argparse.Namespace) -> int:
