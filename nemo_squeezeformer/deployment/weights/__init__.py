@@ -14,6 +14,7 @@ fields:
     projection. This index equals the number of ``tokens``.
 ``features``: The features that the encoder needs, or null if the features are unknown. ``class`` is the class of NeMo's
     preprocessor, or ``OriginalMelSpectrogram`` of ``core.original_mel``. ``settings`` has all settings of the class.
+    ``load`` builds ``core.mel.MelSpectrogram`` for ``AudioToMelSpectrogramPreprocessor``.
 """
 
 from nemo_squeezeformer.process import extras
@@ -21,7 +22,7 @@ from nemo_squeezeformer.process import extras
 with extras.named(__name__):
     import safetensors  # noqa: F401  before torch, which warns if NumPy is missing
 
-    from .loading import SqueezeformerCTC, load
+    from .loading import SqueezeformerCTC, load, load_preprocessor
     from .saving import save
 
-__all__ = ["SqueezeformerCTC", "load", "save"]
+__all__ = ["SqueezeformerCTC", "load", "load_preprocessor", "save"]

@@ -1,11 +1,11 @@
-"""The reading of a model from a folder, with torch and safetensors only."""
+"""The reading of a model from a folder, and the texts of samples, with torch and safetensors only."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,8 +22,12 @@ from nemo_squeezeformer.deployment.weights.folder_check import (
     read_json,
     require_file,
 )
+from nemo_squeezeformer.deployment.weights.preprocessors import preprocessor_of
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.finite_weights import complaint, not_finite
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.model"
 VERSION = 1
@@ -38,11 +42,16 @@ class SqueezeformerCTC(nn.Module):
     Args:
         encoder: Encoder.
         ctc: Field ``ctc`` of the configuration.
+
+    Attributes:
+        preprocessor: The module that computes the features from samples. Its arguments are samples (B, N) and lengths
+            (B,). ``load`` sets the module. None if the configuration describes no features.
     """
 
     def __init__(self, encoder: core.SqueezeformerEncoder, ctc: Mapping[str, Any]):
         super().__init__()
         self.ctc = ctc
+        self.preprocessor: nn.Module | None = None
         self.encoder = encoder
         self.decoder = nn.Conv1d(encoder.feat_out, len(ctc["tokens"]) + 1, kernel_size=1)
 
@@ -59,6 +68,42 @@ class SqueezeformerCTC(nn.Module):
         x, lengths = self.encoder(features, lengths)
         return self.decoder(x).transpose(1, 2).log_softmax(dim=-1), lengths
 
+    @torch.inference_mode()
+    def transcribe(self, samples: Tensor | np.ndarray | Sequence[Tensor | np.ndarray]) -> list[str]:
+        """Return the text of each utterance, by greedy decoding. All utterances are computed in one batch.
+
+        Args:
+            samples: The samples (N,) of an utterance, or a list of utterances. The samples are numbers from -1 to 1, of
+                one channel, at the sample rate ``preprocessor.sample_rate``.
+
+        Raises:
+            UserError: The folder does not describe the features, or the samples do not have the shape (N,).
+        """
+        if self.preprocessor is None:
+            raise UserError(
+                "config.json describes no features; compute the features in your program, and call the model with them"
+            )
+        one = isinstance(samples, Tensor) or hasattr(samples, "ndim")
+        weight = next(self.encoder.parameters())
+        signals = [torch.as_tensor(signal, device=weight.device) for signal in ([samples] if one else samples)]
+        for signal in signals:
+            if signal.dim() != 1 or not signal.is_floating_point():
+                raise UserError(
+                    f"samples of shape {tuple(signal.shape)} and dtype {signal.dtype}: expected numbers from -1 to 1 "
+                    "of one channel, with the shape (N,)"
+                )
+        if not signals:
+            return []
+        lengths = torch.tensor([len(signal) for signal in signals], device=weight.device)
+        features, frames = self.preprocessor(nn.utils.rnn.pad_sequence(signals, batch_first=True).float(), lengths)
+        texts = [""] * len(signals)
+        long = frames.nonzero()[:, 0]  # an utterance without a frame has no text
+        if len(long):
+            found = self.texts(*self(features[long].to(weight.dtype), frames[long]))
+            for index, text_of in zip(long.tolist(), found):
+                texts[index] = text_of
+        return texts
+
     def texts(self, log_probs: Tensor, lengths: Tensor) -> list[str]:
         """Return the text of each row of the output of ``forward``, by greedy decoding."""
         rows = (row[:length].unique_consecutive().tolist() for row, length in zip(log_probs.argmax(-1), lengths))
@@ -68,7 +113,8 @@ class SqueezeformerCTC(nn.Module):
 def load(folder: str | Path) -> SqueezeformerCTC | core.SqueezeformerEncoder:
     """Return the model in ``folder``, on the CPU, in evaluation mode and in the dtypes of the weights.
 
-    If ``ctc`` is null in the configuration, the model is a ``core.SqueezeformerEncoder``.
+    If ``ctc`` is null in the configuration, the model is a ``core.SqueezeformerEncoder``. Otherwise the method
+    ``transcribe`` of the model returns the text of samples.
 
     The shapes that the configuration needs are compared with the header of the weights before the model is built.
 
@@ -92,7 +138,22 @@ def load(folder: str | Path) -> SqueezeformerCTC | core.SqueezeformerEncoder:
         raise UserError(f"{weights}: {' '.join(str(error).split())[:300]}") from error
     if wrong := not_finite(tensors):
         raise UserError(f"{weights}: {complaint(wrong, len(tensors))}")
+    if isinstance(model, SqueezeformerCTC):
+        model.preprocessor = preprocessor_of(described["features"], config)
     return model.eval()
+
+
+def load_preprocessor(folder: str | Path) -> nn.Module | None:
+    """Return the module that computes the features from samples, or None if the folder does not describe the features.
+
+    A folder with only an encoder describes the features too. ``core.mel.MelSpectrogram`` and
+    ``core.original_mel.OriginalMelSpectrogram`` describe the arguments and the results of the module.
+
+    Raises:
+        UserError: The configuration is missing or damaged, or has a setting that is not supported.
+    """
+    config = require_file(Path(folder), CONFIG)
+    return preprocessor_of(read_config(config)["features"], config)
 
 
 def build(config: Mapping[str, Any], source: object) -> SqueezeformerCTC | core.SqueezeformerEncoder:
