@@ -102,13 +102,15 @@ def _cost(words: Sequence[Word], start: int, end: int, layout: Layout) -> float:
     """Return the cost of a cue with the words from ``start`` to ``end``.
 
     A cue costs 1. An end inside a clause costs up to 2. A cue that is too short costs up to 1. A pause inside a cue
-    costs a half.
+    costs its seconds.
     """
     last, left = words[end - 1], math.inf if end == len(words) else words[end].start - words[end - 1].end
-    inside = sum(b.start - a.end >= PAUSE for a, b in zip(words[start:end], words[start + 1 : end]))
+    pauses = (b.start - a.end for a, b in zip(words[start:end], words[start + 1 : end]))
     seconds = last.end + max(left, 0.0) - words[start].start
     stop = 1.0 if left >= PAUSE else max(_ends(last.text), max(left, 0.0) / PAUSE)
-    return 1 + 2 * (1 - stop) + max(0.0, 1 - seconds / layout.shortest) + inside / 2
+    return (
+        1 + 2 * (1 - stop) + max(0.0, 1 - seconds / layout.shortest) + sum(pause for pause in pauses if pause >= PAUSE)
+    )
 
 
 def _timed(groups: Sequence[Sequence[Word]], layout: Layout) -> list[Cue]:
