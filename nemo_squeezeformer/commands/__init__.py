@@ -7,8 +7,10 @@ these modules. The modules therefore import NeMo and torch only when the command
 COMMANDS = {
     "train": "train",
     "tokenizer": "tokenizer",
+    "lm": "lm",
     "transcribe": "transcribe",
     "stream": "stream",
+    "serve": "serve",
     "import": "import_weights",  # "import" is a keyword of Python
     "export": "export",
     "info": "info",

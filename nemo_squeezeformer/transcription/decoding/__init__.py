@@ -1,0 +1,1 @@
+"""Decoding with beam search, a language model, hotwords and confidence, by NeMo's decoders."""
