@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+from nemo_squeezeformer.commands import decoding_options
 from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
-from nemo_squeezeformer.commands.rows import transcripts
+from nemo_squeezeformer.commands.rows import formats, transcripts
 from nemo_squeezeformer.commands.rows.finished import Finished
-from nemo_squeezeformer.commands.rows.partial_lines import json_line
-from nemo_squeezeformer.commands.rows.results import text_line
+from nemo_squeezeformer.commands.rows.rendering import line_of
 from nemo_squeezeformer.commands.rows.transcribing import transcribe
 from nemo_squeezeformer.files.manifests import Utterance
 
@@ -34,7 +35,10 @@ Without --output, a line on stderr names the recording. At the end, stderr lists
 is 1."""
 
 # The options that change the rows. With other values of these options, a run cannot be resumed.
-ON_WHICH_ROWS_DEPEND = ("--att-context-size", "--decoder", "--channel", "--amp", "--timestamps", "--prompt")
+ON_WHICH_ROWS_DEPEND = (
+    *("--att-context-size", "--decoder", "--channel", "--amp", "--timestamps", "--prompt"),
+    *decoding_options.ON_WHICH_ROWS_DEPEND,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="audio files, folders with audio at any depth, manifests (.json, .jsonl, also with .gz)",
     )
-    transcripts.add_output(parser, " instead of printing transcripts on stdout")
+    transcripts.add_output(parser, " instead of printing transcripts on stdout", "write to this file or folder")
+    formats.add_format(parser)
     add(
         "--batch-size",
         type=positive,
@@ -78,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="value of a slot of an AED model's prompt; repeat the option for more slots",
     )
+    decoding_options.add_decoding(parser)
     add_transcribing(parser)
 
 
@@ -91,16 +97,18 @@ def main(args: argparse.Namespace) -> int:
             too small, or if the disk is full.
         KeyboardInterrupt: Ctrl-C or SIGTERM has arrived. OUT.partial has the finished rows.
     """
-    transcripts.check_output(args.output, args.force, [args.model, *args.inputs], args.resume)
+    formats.choose_format(args)
+    formats.check_output(args)
     check_model(args.model)
+    decoding_options.check(args)
     with transcripts.opened_partial(args) as partial:
         utterances = transcripts.read_inputs(args)
         usable = transcripts.usable(utterances)
-        status = transcripts.status_of_complete(partial, utterances, args)
+        formats.check_recordings(utterances, args)
+        done, status = formats.begin(partial, utterances, args, *ON_WHICH_ROWS_DEPEND)
         if status is not None:
             return status
-        done = transcripts.begin(partial, utterances, args, *ON_WHICH_ROWS_DEPEND)
-        finished = Finished(utterances, partial, done, args.strict, json_line if args.timestamps else text_line)
+        finished = Finished(utterances, partial, done, args.strict, functools.partial(line_of, args.format))
         with quiet(args.verbose):
             from nemo_squeezeformer.transcription import memory
 
@@ -125,6 +133,7 @@ def _prepared(utterances: Sequence[Utterance], args: argparse.Namespace) -> tupl
     config = decoding_config(model, utterances, args.timestamps, dict(args.prompt))
     if args.timestamps:
         models.enable_timestamps(model)
+    decoding_options.set_decoding(model, config, args)
     return model, config
 
 

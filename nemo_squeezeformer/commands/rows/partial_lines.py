@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.files.manifests import Utterance
@@ -62,6 +63,12 @@ def json_line(row: Row) -> str:
     except UnicodeEncodeError:
         return json.dumps(row)
     return line
+
+
+def write_json_lines(path: Path, rows: Sequence[Row]) -> None:
+    """Write a JSON object for each row, in a line of its own."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json_line(row) + "\n" for row in rows)
 
 
 def parsed(line: bytes) -> Row:

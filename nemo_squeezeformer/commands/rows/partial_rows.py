@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from nemo_squeezeformer.commands.rows.partial_lines import (
     json_line,
     parsed,
     seconds_of,
+    write_json_lines,
 )
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files import locks
@@ -76,6 +77,11 @@ class PartialRows:
         """True if the run that is continued was begun with ``--force`` and replaces OUT."""
         return parsed(self._data.partition(b"\n")[0]).get("replaces") is True
 
+    @property
+    def continues(self) -> bool:
+        """True if the file has the rows of an unfinished run that is continued."""
+        return self._keep_old
+
     def begin(self, utterances: Sequence[Utterance], settings: Mapping[str, Any]) -> None:
         """Write the first line, or read the finished rows of the run that is continued.
 
@@ -125,15 +131,18 @@ class PartialRows:
         if whole:
             self.rows.update((index, row) for index, _, row in finished)
 
-    def finish(self) -> None:
-        """Write the complete file OUT in one step, in the order of the input, then remove OUT.partial.
+    def finish(self, write: Callable[[Path, list[Row]], None] = write_json_lines) -> None:
+        """Write the complete output OUT in one step, in the order of the input, then remove OUT.partial.
+
+        Args:
+            write: a function that writes the rows to a path that does not exist, as a file or as a folder.
 
         Raises:
             UserError: OUT cannot be written, for example because the disk is full. OUT.partial keeps all rows.
         """
         try:
-            with written_whole(self.output) as ordered, ordered.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(json_line(self.rows[index]) + "\n" for index in range(self.total))
+            with written_whole(self.output) as ordered:
+                write(ordered, [self.rows[index] for index in range(self.total)])
         except OSError as error:
             raise UserError(f"{self.output} cannot be written ({error.strerror})") from error
         self.remove()

@@ -27,9 +27,6 @@ def row_of_result(utterance: Utterance, result: Result) -> Row:
             for kind in ("word", "segment")
             if kind in best.timestamp
         }
+    if getattr(best, "word_confidence", None) is not None:
+        row["word_confidence"] = best.word_confidence
     return row
-
-
-def text_line(row: Row) -> str:
-    """Return the path, a tab and the text, or an empty string if the row has an error."""
-    return "" if "error" in row else f"{row['audio_filepath']}\t{row['pred_text']}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer.commands.inputs import say
-from nemo_squeezeformer.commands.rows import transcripts
+from nemo_squeezeformer.commands.rows import formats, transcripts
 from nemo_squeezeformer.commands.rows.finished import Finished
 from nemo_squeezeformer.commands.rows.results import row_of_result
 from nemo_squeezeformer.errors import UserError
@@ -35,6 +35,7 @@ def transcribe(model: Any, config: Any, order: list[int], finished: Finished, ar
     """
     import torch
 
+    from nemo_squeezeformer.transcription.decoding.confidence import with_words
     from nemo_squeezeformer.transcription.hypotheses import decode
 
     utterances, partial = finished.utterances, finished.partial
@@ -46,6 +47,8 @@ def transcribe(model: Any, config: Any, order: list[int], finished: Finished, ar
     try:
         finished.add([(i, transcripts.row_of(u, error=u.problem)) for i, u in enumerate(utterances) if u.problem])
         batches = decode(model, config, waiting, args.batch_size, workers, args.channel)
+        if args.confidence:
+            batches = with_words(model, batches, args.timestamps)
         start = time.perf_counter()
         with contextlib.ExitStack() as stack:
             if args.amp:
@@ -56,7 +59,7 @@ def transcribe(model: Any, config: Any, order: list[int], finished: Finished, ar
                 f"{type(model).__name__} returned {len(finished.rows)} transcripts for {len(utterances)} utterances"
             )
         if partial:
-            partial.finish()
+            partial.finish(lambda path, rows: formats.write(path, utterances, rows, args))
     except torch.cuda.OutOfMemoryError:
         raise _out_of_memory(waiting, args) from None
     except KeyboardInterrupt as interruption:

@@ -20,14 +20,19 @@ from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.files.outputs import refuse_existing, require_folder
 from nemo_squeezeformer.process.consoles import discard
 
-RESULTS = ("pred_text", "timestamps", "error")  # fields that a command adds to a row
+RESULTS = ("pred_text", "timestamps", "word_confidence", "error")  # fields that a command adds to a row
 SHOWN = 5  # problems that the report at the end shows; the report counts the other problems
 
 
-def add_output(parser: argparse.ArgumentParser, instead: str = "") -> None:
-    """Add the options for OUT and for bad recordings. ``instead`` ends the help text of ``--output``."""
+def add_output(parser: argparse.ArgumentParser, instead: str = "", what: str = "write JSON lines to this file") -> None:
+    """Add the options for OUT and for bad recordings.
+
+    Args:
+        instead: the end of the help text of ``--output``.
+        what: the beginning of the help text of ``--output``.
+    """
     add = parser.add_argument
-    add("--output", "-o", metavar="OUT", type=Path, help=f"write JSON lines to this file{instead}")
+    add("--output", "-o", metavar="OUT", type=Path, help=f"{what}{instead}")
     add("--force", action="store_true", help="overwrite OUT and OUT.partial if they exist")
     add(
         "--resume",
@@ -47,11 +52,14 @@ def partial_of(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def check_output(output: Path | None, force: bool, read: Sequence[str], resume: bool = False) -> None:
+def check_output(
+    output: Path | None, force: bool, read: Sequence[str], resume: bool = False, folder: bool = False
+) -> None:
     """Raise a UserError if OUT is a file in ``read``, if the folder of OUT does not exist, or if a file is in the way.
 
     A file, link or folder at OUT is in the way. With ``force``, only a folder is in the way. With ``resume``,
-    ``status_of_complete`` decides about a file at OUT. ``open_partial`` checks OUT.partial.
+    ``status_of_complete`` decides about a file at OUT. ``open_partial`` checks OUT.partial. If the output is a
+    ``folder``, nothing at OUT is in the way.
     """
     if output is None:
         if resume:
@@ -62,7 +70,8 @@ def check_output(output: Path | None, force: bool, read: Sequence[str], resume: 
     for path in (output, partial_of(output)):
         if path.resolve() in resolved:
             raise UserError(f"--output {output}: {path} is also an input; choose another name")
-    refuse_existing((output,), force or (resume and output.is_file()))
+    if not folder:
+        refuse_existing((output,), force or (resume and output.is_file()))
 
 
 def open_partial(output: Path, force: bool = False, resume: bool = False) -> PartialRows:
