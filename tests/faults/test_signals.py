@@ -364,12 +364,12 @@ COMMANDS = [
 
 
 @pytest.mark.slow
-@both
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("place, command", enumerate(COMMANDS), ids=COMMANDS)
 def test_a_signal_ends_every_command_at_every_moment_with_one_line_and_without_temporary_files(
-    command, number, given, tmp_path
+    place, command, given, tmp_path
 ):
     for moment, seconds in enumerate((0.3, 3.0, 9.0)):
+        number = SIGNALS[(place + moment) % 2]
         folder = tmp_path / str(moment)
         folder.mkdir()
         arguments = command.replace("GIVEN", str(given)).split()
@@ -383,8 +383,7 @@ def test_a_signal_ends_every_command_at_every_moment_with_one_line_and_without_t
 
 
 @pytest.mark.slow
-@both
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("number, devices", [(signal.SIGINT, 1), (signal.SIGTERM, 2)], ids=["SIGINT-1", "SIGTERM-2"])
 def test_a_signal_also_ends_the_processes_that_training_has_started(number, devices, tmp_path):
     from tests.training.test_scale_resume import settings
 
