@@ -34,7 +34,7 @@ setup(
     + CONF
     + ["hydra_plugins", "hydra_plugins.nemo_squeezeformer"],  # hydra_plugins is Hydra's namespace package
     package_dir={"nemo_squeezeformer.conf": "conf"},
-    package_data={name: ["*.yaml"] for name in CONF} | {"nemo_squeezeformer": ["py.typed"]},
+    package_data={name: ["*.yaml"] for name in CONF} | {"nemo_squeezeformer": ["py.typed", "serving/page/*"]},
     install_requires=["torch>=2.6"],  # nemo_squeezeformer.core needs only torch
     extras_require={
         "nemo": ["nemo_toolkit[asr]>=2.7.3,<3.1"],  # to train, restore and transcribe with NeMo
@@ -42,16 +42,16 @@ setup(
         "onnx": ["onnx", "onnxruntime"],
         "audio": ["av"],  # to transcribe m4a, mp4, wma and other audio that soundfile does not read
         "plots": ["matplotlib"],  # for the figure of `nemo-squeezeformer redundancy`
-        "serve": ["gradio>=6"],  # for the web page of `nemo-squeezeformer serve`
+        "serve": ["aiohttp"],  # for the web page of `nemo-squeezeformer serve`
         "vad": ["silero-vad"],  # to cut long recordings at pauses; the package contains the weights
         "safetensors": ["safetensors"],  # for nemo_squeezeformer.deployment.weights without NeMo; NeMo installs it
         "tensorflow": ["h5py"],  # to import the authors' checkpoints; TensorFlow itself is not needed
         "dev": [  # for the tests, the demo, lint and type checks
             "accelerate",  # NeMo's SpeechLM2 needs accelerate and peft
+            "aiohttp",
             "av",
             "codespell",
             "espeakng-loader",  # makes speech for the tests and the demo
-            "gradio",
             "h5py",
             "ipykernel",  # with nbclient: runs docs/tutorial.ipynb
             "matplotlib",

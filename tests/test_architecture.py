@@ -40,6 +40,7 @@ ROOMS = (
     "__init__",
     "training",
     "transcription",
+    "serving",
     "deployment",
     "analysis",
     "checkpoints",

@@ -20,6 +20,8 @@ def test_the_wheel_contains_only_package_recipes_and_hydra_plugin(tmp_path):
     recipes = {f"nemo_squeezeformer/conf/{path.relative_to(ROOT / 'conf')}" for path in ROOT.glob("conf/**/*.yaml")}
     assert len(recipes) > 10 and recipes <= names
     assert {"hydra_plugins/nemo_squeezeformer/__init__.py", "nemo_squeezeformer/py.typed"} <= names
+    pages = {str(path.relative_to(ROOT)) for path in ROOT.glob("nemo_squeezeformer/serving/page/*")}
+    assert len(pages) > 4 and pages <= names
     assert "hydra_plugins/__init__.py" not in names  # this file would hide the plugins of other packages
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"nemo_squeezeformer", "hydra_plugins"}

@@ -28,12 +28,14 @@ EXTRAS = {  # a top-level module, and the extra of setup.py that installs it
         ],
         NEMO,
     ),
+    "aiohttp": "serve",
     "av": "audio",
     "h5py": "tensorflow",
     "matplotlib": "plots",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "safetensors": "safetensors",
+    "silero_vad": "vad",
 }
 HOSTS = {"nemo", "lightning", "lhotse"}  # packages that import further packages, which the extra `nemo` installs
 

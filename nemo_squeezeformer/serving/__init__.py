@@ -1,0 +1,1 @@
+"""The web page of ``nemo-squeezeformer serve``: live captions of several microphones, and the text of audio files."""

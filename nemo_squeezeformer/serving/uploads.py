@@ -1,0 +1,92 @@
+"""The text, the word times and the subtitles of an uploaded audio file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import Any
+
+import torch
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.manifests import Utterance, read_files
+from nemo_squeezeformer.transcription import long_audio, models
+from nemo_squeezeformer.transcription.hypotheses import decode, decoding_config
+from nemo_squeezeformer.transcription.subtitles import cues, srt, vtt, words_of
+
+LESS_URGENT = 10  # the nice value of the thread of uploads on Linux
+
+
+class Uploads:
+    """A function from the path of an audio file to its text. It is called in one thread at a time.
+
+    Args:
+        model: a NeMo ASR model in evaluation mode. ``Uploads`` changes this model.
+        longest: maximum length of a file in seconds.
+    """
+
+    def __init__(self, model: Any, longest: float):
+        self.model, self.longest = model, longest
+        models.optimize(model)
+        self.has_times = True
+        try:
+            models.enable_timestamps(model)
+        except UserError:  # a class of models without timestamps
+            self.has_times = False
+
+    def __call__(self, path: str, name: str) -> dict[str, Any]:
+        """Return the ``text``, the length in ``seconds``, the ``words`` with their times, ``srt`` and ``vtt``.
+
+        A word is a list of the text, the start and the end in seconds. ``srt`` and ``vtt`` are the texts of subtitles.
+
+        Args:
+            path: the path of the file.
+            name: the name of the file for its user.
+
+        Raises:
+            UserError: the file cannot be read, is too long, or does not fit into memory. The message names the file
+                ``name``.
+        """
+        try:
+            (utterance,) = read_files([path], strict=False)
+            if utterance.problem:
+                raise UserError(utterance.problem)
+            return self._transcribed(utterance)
+        except UserError as error:
+            raise UserError(str(error).replace(path, name)) from None
+
+    def _transcribed(self, utterance: Utterance) -> dict[str, Any]:
+        if utterance.duration > self.longest:
+            raise UserError(
+                f"{utterance.audio} has {utterance.duration:.0f} s, and this page takes at most {self.longest:.0f} s; "
+                "cut the recording, or transcribe it with `nemo-squeezeformer transcribe`"
+            )
+        long_audio.notice_of_memory(self.model, [utterance], batch_size=1)
+        config = decoding_config(self.model, [utterance], self.has_times)
+        ((result,),) = decode(self.model, config, [utterance], 1, 0, "average")
+        if result.problem:
+            raise UserError(result.problem)
+        times = getattr(result.best, "timestamp", None)
+        words = words_of(times["word"]) if isinstance(times, dict) and "word" in times else []
+        lines = cues(words)
+        return {
+            "text": getattr(result.best, "text", result.best),
+            "seconds": utterance.duration,
+            "words": [[word.text, round(word.start, 3), round(word.end, 3)] for word in words],
+            "srt": srt(lines),
+            "vtt": vtt(lines),
+        }
+
+
+def share_weights(model: Any, other: Any) -> None:
+    """Give ``other``, a model from the same file, the weights of ``model``. ``other`` then needs little memory."""
+    with torch.no_grad():
+        for weight, same in zip(model.parameters(), other.parameters()):
+            same.data = weight.data
+
+
+def be_less_urgent() -> None:
+    """Give the calling thread a lower priority, so that live captions do not wait for files. This works on Linux."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LESS_URGENT)

@@ -1,0 +1,180 @@
+"""The requests of the page: its files, the captions of a microphone, and the text of an uploaded file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import tempfile
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import WSCloseCode, web
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.serving.microphone import Microphone
+
+if TYPE_CHECKING:
+    from nemo_squeezeformer.serving.captions import Captions
+
+PAGE = Path(__file__).parent / "page"
+MOST_UPLOADS = 8  # uploads at once, with the uploads that wait for the model
+LOCAL_ONLY = "default-src 'self'; img-src 'self' data:; media-src blob:; frame-ancestors 'none'"
+BLOCK = 2**16  # bytes of an upload that are read at once
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of the page.
+
+    Attributes:
+        bytes: maximum size of an uploaded file.
+        seconds: maximum length of an uploaded file and of the captions of a speaker.
+        idle: seconds without audio after which the captions of a speaker end.
+    """
+
+    bytes: int
+    seconds: float
+    idle: float
+
+
+class Page:
+    """The web application.
+
+    Args:
+        name: the name of the model.
+        transcribe: a function from the path and the name of an audio file to the JSON of its text. It raises a
+            UserError for a file that it cannot transcribe. One thread calls it.
+        captions: the live captions, or None.
+        no_captions: the reason why there are no live captions.
+        latency: the latency of the live captions in milliseconds.
+        limits: the limits of the page.
+        report: receives one line about each error of the model.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        transcribe: Callable[[str, str], dict[str, Any]],
+        captions: Captions | None,
+        limits: Limits,
+        report: Callable[[str], None],
+        no_captions: str = "",
+        latency: int = 0,
+        prepare: Callable[[], None] = lambda: None,
+    ):
+        self.transcribe, self.captions, self.limits, self.report = transcribe, captions, limits, report
+        self.described: dict[str, Any] = {
+            "name": name,
+            "live": captions is not None,
+            "reason": no_captions,
+            "latency": latency,
+        }
+        self.described |= asdict(limits)
+        self.thread = ThreadPoolExecutor(1, "uploads", initializer=prepare)
+        self.uploads = 0
+        self.sockets: weakref.WeakSet[web.WebSocketResponse] = weakref.WeakSet()
+
+    def application(self) -> web.Application:
+        """Return the application for aiohttp."""
+        app = web.Application(middlewares=[_refuse_other_sites])
+        app.router.add_get("/", self._index)
+        app.router.add_get("/model", self._model)
+        app.router.add_get("/status", self._status)
+        app.router.add_get("/live", self._live)
+        app.router.add_post("/file", self._file)
+        app.router.add_static("/page", PAGE)
+        app.on_response_prepare.append(_add_headers)
+        app.on_shutdown.append(self._shut_down)
+        return app
+
+    async def _index(self, request: web.Request) -> web.FileResponse:
+        return web.FileResponse(PAGE / "index.html")
+
+    async def _model(self, request: web.Request) -> web.Response:
+        return web.json_response(self.described)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        counts = self.captions.counts() if self.captions else {"slots": 0, "speaking": 0, "waiting": 0}
+        return web.json_response({**counts, "uploads": self.uploads})
+
+    async def _live(self, request: web.Request) -> web.StreamResponse:
+        if self.captions is None:
+            return _problem(404, self.described["reason"])
+        socket = web.WebSocketResponse(heartbeat=10, max_msg_size=2**20)
+        await socket.prepare(request)
+        self.sockets.add(socket)
+        await Microphone(socket, self.captions, self.limits.seconds, self.limits.idle).serve()
+        return socket
+
+    async def _file(self, request: web.Request) -> web.Response:
+        name = request.query.get("name", "recording")
+        if self.uploads >= MOST_UPLOADS:
+            return _problem(503, f"{MOST_UPLOADS} files already wait for the model; try again in a minute")
+        if (request.content_length or 0) > self.limits.bytes:
+            return self._too_large(name)
+        self.uploads += 1
+        try:
+            with tempfile.TemporaryDirectory(prefix="serve-") as folder:
+                path = os.path.join(folder, f"recording{_extension(name)}")
+                if not await self._save(request, path):
+                    return self._too_large(name)
+                loop = asyncio.get_running_loop()
+                return web.json_response(await loop.run_in_executor(self.thread, self.transcribe, path, name))
+        except UserError as error:
+            return _problem(422, str(error))
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.report(f"an uploaded file has ended with an error of the model: {reason}")
+            return _problem(500, f"The model has failed: {reason}")
+        finally:
+            self.uploads -= 1
+
+    async def _save(self, request: web.Request, path: str) -> bool:
+        """Write the body of the request to ``path``, and return False if the body is too large."""
+        size = 0
+        with open(path, "wb") as file:
+            async for block in request.content.iter_chunked(BLOCK):
+                size += len(block)
+                if size > self.limits.bytes:
+                    return False
+                file.write(block)
+        return True
+
+    def _too_large(self, name: str) -> web.Response:
+        return _problem(413, f"{name} is larger than {self.limits.bytes / 1e6:.0f} MB, the limit of this page")
+
+    async def _shut_down(self, app: web.Application) -> None:
+        for socket in list(self.sockets):
+            await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server has been stopped")
+        self.thread.shutdown(wait=False, cancel_futures=True)
+
+
+@web.middleware
+async def _refuse_other_sites(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Refuse requests from the pages of other sites, which a browser sends with the address of the other site."""
+    origin = request.headers.get("Origin")
+    if origin and origin.partition("://")[2] != request.host:
+        return _problem(403, f"requests from {origin} are refused")
+    return await handler(request)
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Content-Security-Policy"] = LOCAL_ONLY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cache-Control"] = "no-cache"
+
+
+def _problem(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=json.dumps({"error": text}), content_type="application/json")
+
+
+def _extension(name: str) -> str:
+    """Return the extension of a file name, or an empty text if the extension is unusual."""
+    extension = os.path.splitext(name)[1].lower()
+    return extension if re.fullmatch(r"\.[a-z0-9]{1,5}", extension) else ""
