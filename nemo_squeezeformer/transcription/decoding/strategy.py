@@ -66,6 +66,9 @@ def set_decoding(model: Any, asked: Decoding, timestamps: bool = False) -> None:
     section = settings.setdefault("greedy" if strategy in GREEDY else "beam", {})
     if strategy not in GREEDY:
         section |= {"return_best_hypothesis": True, "beam_size": asked.beam or section["beam_size"]}
+        for mode in ("pruning_mode", "blank_lm_score_mode"):  # NeMo saves the names of these modes in capital letters
+            if mode in section:
+                section[mode] = str(getattr(section[mode], "value", section[mode])).lower()
         if asked.beam and kind == "ctc":
             section["beam_beta"] = 0.0  # NeMo's default is a bonus for each token, which inserts wrong words
     if asked.lm:
