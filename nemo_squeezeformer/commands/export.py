@@ -11,6 +11,7 @@ from nemo_squeezeformer.deployment.onnx_stream.metadata import transducer_files
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import refuse_existing, require_folder, size_of
 
+RUNTIMES = ("sherpa-onnx", "onnx-asr")
 HELP = "write a .nemo model as ONNX, with caches if the model streams, or as safetensors"
 DESCRIPTION = """\
 Write a .nemo model as ONNX by NeMo's own export, with the encoder after optimize_for_inference(). A CTC model gives
@@ -22,6 +23,9 @@ This command transcribes without torch and NeMo:
 
 A graph has one latency. If the model was trained for several latencies, choose one with --att-context-size.
 
+With --for sherpa-onnx or --for onnx-asr, OUT is a folder that this runtime loads: graphs, tokens, and a README with the
+command that runs them.
+
 With --format safetensors, OUT is a folder with the weights and a plain configuration of the encoder, and of the CTC
 decoder if the model has one. Load it in Python without NeMo:
   nemo_squeezeformer.plain.load("OUT")"""
@@ -31,7 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe(parser, DESCRIPTION)
     add_model(parser)
     add = parser.add_argument
-    add("--output", "-o", metavar="OUT", type=Path, required=True, help="file *.onnx, or folder for safetensors")
+    add(
+        "--output",
+        "-o",
+        metavar="OUT",
+        type=Path,
+        required=True,
+        help="file *.onnx, or folder for --for and safetensors",
+    )
     add("--format", choices=("onnx", "safetensors"), default="onnx", help="output format (default: onnx)")
     add("--force", action="store_true", help="overwrite existing files")
     add(
@@ -42,13 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_verbose(parser)
     onnx = parser.add_argument_group("options for ONNX").add_argument
+    onnx("--for", dest="runtime", choices=RUNTIMES, help="write a folder for this runtime, instead of a file")
     onnx("--decoder", choices=("ctc", "rnnt"), help="decoder of a hybrid model (default: the model's own choice)")
     onnx("--offline", action="store_true", help="export for whole utterances, without caches (default: for streams)")
-    onnx(
+    weights = parser.add_mutually_exclusive_group().add_argument
+    weights(
         "--int8",
         action="store_true",
         help="quantize the linear layers of the encoder to int8: the file has a third of the size, the model runs "
         "faster, and the output is a little less exact",
+    )
+    weights(
+        "--float16",
+        action="store_true",
+        help="compute the encoder in float16: the file has half of the size, for GPUs and other accelerators",
     )
     onnx("--opset", type=int, metavar="N", help="ONNX opset version from 13 to 23 (default: NeMo's choice)")
 
@@ -87,6 +105,11 @@ def main(args: argparse.Namespace) -> int:
 def _check_onnx(args: argparse.Namespace) -> None:
     output: Path = args.output
     check_opset(args.opset)
+    if args.runtime:
+        from nemo_squeezeformer.deployment.runtimes.folder import refuse_folder
+
+        refuse_folder(output, args.runtime, args.force, size_of(args.model))
+        return
     if output.suffix != ".onnx":
         raise UserError(f"--output {output}: give a name that ends in .onnx, or --format safetensors")
     require_folder(output, f"--output {output}", size_of(args.model))
@@ -94,14 +117,19 @@ def _check_onnx(args: argparse.Namespace) -> None:
 
 
 def _write_onnx(args: argparse.Namespace, model: Any) -> list[Path]:
-    from nemo_squeezeformer.deployment.onnx.model_files import export
+    from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, export_files
+    from nemo_squeezeformer.deployment.runtimes.folder import write_folder
 
-    return export(model, args.output, not args.offline, args.opset, args.int8)
+    weights = "int8" if args.int8 else "float16" if args.float16 else "float32"
+    settings = GraphSettings(not args.offline, args.opset, weights)
+    if args.runtime:
+        return write_folder(args.runtime, model, args.output, settings)
+    return export_files(model, args.output, settings)
 
 
 def _check_plain(args: argparse.Namespace) -> None:
-    for option in ("decoder", "offline", "int8", "opset"):
-        if getattr(args, option):
+    for option in ("for", "decoder", "offline", "int8", "float16", "opset"):
+        if getattr(args, "runtime" if option == "for" else option):
             raise UserError(f"--{option} is an option for ONNX; leave it out, or leave out --format safetensors")
     try:
         from nemo_squeezeformer.deployment.weights.saving import refuse_folder

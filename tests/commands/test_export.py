@@ -92,7 +92,7 @@ def test_mistakes_are_named(saved, tmp_path, capsys):
         main(["export", str(saved), *output, "--att-context-size", "wide"])
     assert "'wide' is not a list of frames to the left and right" in capsys.readouterr().err
     asr_model("ctc").save_to(str(tmp_path / "offline.nemo"))
-    assert "with streaming=True" in complaint(str(tmp_path / "offline.nemo"), *output)
+    assert "add --offline" in complaint(str(tmp_path / "offline.nemo"), *output)
     unlimited = {"streaming": True, "att_context_size": [[-1, -1], [16, 3]]}
     asr_model("ctc", encoder=unlimited).save_to(str(tmp_path / "unlimited.nemo"))
     assert "a stream needs a limit to the right" in complaint(str(tmp_path / "unlimited.nemo"), *output)

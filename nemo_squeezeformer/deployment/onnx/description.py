@@ -37,7 +37,7 @@ def describe_model(model: Any, transducer: bool, streaming: bool, weights: str) 
     features = describe_features(model.preprocessor)
     if streaming and features["normalize"] == ORIGINAL:
         raise UserError(
-            "the features are normalized over the whole utterance, which is unknown in a stream; pass --offline"
+            "the features are normalized over the whole utterance, which is unknown in a stream; add --offline"
         )
     return {
         "version": VERSION,
@@ -79,11 +79,13 @@ def describe_steps(model: Any) -> dict[str, Any]:
 
     encoder = model.encoder
     if getattr(encoder.pre_encode, "margins", None) == CENTRED:
-        raise UserError("the subsampling sees frames after the chunk; build and train the encoder with streaming=True")
+        raise UserError(
+            "this model is not for streams, because its subsampling sees frames after the chunk; add --offline"
+        )
     try:
         encoder.setup_streaming_params()
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"{error}; add --offline for a graph of whole utterances") from error
     config, factor = encoder.streaming_cfg, encoder.subsampling_factor
     chunk, shift, before = map(_further, (config.chunk_size, config.shift_size, config.pre_encode_cache_size))
     return {

@@ -73,8 +73,8 @@ def quantize(path: Path) -> None:
 
 
 def check_quantization() -> None:
-    """Raise UserError if a package that ``quantize`` needs is missing."""
+    """Raise UserError if a package that ``quantize`` or ``half_precision`` needs is missing."""
     try:
         import onnxruntime.quantization  # noqa: F401
     except ImportError as error:
-        raise UserError(f"int8 needs ONNX Runtime ({error}); run: {extras.install('onnx')}") from error
+        raise UserError(f"int8 and float16 need ONNX Runtime ({error}); run: {extras.install('onnx')}") from error

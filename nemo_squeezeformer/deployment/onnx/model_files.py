@@ -12,6 +12,7 @@ from typing import Any
 
 from nemo_squeezeformer.deployment.onnx.description import describe_graphs, describe_model
 from nemo_squeezeformer.deployment.onnx.graphs import check_quantization, for_graphs, quantize, unfuse_norms
+from nemo_squeezeformer.deployment.onnx.half_precision import to_float16
 from nemo_squeezeformer.deployment.onnx.opsets import check_opset
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY, transducer_files
 from nemo_squeezeformer.errors import UserError
@@ -39,6 +40,11 @@ class GraphSettings:
 
 
 def export(model: Any, path: Path, streaming: bool, opset: int | None = None, int8: bool = False) -> list[Path]:
+    """Write ``model`` as ONNX with these settings, in the same way as ``export_files``."""
+    return export_files(model, path, GraphSettings(streaming, opset, "int8" if int8 else "float32"))
+
+
+def export_files(model: Any, path: Path, settings: GraphSettings) -> list[Path]:
     """Write ``model`` as ONNX, and return the paths of the files.
 
     The graph contains the encoder after ``optimize_for_inference``. After the export, ``model`` can neither be trained
@@ -48,30 +54,26 @@ def export(model: Any, path: Path, streaming: bool, opset: int | None = None, in
         model: NeMo model.
         path: Path of the file. A transducer is written to two files in the folder of ``path``. The names of the two
             files are NeMo's prefixes ``encoder-`` and ``decoder_joint-``, followed by the name of ``path``.
-        streaming: If True, the inputs of the graph are caches and chunks for the encoder's ``att_context_size``.
-            Otherwise the inputs are whole utterances.
-        opset: ONNX opset version in ``opsets.OPSETS``; None means NeMo's choice.
-        int8: If True, quantize the linear layers of the encoder (``graphs.quantize``). The decoder and the joint
-            network stay in float32.
+        settings: The form of the graphs. Other weights than ``float32`` are for the encoder. The decoder and the joint
+            network of a transducer stay in float32.
 
     Raises:
         UserError: ONNX Runtime does not run a graph of this opset. The model cannot stream, the metadata cannot
             describe the features or the decoder of the model, or a package is missing. The packages are ONNX and, for
-            ``int8``, ONNX Runtime.
+            other weights than ``float32``, ONNX Runtime.
     """
-    settings = GraphSettings(streaming, opset, "int8" if int8 else "float32")
     check_export(model, settings)
-    described = describe_model(model, uses_transducer(model), streaming, settings.weights)
+    described = describe_model(model, uses_transducer(model), settings.streaming, settings.weights)
     with all_written_whole(path.parent) as folder:
         written = write_graphs(model, folder / path.name, settings)
-        _write_metadata(written, described, streaming)
+        _write_metadata(written, described, settings.streaming)
     return [path.with_name(file.name) for file in written]
 
 
 def check_export(model: Any, settings: GraphSettings) -> None:
     """Raise UserError if the opset is unknown, a package is missing, or NeMo cannot export the encoder."""
     check_opset(settings.opset)
-    _check_packages(settings.weights == "int8")
+    _check_packages(settings.weights)
     if not hasattr(getattr(model, "encoder", None), "export_cache_support"):
         raise UserError(f"{type(model).__name__} has no encoder that NeMo can export with caches")
 
@@ -94,15 +96,17 @@ def write_graphs(model: Any, path: Path, settings: GraphSettings) -> list[Path]:
     unfuse_norms(written[0])
     if settings.weights == "int8":
         quantize(written[0])
+    elif settings.weights == "float16":
+        to_float16(written[0])
     return written
 
 
-def _check_packages(int8: bool) -> None:
+def _check_packages(weights: str) -> None:
     try:
         import onnx  # noqa: F401
     except ImportError as error:
         raise UserError(f"the export needs ONNX ({error}); run: {extras.install('onnx')}") from error
-    if int8:
+    if weights != "float32":
         check_quantization()
 
 

@@ -21,9 +21,9 @@ def token_lines(tokens: Sequence[str], runtime: str) -> str:
     Raises:
         UserError: The file cannot hold a token.
     """
-    written = [_written(token) for token in tokens]
+    written = [_written(token, number) for number, token in enumerate(tokens)]
     for number, token in enumerate(written):
-        if not token or any(char.isspace() for char in token):
+        if any(char.isspace() for char in token):
             raise UserError(
                 f"{runtime} reads a line `TOKEN NUMBER` for each token, and such a line cannot contain token {number}, "
                 f"{tokens[number]!r}; train with a vocabulary without white space in tokens"
@@ -35,7 +35,9 @@ def token_lines(tokens: Sequence[str], runtime: str) -> str:
     return "".join(f"{token} {number}\n" for number, token in enumerate([*written, BLANK]))
 
 
-def _written(token: str) -> str:
+def _written(token: str, number: int) -> str:
+    if not token:  # a control token, for example the end of a sentence; speech does not contain this token
+        return f"<control-{number}>"
     if token == " \u2047 ":  # the text of an unknown token
         return UNKNOWN
     return SPACE if token == " " else token
