@@ -118,7 +118,7 @@ class Captions:
     def _fail(self, speakers: Sequence[Speaker], error: Exception) -> None:
         """Tell ``speakers`` that the model has failed, and free their slots."""
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        self.report(f"the captions of {len(speakers)} speakers have ended with an error of the model: {reason}")
+        self.report(f"an error of the model has ended the captions of {len(speakers)} speaker(s): {reason}")
         for speaker in speakers:
             speaker.tell(Message("error", f"The model has failed: {reason}"))
         with self.changed:

@@ -128,9 +128,9 @@ class Page:
                 return web.json_response(await loop.run_in_executor(self.thread, self.transcribe, path, name))
         except UserError as error:
             return _problem(422, str(error))
-        except (OSError, RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:  # an error of the model ends this request, and not the page
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self.report(f"an uploaded file has ended with an error of the model: {reason}")
+            self.report(f"an error of the model has ended the transcription of a file: {reason}")
             return _problem(500, f"The model has failed: {reason}")
         finally:
             self.uploads -= 1

@@ -1,0 +1,123 @@
+"""``serve``: its checks, its options, what it says, and its end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nemo.collections.asr")
+
+from nemo_squeezeformer.commands import serve
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.process import program
+
+
+@pytest.fixture(scope="module")
+def archive(streaming_hybrid, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.nemo"
+    streaming_hybrid.save_to(str(path))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_a_shell():
+    """Set the handlers of a command that a shell starts. A background job of a shell ignores Ctrl-C."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in zip(numbers, before):
+        signal.signal(number, handler)
+
+
+def parsed(*arguments: object) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    return parser.parse_args([*map(str, arguments), "--device", "cpu", "--port", "0"])
+
+
+def served(capfd, visit: Callable[[str], object], *arguments: object, number: int = signal.SIGTERM) -> tuple[int, str]:
+    """Run the command, call ``visit`` with the address of the page, and send a signal. Return the status and stderr."""
+    said, found = [], []
+
+    def guest() -> None:
+        try:
+            for _ in range(600):
+                said.append(capfd.readouterr().err)
+                if address := re.search(r"the page is open at (\S+)", "".join(said)):
+                    found.append(visit(address[1]))
+                    return
+                time.sleep(0.1)
+        except Exception as error:  # an error of this thread must fail the test
+            found.append(error)
+        finally:
+            os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=guest)
+    thread.start()
+    status = program.run("nemo-squeezeformer", lambda: serve.main(parsed(*arguments)))
+    thread.join()
+    assert found and not isinstance(found[0], Exception), found
+    return status, "".join(said) + capfd.readouterr().err
+
+
+def described(address: str) -> dict[str, object]:
+    with urllib.request.urlopen(f"{address}/model", timeout=20) as answer:
+        return json.load(answer)
+
+
+def test_a_streaming_model_has_captions_at_the_chosen_latency_until_a_signal(archive, capfd):
+    models = []
+    status, errors = served(
+        capfd,
+        lambda address: models.append(described(address)),
+        archive, "--latency", 160, "--speakers", 3, "--max-upload", 5, "--max-length", 60, "--idle", 9,
+        number=signal.SIGINT,
+    )  # fmt: skip
+    limits = {"bytes": 5_000_000, "seconds": 60, "idle": 9}
+    assert models == [{"name": "model.nemo", "live": True, "reason": "", "latency": 160} | limits]
+    assert status == 130 and errors.splitlines()[-1] == "nemo-squeezeformer: interrupted"
+    assert "latency 160 ms (att_context_size [24, 3]), speakers at once: 3\n" in errors and "warning" not in errors
+
+
+def test_a_model_that_does_not_stream_serves_files_and_says_why(ctc_file, capfd):
+    models = []
+    status, errors = served(capfd, lambda address: models.append(described(address)), ctc_file, "--host", "0.0.0.0")
+    assert status == 143 and errors.splitlines()[-1] == "nemo-squeezeformer: terminated"
+    assert models[0]["live"] is False and "per_feature" in models[0]["reason"]
+    assert f"the page has no live captions, because {ctc_file} cannot stream: preprocessor.normalize" in errors
+    assert "warning: everyone who reaches 0.0.0.0 can use the page" in errors
+
+
+def test_a_latency_for_a_model_that_does_not_stream_is_refused(ctc_file):
+    with pytest.raises(UserError, match="ctc.nemo cannot stream: .*; leave out the latency to serve only files"):
+        serve.main(parsed(ctc_file, "--latency", 160))
+
+
+def test_wrong_arguments_are_refused_before_the_model_is_loaded(archive, monkeypatch):
+    monkeypatch.setattr("nemo_squeezeformer.transcription.models.restore", None)
+    with pytest.raises(UserError, match="there is no model file missing.nemo"):
+        serve.main(parsed("missing.nemo"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        args = parsed(archive)
+        args.port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"--host 127.0.0.1 --port {args.port}: .*choose another port") as error:
+            serve.main(args)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"--host no.such.host.invalid --port 0: the address cannot be used"):
+        serve.main(parsed(archive, "--host", "no.such.host.invalid"))
+    for wrong in ("70000", "-1"):
+        with pytest.raises(SystemExit):
+            parsed(archive, "--port", wrong)

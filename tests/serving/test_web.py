@@ -1,0 +1,272 @@
+"""The requests of the page: captions over a WebSocket, files, limits, and what the page refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import re
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+import soundfile
+import srt
+
+pytest.importorskip("nemo.collections.asr")
+
+from nemo_squeezeformer.serving import microphone, web
+from nemo_squeezeformer.serving.microphone import common
+from tests.samples.speech import RATE, noise
+from tests.samples.streams import LATENCIES, whole_texts
+from tests.serving.conftest import LIMITS, Served
+from tests.serving.talking import Client, until
+
+SIXTEEN = noise(1.6, 4)
+HEARD = (SIXTEEN * 32768).round().astype("<i2").astype(np.float32) / 32768  # after the conversion to 16 bits
+
+
+def visit(page: Served, act: Callable[[aiohttp.ClientSession], Awaitable[Any]]) -> Any:
+    """Run ``act`` with a session that opens addresses of the page."""
+
+    async def visited() -> Any:
+        async with aiohttp.ClientSession(page.address) as session:
+            return await asyncio.wait_for(act(session), 60)
+
+    return asyncio.run(visited())
+
+
+def wav(sound: np.ndarray, rate: int = RATE) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, sound, rate, format="WAV")
+    return file.getvalue()
+
+
+def upload(page: Served, data: bytes, name: str = "talk.wav") -> tuple[int, dict[str, Any]]:
+    async def act(session):
+        answer = await session.post("/file", params={"name": name}, data=data)
+        return answer.status, await answer.json()
+
+    return visit(page, act)
+
+
+def test_captions_over_the_page_are_the_text_of_the_recording(model, page):
+    async def act(session):
+        client = await Client.connected(session, page.address, RATE)
+        await client.receive("begin")
+        await client.send(SIXTEEN)
+        return await client.final()
+
+    expected = whole_texts(model, [HEARD], "rnnt", LATENCIES[160])
+    assert [visit(page, act)] == expected and len(expected[0]) > 10
+
+
+def test_the_third_of_two_is_told_to_wait_and_begins_when_a_browser_is_closed(model, page):
+    async def act(session):
+        first, second = [await Client.connected(session, page.address, RATE) for _ in range(2)]
+        for client in (first, second):
+            await client.receive("begin")
+        third = await Client.connected(session, page.address, RATE)
+        assert (await third.receive("wait"))["place"] == 1
+        await until(session, page.address, (2, 1))
+        await second.send(SIXTEEN)
+        await second.receive("text")
+        second.socket._response.connection.transport.abort()  # a closed browser says no good-bye
+        start = asyncio.get_running_loop().time()
+        await third.receive("begin")
+        assert asyncio.get_running_loop().time() - start < 2
+        await third.send(SIXTEEN)
+        text = await third.final()
+        await first.socket.close()
+        await until(session, page.address, (0, 0))
+        return text
+
+    assert [visit(page, act)] == whole_texts(model, [HEARD], "rnnt", LATENCIES[160])
+
+
+@pytest.mark.parametrize(
+    "limits, sound, note",
+    [
+        ({"idle": 0.5}, SIXTEEN, "No audio has arrived for 0 s."),
+        ({"seconds": 1.0}, SIXTEEN, "Captions end after 1 s. Start again to go on."),
+        ({}, noise(4.0), "The model is more than 1 s behind the microphone."),
+    ],
+    ids=["idle", "too long", "too fast"],
+)
+def test_captions_end_with_the_text_so_far_and_the_reason(serve, limits, sound, note, monkeypatch):
+    monkeypatch.setattr(microphone, "FARTHEST_BEHIND", 1.0 if len(sound) > len(SIXTEEN) else 30.0)
+    page = serve(limits=dataclasses.replace(LIMITS, **limits))
+
+    async def act(session):
+        client = await Client.connected(session, page.address, RATE)
+        await client.receive("begin")
+        await client.send(sound, piece=len(sound))
+        assert (await client.receive("note"))["add"] == note
+        await client.receive("final")
+        assert client.text
+        await until(session, page.address, (0, 0))
+
+    visit(page, act)
+
+
+@pytest.mark.parametrize(
+    "first, problem",
+    [
+        ("hello", "the first message is not the sample rate"),
+        ('{"rate": "high"}', "a sample rate of high Hz is not between 8000 and 192000 Hz"),
+        ('{"rate": 10}', "a sample rate of 10 Hz is not between"),
+    ],
+)
+def test_a_connection_without_a_sample_rate_is_refused(page, first, problem):
+    async def act(session):
+        client = Client(await session.ws_connect("/live"))
+        await client.socket.send_str(first)
+        assert problem in (await client.receive("error"))["add"]
+        assert (await client.socket.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
+
+    visit(page, act)
+
+
+@pytest.mark.parametrize("data", [b"odd", "no such command"])
+def test_wrong_data_end_the_connection_and_free_the_slot(page, data):
+    async def act(session):
+        client = await Client.connected(session, page.address, RATE)
+        await client.receive("begin")
+        await (client.socket.send_bytes(data) if isinstance(data, bytes) else client.socket.send_str(data))
+        assert (await client.socket.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
+        await until(session, page.address, (0, 0))
+
+    visit(page, act)
+
+
+def test_an_error_of_the_model_is_shown_as_text(model, page, monkeypatch):
+    monkeypatch.setattr(model.encoder, "cache_aware_stream_step", lambda **_: 1 / 0)
+
+    async def act(session):
+        client = await Client.connected(session, page.address, RATE)
+        await client.receive("begin")
+        await client.send(SIXTEEN, piece=len(SIXTEEN))
+        assert "ZeroDivisionError: division by zero" in (await client.receive("error"))["add"]
+        await until(session, page.address, (0, 0))
+
+    visit(page, act)
+    assert "division by zero" in page.reports.pop()
+
+
+def test_a_file_gives_text_word_times_and_subtitles_and_leaves_nothing_behind(page, transcribe, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    status, result = upload(page, wav(SIXTEEN))
+    (best,) = transcribe.model.transcribe([HEARD], timestamps=True, verbose=False)
+    assert status == 200 and result["text"] == best.text and result["seconds"] == pytest.approx(1.6)
+    assert [word for word, _, _ in result["words"]] == [item["word"] for item in best.timestamp["word"]]
+    starts = [start for _, start, _ in result["words"]]
+    assert len(starts) > 1 and starts == sorted(starts) and 0 <= starts[0] and result["words"][-1][2] <= 1.7
+    shown = " ".join(cue.content for cue in srt.parse(result["srt"]))
+    assert shown.split() == result["text"].split() and result["vtt"].startswith("WEBVTT")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_with_another_rate_and_several_channels_is_transcribed(page):
+    sound = np.stack([noise(1.0, 1), noise(1.0, 2)], axis=1)
+    status, result = upload(page, wav(sound, 22_050))
+    assert status == 200 and result["text"] and result["seconds"] == pytest.approx(16_000 / 22_050)
+
+
+def test_a_bad_file_is_an_error_in_one_line_with_the_name_of_the_file(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for data, name, status, problem in (
+        (b"no audio at all", "notes.txt", 422, "'notes.txt' is corrupt or has a format that is not read"),
+        (b"", "empty.wav", 422, "'empty.wav' is empty (0 bytes)"),
+        (wav(noise(31.0)[::3], RATE // 3), "long.wav", 422, "long.wav has 31 s, and this page takes at most 30 s"),
+        (bytes(LIMITS.bytes + 1), "large.wav", 413, "large.wav is larger than 1 MB, the limit of this page"),
+    ):
+        found, result = upload(page, data, name)
+        assert found == status and problem in result["error"], result
+        assert "\n" not in result["error"] and str(tmp_path) not in result["error"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_file_without_a_length_in_its_request_is_refused(page):
+    async def act(session):
+        async def blocks():
+            for _ in range(40):
+                yield bytes(2**16)
+
+        return (await session.post("/file", params={"name": "large.wav"}, data=blocks())).status
+
+    assert visit(page, act) == 413
+
+
+def test_too_many_files_are_refused(page, monkeypatch):
+    monkeypatch.setattr(web, "MOST_UPLOADS", 0)
+    status, result = upload(page, wav(SIXTEEN))
+    assert status == 503 and "already wait for the model" in result["error"]
+
+
+def test_an_error_of_the_model_with_a_file_is_shown_as_text(page, transcribe, monkeypatch):
+    monkeypatch.setattr(transcribe.model, "transcribe_generator", lambda *_, **__: 1 // 0)
+    status, result = upload(page, wav(SIXTEEN))
+    assert status == 500 and result["error"].startswith("The model has failed: ZeroDivisionError")
+    assert page.reports.pop().startswith("an error of the model has ended the transcription of a file: Zero")
+
+
+def test_pages_of_other_sites_cannot_use_the_server(page):
+    async def act(session):
+        other = {"Origin": "http://other.example"}
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect("/live", headers=other)
+        answer = await session.post("/file", data=wav(SIXTEEN), headers=other)
+        own = await session.get("/model", headers={"Origin": page.address})
+        return refused.value.status, answer.status, own.status
+
+    assert visit(page, act) == (403, 403, 200)
+
+
+def test_the_page_requests_nothing_from_other_servers(page):
+    async def act(session):
+        answer = await session.get("/")
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
+        text = await answer.text()
+        for name in re.findall(r'(?:src|href)="(page/[^"]+)"', text):
+            assert (await session.get(f"/{name}")).status == 200
+        return (await session.get("/page/../web.py")).status
+
+    assert visit(page, act) == 404
+    for file in (Path(web.__file__).parent / "page").iterdir():
+        assert not re.search(r"//[a-z]+\.|@import|url\(", file.read_text(encoding="utf-8")), file.name
+
+
+def test_a_model_that_does_not_stream_serves_files_and_gives_the_reason(serve):
+    page = serve(captions=None, no_captions="the model cannot stream (full attention)", latency=0)
+
+    async def act(session):
+        described = await (await session.get("/model")).json()
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await session.ws_connect("/live")
+        return described["live"], described["reason"]
+
+    assert visit(page, act) == (False, "the model cannot stream (full attention)")
+    assert upload(page, wav(SIXTEEN))[0] == 200
+
+
+def test_the_end_of_the_server_closes_the_connections(serve):
+    page = serve()
+
+    async def act(session):
+        client = await Client.connected(session, page.address, RATE)
+        await client.receive("begin")
+        closing = asyncio.get_running_loop().run_in_executor(None, page.close)
+        closed = await client.socket.receive(timeout=10)
+        await closing
+        return closed.data
+
+    assert visit(page, act) == aiohttp.WSCloseCode.GOING_AWAY
+
+
+@pytest.mark.parametrize("shown, text, kept", [("", "a", 0), ("ab", "abc", 2), ("abc", "abx", 2), ("ab", "", 0)])
+def test_only_the_change_of_a_text_is_sent(shown, text, kept):
+    assert common(shown, text) == kept
