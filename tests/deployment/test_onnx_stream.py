@@ -136,7 +136,7 @@ def test_error_messages_name_the_mistake(exported, noises, tmp_path, capsys):
     assert "there is no file" in complaint(tmp_path / "none.onnx", noises[0])
     assert "there is no file" in complaint(exported, tmp_path / "none.wav")
     (tmp_path / "text.wav").write_text("no audio")
-    assert "cannot be read" in complaint(exported, tmp_path / "text.wav")
+    assert "is corrupt or has a format that is not read" in complaint(exported, tmp_path / "text.wav")
     decoder = exported.with_name(f"decoder_joint-{exported.name}")
     assert "give the encoder's file" in complaint(decoder, noises[0])
     described(path, tmp_path / "new.onnx", lambda found: found.update(version=99))

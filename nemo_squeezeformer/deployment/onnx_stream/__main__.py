@@ -1,6 +1,7 @@
-"""Transcribe audio files with an exported model, without torch and NeMo.
+"""Transcribe audio with an exported model, without torch and NeMo.
 
-The text is printed while the audio passes through the model.
+A model for streams prints the text while the audio passes through the model. A model for whole utterances prints the
+text after the end of the audio.
 """
 
 from __future__ import annotations
@@ -23,13 +24,34 @@ def _transcribe(argv: Sequence[str] | None) -> int:
     parser.add_argument(
         "model", help="exported model: the name that was given to `nemo-squeezeformer export --output`", type=Path
     )
-    parser.add_argument("audio", nargs="+", help="wav files with the sample rate of the model", type=Path)
+    parser.add_argument(
+        "audio",
+        nargs="+",
+        help="audio files, folders with audio, or manifests (without the package soundfile: 16-bit wav files); - for "
+        "raw 16-bit little-endian mono PCM on standard input",
+    )
     parser.add_argument("--quiet", action="store_true", help="print only the final texts")
+    parser.add_argument(
+        "--timestamps",
+        action="store_true",
+        help='after the text of a recording, print a line "PATH<tab>word<tab>START<tab>END<tab>WORD" for each word, '
+        "with times in seconds",
+    )
+    parser.add_argument(
+        "--sample-rate", type=_rate, metavar="HZ", help="sample rate of standard input (default: the model's)"
+    )
     args = parser.parse_args(argv)
 
     from nemo_squeezeformer.deployment.onnx_stream.transcribing import print_texts  # needs the extra `onnx`
 
     return print_texts(args)
+
+
+def _rate(value: str) -> int:
+    rate = int(value)
+    if not 1_000 <= rate <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{value}: expected a sample rate in Hz from 1000 to 1000000")
+    return rate
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from nemo_squeezeformer.deployment.onnx_stream.session import initial, open_sess
 from nemo_squeezeformer.errors import UserError
 
 MOST_SYMBOLS = 1000  # tokens at one frame if the model has no limit; a damaged network would continue forever
+AHEAD = 32  # frames whose next token is computed at once; with all frames, the time grows with the square of the length
+Timed = tuple[int, int]  # a token, and its encoder frame from the start of the stream
 
 
 def build_decoder(metadata: dict[str, Any], encoder: Path) -> CTC | Transducer:
@@ -21,42 +23,54 @@ def build_decoder(metadata: dict[str, Any], encoder: Path) -> CTC | Transducer:
 
 
 class CTC:
-    """Greedy CTC decoding: the most likely token of each frame, without repetitions and blanks."""
+    """Greedy CTC decoding: the most likely token of each frame, without repetitions and blanks.
+
+    Attributes:
+        frames: Number of frames so far.
+    """
 
     def __init__(self, blank: int):
         self.blank = self.last = blank
+        self.frames = 0
 
-    def step(self, log_probs: np.ndarray) -> list[int]:
+    def step(self, log_probs: np.ndarray) -> list[Timed]:
         """Return the tokens of the next frames from the log-probabilities (T, V) of these frames."""
         tokens = []
-        for token in log_probs.argmax(axis=-1).tolist():
+        for at, token in enumerate(log_probs.argmax(axis=-1).tolist(), self.frames):
             if token not in (self.last, self.blank):
-                tokens.append(token)
+                tokens.append((token, at))
             self.last = token
+        self.frames += len(log_probs)
         return tokens
 
 
 class Transducer:
-    """Greedy transducer decoding, with the ONNX graph of the decoder and the joint network."""
+    """Greedy transducer decoding, with the ONNX graph of the decoder and the joint network.
+
+    Attributes:
+        frames: Number of frames so far.
+    """
 
     def __init__(self, blank: int, settings: dict[str, Any], folder: Path):
         self.session = open_session(folder / settings["file"])
         self.blank, self.settings = blank, settings
         self.target, self.states = blank, initial(settings["states"], 1)
+        self.frames = 0
 
-    def step(self, encodings: np.ndarray) -> list[int]:
+    def step(self, encodings: np.ndarray) -> list[Timed]:
         """Return the tokens of the next frames from the encodings (D, T) of these frames."""
-        tokens: list[int] = []
+        tokens: list[Timed] = []
         at = symbols = 0  # number of the frame, and number of tokens at this frame
         while at < encodings.shape[1]:
-            best, states = self._best(encodings[:, at:])
+            best, states = self._best(encodings[:, at : at + AHEAD])
             (found,) = np.nonzero(best != self.blank)
             if not len(found):
-                break
+                at, symbols = at + len(best), 0
+                continue
             symbols = 0 if found[0] else symbols
             at += int(found[0])
             self.target, self.states = int(best[found[0]]), states
-            tokens.append(self.target)
+            tokens.append((self.target, self.frames + at))
             symbols += 1
             if symbols > MOST_SYMBOLS:
                 raise UserError(
@@ -65,6 +79,7 @@ class Transducer:
                 )
             if symbols == self.settings["max_symbols"]:
                 at, symbols = at + 1, 0
+        self.frames += encodings.shape[1]
         return tokens
 
     def _best(self, encodings: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from nemo_squeezeformer.deployment.onnx_stream.metadata import ORIGINAL, parse, transducer_files
+from nemo_squeezeformer.deployment.onnx_stream.metadata import parse, transducer_files
 from nemo_squeezeformer.errors import UserError
 
 Caches = dict[str, np.ndarray]
@@ -63,14 +63,13 @@ def initial(caches: list[dict[str, Any]], batch: int) -> Caches:
 class Encoder:
     """The graph of the encoder. With a CTC decoder, the outputs of the graph are log-probabilities.
 
-    If the graph is for whole utterances, the features must be the features of the authors' release. Then only the
-    method ``utterance`` is supported.
+    If the graph is for whole utterances, only the method ``utterance`` is supported.
 
     Args:
         path: Path of the graph, or the path that was given to the export of a transducer.
 
     Raises:
-        UserError: The file does not exist, or the graph is for whole utterances with other features.
+        UserError: The file does not exist, or is not a graph with the metadata of this package.
     """
 
     def __init__(self, path: str | Path):
@@ -81,11 +80,24 @@ class Encoder:
         self.metadata = parse(self.session.get_modelmeta().custom_metadata_map, self.path)
         steps = self.metadata["steps"]
         if steps is None:
-            if self.metadata["features"]["normalize"] != ORIGINAL:
-                raise UserError(f"{self.path} takes whole utterances; export a streaming model without --offline")
             return
         self.window, self.shift, self.before_start = steps["window"], steps["shift"], steps["before_start"]
         self.frames, self.factor = steps["frames"], steps["subsampling_factor"]
+
+    @property
+    def frame_seconds(self) -> float:
+        """The length of an encoder frame in seconds.
+
+        Raises:
+            UserError: The metadata does not contain the subsampling factor.
+        """
+        described = self.metadata["steps"] or self.metadata.get("model")
+        factor = described.get("subsampling_factor") if isinstance(described, dict) else None
+        if type(factor) is not int or not 0 < factor <= 2**20:
+            raise UserError(
+                f"{self.path}: the metadata has no subsampling_factor, which --timestamps needs; export the model again"
+            )
+        return factor * self.metadata["features"]["hop"] / self.metadata["features"]["sample_rate"]
 
     def utterance(self, features: np.ndarray) -> np.ndarray:
         """Return the encodings of a whole utterance: features (F, T) -> (D, T'), or (T', V) with a CTC decoder."""

@@ -33,6 +33,9 @@ class AudioBlocks(ABC):
         source_rate: sample rate of the source, in Hz.
         rate: sample rate of the returned samples, in Hz.
 
+    Raises:
+        UserError: the two sample rates differ, and the package soxr is not installed.
+
     Attributes:
         problem: the reason why the source cannot be read further. The audio then ends before the problem.
     """

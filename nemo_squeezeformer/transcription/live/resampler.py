@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import soxr
+
+from nemo_squeezeformer.errors import UserError
 
 Samples = np.ndarray
 
@@ -19,13 +20,24 @@ class Resampler:
     Args:
         source_rate: sample rate of the source in Hz.
         rate: sample rate of the results in Hz.
+
+    Raises:
+        UserError: the two sample rates differ, and the package soxr is not installed.
     """
 
     def __init__(self, source_rate: int, rate: int):
         self.ratio = rate / source_rate
         self.received, self.made = 0, 0
-        same = source_rate == rate
-        self.stream = None if same else soxr.ResampleStream(source_rate, rate, 1, dtype="float32", quality="HQ")
+        self.stream = None
+        if source_rate != rate:
+            try:
+                import soxr
+            except ImportError as error:
+                raise UserError(
+                    f"the audio has a sample rate of {source_rate} Hz, but the model needs {rate} Hz; install the "
+                    "resampler (pip install soxr), or resample the audio"
+                ) from error
+            self.stream = soxr.ResampleStream(source_rate, rate, 1, dtype="float32", quality="HQ")
 
     def __call__(self, block: Samples, last: bool = False) -> Samples:
         """Return the next samples (T,) for a block (S,). ``last`` is True for the last block, which may be empty."""
