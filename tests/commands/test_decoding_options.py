@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sentencepiece
 import soundfile
+import torch
+from nemo.collections.asr.models import ASRModel
 
 from nemo_squeezeformer.__main__ import main
+from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.transcription import hypotheses
 from nemo_squeezeformer.transcription.decoding import confidence, ngram_file, strategy
 from nemo_squeezeformer.transcription.decoding.strategy import Decoding, set_decoding
-from tests.samples.asr_models import asr_model, spelling_model
+from tests.samples.asr_models import spelling_model
 from tests.samples.speech import RATE, WORDS, noise
 
-SECONDS = (0.5, 0.9, 0.7)
+SECONDS = (0.6, 0.8)
 GREEDY = {"strategy": "greedy_batch", "greedy": {"max_symbols": 2}}
 
 
@@ -59,11 +63,24 @@ def lm(folder) -> Path:
     return path
 
 
+def restored(path: Path) -> Any:
+    return ASRModel.restore_from(str(path), map_location="cpu").eval()
+
+
 @pytest.fixture(scope="module")
 def hybrid(folder) -> Any:
-    from nemo.collections.asr.models import ASRModel
+    return restored(folder / "hybrid.nemo")
 
-    return ASRModel.restore_from(str(folder / "hybrid.nemo"), map_location="cpu").eval()
+
+@pytest.fixture(scope="module")
+def letters(folder) -> Any:
+    return restored(folder / "letters.nemo")
+
+
+@pytest.fixture
+def saved_beam(folder) -> Any:
+    """A model whose file has a beam search that cannot use a language model."""
+    return restored(folder / "beam.nemo")
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +109,7 @@ def run(*arguments: object) -> list[dict[str, Any]]:
     """Run `transcribe` for all recordings, and return the rows."""
     output = Path("out.jsonl")
     options = [*map(str, arguments), "--device", "cpu", "--output", str(output), "--force"]
-    assert main(["transcribe", options[0], "0.wav", "1.wav", "2.wav", *options[1:]]) == 0
+    assert main(["transcribe", options[0], "0.wav", "1.wav", *options[1:]]) == 0
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
@@ -127,7 +144,7 @@ def test_the_texts_equal_the_texts_of_nemos_decoders(hybrid, folder, lm, decoder
         found = texts_of(hybrid, folder, asked, decoder)
         assert found == texts(hybrid, folder, settings, decoder), asked
         seen.add(tuple(found))
-    assert len(seen) >= 6
+    assert len(seen) >= 5
 
 
 def test_the_command_gives_the_same_texts(hybrid, folder, lm):
@@ -143,7 +160,7 @@ def test_a_hotword_appears_and_a_language_model_makes_its_words(hybrid, folder, 
     for decoder in ("ctc", "rnnt"):
         plain = " ".join(texts(hybrid, folder, GREEDY, decoder)).split()
         assert "seven" not in plain and not set(WORDS) & set(plain)
-        boosted = texts_of(hybrid, folder, Decoding(boost=("seven",), boost_weight=3.0), decoder)
+        boosted = texts_of(hybrid, folder, Decoding(boost=("seven",), boost_weight=5.0), decoder)
         assert all("seven" in text for text in boosted)
         modelled = texts_of(hybrid, folder, Decoding(lm=str(lm), lm_weight=2.0), decoder)
         assert set(WORDS) & set(" ".join(modelled).split())
@@ -202,43 +219,55 @@ def test_without_output_the_words_with_confidence_are_json_lines(capfd):
     assert {"word", "confidence"} == set(json.loads(line)["word_confidence"][0])
 
 
-def test_a_saved_beam_search_keeps_its_size_and_its_strategy_is_replaced_by_one_with_the_features(folder, lm):
-    from nemo.collections.asr.models import ASRModel
+def test_a_saved_beam_search_keeps_its_size_and_its_strategy_is_replaced_by_one_with_the_features(saved_beam, lm):
+    set_decoding(saved_beam, Decoding(lm=str(lm), lm_weight=0.5))
+    decoding = saved_beam.cfg.decoding
+    assert decoding.strategy == "malsd_batch" and decoding.beam.beam_size == 3
+    with pytest.raises(UserError, match="--confidence: NeMo's beam search gives no confidence; pass --beam 1"):
+        set_decoding(saved_beam, Decoding(confidence=True))
+    set_decoding(saved_beam, Decoding(beam=1, confidence=True))
+    assert saved_beam.cfg.decoding.strategy == "greedy_batch"
 
-    model = ASRModel.restore_from("beam.nemo", map_location="cpu").eval()
-    set_decoding(model, Decoding(lm=str(lm), lm_weight=0.5))
-    assert model.cfg.decoding.strategy == "malsd_batch" and model.cfg.decoding.beam.beam_size == 3
-    set_decoding(model, Decoding(beam=1))
-    assert model.cfg.decoding.strategy == "greedy_batch"
 
-
-def test_what_nemo_cannot_do_is_refused_with_a_remedy(folder, lm, capsys):
-    transcribe = ["transcribe", "hybrid.nemo", "0.wav", "--device", "cpu"]
-    letters = ["transcribe", "letters.nemo", "0.wav", "--device", "cpu"]
-    beam = ["transcribe", "beam.nemo", "0.wav", "--device", "cpu"]
+def test_bad_values_are_refused_before_the_model_is_opened(folder, capsys):
+    """The file of the model is damaged, and the command does not notice."""
+    with tarfile.open("damaged.nemo", "w") as archive:
+        for name in ("model_config.yaml", "model_weights.ckpt"):
+            archive.addfile(tarfile.TarInfo(name))
     for arguments, message in (
-        ([*transcribe, "--beam", 4, "--confidence"], "--confidence: NeMo's beam search.*leave out --beam"),
-        ([*beam, "--confidence"], "--confidence: NeMo's beam search.*pass --beam 1"),
-        ([*transcribe, "--decoder", "ctc", "--beam", 4, "--timestamps"], "--timestamps: .*leave out --beam.*rnnt"),
-        ([*letters, "--boost", "seven"], "--boost: .*sub-word units.*--lm"),
-        ([*transcribe, "--boost", "café"], "--boost café: the model has no token for a part of 'café'"),
-        ([*transcribe, "--boost", " "], "--boost: a phrase is empty"),
-        ([*transcribe, "--boost", "gone.txt"], "gone.txt: cannot be read"),
-        ([*transcribe, "--lm", "gone.arpa"], "--lm gone.arpa: there is no such file.*nemo-squeezeformer lm"),
-        ([*transcribe, "--lm", "text.txt"], "--lm text.txt is neither an ARPA file"),
-        ([*transcribe, "--lm", "hybrid.nemo"], "--lm hybrid.nemo is not an n-gram model"),
-        ([*letters, "--lm", lm], "lm.arpa was made for another model: it has at least 32 tokens, but the model has"),
-        ([*transcribe, "--lm-weight", 1], "--lm-weight needs --lm"),
-        ([*transcribe, "--boost-weight", 1], "--boost-weight needs --boost"),
+        (["--beam", 4, "--confidence"], "--confidence: NeMo's beam search gives no confidence; leave out --beam"),
+        (["--boost", " "], "--boost: a phrase is empty"),
+        (["--boost", "gone.txt"], "gone.txt: cannot be read"),
+        (["--lm", "gone.arpa"], "--lm gone.arpa: there is no such file; make the file with `nemo-squeezeformer lm`"),
+        (["--lm", "text.txt"], "--lm text.txt is neither an ARPA file nor a .nemo file; make"),
+        (["--lm-weight", 1], "--lm-weight needs --lm"),
+        (["--boost-weight", 1], "--boost-weight needs --boost"),
     ):
-        found = refused(capsys, *arguments)
-        assert re.search(message, found), found
+        found = refused(capsys, "transcribe", "damaged.nemo", "0.wav", *arguments)
+        assert message in found, found
 
 
-def test_another_vocabulary_in_a_nemo_file_is_refused(lm):
-    main(["lm", "hybrid.nemo", "text.txt", "--output", "other.nemo", "--force"])
-    with pytest.raises(Exception, match="it has 32 tokens, but the model has 31"):
+def test_what_nemo_cannot_do_with_a_model_is_refused_with_a_remedy(hybrid, letters, lm):
+    for model, asked, message in (
+        (hybrid, Decoding(beam=4), "times: NeMo's beam search with CTC .*leave out --beam, or pass --decoder rnnt"),
+        (hybrid, Decoding(boost=("café",)), "--boost café: the model has no token for a part of 'café'"),
+        (hybrid, Decoding(lm="hybrid.nemo"), "--lm hybrid.nemo is not an n-gram model"),
+        (letters, Decoding(lm=str(lm)), "lm.arpa was made for another model: it has at least 32 tokens, but the model"),
+        (letters, Decoding(boost=("seven",)), "--boost: .* sub-word units.* pass --lm"),
+    ):
+        if model is hybrid:
+            model.change_decoding_strategy(GREEDY, decoder_type="ctc", verbose=False)
+        with pytest.raises(UserError, match=message) as error:
+            set_decoding(model, asked, timestamps=bool(asked.beam))
+        assert "\n" not in str(error.value)
+
+
+def test_another_vocabulary_in_a_nemo_file_and_other_models_are_refused(lm):
+    assert main(["lm", "hybrid.nemo", "text.txt", "--output", "other.nemo", "--force"]) == 0
+    with pytest.raises(UserError, match="it has 32 tokens, but the model has 31"):
         ngram_file.check("other.nemo", 31)
+    with pytest.raises(UserError, match="--lm: a model of class Linear is neither a CTC model nor a transducer"):
+        strategy.require_ctc_or_transducer(torch.nn.Linear(1, 1), "lm")
 
 
 def test_a_run_with_other_options_is_not_resumed(folder, lm, capsys, monkeypatch):
@@ -285,15 +314,3 @@ def test_the_command_lm_names_text_without_tokens_and_shortens_long_n_grams(fold
     assert "no token for parts of 1 of 2 sentences, for example" in err
     assert "the longest sentence has 7 tokens, so the longest n-grams have 9 tokens" in err
     assert "9-grams from 2 sentences" in out
-
-
-def test_a_model_of_another_kind_is_refused():
-    with pytest.raises(Exception, match="--lm: a model of class Linear is neither a CTC model nor a transducer"):
-        import torch
-
-        strategy.require_ctc_or_transducer(torch.nn.Linear(1, 1), "lm")
-
-
-def test_all_kinds_of_models_are_known():
-    assert strategy.kind_of(asr_model("ctc")) == "ctc"
-    assert strategy.kind_of(asr_model("transducer")) == "transducer"

@@ -139,8 +139,8 @@ def _refuse(asked: Decoding, kind: str, strategy: str, own: str, timestamps: boo
         raise UserError(f"--confidence: NeMo's beam search gives no confidence; {remedy}")
     if timestamps and kind == "ctc":
         raise UserError(
-            f"--timestamps: NeMo's beam search with CTC gives no times; {remedy}, or pass --decoder rnnt if the model "
-            "is a hybrid model"
+            f"--timestamps, or a --format with times: NeMo's beam search with CTC gives no times; {remedy}, or pass "
+            "--decoder rnnt if the model is a hybrid model"
         )
 
 
