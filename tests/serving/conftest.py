@@ -30,17 +30,17 @@ class Served:
         self.address = address_of(bound)
         self.loop = asyncio.new_event_loop()
         self.runner = web.AppRunner(page.application(), handler_cancellation=True, shutdown_timeout=1)
-        self.run(self.runner.setup())
-        self.run(web.SockSite(self.runner, bound).start())
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
+        self._wait_for(self.runner.setup())
+        self._wait_for(web.SockSite(self.runner, bound).start())
 
-    def run(self, coroutine: Any) -> None:
-        self.loop.run_until_complete(coroutine)
+    def _wait_for(self, coroutine: Any) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
 
     def close(self) -> None:
         """Close all connections, as the command does after a signal."""
-        asyncio.run_coroutine_threadsafe(self.runner.cleanup(), self.loop).result(20)
+        self._wait_for(self.runner.cleanup())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(20)
         self.loop.close()

@@ -164,7 +164,7 @@ def test_a_file_gives_text_word_times_and_subtitles_and_leaves_nothing_behind(pa
     assert status == 200 and result["text"] == best.text and result["seconds"] == pytest.approx(1.6)
     assert [word for word, _, _ in result["words"]] == [item["word"] for item in best.timestamp["word"]]
     starts = [start for _, start, _ in result["words"]]
-    assert len(starts) > 1 and starts == sorted(starts) and 0 <= starts[0] and result["words"][-1][2] <= 1.7
+    assert len(starts) > 1 and starts == sorted(starts) and starts[0] >= 0 and result["words"][-1][2] <= 1.7
     shown = " ".join(cue.content for cue in srt.parse(result["srt"]))
     assert shown.split() == result["text"].split() and result["vtt"].startswith("WEBVTT")
     assert list(tmp_path.iterdir()) == []
