@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections.abc import Sequence
 
 import pytest
 
 from nemo_squeezeformer.transcription.subtitles import Cue, Layout, Word, cues, srt, vtt, words_of
+from tests.samples.paths import ROOT
 
 PROSE = (
     "After this page you can transcribe files, folders and manifests. You can also get the times of words, and "
@@ -91,6 +94,26 @@ def test_many_words_at_one_time_have_cues_that_last():
     assert len(made) > 5
     times = [time for cue in made for time in (cue.start, cue.end)]
     assert times == sorted(times) and all(cue.start < cue.end for cue in made)
+
+
+@pytest.mark.parametrize("decoder", ["transducer", "CTC"])
+def test_cues_have_the_true_times_of_words_within_the_errors_of_the_timestamps(decoder, digits):
+    """The words have their true times with the median errors of ``benchmarks/results/timestamps.md``."""
+    page = (ROOT / "benchmarks" / "results" / "timestamps.md").read_text()
+    [cells] = re.findall(rf"^\| hybrid \| {decoder} \|(.*)$", page, flags=re.MULTILINE)
+    *_, starts, ends, _ = (cell.strip() for cell in cells.split("|"))
+    late, error = (int(each) / 1000 for each in re.findall(r"[+-]?\d+", starts)[1:] + [ends])
+    rows = [json.loads(line) for line in (digits / "connected_test_seen.jsonl").read_text().splitlines()]
+    count = 0
+    for row in rows:
+        true = row["words"]
+        made = cues([Word(word["word"], max(word["start"] + late, 0.0), word["end"] + error) for word in true])
+        shown = [(cue.start, cue.end) for cue in made for _ in " ".join(cue.lines).split()]
+        for word, (start, end) in zip(true, shown, strict=True):
+            assert start < word["end"] and word["start"] < end
+            assert start <= word["start"] + max(late, 0.0) + 0.001 and end >= word["end"] - 0.001
+            count += 1
+    assert count == 212
 
 
 def test_a_text_without_spaces_is_divided_into_lines():
