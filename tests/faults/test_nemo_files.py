@@ -26,7 +26,7 @@ from tests.samples import damaged_models
 from tests.samples.asr_models import asr_model
 from tests.samples.damaged_models import CONFIG, WEIGHTS, read, with_config, with_weights, write
 
-INPUTS, MORE_INPUTS = 40, 600
+INPUTS, MORE_INPUTS = 40, 300
 CPU = torch.device("cpu")
 CANARY = "canary-4711"
 LIMITED = """

@@ -92,7 +92,7 @@ def test_dropout_can_be_differentiated_twice():
 
 @pytest.mark.parametrize("context", [Context(), Context(2, 1), Context(2, 1, 2)], ids=["all", "limited", "chunks"])
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("relative", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_recomputed_attention_can_be_differentiated_twice(relative, rate, context, monkeypatch):
     monkeypatch.setattr(recomputed_attention, "BLOCK", 2)
     t = 4

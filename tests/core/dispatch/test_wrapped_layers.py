@@ -174,9 +174,15 @@ def small(settings: dict[str, Any]) -> SqueezeformerEncoder:
 
 
 def cases() -> list[Any]:
+    """Return each layer with each wrapper. The fast tests have a third of the wrappers of each layer."""
     without = {(wrapper, kind) for wrapper in ("LoRA", "weight of a subclass") for kind in ("scale", "norm")}
     without.add(("LoRA", "strided"))  # the subsampling finds its convolutions by their strides
-    return [(path, wrapper) for path, kind in LAYERS.items() for wrapper in WRAPPERS if (wrapper, kind) not in without]
+    return [
+        pytest.param(path, wrapper, marks=[] if (place + number) % 3 == 0 else pytest.mark.slow)
+        for place, (path, kind) in enumerate(LAYERS.items())
+        for number, wrapper in enumerate(WRAPPERS)
+        if (wrapper, kind) not in without
+    ]
 
 
 @pytest.mark.parametrize("mode", MODES)
