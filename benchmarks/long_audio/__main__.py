@@ -1,114 +1,106 @@
 """Words in recordings that are far longer than the recordings of the training.
 
-    python -m benchmarks.long_audio MODEL.nemo MANIFEST... --minutes 10 20 60
+    python -m benchmarks.long_audio MODEL.nemo... --manifests MANIFEST... --minutes 10 60
 
-The program joins the utterances of NeMo manifests with pauses between them, in changing order. The long recording is
-transcribed in one call, with local attention and with full attention. For comparison, it is cut into its utterances.
+The program joins the utterances of NeMo manifests with pauses between them, in changing order. It decodes the long
+recording in one call, with full attention and with local attention, and cut at pauses by silero-vad. For comparison, it
+decodes each utterance alone. A hybrid model is measured with each of its decoders.
 
-The program prints a table for each length: word error rate, number of words found, and processor time of one thread.
-It measures full attention and cut utterances only for the first length.
+The program prints a table for each model: word error rate, number of words found, and processor time of one thread. It
+measures full attention only for the first length, because the time grows with the square of the length.
 """
 
 from __future__ import annotations
 
 import random
-import time
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import soundfile
 import torch
 from nemo.collections.asr.metrics.wer import word_error_rate
 from nemo.collections.asr.models import ASRModel
+from nemo.utils import logging
 
 import nemo_squeezeformer  # noqa: F401  registers with NeMo
-from benchmarks.measuring import recordings
+from benchmarks.long_audio.measure import FULL, Model, Way, measured, write
+from benchmarks.long_audio.recordings import Spoken, joined, utterances
+from benchmarks.measuring import machine
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.tables import head, line
 
-RATE = 16_000
-COLUMNS = ["", "WER, %", "words found", "processor time, s"]
+ALONE, ONE_CALL = "each utterance alone", "one call, full attention"
 
 
-def utterances(manifests: Sequence[Path]) -> list[tuple[np.ndarray, str]]:
-    """Return samples `(N,)` and text of each row of the manifests.
-
-    Raises:
-        SystemExit: A recording does not have 16,000 samples per second.
-    """
-    found = []
-    for manifest in manifests:
-        for row in recordings.rows(manifest):
-            samples, rate = soundfile.read(row["audio_filepath"], dtype="float32")
-            if rate != RATE:
-                raise SystemExit(f"{row['audio_filepath']} has {rate} samples per second, but {RATE} are required")
-            found.append((samples, row["text"]))
-    return found
+def ways(windows: Sequence[int], longest: Sequence[float]) -> list[Way]:
+    """Return the rows of a table."""
+    return [
+        Way(ALONE, FULL, alone=True),
+        Way(ONE_CALL, FULL),
+        *(Way(f"one call, window [{frames}, {frames}]", [frames, frames]) for frames in windows),
+        *(Way(f"cut at pauses, at most {seconds:g} s", FULL, longest=seconds) for seconds in longest),
+    ]
 
 
-def joined(spoken: list[tuple[np.ndarray, str]], minutes: float, rng: random.Random) -> list[tuple[np.ndarray, str]]:
-    """Return utterances and the pauses between them. Together they last ``minutes``. A pause has an empty text."""
-    left = int(minutes * 60 * RATE)
-    parts: list[tuple[np.ndarray, str]] = []
-    while True:
-        order = list(spoken)
-        rng.shuffle(order)
-        for samples, text in order:
-            pause = np.zeros(int(RATE * rng.uniform(0.2, 0.8)), dtype=np.float32)
-            if len(samples) + len(pause) > left:
-                return [*parts, (np.zeros(left, dtype=np.float32), "")]
-            parts += [(samples, text), (pause, "")]
-            left -= len(samples) + len(pause)
+def models_of(path: Path) -> list[Model]:
+    """Return the model in a .nemo file, or the model with each of its decoders if the model is a hybrid."""
+    hybrid = hasattr(ASRModel.restore_from(str(path), map_location="cpu"), "cur_decoder")
+    return [Model(path, decoder) for decoder in (("ctc", "rnnt") if hybrid else (None,))]
 
 
-def row(name: str, model: Any, audio: list[np.ndarray], texts: list[str]) -> str:
-    begun = time.thread_time()
-    hypotheses = model.transcribe(audio, batch_size=16 if len(audio) > 1 else 1, verbose=False)
-    took = time.thread_time() - begun
-    hypotheses = hypotheses[0] if isinstance(hypotheses, tuple) else hypotheses
-    found = [hypothesis.text for hypothesis in hypotheses]
-    wer = 100 * word_error_rate(found, texts)
-    words = [sum(len(text.split()) for text in these) for these in (found, texts)]
-    return line([name, f"{wer:.1f}", f"{words[0]:,} of {words[1]:,}", f"{took:.1f}"])
-
-
-def table(model: Any, parts: list[tuple[np.ndarray, str]], windows: Sequence[int], full: bool) -> Iterator[str]:
-    """Yield the rows for one joined recording.
+def table(model: Model, made: dict[float, list[Spoken]], rows: Sequence[Way]) -> Iterator[str]:
+    """Yield the lines of the table of a model.
 
     Args:
-        full: Add the rows of full attention and of cut utterances.
+        made: the parts of the recording of each length in minutes.
+        rows: the ways to decode the recordings.
     """
-    spoken = [part for part in parts if part[1]]
-    texts = [text for _, text in spoken]
-    whole = [np.concatenate([samples for samples, _ in parts])]
-    if full:
-        model.change_attention_model("rel_pos", [-1, -1])
-        yield row("cut into its utterances", model, [samples for samples, _ in spoken], texts)
-        yield row("one call, full attention", model, whole, [" ".join(texts)])
-    for window in windows:
-        model.change_attention_model("rel_pos_local_attn", [window, window])
-        yield row(f"one call, [{window}, {window}]", model, whole, [" ".join(texts)])
+    columns = ("WER, %", "words", "time, s")
+    yield head(["", *(f"{minutes:g} min: {column}" for minutes in made for column in columns)])
+    with tempfile.TemporaryDirectory() as folder:
+        written = {minutes: write(Path(folder) / f"{minutes:g}.wav", parts) for minutes, parts in made.items()}
+        for way in rows:
+            cells = [way.name]
+            for number, (minutes, parts) in enumerate(made.items()):
+                if way.name == ONE_CALL and number:
+                    cells += ["-"] * len(columns)
+                    continue
+                text, seconds = measured(model, way, *written[minutes])
+                rate = 100 * word_error_rate([text], [" ".join(part.text for part in parts if part.text)])
+                cells += [f"{rate:.1f}", f"{len(text.split()):,}", f"{seconds:.1f}"]
+            yield line(cells)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line("benchmarks.long_audio", __doc__)
-    parser.add_argument("model", type=Path, help="a .nemo file with a Squeezeformer of this project and full attention")
-    parser.add_argument("manifests", type=Path, nargs="+")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[10.0, 20.0, 60.0])
+    parser.add_argument("models", type=Path, nargs="+", help=".nemo files with a Squeezeformer of this project")
+    parser.add_argument("--manifests", type=Path, nargs="+", required=True)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[10.0, 60.0])
     parser.add_argument(
-        "--windows", type=int, nargs="+", default=[128, 64, 32, 16], help="encoder frames to each side of a frame"
+        "--windows", type=int, nargs="*", default=[128, 64, 32, 16], help="encoder frames to each side of a frame"
+    )
+    parser.add_argument(
+        "--longest", type=float, nargs="*", default=[10.0, 20.0, 30.0], help="maximum seconds of a piece"
     )
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    model = ASRModel.restore_from(str(args.model), map_location="cpu").eval()
+    logging.setLevel(logging.ERROR)
     spoken, rng = utterances(args.manifests), random.Random(0)
-    print("`python -m benchmarks.long_audio` makes this page.")
-    for minutes in args.minutes:
-        print(f"\n{args.model.stem}, {minutes:g} minutes\n\n{head(COLUMNS)}")
-        for each in table(model, joined(spoken, minutes, rng), args.windows, full=minutes == args.minutes[0]):
-            print(each, flush=True)
+    made = {minutes: joined(spoken, minutes, rng) for minutes in args.minutes}
+    words = [f"{minutes:g} minutes: {sum(len(part.text.split()) for part in made[minutes]):,}" for minutes in made]
+    print(
+        "`python -m benchmarks.long_audio` makes this page.\n\n"
+        f"Conditions: {machine.processor()}, one thread, {machine.versions()}, batch size 16, the utterances of "
+        f"{' and '.join(path.stem for path in args.manifests)} in changing order with pauses of 0.2 to 0.8 s. Words in "
+        f"the recordings of {', '.join(words)}. All words of a recording are compared as one text. The time is the "
+        "processor time of all steps from the file to the text: reading, features, detection of speech, encoder and "
+        "decoder."
+    )
+    for path in args.models:
+        for model in models_of(path):
+            print(f"\n## {model.name}\n", flush=True)
+            for each in table(model, made, ways(args.windows, args.longest)):
+                print(each, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from typing import Any
 from nemo_squeezeformer.commands import decoding_options
 from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
-from nemo_squeezeformer.commands.rows import formats, transcripts
+from nemo_squeezeformer.commands.rows import cut_options, formats, transcripts
+from nemo_squeezeformer.commands.rows.decoded_rows import transcribe
 from nemo_squeezeformer.commands.rows.finished import Finished
 from nemo_squeezeformer.commands.rows.rendering import line_of
-from nemo_squeezeformer.commands.rows.transcribing import transcribe
 from nemo_squeezeformer.files.manifests import Utterance
 
 HELP = "transcribe audio files, folders or manifests with a .nemo model"
@@ -38,6 +38,7 @@ is 1."""
 ON_WHICH_ROWS_DEPEND = (
     *("--att-context-size", "--decoder", "--channel", "--amp", "--timestamps", "--prompt"),
     *decoding_options.ON_WHICH_ROWS_DEPEND,
+    *cut_options.ON_WHICH_ROWS_DEPEND,
 )
 
 
@@ -83,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="value of a slot of an AED model's prompt; repeat the option for more slots",
     )
+    cut_options.add_cut(parser)
     decoding_options.add_decoding(parser)
     add_transcribing(parser)
 
@@ -105,6 +107,7 @@ def main(args: argparse.Namespace) -> int:
         utterances = transcripts.read_inputs(args)
         usable = transcripts.usable(utterances)
         formats.check_recordings(utterances, args)
+        cut_options.choose_cut(args, utterances)
         done, status = formats.begin(partial, utterances, args, *ON_WHICH_ROWS_DEPEND)
         if status is not None:
             return status
@@ -125,7 +128,8 @@ def _prepared(utterances: Sequence[Utterance], args: argparse.Namespace) -> tupl
     model = models.load_model(args.model, chosen_device(args.device), args.verbose)
     if args.att_context_size:
         say(long_audio.set_context(model, args.att_context_size))
-    notice = long_audio.notice_of_memory(model, utterances, args.batch_size)
+    whole = [utterance for utterance in utterances if not cut_options.is_cut(args, utterance)]
+    notice = long_audio.notice_of_memory(model, whole, args.batch_size)
     if notice:
         say(notice)
     models.optimize(model)

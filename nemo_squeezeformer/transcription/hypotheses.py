@@ -9,7 +9,7 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 
 if TYPE_CHECKING:
-    from nemo_squeezeformer.transcription.speech import SpeechBatches
+    from nemo_squeezeformer.transcription.speech import Sounds, SpeechBatches
 
 
 def decoding_config(
@@ -78,7 +78,7 @@ def decode(
         channel: the channel of audio with several channels: ``"average"`` or a number from 0.
     """
     from nemo_squeezeformer.transcription.long_audio import batches
-    from nemo_squeezeformer.transcription.speech import Speech, SpeechBatches, shortest_samples
+    from nemo_squeezeformer.transcription.speech import Speech, shortest_samples
 
     speech = Speech(utterances, model.preprocessor._sample_rate, channel, shortest_samples(model.preprocessor))
     if not utterances:
@@ -86,7 +86,24 @@ def decode(
     # The first resampling loads librosa in seconds. Load librosa here, not in every worker or in the timed part.
     speech[0]
     together = list(batches([utterance.duration for utterance in utterances], batch_size))
-    loader = SpeechBatches(speech, together, num_workers)
+    return decode_sounds(model, config, speech, together, num_workers)
+
+
+def decode_sounds(
+    model: Any, config: Any, sounds: Sounds, together: Sequence[Sequence[int]], num_workers: int = 0
+) -> Iterator[list[Result]]:
+    """Yield the result of each sound, batch by batch.
+
+    Args:
+        model: a NeMo ASR model.
+        config: the result of ``decoding_config``.
+        sounds: the ``Sound`` of each index.
+        together: the indices of each batch.
+        num_workers: number of processes that read audio; 0 to read in this process.
+    """
+    from nemo_squeezeformer.transcription.speech import SpeechBatches
+
+    loader = SpeechBatches(sounds, together, num_workers)
     return _results(loader, _best(model.transcribe_generator(loader, override_config=config)))
 
 

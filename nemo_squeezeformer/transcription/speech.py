@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch.utils.data import DataLoader
 
@@ -22,6 +22,14 @@ class Sound(NamedTuple):
 
     samples: Any = None
     problem: str = ""
+
+
+class Sounds(Protocol):
+    """The sounds of a DataLoader, by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sound: ...
 
 
 class Speech:
@@ -88,7 +96,7 @@ class SpeechBatches(DataLoader[Any]):
             that the utterance is not in a batch. The reader of the batches empties this list.
     """
 
-    def __init__(self, speech: Speech, batches: Sequence[Sequence[int]], num_workers: int) -> None:
+    def __init__(self, speech: Sounds, batches: Sequence[Sequence[int]], num_workers: int) -> None:
         super().__init__(speech, batch_sampler=batches, num_workers=num_workers, collate_fn=collate)  # type: ignore[arg-type]
         self.sounds: list[Sound] = []
 

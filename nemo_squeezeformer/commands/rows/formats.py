@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nemo_squeezeformer.commands.inputs import say
-from nemo_squeezeformer.commands.rows import recordings, transcripts
+from nemo_squeezeformer.commands.rows import recording_names, transcripts
 from nemo_squeezeformer.commands.rows.partial_lines import Row
 from nemo_squeezeformer.commands.rows.partial_rows import PartialRows
 from nemo_squeezeformer.commands.rows.rendering import FORMATS, SUBTITLES, TIMED, rendered
@@ -73,7 +73,7 @@ def check_recordings(utterances: Sequence[Utterance], args: argparse.Namespace) 
     """Raise a UserError if the utterances do not fit into one output of subtitles."""
     if args.format not in SUBTITLES or is_folder(args):
         return
-    count = len(recordings.by_name(utterances))
+    count = len(recording_names.by_name(utterances))
     if count > 1:
         given = f"--output {args.output}" if args.output else f"--format {args.format} on stdout"
         raise UserError(

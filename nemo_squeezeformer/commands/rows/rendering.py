@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nemo_squeezeformer.commands.rows import recordings
+from nemo_squeezeformer.commands.rows import recording_names
 from nemo_squeezeformer.commands.rows.partial_lines import Row, json_line
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.transcription.subtitles import Word, cues, srt, vtt, words_of
@@ -24,7 +24,7 @@ def line_of(form: str, utterance: Utterance, row: Row) -> str:
         return f"{row['audio_filepath']}\t{' '.join(row['pred_text'].split())}"
     words = words_of_row(utterance, row)
     if form == "ctm":
-        return ctm(recordings.name_of(utterance), words).rstrip("\n")
+        return ctm(recording_names.name_of(utterance), words).rstrip("\n")
     return SUBTITLES[form](cues(words)).rstrip("\n")
 
 
@@ -46,7 +46,7 @@ def rendered(form: str, utterances: Sequence[Utterance], rows: Sequence[Row], fo
         return {"": "".join(line + "\n" for line in lines if line)}
     spoken = {
         name: [word for index in indices for word in words_of_row(utterances[index], rows[index])]
-        for name, indices in recordings.by_name(utterances).items()
+        for name, indices in recording_names.by_name(utterances).items()
         if any("error" not in rows[index] for index in indices)
     }
     if form == "ctm":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer.commands.inputs import say
-from nemo_squeezeformer.commands.rows import formats, transcripts
+from nemo_squeezeformer.commands.rows import cut_options, formats, transcripts
 from nemo_squeezeformer.commands.rows.finished import Finished
 from nemo_squeezeformer.commands.rows.results import row_of_result
 from nemo_squeezeformer.errors import UserError
@@ -35,9 +36,6 @@ def transcribe(model: Any, config: Any, order: list[int], finished: Finished, ar
     """
     import torch
 
-    from nemo_squeezeformer.transcription.decoding.confidence import with_words
-    from nemo_squeezeformer.transcription.hypotheses import decode
-
     utterances, partial = finished.utterances, finished.partial
     if partial:  # the sort is stable: utterances of one length keep their order
         order = sorted(order, key=lambda index: -utterances[index].duration)
@@ -46,9 +44,7 @@ def transcribe(model: Any, config: Any, order: list[int], finished: Finished, ar
     workers = 4 * (device == "cuda") if args.num_workers is None else args.num_workers
     try:
         finished.add([(i, transcripts.row_of(u, error=u.problem)) for i, u in enumerate(utterances) if u.problem])
-        batches = decode(model, config, waiting, args.batch_size, workers, args.channel)
-        if args.confidence:
-            batches = with_words(model, batches, args.timestamps)
+        batches = _decoded(model, config, waiting, workers, args)
         start = time.perf_counter()
         with contextlib.ExitStack() as stack:
             if args.amp:
@@ -75,6 +71,27 @@ def transcribe(model: Any, config: Any, order: list[int], finished: Finished, ar
     if args.output:
         say(f"transcripts: {args.output}")
     return status
+
+
+def _decoded(
+    model: Any, config: Any, utterances: Sequence[Utterance], workers: int, args: argparse.Namespace
+) -> Iterator[list[Result]]:
+    """Return the results of the utterances in the given order. Long recordings are cut at pauses."""
+    from nemo_squeezeformer.transcription.decoding.confidence import with_words
+    from nemo_squeezeformer.transcription.hypotheses import decode
+    from nemo_squeezeformer.transcription.pauses.cut_recordings import decode_cut
+
+    def complete(batches: Iterator[list[Result]]) -> Iterator[list[Result]]:
+        return with_words(model, batches, args.timestamps) if args.confidence else batches
+
+    parts: list[Iterator[list[Result]]] = []
+    for cut, group in itertools.groupby(utterances, lambda utterance: cut_options.is_cut(args, utterance)):
+        same = list(group)
+        if cut:
+            parts.append(decode_cut(model, config, same, args.batch_size, args.channel, args.longest, complete))
+        else:
+            parts.append(complete(decode(model, config, same, args.batch_size, workers, args.channel)))
+    return itertools.chain.from_iterable(parts)
 
 
 def _add_all(batches: Iterator[list[Result]], order: Sequence[int], finished: Finished) -> None:
