@@ -43,7 +43,8 @@ NAMES = {
 
 def export(encoder: nn.Module, path: Path, int8: bool = False) -> Path:
     """Export an encoder of this project to ``path`` in the same way as the command, and return ``path``."""
-    from nemo_squeezeformer.deployment.onnx.graphs import for_graphs, quantize, unfuse_norms
+    from nemo_squeezeformer.deployment.onnx.graphs import for_graphs, unfuse_norms
+    from nemo_squeezeformer.deployment.onnx.quantization import quantize
 
     for_graphs(encoder, streaming=False)
     write(encoder, path)

@@ -13,8 +13,6 @@ from nemo_squeezeformer.core.dispatch import is_plain
 from nemo_squeezeformer.core.encoder import SqueezeformerEncoder
 from nemo_squeezeformer.deployment.onnx.graph_convolution import GraphConvolution
 from nemo_squeezeformer.deployment.onnx.graph_kernel import GraphKernel
-from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.process import extras
 from nemo_squeezeformer.transcription.models import has_enabled_adapters
 
 
@@ -57,24 +55,3 @@ def unfuse_norms(path: Path) -> None:
         if node.op_type == "Add" and node.output[0] in normed:
             node.op_type = "Sum"
     onnx.save(model, str(path))
-
-
-def quantize(path: Path) -> None:
-    """Quantize the matrix products with weights, in the graph at ``path``, to 8-bit integers.
-
-    The weights have a scale for each output channel. ONNX Runtime computes the scale of the activations in each run, so
-    quantization needs no data. Products of queries, keys, values and positions stay in float32. Convolutions also stay
-    in float32.
-    """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    # The weights are signed, because products with unsigned weights take twice as long on a processor with VNNI.
-    quantize_dynamic(path, path, ["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8)
-
-
-def check_quantization() -> None:
-    """Raise UserError if a package that ``quantize`` or ``half_precision`` needs is missing."""
-    try:
-        import onnxruntime.quantization  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"int8 and float16 need ONNX Runtime ({error}); run: {extras.install('onnx')}") from error

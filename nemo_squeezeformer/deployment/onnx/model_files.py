@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.deployment.onnx.description import describe_graphs, describe_model
-from nemo_squeezeformer.deployment.onnx.graphs import check_quantization, for_graphs, quantize, unfuse_norms
+from nemo_squeezeformer.deployment.onnx.graphs import for_graphs, unfuse_norms
 from nemo_squeezeformer.deployment.onnx.half_precision import to_float16
 from nemo_squeezeformer.deployment.onnx.opsets import check_opset
+from nemo_squeezeformer.deployment.onnx.quantization import calibrated, check_quantization, quantize
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY, transducer_files
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import all_written_whole
@@ -94,7 +95,9 @@ def write_graphs(model: Any, path: Path, settings: GraphSettings) -> list[Path]:
     model.export(str(path), onnx_opset_version=settings.opset)
     written = [*transducer_files(path)] if uses_transducer(model) else [path]
     unfuse_norms(written[0])
-    if settings.weights == "int8":
+    if settings.weights == "int8" and settings.calibration:
+        calibrated(written[0], model, settings.calibration, settings.streaming)
+    elif settings.weights == "int8":
         quantize(written[0])
     elif settings.weights == "float16":
         to_float16(written[0])
