@@ -20,10 +20,14 @@ HELP = "transcribe audio files, folders or manifests with a .nemo model"
 DESCRIPTION = """\
 Transcribe utterances and write one line for each of them, in the order of the input.
 
-Without --output, the command prints a line with the path, a tab and the transcript on stdout.
+Without --output, the command prints a line with the path, a tab and the transcript on stdout. With --output, a line is
+a JSON object with the fields of the manifest row and pred_text. --format selects another format: text, subtitles or the
+words with their times.
 
-With --output, a line is a JSON object with the fields of the manifest row and pred_text. The longest utterances are
-transcribed first. Batches then have little padding, and a batch that is too large for the memory fails at once. Each
+Recordings of a minute or more are cut at pauses if the extra vad is installed. The pieces are transcribed in batches,
+and the times are times of the whole recording. --cut changes this. The text of a recording without speech is empty.
+
+With --output, the longest utterances are transcribed first. Batches then have little padding, and a batch that is too large for the memory fails at once. Each
 finished batch is appended to OUT.partial. When all utterances are done, OUT.partial becomes OUT, in the order of the
 input. After an interruption, --resume continues with the rows in OUT.partial.
 
@@ -31,7 +35,7 @@ At the end, stderr shows the hours of audio and the time. If the rows of a manif
 word error rate.
 
 If a recording cannot be read, the command continues. The row of this recording has the field error and no pred_text.
-Without --output, a line on stderr names the recording. At the end, stderr lists these recordings, and the exit status
+Other formats than JSON lines leave the recording out. Without --output, a line on stderr names the recording. At the end, stderr lists these recordings, and the exit status
 is 1."""
 
 # The options that change the rows. With other values of these options, a run cannot be resumed.
