@@ -27,16 +27,17 @@ words with their times.
 Recordings of a minute or more are cut at pauses if the extra vad is installed. The pieces are transcribed in batches,
 and the times are times of the whole recording. --cut changes this. The text of a recording without speech is empty.
 
-With --output, the longest utterances are transcribed first. Batches then have little padding, and a batch that is too large for the memory fails at once. Each
-finished batch is appended to OUT.partial. When all utterances are done, OUT.partial becomes OUT, in the order of the
-input. After an interruption, --resume continues with the rows in OUT.partial.
+With --output, the longest utterances are transcribed first. Batches then have little padding, and a batch that is too
+large for the memory fails at once. Each finished batch is appended to OUT.partial. When all utterances are done,
+OUT.partial becomes OUT, in the order of the input. After an interruption, --resume continues with the rows in
+OUT.partial.
 
 At the end, stderr shows the hours of audio and the time. If the rows of a manifest have a text, stderr also shows the
 word error rate.
 
 If a recording cannot be read, the command continues. The row of this recording has the field error and no pred_text.
-Other formats than JSON lines leave the recording out. Without --output, a line on stderr names the recording. At the end, stderr lists these recordings, and the exit status
-is 1."""
+Other formats than JSON lines leave the recording out. Without --output, a line on stderr names the recording. At the
+end, stderr lists these recordings, and the exit status is 1."""
 
 # The options that change the rows. With other values of these options, a run cannot be resumed.
 ON_WHICH_ROWS_DEPEND = (
