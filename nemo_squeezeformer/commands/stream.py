@@ -1,29 +1,37 @@
-"""`nemo-squeezeformer stream`: transcribe audio files or standard input with a NeMo model that streams."""
+"""`nemo-squeezeformer stream`: transcribe audio files or standard input in chunks with a NeMo model."""
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_context, add_model, add_transcribing, describe, positive
 from nemo_squeezeformer.commands.rows import transcripts
 from nemo_squeezeformer.commands.rows.finished import Finished
+from nemo_squeezeformer.commands.rows.screen import Screen
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 
-HELP = "transcribe audio files or standard input in chunks, with a .nemo model that streams"
+HELP = "transcribe audio files or standard input in chunks, with a .nemo model"
 DESCRIPTION = """\
-Transcribe audio in chunks and print the text after each chunk. The final text equals the text of the whole recording
-with the same att_context_size.
+Transcribe audio in chunks and print the text after each chunk. The final text of a model that streams equals the text
+of the whole recording with the same att_context_size.
+
+A model that was trained offline transcribes overlapping windows. The text of a chunk then comes from the chunk, the
+audio before it and the audio after it, and the final text can differ from the text of the whole recording. The latency
+is the length of the chunk and the audio after it.
 
 On a terminal, the command updates one line. Otherwise the command prints a line "SECONDS<tab>TEXT" when the text has
 grown. If the text is long, TEXT is only the end of the text. At the end of a stream, the command prints
 "final<tab>TEXT" with the whole text. With several streams, each line begins with the path and a tab.
+
+With --timestamps, the command prints a line "word<tab>START<tab>END<tab>WORD" when a word is complete. With --endpoint,
+the command prints a line "utterance<tab>START<tab>END<tab>TEXT" when an utterance has ended. The times are in seconds
+from the start of the audio.
 
 After the last stream, stderr shows the time per chunk and the real-time factor. If the rows of a manifest have a text,
 stderr also shows the word error rate.
@@ -31,9 +39,11 @@ stderr also shows the word error rate.
 If a recording cannot be read to its end, the other streams continue. The text so far is the final text. The row of the
 recording in OUT has the field error. At the end, stderr lists these recordings, and the exit status is 1."""
 # The options that change the rows. With other values of these options, a run cannot be resumed.
-ON_WHICH_ROWS_DEPEND = ("--latency", "--att-context-size", "--decoder", "--channel")
+ON_WHICH_ROWS_DEPEND = [
+    *("--latency", "--att-context-size", "--decoder", "--channel"),
+    *("--chunk", "--window", "--timestamps", "--endpoint"),
+]
 STDIN = "-"
-SHOWN = 200  # characters of a text that is not final
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +59,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_context(parser)
     add(
+        "--chunk",
+        type=_seconds,
+        metavar="SECONDS",
+        help="transcribe overlapping windows, with this length of new audio in each window (default: half the latency; "
+        "without --chunk and --window, a model that streams has no windows)",
+    )
+    add(
+        "--window",
+        type=_seconds,
+        metavar="SECONDS",
+        help="transcribe overlapping windows of this length (default: 10 seconds and the latency)",
+    )
+    add("--timestamps", action="store_true", help="also print the words with their times, and write them to OUT")
+    add(
+        "--endpoint",
+        type=_seconds,
+        metavar="SECONDS",
+        help="also print the utterances with their times, and write them to OUT: an utterance ends when no token "
+        "follows for this time, for example 1.2",
+    )
+    add(
         "--real-time",
         action="store_true",
         help="process files at the speed of playing them (default: as fast as possible)",
@@ -62,13 +93,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_transcribing(parser)
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text}: expected seconds from 0 to 3600")
+    return seconds
+
+
 def main(args: argparse.Namespace) -> int:
     """Transcribe all streams and return 0, or 1 if the audio of some streams cannot be read to the end.
 
     Raises:
         UserError: an input cannot be read, no utterance can be used, or OUT exists. These checks come first.
             With ``--strict``, the command also checks first that it can open each input. A later check fails if the
-            model cannot stream, if the model cannot stream with this latency, or if standard input is not 16-bit PCM.
+            model has neither a CTC nor a transducer decoder, if the model cannot stream with this context or latency,
+            or if standard input is not 16-bit PCM.
         KeyboardInterrupt: Ctrl-C or SIGTERM has arrived. The text so far has become the final text.
     """
     stdin = STDIN in args.inputs
@@ -99,21 +138,42 @@ def main(args: argparse.Namespace) -> int:
             import torch
 
             from nemo_squeezeformer.transcription import models
-            from nemo_squeezeformer.transcription.live.contexts import choose_context
-            from nemo_squeezeformer.transcription.live.streams import Streams
 
             if args.threads:
                 torch.set_num_threads(args.threads)
             model = models.load_model(args.model, chosen_device(args.device), args.verbose)
             models.choose_decoder(model, args.decoder)
             waiting = [index for index in usable if index not in done]
-            try:
-                latency = choose_context(model, args.latency, args.att_context_size)
-                streams = Streams(model, max(min(args.batch_size, len(waiting)), 1))
-            except ValueError as error:
-                raise UserError(f"{args.model} cannot stream: {error}") from None
+            streams, latency = _streams(model, max(min(args.batch_size, len(waiting)), 1), args)
             say(f"latency {latency}, streams at once: {streams.slots}")
             return _stream(model, streams, waiting, finished, args)
+
+
+def _streams(model: Any, slots: int, args: argparse.Namespace) -> tuple[Any, str]:
+    """Return ``Streams`` or ``WindowStreams``, and a description of the latency."""
+    from nemo_squeezeformer.transcription import models
+    from nemo_squeezeformer.transcription.live.contexts import choose_context
+    from nemo_squeezeformer.transcription.live.streams import Streams
+    from nemo_squeezeformer.transcription.live.windows import WindowStreams, choose_window
+
+    times = {"words": args.timestamps, "silence": args.endpoint}
+    try:
+        if not args.chunk and not args.window:
+            try:
+                latency = choose_context(model, args.latency, args.att_context_size)
+                return Streams(model, slots, **times), latency
+            except ValueError as error:
+                if args.att_context_size:
+                    raise
+                reason = str(error).partition(";")[0]
+                say(f"{args.model} was not trained for streams ({reason}): it transcribes overlapping windows")
+        elif args.att_context_size:
+            model.encoder.set_default_att_context_size(args.att_context_size)
+        window, latency = choose_window(model, args.latency, args.chunk, args.window)
+        models.optimize(model)
+        return WindowStreams(model, slots, window, **times), latency
+    except ValueError as error:
+        raise UserError(f"{args.model} cannot stream: {error}") from None
 
 
 def _stream(model: Any, streams: Any, waiting: Sequence[int], finished: Finished, args: argparse.Namespace) -> int:
@@ -131,7 +191,7 @@ def _stream(model: Any, streams: Any, waiting: Sequence[int], finished: Finished
     player = Player(streams, blocks, waiting, rate, args.real_time and pcm is None)
     player.warm_up()
     start = time.perf_counter()
-    screen = _Screen(finished.stdout, [utterance.row.get("audio_filepath", "") for utterance in utterances])
+    screen = Screen(finished.stdout, [utterance.row.get("audio_filepath", "") for utterance in utterances])
     finished.add([(i, transcripts.row_of(u, error=u.problem)) for i, u in enumerate(utterances) if u.problem])
     interruption = _play(player, finished, screen, args.verbose)
     if pcm and not pcm.bytes and not interruption:
@@ -156,7 +216,7 @@ def _stream(model: Any, streams: Any, waiting: Sequence[int], finished: Finished
     return status
 
 
-def _play(player: Any, finished: Finished, screen: _Screen, verbose: bool) -> KeyboardInterrupt | None:
+def _play(player: Any, finished: Finished, screen: Screen, verbose: bool) -> KeyboardInterrupt | None:
     """Show all texts, and write the final texts. Return the interruption that has ended the audio, or None."""
 
     def show(whole: bool) -> None:
@@ -165,7 +225,10 @@ def _play(player: Any, finished: Finished, screen: _Screen, verbose: bool) -> Ke
                 screen.show(heard)
                 if heard.final:
                     error = {"error": heard.problem} if heard.problem else {}
-                    row = transcripts.row_of(finished.utterances[heard.index], pred_text=heard.text, **error)
+                    timestamps = {"timestamps": heard.timestamps} if heard.timestamps else {}
+                    row = transcripts.row_of(
+                        finished.utterances[heard.index], pred_text=heard.text, **timestamps, **error
+                    )
                     finished.add([(heard.index, row)], whole)
             if verbose and player.timing.compute:
                 say(f"chunk {len(player.timing.compute)}: {1000 * player.timing.compute[-1]:.1f} ms")
@@ -178,32 +241,6 @@ def _play(player: Any, finished: Finished, screen: _Screen, verbose: bool) -> Ke
         show(False)
         return interruption
     return None
-
-
-class _Screen:
-    """The display of the texts: one updated line on a terminal, and plain lines otherwise."""
-
-    def __init__(self, stdout: TextIO, names: Sequence[Any]):
-        self.stdout, self.terminal = stdout, stdout.isatty()
-        self.names = [f"{name}\t" if len(names) > 1 else "" for name in names]
-
-    def show(self, heard: Any) -> None:
-        name, clear = self.names[heard.index], "\r\x1b[K" if self.terminal else ""
-        if heard.final:
-            mark = "" if self.terminal else "final\t"
-            line = f"{clear}{name}{mark}{heard.text}\n"
-        elif self.terminal:
-            name = name.replace("\t", ": ")
-            line = clear + name + _tail(heard.text, shutil.get_terminal_size().columns - len(name) - 1)
-        else:
-            line = f"{name}{heard.seconds:.2f}\t{_tail(heard.text, SHOWN)}\n"
-        with transcripts.printing(self.stdout):
-            self.stdout.write(line)
-            self.stdout.flush()
-
-
-def _tail(text: str, length: int) -> str:
-    return text if len(text) <= length else "…" + text[len(text) - max(length, 1) + 1 :]
 
 
 def _report(player: Any, args: argparse.Namespace, seconds: float) -> None:

@@ -21,7 +21,6 @@ from nemo_squeezeformer.transcription.models import load_model
 pytest.importorskip("nemo.collections.asr")
 import torch
 
-from tests.samples.asr_models import asr_model
 from tests.samples.speech import RATE, SECONDS, noise
 from tests.samples.streams import whole_texts
 
@@ -108,6 +107,34 @@ def test_a_terminal_has_one_line_that_is_updated(archive, tmp_path, monkeypatch)
     *updates, last = terminal.getvalue().split("\r\x1b[K")[1:]
     assert len(updates) > 2 and all(len(line) < 20 and "\n" not in line for line in updates)
     assert last.endswith("\n") and len(last) > 20 and updates[-1].startswith("…")
+
+
+@pytest.mark.usefixtures("restored_once")
+@pytest.mark.parametrize("decoder", ["ctc", "rnnt"])
+def test_words_and_utterances_have_times_and_the_texts_do_not_change(archive, tmp_path, capsys, decoder):
+    for seed in (1, 2):
+        pause = np.zeros(int(1.5 * RATE), np.float32)
+        soundfile.write(tmp_path / f"{seed}.wav", np.concatenate([noise(1.2, seed), pause, noise(0.9, seed)]), RATE)
+    chosen = [archive, tmp_path / "1.wav", tmp_path / "2.wav", "--latency", 160, "--decoder", decoder]
+    assert command(*chosen) == 0
+    plain = capsys.readouterr().out.splitlines()
+    out = tmp_path / "out.jsonl"
+    assert command(*chosen, "--timestamps", "--endpoint", 0.4, "--output", out) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    timed = [line for line in lines if line.split("\t")[1] in ("word", "utterance")]
+    assert [line for line in lines if line not in timed] == plain
+    for row in rows:
+        words, utterances = row["timestamps"]["word"], row["timestamps"]["utterance"]
+        texts = [word["word"] for word in words]
+        assert "".join(texts) == row["pred_text"].replace(" ", "")
+        assert texts == " ".join(utterance["utterance"] for utterance in utterances).split()
+        times = [time for word in words for time in (word["start"], word["end"])]
+        assert all(0 <= time <= 3.6 for time in times) and times[::2] == sorted(times[::2])
+        printed = [line.split("\t")[1:] for line in timed if line.startswith(row["audio_filepath"])]
+        for kind, found in (("word", words), ("utterance", utterances)):
+            expected = [[kind, f"{it['start']:.2f}", f"{it['end']:.2f}", it[kind]] for it in found]
+            assert [line for line in printed if line[0] == kind] == expected
 
 
 def pcm(monkeypatch, data: bytes) -> None:
@@ -200,19 +227,14 @@ def test_mistakes_are_named_with_their_remedy(archive, manifest, tmp_path):
         command(archive, wav, "--latency", 100)
     with pytest.raises(UserError, match=r"att_context_size=\[-1, -1\].*buffered inference"):
         command(archive, wav, "--att-context-size", "[-1, -1]")
+    with pytest.raises(UserError, match="the window is shorter than the latency of 4 s; pass a longer --window"):
+        command(archive, wav, "--window", 3)
+    with pytest.raises(UserError, match="a chunk of 2.96 s with a latency of 2.96 s has no audio after the chunk"):
+        command(archive, wav, "--chunk", 2.96, "--latency", 2960)
     with pytest.raises(UserError, match="-.* cannot be combined with other inputs"):
         command(archive, "-", wav)
     with pytest.raises(UserError, match="--sample-rate 8000 is for standard input"):
         command(archive, wav, "--sample-rate", 8000)
-    with pytest.raises(SystemExit):
-        command(archive, wav, "--att-context-size", "156")
-
-
-def test_models_that_cannot_stream_say_why(tmp_path):
-    soundfile.write(tmp_path / "a.wav", noise(0.5), RATE)
-    asr_model("ctc", encoder={"streaming": True, "att_context_size": [24, 3]}).save_to(str(tmp_path / "norm.nemo"))
-    asr_model("ctc", preprocessor={"normalize": "NA"}).save_to(str(tmp_path / "offline.nemo"))
-    with pytest.raises(UserError, match="normalize='per_feature' needs the whole utterance.*normalize='NA'"):
-        command(tmp_path / "norm.nemo", tmp_path / "a.wav")
-    with pytest.raises(UserError, match="buffered inference"):
-        command(tmp_path / "offline.nemo", tmp_path / "a.wav")
+    for wrong in (["--att-context-size", "156"], ["--endpoint", "0"], ["--window", "-1"], ["--chunk", "nan"]):
+        with pytest.raises(SystemExit):
+            command(archive, wav, *wrong)

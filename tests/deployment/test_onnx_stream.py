@@ -144,6 +144,7 @@ def test_error_messages_name_the_mistake(exported, noises, tmp_path, capsys):
     assert "cannot be combined with other inputs" in complaint(exported, "-", noises[0])
     assert "--sample-rate 8000 is for standard input" in complaint(exported, noises[0], "--sample-rate", 8000)
     described(path, tmp_path / "scaled.onnx", lambda found: found["features"].update(normalize="per_feature"))
+    (tmp_path / decoder.name).write_bytes(decoder.read_bytes())
     assert "normalize='per_feature'" in complaint(tmp_path / "scaled.onnx", noises[0])
 
 

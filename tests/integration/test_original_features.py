@@ -94,12 +94,16 @@ def test_buffered_inference_is_refused(model):
         StreamingFeatureBufferer(model, chunk_size=1.0, buffer_size=2.0)
 
 
-def test_streaming_is_refused_and_export_of_whole_utterances_works(saved, recordings, tmp_path, capsys):
-    assert main(["stream", str(saved), recordings[0]]) == 2
-    assert "transcribe whole recordings with `nemo-squeezeformer transcribe`" in capsys.readouterr().err
+def test_export_of_whole_utterances_works_and_a_window_around_a_recording_has_its_text(
+    saved, recordings, tmp_path, capsys
+):
+    assert main(["stream", str(saved), recordings[0], "--device", "cpu"]) == 0
+    printed = capsys.readouterr()
+    assert "features of the authors' models are normalized over the whole utterance" in printed.err
+    final = printed.out.splitlines()[-1].removeprefix("final\t")
     output = tmp_path / "model.onnx"
     assert main(["export", str(saved), "--output", str(output)]) == 2
-    assert "pass --offline" in capsys.readouterr().err and not output.exists()
+    assert "add --offline" in capsys.readouterr().err and not output.exists()
     pytest.importorskip("onnxruntime")
     from nemo_squeezeformer.deployment.onnx_stream.__main__ import main as onnx_stream
 
@@ -111,6 +115,7 @@ def test_streaming_is_refused_and_export_of_whole_utterances_works(saved, record
     assert main(["transcribe", str(saved), *recordings]) == 0
     expected = [line.partition("\t")[2] for line in capsys.readouterr().out.splitlines()]
     assert texts == [*expected, ""] and texts[0] and texts[0] != texts[1]
+    assert final == expected[0]  # the recording is shorter than the window
 
 
 def test_features_in_numpy_equal_features_in_torch(monkeypatch):

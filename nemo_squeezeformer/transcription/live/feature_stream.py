@@ -47,7 +47,8 @@ class FeatureStream:
         if isinstance(featurizer, OriginalMelSpectrogram):
             raise ValueError(
                 "the features of the authors' models are normalized over the whole utterance, which a stream does not "
-                "have; transcribe whole recordings with `nemo-squeezeformer transcribe`"
+                "have; transcribe whole recordings with `nemo-squeezeformer transcribe`, or overlapping windows with "
+                "`nemo-squeezeformer stream`"
             )
         if not isinstance(featurizer, FilterbankFeatures):
             raise ValueError(
@@ -57,8 +58,8 @@ class FeatureStream:
         if featurizer.normalize in OVER_THE_UTTERANCE:
             raise ValueError(
                 f"preprocessor.normalize={featurizer.normalize!r} needs the whole utterance before its first feature; "
-                "train with normalize='NA', as the streaming recipes do, or use NeMo's buffered inference, which "
-                "normalizes each window"
+                "train with normalize='NA', as the streaming recipes do, or transcribe overlapping windows with "
+                "`nemo-squeezeformer stream`, which normalizes each window"
             )
         for name, usual in (("exact_pad", False), ("frame_splicing", 1)):
             if getattr(featurizer, name) != usual:

@@ -6,14 +6,15 @@ import contextlib
 import signal
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from nemo_squeezeformer.transcription.live.audio_blocks import AudioBlocks, Samples
-from nemo_squeezeformer.transcription.live.streams import Streams
+from nemo_squeezeformer.transcription.live.stream_times import Row, StreamTimes
 
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -22,7 +23,9 @@ ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if h
 class Heard:
     """The text of the first ``seconds`` of audio number ``index``. ``final`` is True if the audio has ended.
 
-    ``problem`` is the reason why the audio has ended early, or empty.
+    ``problem`` is the reason why the audio has ended early, or empty. ``rows`` has the words and utterances that are
+    complete since the last ``Heard``. ``timestamps`` has all words and utterances if ``final`` is True.
+    ``StreamTimes.rows`` describes a row.
     """
 
     index: int
@@ -30,6 +33,29 @@ class Heard:
     text: str
     final: bool
     problem: str = ""
+    rows: list[Row] = field(default_factory=list)
+    timestamps: dict[str, list[Row]] = field(default_factory=dict)
+
+
+class StreamsLike(Protocol):
+    """The part of ``Streams`` that the player needs. ``Streams`` describes the members."""
+
+    slots: int
+    times: StreamTimes | None
+
+    def open(self, slot: int) -> None: ...
+
+    def push(self, slot: int, samples: torch.Tensor) -> None: ...
+
+    def end(self, slot: int) -> None: ...
+
+    def missing(self, slot: int) -> int: ...
+
+    def done(self, slot: int) -> bool: ...
+
+    def text(self, slot: int) -> str: ...
+
+    def step(self, slots: Sequence[int]) -> list[int]: ...
 
 
 @dataclass
@@ -42,6 +68,7 @@ class _Playing:
     heard: int = 0  # number of samples pushed
     text: str = ""
     next: Samples | None = None  # the samples that complete the next chunk
+    rows: dict[str, int] = field(default_factory=dict)  # for each kind, the number of rows that have been yielded
 
 
 @dataclass
@@ -56,7 +83,7 @@ class Player:
     """A player of several audio sources. When the audio in a slot has ended, the slot gets the next source.
 
     Args:
-        streams: the streams to push the audio into.
+        streams: the streams to push the audio into: ``Streams`` or ``WindowStreams``.
         blocks: a function that opens audio source ``i``.
         sources: the numbers of the audio sources, in the order in which they begin.
         rate: sample rate in Hz.
@@ -64,7 +91,12 @@ class Player:
     """
 
     def __init__(
-        self, streams: Streams, blocks: Callable[[int], AudioBlocks], sources: Iterable[int], rate: int, real_time: bool
+        self,
+        streams: StreamsLike,
+        blocks: Callable[[int], AudioBlocks],
+        sources: Iterable[int],
+        rate: int,
+        real_time: bool,
     ):
         self.streams, self.blocks, self.rate, self.real_time = streams, blocks, rate, real_time
         self.waiting = iter(sources)
@@ -144,16 +176,32 @@ class Player:
 
     def _heard(self, slot: int) -> Iterator[Heard]:
         playing, text, done = self.playing[slot], self.streams.text(slot), self.streams.done(slot)
-        if done or text != playing.text:
+        rows = self._rows(slot, playing, done)
+        if done or rows or text != playing.text:
             problem = playing.blocks.problem if done else ""
-            yield Heard(playing.index, playing.heard / self.rate, text, done, problem)
+            times = self.streams.times
+            every = {kind: times.rows(slot, kind) for kind in times.kinds} if done and times is not None else {}
+            yield Heard(playing.index, playing.heard / self.rate, text, done, problem, rows, every)
         playing.text = text
         if done:
             playing.blocks.close()
             del self.playing[slot]
 
+    def _rows(self, slot: int, playing: _Playing, done: bool) -> list[Row]:
+        """Return the words and utterances that are complete since the last call, in the order of their ends."""
+        times, rows = self.streams.times, list[Row]()
+        if times is None:
+            return rows
+        if done:
+            times.finish(slot)
+        for kind in times.kinds:
+            new = times.rows(slot, kind, playing.rows.get(kind, 0))
+            playing.rows[kind] = playing.rows.get(kind, 0) + len(new)
+            rows += new
+        return sorted(rows, key=lambda row: row["end"])
 
-def warm_up(streams: Streams, rate: int) -> None:
+
+def warm_up(streams: StreamsLike, rate: int) -> None:
     """Stream one second of silence with the sample rate ``rate`` through each slot.
 
     PyTorch initializes itself in the first steps. Without a warm-up, the first chunk of a stream waits for this

@@ -12,14 +12,22 @@ if TYPE_CHECKING:
     from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
 
 
+Timed = tuple[int, int]  # a token, and its encoder frame from the start of the stream
+
+
 class StreamDecoder(Protocol):
-    """The interface of a decoder for ``Streams``."""
+    """The interface of a decoder for ``Streams``.
+
+    ``frames`` is the number of encoder frames of each stream so far.
+    """
+
+    frames: list[int]
 
     def open(self, slot: int) -> None:
         """Begin a new stream in ``slot``."""
 
-    def decode(self, slots: Sequence[int], encoded: Tensor, lengths: Tensor) -> list[list[int]]:
-        """Return the new tokens of each stream.
+    def decode(self, slots: Sequence[int], encoded: Tensor, lengths: Tensor) -> list[list[Timed]]:
+        """Return the new tokens of each stream with their frames.
 
         Args:
             slots: the slots of the B streams.
@@ -40,18 +48,20 @@ class CTCStream:
     def __init__(self, decoder: Any, decoding: Any, slots: int):
         self.decoder, self.blank = decoder, decoding.blank_id
         self.write = decoding.decode_tokens_to_str_with_strip_punctuation
-        self.last = [self.blank] * slots
+        self.last, self.frames = [self.blank] * slots, [0] * slots
 
     def open(self, slot: int) -> None:
-        self.last[slot] = self.blank
+        self.last[slot], self.frames[slot] = self.blank, 0
 
-    def decode(self, slots: Sequence[int], encoded: Tensor, lengths: Tensor) -> list[list[int]]:
+    def decode(self, slots: Sequence[int], encoded: Tensor, lengths: Tensor) -> list[list[Timed]]:
         best = self.decoder(encoder_output=encoded).argmax(dim=-1).tolist()  # (B, T)
         added = []
         for slot, row, length in zip(slots, best, lengths.tolist()):
             row = [self.last[slot], *row[:length]]
             self.last[slot] = row[-1]
-            added.append([token for before, token in zip(row, row[1:]) if token not in (before, self.blank)])
+            new = enumerate(zip(row, row[1:]), self.frames[slot])
+            added.append([(token, at) for at, (before, token) in new if token not in (before, self.blank)])
+            self.frames[slot] += length
         return added
 
 
@@ -62,11 +72,14 @@ class TransducerStream:
         self.decoding = decoding
         self.write = decoding.decode_tokens_to_str_with_strip_punctuation
         self.partial: list[Hypothesis | None] = [None] * slots
+        self.frames = [0] * slots
+        # NeMo's loop over labels counts frames from the start of the stream, and its other loop from the last chunk.
+        self.from_the_start = getattr(decoding.decoding, "decoding_computer", None) is not None
 
     def open(self, slot: int) -> None:
-        self.partial[slot] = None
+        self.partial[slot], self.frames[slot] = None, 0
 
-    def decode(self, slots: Sequence[int], encoded: Tensor, lengths: Tensor) -> list[list[int]]:
+    def decode(self, slots: Sequence[int], encoded: Tensor, lengths: Tensor) -> list[list[Timed]]:
         from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
 
         (found,) = self.decoding.decoding(
@@ -75,8 +88,11 @@ class TransducerStream:
             partial_hypotheses=[self.partial[slot] for slot in slots],
         )
         added = []
-        for slot, hypothesis in zip(slots, found):
-            added.append([int(token) for token in hypothesis.y_sequence])
+        for slot, hypothesis, length in zip(slots, found, lengths.tolist()):
+            before = 0 if self.from_the_start else self.frames[slot]
+            frames = [before + int(frame) for frame in hypothesis.timestamp]
+            added.append(list(zip(map(int, hypothesis.y_sequence), frames)))
+            self.frames[slot] += length
             # Keep only the fields that the next chunk needs. NeMo's own hypothesis grows with the stream, and decoding
             # copies the hypothesis for each chunk.
             self.partial[slot] = Hypothesis(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nemo_squeezeformer.transcription.live.feature_stream import FeatureStream
 from nemo_squeezeformer.transcription.live.stream_decoders import decode_greedily, stream_decoder
+from nemo_squeezeformer.transcription.live.stream_times import StreamTimes
 from nemo_squeezeformer.transcription.live.streamed_text import StreamedText
 
 
@@ -37,12 +38,17 @@ class Streams:
     Args:
         model: a NeMo ASR model.
         slots: the number of slots, which is the maximum number of simultaneous streams.
+        words: if True, ``times`` contains the words with their times.
+        silence: seconds without a token that end an utterance in ``times``; None for no utterances.
+
+    Attributes:
+        times: the times of words and utterances; None if neither is needed.
 
     Raises:
         ValueError: the features, the encoder or the decoder of the model cannot stream.
     """
 
-    def __init__(self, model: Any, slots: int):
+    def __init__(self, model: Any, slots: int, words: bool = False, silence: float | None = None):
         from nemo.collections.asr.parts.mixins.streaming import StreamingEncoder
 
         self.slots, self.encoder = slots, model.encoder
@@ -70,6 +76,7 @@ class Streams:
         self.past = [self.nothing] * slots  # (F, T), the last features, which the next chunk contains again
         self.at = [0] * slots  # index of the first feature frame of the next chunk
         self.texts = [StreamedText(self.decoder.write) for _ in range(slots)]
+        self.times = times_of(model, self.decoder.write, slots, words, silence)
 
     def open(self, slot: int) -> None:
         """Begin a new stream in ``slot``. The new stream replaces the previous stream of this slot."""
@@ -77,6 +84,8 @@ class Streams:
         self.decoder.open(slot)
         self.past[slot], self.at[slot] = self.nothing, 0
         self.texts[slot] = StreamedText(self.decoder.write)
+        if self.times is not None:
+            self.times.open(slot)
         self._keep([slot], self.fresh)
 
     def push(self, slot: int, samples: Tensor) -> None:
@@ -142,7 +151,9 @@ class Streams:
         if encoded.size(2):
             added = self.decoder.decode(slots, encoded, encoded_lengths)
             for slot, tokens in zip(slots, added):
-                self.texts[slot].extend(tokens)
+                self.texts[slot].extend([token for token, _ in tokens])
+                if self.times is not None:
+                    self.times.extend(slot, tokens, self.decoder.frames[slot])
 
     def _windows(self, slots: list[int], sizes: _Sizes) -> tuple[list[Tensor], list[bool]]:
         """Return the features (F, T) of each stream for the next step, and a flag that is True for the last step.
@@ -188,6 +199,15 @@ class Streams:
         index = torch.tensor(slots, device=self.caches[0].device)
         for cache, new in zip(self.caches, caches):
             cache.index_copy_(int(cache.dim() > 1), index, new)
+
+
+def times_of(model: Any, write: Any, slots: int, words: bool, silence: float | None) -> StreamTimes | None:
+    """Return the times of ``slots`` streams, or None if neither words nor utterances are needed."""
+    from nemo_squeezeformer.transcription.long_audio import frame_seconds
+
+    if not words and silence is None:
+        return None
+    return StreamTimes(write, slots, frame_seconds(model), words, silence)
 
 
 def latency(model: Any, size: Sequence[int] | None = None) -> int:
