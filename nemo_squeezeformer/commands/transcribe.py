@@ -141,7 +141,7 @@ def _prepared(utterances: Sequence[Utterance], args: argparse.Namespace) -> tupl
     models.choose_decoder(model, args.decoder)
     config = decoding_config(model, utterances, args.timestamps, dict(args.prompt))
     if args.timestamps:
-        models.enable_timestamps(model)
+        models.enable_timestamps(model, formats.option_with_times(args))
     decoding_options.set_decoding(model, config, args)
     return model, config
 

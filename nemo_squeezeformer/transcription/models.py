@@ -146,8 +146,11 @@ def choose_decoder(model: Any, decoder: str | None) -> None:
         )
 
 
-def enable_timestamps(model: Any) -> None:
+def enable_timestamps(model: Any, option: str = "--timestamps") -> None:
     """Make the decoder of ``model`` keep timestamps.
+
+    Args:
+        option: the option that needs timestamps.
 
     Raises:
         UserError: models of this class do not give timestamps.
@@ -157,7 +160,7 @@ def enable_timestamps(model: Any) -> None:
 
     if "timestamps" not in inspect.signature(model.transcribe).parameters:
         raise UserError(
-            f"--timestamps: a model of class {type(model).__name__} does not give timestamps; leave out --timestamps"
+            f"{option}: a model of class {type(model).__name__} does not give timestamps; leave out {option}"
         )
     if "window_stride" not in model.cfg.preprocessor:  # NeMo needs this value in the configuration
         with open_dict(model.cfg.preprocessor):

@@ -32,13 +32,14 @@ def choose_format(args: argparse.Namespace) -> None:
     """Set ``args.format`` if the option was not passed, and ``args.timestamps`` if the format needs times."""
     if args.format is None:
         ending = args.output.suffix[1:] if args.output else ""
-        args.format = ending if ending in TIMED else "jsonl" if args.output or _more(args) else "txt"
+        rows = args.output or args.timestamps or args.confidence  # a line of text cannot have all results
+        args.format = ending if ending in TIMED else "jsonl" if rows else "txt"
     args.timestamps = args.timestamps or args.format in TIMED
 
 
-def _more(args: argparse.Namespace) -> bool:
-    """Return True if a row has more results than the text."""
-    return bool(args.timestamps or args.confidence)
+def option_with_times(args: argparse.Namespace) -> str:
+    """Return the option that needs the times of words."""
+    return f"--format {args.format}" if args.format in TIMED else "--timestamps"
 
 
 def is_folder(args: argparse.Namespace) -> bool:
@@ -51,13 +52,10 @@ def check_output(args: argparse.Namespace) -> None:
 
     A folder that is not empty is replaced only with ``--force``, and only if it has no other files than subtitles.
     """
-    read = [args.model, *args.inputs]
-    if not is_folder(args):
-        return transcripts.check_output(args.output, args.force, read, args.resume)
-    transcripts.check_output(args.output, True, read, args.resume, folder=True)
-    output = args.output
-    if not os.path.lexists(output):
-        return None
+    folder, output = is_folder(args), args.output
+    transcripts.check_output(output, args.force, [args.model, *args.inputs], args.resume, folder)
+    if not folder or not os.path.lexists(output):
+        return
     if not output.is_dir() or output.is_symlink():
         raise UserError(f"{output} is a file, but the output is a folder of subtitles; choose another --output")
     files = sorted(path for path in output.rglob("*") if not path.is_dir() or path.is_symlink())
@@ -66,7 +64,6 @@ def check_output(args: argparse.Namespace) -> None:
     others = [path for path in files if path.suffix[1:] not in SUBTITLES or path.is_symlink()]
     if others:
         raise UserError(f"{output} has other files than subtitles, for example {others[0]}; choose another --output")
-    return None
 
 
 def check_recordings(utterances: Sequence[Utterance], args: argparse.Namespace) -> None:

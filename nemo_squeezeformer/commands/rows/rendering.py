@@ -21,7 +21,7 @@ def line_of(form: str, utterance: Utterance, row: Row) -> str:
     if "error" in row:
         return ""
     if form == "txt":
-        return f"{row['audio_filepath']}\t{' '.join(row['pred_text'].split())}"
+        return f"{row['audio_filepath']}\t{row['pred_text']}"
     words = words_of_row(utterance, row)
     if form == "ctm":
         return ctm(recording_names.name_of(utterance), words).rstrip("\n")
