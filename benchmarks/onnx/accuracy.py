@@ -2,16 +2,21 @@ r"""The accuracy of the same models in torch, in ONNX Runtime in float32, and in
 
     python -m benchmarks.onnx.accuracy DIGITS/connected_test_seen.jsonl MODEL.nemo... \
         > benchmarks/results/onnx_accuracy.md
+    python -m benchmarks.onnx.accuracy DIGITS/connected_test.jsonl MODEL.nemo... \
+        --calibrate DIGITS/connected_train.jsonl > benchmarks/results/onnx_calibration.md
 
-Each model is exported for whole utterances, in the same way as by `nemo-squeezeformer export`. In all three cases NeMo
-computes the features and the search of the decoder. Only the part between them differs. Errors are measured on the
-output of the graph. This output is log-probabilities for CTC and encodings for a transducer.
+With `--calibrate`, the program also measures int8 by calibration, and the time of all forms. Each model is exported for
+whole utterances, in the same way as by `nemo-squeezeformer export`. In all cases NeMo computes the features and the
+search of the decoder. Only the part between them differs. Errors are measured on the output of the graph. This output
+is log-probabilities for CTC and encodings for a transducer.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,10 +26,12 @@ import torch
 from benchmarks.measuring import recordings
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.machine import versions
-from benchmarks.measuring.tables import head, line
+from benchmarks.measuring.tables import head, line, timed
+from benchmarks.measuring.turns import interleaved, quartiles
 from benchmarks.onnx.errors import relative
 
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+TIME = "time per second of audio, ms"
 COLUMNS = [
     "model",
     "runtime",
@@ -62,10 +69,12 @@ def in_torch(model: Any, transducer: bool) -> Forward:
 
 
 def in_onnx_runtime(path: Path) -> Forward:
-    """Return a function that runs the graph at ``path`` in ONNX Runtime."""
+    """Return a function that runs the graph at ``path`` in ONNX Runtime, on one thread."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def forward(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         first, *_ = session.run(None, {"audio_signal": x.numpy(), "length": lengths.numpy()})
@@ -87,7 +96,22 @@ def text(model: Any, transducer: bool, output: torch.Tensor) -> str:
     return getattr(best[0], "text", best[0])
 
 
-def rows(path: Path, audio: Sequence[str], references: Sequence[str], folder: Path) -> list[list[str]]:
+def time_of(forms: dict[str, Forward], inputs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, str]:
+    """Return the processor time per second of audio of each form. The forms run alternately."""
+
+    def all_recordings(forward: Forward) -> None:
+        for x, lengths in inputs:
+            forward(x, lengths)
+
+    calls = {name: partial(all_recordings, forward) for name, forward in forms.items()}
+    took = interleaved(calls, patience=8.0, fewest=5, most=15, clock=time.thread_time)
+    seconds = sum(x.size(2) for x, _ in inputs) / 100
+    return {name: timed([1e3 * value / seconds for value in quartiles(values)]) for name, values in took.items()}
+
+
+def rows(
+    path: Path, audio: Sequence[str], references: Sequence[str], folder: Path, calibration: Path | None
+) -> list[list[str]]:
     """Return the rows of one model."""
     from nemo.collections.asr.metrics.wer import word_error_rate
     from nemo.collections.asr.models import ASRModel
@@ -95,10 +119,13 @@ def rows(path: Path, audio: Sequence[str], references: Sequence[str], folder: Pa
     from nemo_squeezeformer.deployment.onnx import model_files
 
     files = {}
-    for form in ("float32", "int8"):  # export changes the model, so each export restores it from the file
+    whole = partial(model_files.GraphSettings, streaming=False)
+    settings = {"float32": whole(), "int8": whole(weights="int8")}
+    if calibration is not None:
+        settings["int8 by calibration"] = whole(weights="int8", calibration=calibration)
+    for form, setting in settings.items():  # export changes the model, so each export restores it from the file
         model = ASRModel.restore_from(str(path), map_location="cpu").eval()
-        graph = folder / f"{path.stem}-{form}.onnx"
-        files[form] = model_files.export(model, graph, streaming=False, int8=form == "int8")[0]
+        files[form] = model_files.export_files(model, folder / f"{path.stem}-{form}.onnx", setting)[0]
     model = ASRModel.restore_from(str(path), map_location="cpu").eval()
     transducer = hasattr(model, "joint")
     inputs = features(model, audio)
@@ -108,13 +135,15 @@ def rows(path: Path, audio: Sequence[str], references: Sequence[str], folder: Pa
     outputs = {name: [forward(x, lengths) for x, lengths in inputs] for name, forward in forms.items()}
     texts = {name: [text(model, transducer, one) for one in found] for name, found in outputs.items()}
     expected, of = outputs["torch"], texts["torch"]
+    times = {} if calibration is None else time_of(forms, inputs)
     table = []
     for name, found in outputs.items():
         wer = 100 * word_error_rate(hypotheses=texts[name], references=list(references))
         differ = sum(a != b for a, b in zip(texts[name], of))
         errors = [f"{value:.1e}" for value in relative(found, expected)] if name != "torch" else ["", ""]
         size = (files[name.split(", ")[1]] if name != "torch" else path).stat().st_size / 1e6
-        table.append([f"{path.stem}, {type(model).__name__}", name, *errors, str(differ), f"{wer:.2f}", f"{size:.1f}"])
+        cells = [f"{path.stem}, {type(model).__name__}", name, *errors, str(differ), f"{wer:.2f}", f"{size:.1f}"]
+        table.append([*cells, times[name]] if times else cells)
     return table
 
 
@@ -122,7 +151,9 @@ def main() -> None:
     parser = command_line("benchmarks.onnx.accuracy", __doc__)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL.nemo")
+    parser.add_argument("--calibrate", type=Path, metavar="MANIFEST", help="measure int8 by calibration too")
     args = parser.parse_args()
+    torch.set_num_threads(1)
 
     import onnxruntime
     from nemo.utils import logging as nemo_logging
@@ -135,11 +166,14 @@ def main() -> None:
     print("`python -m benchmarks.onnx.accuracy` makes this page.\n")
     print(f"{len(spoken)} whole recordings of `{args.manifest.name}`, {sum(row['duration'] for row in spoken):.0f} s.")
     print(f"{versions()}, ONNX Runtime {onnxruntime.__version__}.\n")
+    if args.calibrate:
+        print(f"Recordings for the calibration: `{args.calibrate.name}`. The time is processor time on one thread: the")
+        print("median of alternate calls, with the quartiles in brackets.\n")
     print('The errors and the changed texts are relative to the rows "torch", in which PyTorch computes the encoder.\n')
-    print(head(COLUMNS))
+    print(head([*COLUMNS, TIME] if args.calibrate else COLUMNS))
     for path in args.models:
         with TemporaryDirectory() as folder:
-            for row in rows(path, audio, references, Path(folder)):
+            for row in rows(path, audio, references, Path(folder), args.calibrate):
                 print(line(row), flush=True)
 
 
