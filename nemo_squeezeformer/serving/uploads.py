@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,9 +13,13 @@ import torch
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance, read_files
 from nemo_squeezeformer.transcription import long_audio, models
-from nemo_squeezeformer.transcription.hypotheses import decode, decoding_config
+from nemo_squeezeformer.transcription.hypotheses import Result, decode, decoding_config
+from nemo_squeezeformer.transcription.pauses import detector
+from nemo_squeezeformer.transcription.pauses.cut_recordings import decode_cut
+from nemo_squeezeformer.transcription.pauses.cutting import LONG, LONGEST
 from nemo_squeezeformer.transcription.subtitles import cues, srt, vtt, words_of
 
+PIECES = 4  # pieces of a long file in a batch
 LESS_URGENT = 10  # the nice value of the thread of uploads on Linux
 
 
@@ -62,9 +67,7 @@ class Uploads:
                 f"{utterance.audio} has {utterance.duration:.0f} s, and this page takes at most {self.longest:.0f} s; "
                 "cut the recording, or transcribe it with `nemo-squeezeformer transcribe`"
             )
-        long_audio.notice_of_memory(self.model, [utterance], batch_size=1)
-        config = decoding_config(self.model, [utterance], self.has_times)
-        ((result,),) = decode(self.model, config, [utterance], 1, 0, "average")
+        (result,) = [result for batch in self._decoded(utterance) for result in batch]
         if result.problem:
             raise UserError(result.problem)
         times = getattr(result.best, "timestamp", None)
@@ -77,6 +80,14 @@ class Uploads:
             "srt": srt(lines),
             "vtt": vtt(lines),
         }
+
+    def _decoded(self, utterance: Utterance) -> Iterator[list[Result]]:
+        """Decode a file as `transcribe` does: a long file is cut at pauses, if silero-vad is installed."""
+        config = decoding_config(self.model, [utterance], self.has_times)
+        if utterance.duration >= LONG and detector.is_installed():
+            return decode_cut(self.model, config, [utterance], PIECES, "average", LONGEST)
+        long_audio.notice_of_memory(self.model, [utterance], batch_size=1)
+        return decode(self.model, config, [utterance], 1, 0, "average")
 
 
 def share_weights(model: Any, other: Any) -> None:

@@ -44,7 +44,7 @@ def browser(wav) -> Iterator[Any]:
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
-        pytest.skip(f"the test needs a browser, and none of {', '.join(names)} is installed")
+        pytest.skip(f"the test needs a browser, but not one of {', '.join(names)} is installed")
     options = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     options += [f"--use-file-for-fake-audio-capture={wav}"]
     options += ["--no-sandbox"] if os.geteuid() == 0 else []

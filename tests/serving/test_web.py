@@ -19,7 +19,7 @@ import srt
 
 pytest.importorskip("nemo.collections.asr")
 
-from nemo_squeezeformer.serving import microphone, web
+from nemo_squeezeformer.serving import microphone, uploads, web
 from nemo_squeezeformer.serving.microphone import common
 from tests.samples.speech import RATE, noise
 from tests.samples.streams import LATENCIES, whole_texts
@@ -174,6 +174,15 @@ def test_a_file_with_another_rate_and_several_channels_is_transcribed(page):
     sound = np.stack([noise(1.0, 1), noise(1.0, 2)], axis=1)
     status, result = upload(page, wav(sound, 22_050))
     assert status == 200 and result["text"] and result["seconds"] == pytest.approx(16_000 / 22_050)
+
+
+def test_a_long_file_is_cut_at_pauses_and_a_file_without_speech_has_an_empty_text(page, monkeypatch):
+    pytest.importorskip("silero_vad")
+    hiss = 0.001 * np.random.default_rng(0).standard_normal(2 * RATE)
+    assert upload(page, wav(hiss))[1]["text"]
+    monkeypatch.setattr(uploads, "LONG", 1.5)
+    status, result = upload(page, wav(hiss))
+    assert status == 200 and result["text"] == result["srt"] == "" and result["words"] == []
 
 
 def test_a_bad_file_is_an_error_in_one_line_with_the_name_of_the_file(page, tmp_path, monkeypatch):

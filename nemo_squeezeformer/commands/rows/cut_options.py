@@ -11,9 +11,8 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.process.extras import install
 from nemo_squeezeformer.transcription.pauses import detector
-from nemo_squeezeformer.transcription.pauses.cutting import LONGEST
+from nemo_squeezeformer.transcription.pauses.cutting import LONG, LONGEST
 
-LONG = 60.0  # seconds from which a recording is cut by default
 ON_WHICH_ROWS_DEPEND = ("--cut", "--longest")
 
 

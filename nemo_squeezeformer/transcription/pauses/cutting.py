@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from nemo_squeezeformer.transcription.pauses.detector import RATE, WINDOW
 
+LONG = 60.0  # seconds from which a recording is cut by default
 LONGEST = 20.0  # default maximum of the seconds of a piece
 PAUSE = 0.2  # seconds without speech between two spans of speech
 SILENCE = 2.0  # seconds without speech that are left out
