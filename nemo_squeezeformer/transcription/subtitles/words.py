@@ -63,9 +63,9 @@ def at_most(words: Iterable[Word], width: int) -> list[Word]:
     """
     found = list[Word]()
     for word in words:
-        count = -(-columns(word.text) // width)
-        if count > 1:
-            count = min(count + (columns(word.text) > len(word.text)), len(word.text))
-        ends = [len(word.text) * number // count for number in range(count + 1)] if count else []
+        wide = columns(word.text)
+        # Parts with equal numbers of characters can have different widths. One more part makes all parts narrow enough.
+        count = 1 if wide <= width else min(-(-wide // width) + (wide > len(word.text)), len(word.text))
+        ends = [len(word.text) * number // count for number in range(count + 1)]
         found += divided([word.text[a:b] for a, b in zip(ends, ends[1:])], word.start, word.end)
     return found
