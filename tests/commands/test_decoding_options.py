@@ -1,4 +1,4 @@
-"""The options of `transcribe` for decoding: the texts are those of NeMo's decoders with the same settings."""
+"""The options of `transcribe` for decoding give the same texts as NeMo's decoders with the same settings."""
 
 from __future__ import annotations
 

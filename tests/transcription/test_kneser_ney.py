@@ -1,4 +1,4 @@
-"""The n-gram model of tokens: its probabilities are those of the published equations, and NeMo reads them."""
+"""The n-gram model of tokens: its probabilities equal the published equations, and NeMo reads them."""
 
 from __future__ import annotations
 

@@ -12,7 +12,13 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.transcription.decoding import arpa, ngram_file, token_ids
 
 GREEDY = ("greedy", "greedy_batch")
-CONFIDENCE = {"preserve_token_confidence": True, "aggregation": "min", "method_cfg": {"name": "entropy"}}
+# The mean over the tokens of a word, of the probability of each token. benchmarks/results/decoding.md compares this
+# kind of confidence with other kinds.
+CONFIDENCE = {
+    "preserve_token_confidence": True,
+    "aggregation": "mean",
+    "method_cfg": {"name": "max_prob", "alpha": 1.0},
+}
 
 
 class Decoding(NamedTuple):
