@@ -76,7 +76,8 @@ def decode_cut(
         done = iter(pool)
         for batch in with_words(decode_sounds(model, config, sounds, together)):
             for result, (recording, piece) in zip(batch, done):
-                recording.found[piece.start] = result.best
+                # NeMo's hypothesis also has the probabilities of all tokens, which would need memory for each frame.
+                recording.found[piece.start] = joined([(0.0, result.best)])
                 recording.left -= 1
 
     def results() -> Results:
