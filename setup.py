@@ -42,7 +42,7 @@ setup(
         "onnx": ["onnx", "onnxruntime"],
         "audio": ["av"],  # to transcribe m4a, mp4, wma and other audio that soundfile does not read
         "plots": ["matplotlib"],  # for the figure of `nemo-squeezeformer redundancy`
-        "serve": ["aiohttp"],  # for the web page of `nemo-squeezeformer serve`
+        "serve": ["aiohttp>=3.9"],  # for the web page of `nemo-squeezeformer serve`
         "vad": ["silero-vad"],  # to cut long recordings at pauses; the package contains the weights
         "safetensors": ["safetensors"],  # for nemo_squeezeformer.deployment.weights without NeMo; NeMo installs it
         "tensorflow": ["h5py"],  # to import the authors' checkpoints; TensorFlow itself is not needed

@@ -65,6 +65,7 @@ NEEDS = [  # a command, the extra that it names, and the hidden packages
     ("transcribe GIVEN/model.nemo GIVEN/train_0.wav", "nemo", EVERYTHING),
     ("stream GIVEN/model.nemo GIVEN/train_0.wav", "nemo", EVERYTHING),
     ("stream GIVEN/model.nemo -", "nemo", EVERYTHING),
+    ("serve GIVEN/model.nemo", "serve", EVERYTHING),
     ("info squeezeformer_ctc_char", "nemo", EVERYTHING),
     ("info GIVEN/model.nemo", "nemo", EVERYTHING),
     ("export GIVEN/model.nemo --output GIVEN/out.onnx", "nemo", EVERYTHING),
@@ -74,7 +75,7 @@ NEEDS = [  # a command, the extra that it names, and the hidden packages
 ]
 
 
-QUICK = ("train --list", "transcribe", "import")  # the other commands load torch first
+QUICK = ("train --list", "transcribe", "serve", "import")  # the other commands load torch first
 
 
 @pytest.mark.parametrize(
