@@ -154,7 +154,7 @@ def _streams(model: Any, slots: int, args: argparse.Namespace) -> tuple[Any, str
     from nemo_squeezeformer.transcription import models
     from nemo_squeezeformer.transcription.live.contexts import choose_context
     from nemo_squeezeformer.transcription.live.streams import Streams
-    from nemo_squeezeformer.transcription.live.windows import WindowStreams, choose_window
+    from nemo_squeezeformer.transcription.live.window_streams import WindowStreams, choose_window
 
     times = {"words": args.timestamps, "silence": args.endpoint}
     try:

@@ -18,7 +18,7 @@ from nemo.utils import logging
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.transcription.live.streams import Streams
-from nemo_squeezeformer.transcription.live.windows import WindowStreams, choose_window
+from nemo_squeezeformer.transcription.live.window_streams import WindowStreams, choose_window
 from tests.samples.asr_models import asr_model, spelling_model
 from tests.samples.speech import RATE, write_noises
 
