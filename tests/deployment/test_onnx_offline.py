@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
 from numpy.testing import assert_allclose
@@ -131,20 +132,31 @@ def test_standard_input_folders_and_manifests_have_the_texts_of_their_files(
     assert whole.partition("\t")[2] == expected[noises[0]]
     assert part.partition("\t")[2] == rest.partition("\t")[2] != expected[noises[1]]
 
+    class Interrupted(io.BytesIO):
+        """Ctrl-C ends a recording of a microphone."""
+
+        def read1(self, size: int | None = -1) -> bytes:
+            data = super().read1(size)
+            if not data:
+                raise KeyboardInterrupt
+            return data
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Interrupted(samples.astype("<i2").tobytes())))
+    assert main([str(output), "-", "--quiet"]) == 130
+    assert texts_of(capsys.readouterr().out) == {"-": expected[noises[0]]}
+
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
     assert main([str(output), "-"]) == 2 and "no audio" in capsys.readouterr().err
 
 
-def test_audio_of_another_sample_rate_is_resampled_as_in_nemo(int8, tmp_path, capsys):
+def test_audio_of_another_sample_rate_is_resampled_in_blocks_as_a_whole(int8, tmp_path, capsys):
     model, output = int8
     sound = 0.2 * np.random.default_rng(1).standard_normal(22050 * 2)
     soundfile.write(tmp_path / "fast.wav", sound, 22050, subtype="FLOAT")
     encoder = Encoder(output)
     assert main([str(output), str(tmp_path / "fast.wav"), "--quiet"]) == 0
     text = capsys.readouterr().out.partition("\t")[2].strip()
-    from nemo.collections.asr.parts.preprocessing.segment import AudioSegment
-
-    samples = AudioSegment.from_file(str(tmp_path / "fast.wav"), target_sr=RATE).samples
+    samples = soxr.resample(sound.astype(np.float32), 22050, RATE, quality="HQ")
     log_probs = torch.from_numpy(encoder.utterance(utterance_features(samples, encoder.metadata["features"]))[None])
     (expected,) = model.decoding.ctc_decoder_predictions_tensor(log_probs, torch.tensor([log_probs.shape[1]]))
     assert text == expected.text.strip() and len(text) > 20
