@@ -53,7 +53,8 @@ class Microphone:
         try:
             speaker = self.captions.join(await self._rate(), tell)
         except (ValueError, OverflowError) as problem:
-            await self._send(Message("error", str(problem)), "")
+            with contextlib.suppress(ConnectionError):  # the browser has been closed
+                await self._send(Message("error", str(problem)), "")
             return
         writer = asyncio.create_task(self._write())
         try:
@@ -61,6 +62,7 @@ class Microphone:
         finally:
             speaker.leave()
             writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
 
     async def _rate(self) -> int:
         """Return the sample rate that the browser sends first.

@@ -131,6 +131,23 @@ def test_a_connection_without_a_sample_rate_is_refused(page, first, problem):
     visit(page, act)
 
 
+@pytest.mark.parametrize("messages", [[], ["hello"], ['{"rate": 16000}'], ['{"rate": 16000}', "end"]], ids=str)
+def test_a_browser_can_be_closed_at_any_moment(page, messages, caplog):
+    async def act(session):
+        for wait in (0.0, 0.02, 0.1):
+            socket = await session.ws_connect("/live")
+            transport = socket._response.connection.transport
+            for message in messages:
+                await socket.send_str(message)
+            await asyncio.sleep(wait)
+            transport.abort()
+        await asyncio.sleep(0.2)
+        await until(session, page.address, (0, 0))
+
+    visit(page, act)
+    assert [record for record in caplog.records if record.name.startswith(("aiohttp", "asyncio"))] == []
+
+
 @pytest.mark.parametrize("data", [b"odd", "no such command"])
 def test_wrong_data_end_the_connection_and_free_the_slot(page, data):
     async def act(session):
