@@ -68,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compute the encoder in float16: the file has half of the size, for GPUs and other accelerators",
     )
+    onnx(
+        "--calibrate",
+        metavar="MANIFEST",
+        type=Path,
+        help="quantize to int8 with scales of activations that are measured on the recordings of a manifest",
+    )
     onnx("--opset", type=int, metavar="N", help="ONNX opset version from 13 to 23 (default: NeMo's choice)")
 
 
@@ -105,6 +111,12 @@ def main(args: argparse.Namespace) -> int:
 def _check_onnx(args: argparse.Namespace) -> None:
     output: Path = args.output
     check_opset(args.opset)
+    if args.float16 and args.calibrate:
+        raise UserError("--calibrate is for int8; leave out --float16 or --calibrate")
+    if args.calibrate:
+        from nemo_squeezeformer.deployment.onnx.calibration import check_calibration
+
+        check_calibration(args.calibrate)
     if args.runtime:
         from nemo_squeezeformer.deployment.runtimes.folder import refuse_folder
 
@@ -120,15 +132,15 @@ def _write_onnx(args: argparse.Namespace, model: Any) -> list[Path]:
     from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, export_files
     from nemo_squeezeformer.deployment.runtimes.folder import write_folder
 
-    weights = "int8" if args.int8 else "float16" if args.float16 else "float32"
-    settings = GraphSettings(not args.offline, args.opset, weights)
+    weights = "int8" if args.int8 or args.calibrate else "float16" if args.float16 else "float32"
+    settings = GraphSettings(not args.offline, args.opset, weights, args.calibrate)
     if args.runtime:
         return write_folder(args.runtime, model, args.output, settings)
     return export_files(model, args.output, settings)
 
 
 def _check_plain(args: argparse.Namespace) -> None:
-    for option in ("for", "decoder", "offline", "int8", "float16", "opset"):
+    for option in ("for", "decoder", "offline", "int8", "float16", "calibrate", "opset"):
         if getattr(args, "runtime" if option == "for" else option):
             raise UserError(f"--{option} is an option for ONNX; leave it out, or leave out --format safetensors")
     try:

@@ -37,7 +37,7 @@ def check(model: Any, settings: GraphSettings) -> None:
     normalize = (None,) if settings.streaming else (None, "per_feature")
     check_features(model.preprocessor, NAME, PREEMPHASIS, normalize, sizes=())
     if settings.streaming:
-        Steps.of(describe_steps(model))
+        describe_steps(model)
     transducer = uses_transducer(model)
     if transducer:
         _check_transducer(model, settings.streaming)
@@ -107,7 +107,7 @@ def _complete(path: Path, described: dict[str, Any], steps: Steps | None, transd
     graph = onnx.load(str(path))
     if steps is not None:
         keep_frames(graph, steps)
-        described |= {"window_size": steps.window, "chunk_shift": steps.shift} | _cache_sizes(graph.graph)
+        described |= {"window_size": steps.given, "chunk_shift": steps.shift} | _cache_sizes(graph.graph)
     elif not transducer:
         keep_last_frame(graph, described["subsampling_factor"], blank=described["vocab_size"])
     for key, value in described.items():

@@ -70,4 +70,4 @@ def _python(build: str, steps: Steps | None) -> str:
 
 def _silence(steps: Steps) -> str:
     """Return the seconds of silence after which sherpa-onnx has processed all frames before the silence."""
-    return f"{(steps.window + steps.shift) * HOP:.2f}"
+    return f"{(steps.given + steps.shift) * HOP:.2f}"

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from nemo_squeezeformer.deployment.runtimes.value_names import rename
-from nemo_squeezeformer.errors import UserError
 
 FEATURES, LENGTH = "audio_signal", "length"
 CHANNEL, TIME = "cache_last_channel", "cache_last_time"
@@ -25,24 +24,26 @@ INNER = "_inside"  # the end of the names that the graph of NeMo's export gets
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of a stream: ``before`` frames from the cache, ``window`` given frames, and a shift by ``shift``."""
+    """The steps of a stream, in feature frames.
+
+    A step gets ``given`` new frames, and the next step begins ``shift`` frames later. Together with the last ``before``
+    frames of the previous step, the encoder reads the first ``window`` frames.
+    """
 
     before: int
     window: int
+    given: int
     shift: int
 
     @classmethod
     def of(cls, described: dict[str, Any]) -> Steps:
         """Return the steps for ``describe_steps``.
 
-        Raises:
-            UserError: The frames of a step do not contain the frames before the next step.
+        The encoder can need fewer new frames than ``shift``. But the last of the ``shift`` frames come before the first
+        frame of the next step, and sherpa-onnx gives each of these frames only once.
         """
-        before, shift = described["before_start"], described["shift"]
-        window = described["window"] - before
-        if window < shift:
-            raise UserError(f"a step needs {before} frames before its first frame, but sherpa-onnx has only new frames")
-        return cls(before, window, shift)
+        before, window, shift = described["before_start"], described["window"], described["shift"]
+        return cls(before, window, max(window - before, shift), shift)
 
 
 def keep_frames(model: Any, steps: Steps) -> None:
@@ -65,18 +66,20 @@ def keep_frames(model: Any, steps: Steps) -> None:
         return f"{name}{INNER}"
 
     zero, end, before = constant("zero", 0), constant("end", size + kept), constant("before", steps.before)
-    split, last = constant("size", size), constant("last", 3)
+    split, time, last = constant("size", size), constant("axis", 2), constant("last", 3)
     start = [
         helper.make_node("Slice", [CHANNEL, zero, split, last], ["channel_row"]),
         helper.make_node("Reshape", ["channel_row", constant("channel", -1, *shape)], [CHANNEL + INNER]),
         helper.make_node("Slice", [CHANNEL, split, end, last], ["frames_row"]),
         helper.make_node("Reshape", ["frames_row", constant("frames", -1, features, steps.before)], ["frames_before"]),
-        helper.make_node("Concat", ["frames_before", FEATURES], [FEATURES + INNER], axis=2),
-        helper.make_node("Add", [LENGTH, before], [LENGTH + INNER]),
+        helper.make_node("Concat", ["frames_before", FEATURES], ["all_frames"], axis=2),
+        helper.make_node("Slice", ["all_frames", zero, constant("window", steps.window), time], [FEATURES + INNER]),
+        helper.make_node("Add", [LENGTH, before], ["all_length"]),
+        helper.make_node("Min", ["all_length", constant("longest", steps.window)], [LENGTH + INNER]),
     ]
     first, stop = constant("first", steps.shift), constant("stop", steps.shift + steps.before)
     finish = [
-        helper.make_node("Slice", [FEATURES + INNER, first, stop, constant("time", 2)], ["frames_next"]),
+        helper.make_node("Slice", ["all_frames", first, stop, time], ["frames_next"]),
         helper.make_node("Reshape", ["frames_next", constant("row", -1, 1, 1, kept)], ["frames_next_row"]),
         helper.make_node("Reshape", [NEXT_CHANNEL + INNER, constant("rows", -1, 1, 1, size)], ["channel_next_row"]),
         helper.make_node("Concat", ["channel_next_row", "frames_next_row"], [NEXT_CHANNEL], axis=3),
