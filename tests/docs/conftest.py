@@ -48,7 +48,8 @@ def world(tmp_path_factory) -> Path:
     train_tokenizer([str(folder / "train.json")], 128, str(folder / "tokenizer"))
     shutil.copy(folder / "tokenizer" / "tokenizer.model", folder / "sp.model")
     shape = {"n_layers": 2, "time_reduce_idx": 0}
-    asr_model(encoder=shape).save_to(str(folder / "model.nemo"))
+    window = {"window_size": 0.025}  # the window of the recipes; NeMo's default is 0.02
+    asr_model(encoder=shape, preprocessor=window).save_to(str(folder / "model.nemo"))
     shutil.copy(folder / "model.nemo", demo / "squeezeformer.nemo")
     asr_model(encoder={**shape, "_target_": "nemo.collections.asr.modules.SqueezeformerEncoder"}).save_to(
         str(folder / "old.nemo")
@@ -57,7 +58,7 @@ def world(tmp_path_factory) -> Path:
     recording = str(folder / "recording.wav")
     spelling_model("hybrid", [recording], "bpe", tokenizer=tokens, encoder=shape).save_to(str(folder / "hybrid.nemo"))
     contexts = {"streaming": True, "att_context_size": [[156, 25], [156, 11], [156, 3], [156, 1], [-1, -1]]}
-    asr_model(encoder=shape | contexts, preprocessor={"normalize": "NA", "pad_to": 0}).save_to(
+    asr_model(encoder=shape | contexts, preprocessor=window | {"normalize": "NA", "pad_to": 0}).save_to(
         str(folder / "streaming.nemo")
     )
     if find_spec("h5py"):
