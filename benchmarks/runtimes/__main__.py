@@ -65,7 +65,7 @@ def times(folders: dict[str, Path], lengths: list[int], turns: int) -> dict[int,
     for seconds in lengths:
         samples = noise(seconds)
         calls = {name: partial(recognize, recognizer, samples) for name, recognizer in recognizers.items()}
-        took = interleaved(calls, patience=4.0, fewest=turns, most=15, clock=time.thread_time)
+        took = interleaved(calls, patience=1.5, fewest=turns, most=9, clock=time.thread_time)
         found[seconds] = {name: quartiles(values) for name, values in took.items()}
     return found
 
@@ -96,7 +96,7 @@ def main() -> None:
     parser = command_line("benchmarks.runtimes", __doc__)
     parser.add_argument("--sizes", nargs="+", default=["xs", "s"], choices=FASTCONFORMER)
     parser.add_argument("--seconds", nargs="+", type=int, default=list(LENGTHS))
-    parser.add_argument("--turns", type=int, default=5, help="smallest number of turns for short audio")
+    parser.add_argument("--turns", type=int, default=3, help="smallest number of turns for short audio")
     parser.add_argument("--work", type=Path, default=Path("build/runtimes"), help="folder for the exported models")
     parser.add_argument("--output", type=Path, default=RESULTS / "runtimes.md")
     parser.add_argument("--only-export", action="store_true", help="export the models and measure nothing")
