@@ -59,8 +59,8 @@ def encode(model: Any, rows: Sequence[dict[str, Any]]) -> Encoded:
 
 
 def decoders_of(model: Any) -> list[str]:
-    """Return the decoders of the model."""
-    return [CTC, TRANSDUCER] if hasattr(model, "ctc_decoder") else [CTC]
+    """Return the decoders to measure: the transducer of a hybrid model, or CTC."""
+    return [TRANSDUCER] if hasattr(model, "ctc_decoder") else [CTC]
 
 
 def decode(model: Any, encoded: Encoded, decoder: str, asked: Decoding) -> Decoded:

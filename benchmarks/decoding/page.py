@@ -31,15 +31,17 @@ def _parts(results: Path) -> Iterator[str]:
     yield "`python -m benchmarks.decoding` makes this page. The files in the folder `decoding` have all numbers."
     yield EXPLAINED
     yield _models(found)
+    if any(one["kind"] == "hybrid" for one in found):
+        yield "The encoder and the CTC decoder of the hybrid model start from the weights of the CTC model."
     yield "## Beam search and a language model"
     yield _search(found)
     yield "## Hotwords"
     yield (
-        "For speechocean, the hotwords are all words of the choice set and of the test set that the transcripts of the "
-        "training have at most three times, in one list. For digits, each of the ten words is the only hotword of a "
-        'measurement; the counts are sums over the ten measurements, and the word error rate is the mean. "found": how '
-        'many hotwords of the test set are recognized. "wrong": how often the text has a hotword where another word '
-        "was said, or no word."
+        "For digits, each of the ten words is the only hotword of a measurement. The counts are sums over the ten "
+        "measurements, and the word error rate is the mean. With other data, all rare words are the hotwords of one "
+        'measurement. A rare word is at most three times in the transcripts of the training. "found": how many '
+        'hotwords of the test set are recognized. "wrong": how often the text has a hotword where another word was '
+        "said, or no word."
     )
     yield _boost(found)
     yield "## Confidence"

@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.decoding import measure as measures
-from benchmarks.decoding.measure import Encoded
+from benchmarks.decoding.measure import TRANSDUCER, Encoded
 from benchmarks.decoding.train import Plan
 from benchmarks.measuring.machine import commit, processor, versions
 from benchmarks.measuring.recordings import Recordings, json_lines, rows
@@ -89,14 +89,21 @@ def measure(plan: Plan, recordings: Recordings, path: Path, others: Sequence[Pat
 
 
 def search(model: Any, encoded: dict[str, Encoded], decoder: str, lms: dict[int, str]) -> list[dict[str, Any]]:
-    """Measure greedy decoding and beam search, without a language model and with each language model."""
+    """Measure greedy decoding and beam search, without a language model and with each language model.
+
+    The beam search of a transducer is slow on a CPU, and is measured with fewer settings.
+    """
     results = []
     for beam in (1, BEAM):
         results.append(
             {"beam": beam, "order": 0, "weight": 0.0, **_rates(model, encoded, decoder, Decoding(beam=beam))}
         )
+        slow = decoder == TRANSDUCER and beam > 1
         for order, lm in lms.items():
-            tried = {weight: Decoding(beam=beam, lm=lm, lm_weight=weight) for weight in LM_WEIGHTS}
+            if decoder == TRANSDUCER and order != ORDERS[1]:
+                continue
+            weights = LM_WEIGHTS[::2] if slow else LM_WEIGHTS
+            tried = {weight: Decoding(beam=beam, lm=lm, lm_weight=weight) for weight in weights}
             by_weight = {weight: _wer(model, encoded["choice"], decoder, each)[0] for weight, each in tried.items()}
             best = min(by_weight, key=lambda weight: by_weight[weight])
             rates = _rates(model, encoded, decoder, tried[best])
@@ -105,13 +112,13 @@ def search(model: Any, encoded: dict[str, Encoded], decoder: str, lms: dict[int,
 
 
 def boost(model: Any, test: Encoded, decoder: str, lists: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Measure hotwords on the test set with each weight.
+    """Measure hotwords on the test set with each weight. Transducers are measured with greedy decoding only.
 
     Each list of ``lists`` is measured alone. The counts are the sums over all lists, and the word error rate is the
     mean.
     """
     results = []
-    for beam in (1, BEAM):
+    for beam in (1,) if decoder == TRANSDUCER else (1, BEAM):
         for weight in (0.0, *BOOST_WEIGHTS):
             counts, rates = [], []
             for words in lists:

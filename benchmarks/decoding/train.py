@@ -30,7 +30,7 @@ class Plan(NamedTuple):
 
 PLANS = {
     "digits-ctc": Plan("digits", "CTC", 27, 1000),
-    "digits-hybrid": Plan("digits", "hybrid", 27, 500),
+    "digits-hybrid": Plan("digits", "hybrid", 27, 250),
     "speechocean-ctc": Plan("speechocean", "CTC", 256, 1800),
 }
 
@@ -44,14 +44,19 @@ def train(plan: Plan, recordings: Recordings, folder: Path) -> None:
     task = training.Task(recordings, folder / "tokenizer", plan.steps, BATCH)
     training.make_tokenizer(task, plan.vocabulary)
     began = time.process_time()
-    model = _hybrid(task) if plan.kind == "hybrid" else training.train(CTC_ENCODER, task, 1.5e-3, 1).model
+    if plan.kind == "hybrid":
+        model = _hybrid(task, folder.parent / f"{plan.data}-ctc" / "model.nemo")
+    else:
+        model = training.train(CTC_ENCODER, task, 1.5e-3, 1).model
     print(f"{task.steps} steps in {time.process_time() - began:.0f} processor seconds")
     model.save_to(str(folder / "model.nemo"))
 
 
-def _hybrid(task: training.Task, peak: float = 2.5e-3, seed: int = 0) -> Any:
+def _hybrid(task: training.Task, start: Path, peak: float = 1.5e-3, seed: int = 0) -> Any:
+    """Train a hybrid model. Its encoder and its CTC decoder start from the CTC model in the file ``start``."""
     import lightning.pytorch as lightning
     from hydra.utils import get_class
+    from nemo.collections.asr.models import ASRModel
     from omegaconf import OmegaConf
 
     from nemo_squeezeformer.training.recipes import check, compose
@@ -59,33 +64,28 @@ def _hybrid(task: training.Task, peak: float = 2.5e-3, seed: int = 0) -> Any:
     cfg = compose(RECIPE, overrides(task))
     check(cfg)
     settings: Any = OmegaConf.create(OmegaConf.to_container(cfg.model, resolve=True))
+    settings.encoder = CTC_ENCODER
     settings.optim.lr, settings.optim.sched = peak, training.schedule(task.steps, peak)
     lightning.seed_everything(seed)
     trainer = training.one_thread_trainer(task.steps)
     model = get_class(cfg.model_target)(cfg=settings, trainer=trainer)
+    ctc = ASRModel.restore_from(str(start), map_location="cpu")
+    model.encoder.load_state_dict(ctc.encoder.state_dict())
+    model.ctc_decoder.load_state_dict(ctc.decoder.state_dict())
     model.loss._loss = AntiDiagonalTransducerLoss(model.joint.num_classes_with_blank - 1)
     trainer.fit(model)
     return model
 
 
 def overrides(task: training.Task) -> list[str]:
-    """Return the overrides of the hybrid recipe."""
+    """Return the overrides of the hybrid recipe, except for the encoder."""
     return [
         "size=tiny",
         *training.data_settings(task.recordings, task.batch),
         f"model.tokenizer.dir={task.tokenizer}",
-        "model.preprocessor.features=40",
-        "+model.preprocessor.highfreq=4000",
-        "spec_augment.time_masks=2",
-        "model.spec_augment.freq_width=8",
-        "model.encoder.d_model=64",
-        "model.encoder.n_layers=6",
-        "model.encoder.n_heads=2",
-        "model.encoder.time_reduce_idx=2",
-        "model.encoder.subsampling_conv_channels=32",
-        "model.encoder.conv_kernel_size=15",
-        "model.encoder.dropout=0",
-        "model.encoder.dropout_att=0",
+        f"model.encoder.d_model={CTC_ENCODER['d_model']}",
+        f"model.encoder.n_layers={CTC_ENCODER['n_layers']}",
+        f"model.encoder.time_reduce_idx={CTC_ENCODER['time_reduce_idx']}",
         "model.joint.jointnet.dropout=0",
         f"model.joint.fused_batch_size={task.batch}",
         "model.decoder.prednet.dropout=0",
