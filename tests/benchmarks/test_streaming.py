@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from benchmarks.measuring.counts import parameters
 from benchmarks.streaming import time as streaming_time
 from benchmarks.streaming import wer as streaming_wer
+from benchmarks.streaming import windows as streaming_windows
 from tests.samples import quotes
 from tests.samples.asr_models import asr_model
 from tests.samples.paths import ROOT
@@ -42,6 +43,31 @@ def test_streamed_text_is_compared_with_the_text_of_the_whole_recording(tmp_path
         streamed, whole, differ = zip(cells[:3], cells[3:])
         assert max(map(int, differ)) == 0 and streamed == whole
     assert table[2][2] == "-" and float(table[2][3]) > 0
+
+
+def test_the_page_of_streams_quotes_the_results_of_windows():
+    page = (ROOT / "docs" / "stream.md").read_text(encoding="utf-8")
+    _, _, whole, *windows = quotes.cells_of("stream_windows.md")  # after the head and the line below the head
+    assert f"| `transcribe` | {whole[1]} % | {1000 * float(whole[2]):.0f} ms |" in page and len(windows) == 4
+    for way, wer, compute, utterances, delay in windows:
+        latency = way.removeprefix("windows, ").removesuffix(" ms")
+        found = utterances.partition("(")[2].rstrip(")")
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| windows, `--latency {latency}`"))
+        quoted = f"| {wer} % | {1000 * float(compute):.0f} ms | {delay} s | {found} |"
+        assert row.endswith(quoted), (row, quoted)
+
+
+def test_the_recordings_that_are_an_utterance_are_counted(tmp_path):
+    manifest = write_manifest(tmp_path, utterances=3, seconds=1.0)
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    rows = [row | {"audio_filepath": str(tmp_path / row["audio_filepath"])} for row in rows]
+    long = streaming_windows.joined(rows, 16000)
+    assert long.spans == [(0.0, 1.0), (2.5, 3.5), (5.0, 6.0)] and len(long.samples) == 3 * 2.5 * 16000
+    right = [{"start": 0.1, "end": 0.9}, {"start": 2.6, "end": 3.4}, {"start": 5.2, "end": 5.9}]
+    assert streaming_windows.alone(right, long) == 3
+    divided = [*right, {"start": 0.95, "end": 0.99}]
+    merged = [right[0], {"start": 2.6, "end": 5.9}]
+    assert [streaming_windows.alone(found, long) for found in (divided, merged, right[1:], [])] == [2, 1, 2, 0]
 
 
 def test_the_encoders_of_a_comparison_have_equal_parameters_chunks_and_left_contexts():
