@@ -53,6 +53,12 @@ def memory_of(process: int) -> float:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / MIB
 
 
+def priority() -> str:
+    """Return a note if this program, and with it the server, has priority over other programs."""
+    before = os.sched_getscheduler(0) != os.SCHED_OTHER or os.getpriority(os.PRIO_PROCESS, 0) < 0
+    return ", over which the speakers and the server had priority" if before else ""
+
+
 def started(model: Path, args: Any) -> tuple[subprocess.Popen[str], str]:
     """Start the command on two cores, and return its process and the address of the page."""
     command = [sys.executable, "-m", "nemo_squeezeformer", "serve", str(model), "--port", "0", "--device", "cpu"]
@@ -100,7 +106,7 @@ def page(args: Any, name: str, load: float, delays: list[Delay], memory: list[fl
             f"`nemo-squeezeformer serve --latency {args.latency}`, which runs on {CORES} cores. The table shows the",
             "time from sending the last sample of a chunk until its text arrives.",
             f"{processor()}, {versions()}, commit {commit()}, {name}.",
-            f"Before the measurement, the load of the machine by other programs was {load:.1f}.\n",
+            f"Before the measurement, the load of the machine by other programs was {load:.1f}{priority()}.\n",
             table(["chunks of", "number", "median, ms", "99th percentile, ms", "maximum, ms"], parts),
             f"\nOne more speaker receives: {message}.\n",
             f"Memory of the server in equal parts of the time, in MiB: {', '.join(f'{mib:.0f}' for mib in memory)}.",
