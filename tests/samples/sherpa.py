@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,13 @@ def recognized(found: Any, recordings: list[np.ndarray]) -> list[str]:
         streams[-1].accept_waveform(RATE, samples)
     if isinstance(found, sherpa_onnx.OfflineRecognizer):
         found.decode_streams(streams)
-        return [" ".join(stream.result.text.split()) for stream in streams]
+        return [_spaced(stream.result.text) for stream in streams]
     for stream in streams:
         stream.accept_waveform(RATE, np.zeros(int(SILENCE * RATE), dtype=np.float32))
         stream.input_finished()
     while ready := [stream for stream in streams if found.is_ready(stream)]:
         found.decode_streams(ready)
-    return [" ".join(found.get_result(stream).split()) for stream in streams]
+    return [_spaced(found.get_result(stream)) for stream in streams]
 
 
 @torch.inference_mode()
@@ -86,5 +87,10 @@ def _text(model: Any, encoded: torch.Tensor, lengths: torch.Tensor, transducer: 
 
 
 def _written(text: str) -> str:
-    """Return the text with the unknown token as in tokens.txt, and with single spaces."""
-    return " ".join(text.replace(" \u2047 ", "<unk>").split())
+    """Return the text with the unknown token as in tokens.txt."""
+    return _spaced(text.replace(" \u2047 ", "<unk>"))
+
+
+def _spaced(text: str) -> str:
+    """Return the text with single spaces, and without control tokens, which have no text in NeMo."""
+    return " ".join(re.sub(r"<control-\d+>", "", text).split())
