@@ -187,6 +187,13 @@ def test_the_command_transcribes_an_offline_model_in_windows(ctc_file, files, tm
     assert capsys.readouterr().out.splitlines()[-1] == f"final\t{rows[0]['pred_text']}"
 
 
+def test_an_encoder_without_a_known_frame_length_is_refused(files):
+    _, models = files
+    other = SimpleNamespace(encoder=torch.nn.Identity(), preprocessor=models["ctc"].preprocessor)
+    with pytest.raises(ValueError, match="an encoder of class Identity has no subsampling_factor"):
+        choose_window(other)
+
+
 def test_a_model_with_another_encoder_context_still_names_its_problem(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), RATE)
     model = asr_model("ctc", preprocessor={"normalize": "NA"})

@@ -166,8 +166,11 @@ def choose_window(
         window: seconds of a whole window; None for 10 seconds before the chunk.
 
     Raises:
+        ValueError: the length of an encoder frame is unknown.
         UserError: the chunk is as long as the latency, or the latency is longer than the window.
     """
+    if not hasattr(model.encoder, "subsampling_factor"):
+        raise ValueError(f"an encoder of class {type(model.encoder).__name__} has no subsampling_factor")
     seconds, rate = TOGETHER * frame_seconds(model), model.preprocessor._sample_rate
     given = None if milliseconds is None else milliseconds / 1000
     wanted = chunk or (CHUNK if given is None else given / 2)
