@@ -1,1 +1,1 @@
-"""How many words are recognized in one call with an hour of audio, with and without local attention?"""
+"""How many words of an hour of audio are recognized in one call, with and without local attention, and cut at pauses?"""
