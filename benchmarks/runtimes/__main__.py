@@ -4,11 +4,12 @@
 
 The program writes results/runtimes.md. All models have random weights and the same tokens. sherpa-onnx from PyPI
 computes the features, the network and the greedy search. The models run alternately in one process. The time is
-processor time.
+processor time. The measurements of a size are in the folder of --work. The program does not measure them again.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -65,30 +66,51 @@ def times(folders: dict[str, Path], lengths: list[int], turns: int) -> dict[int,
     for seconds in lengths:
         samples = noise(seconds)
         calls = {name: partial(recognize, recognizer, samples) for name, recognizer in recognizers.items()}
-        took = interleaved(calls, patience=1.5, fewest=turns, most=9, clock=time.thread_time)
+        took = interleaved(calls, patience=1.0, fewest=turns, most=9, clock=time.thread_time)
         found[seconds] = {name: quartiles(values) for name, values in took.items()}
     return found
 
 
-def table(size: str, work: Path, lengths: list[int], turns: int) -> list[str]:
-    """Return the section of a size."""
-    folders, parameters = {}, {}
+def measure(size: str, work: Path, lengths: list[int], turns: int) -> dict[str, Any]:
+    """Return the measurements of a size: for each model the parameters, times, memory and size on disk."""
+    folders: dict[str, Path] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in ENCODERS:
-        for precision, folder in (made := written(name, size, work))[0].items():
-            folders[f"{name}, {precision}"], parameters[f"{name}, {precision}"] = folder, made[1]
-    memory = {key: {s: peak(folder, s) for s in MEMORY if s in lengths} for key, folder in folders.items()}
-    took = times(folders, lengths, turns)
-    columns = [f"{s} s: time per second of audio" for s in lengths] + [f"{s} s: peak memory, MiB" for s in MEMORY]
-    lines = [f"## Size {size}\n", head(["model", "parameters of the encoder", *columns, "size on disk, MB"])]
-    for key, folder in folders.items():
-        reference = f"{REFERENCE}, {key.rpartition(', ')[2]}"
+        made, parameters = written(name, size, work)
+        for precision, folder in made.items():
+            folders[f"{name}, {precision}"] = folder
+            files = [folder / file for file in ("model.onnx", "tokens.txt")]
+            found[f"{name}, {precision}"] = {
+                "parameters": parameters,
+                "megabytes": sum(file.stat().st_size for file in files) / 1e6,
+                "mib": {str(s): peak(folder, s) for s in MEMORY if s in lengths},
+                "seconds": {},
+            }
+    for seconds, of in times(folders, lengths, turns).items():
+        for key, values in of.items():
+            found[key]["seconds"][str(seconds)] = values
+    return {"commit": commit(), "models": found}
+
+
+def section(size: str, measured: dict[str, Any]) -> list[str]:
+    """Return the section of a size on the page."""
+    models = measured["models"]
+    lengths, memory = (list(models[f"{REFERENCE}, float32"][of]) for of in ("seconds", "mib"))
+    columns = [f"{s} s: time per second of audio" for s in lengths] + [f"{s} s: peak memory, MiB" for s in memory]
+    lines = [
+        f"## Size {size}\n\nCommit {measured['commit']}.\n",
+        head(["model", "parameters of the encoder", *columns, "size on disk, MB"]),
+    ]
+    for key, of in models.items():
+        reference = models[f"{REFERENCE}, {key.rpartition(', ')[2]}"]["seconds"]
         cells = []
-        for seconds, of in took.items():
-            low, median, high = (1e3 * value / seconds for value in of[key])
-            cells.append(f"{median:.2f} ms ({low:.2f}-{high:.2f}), {of[reference][1] / of[key][1]:.2f}x")
-        cells += [f"{memory[key][s]:.0f}" if s in memory[key] else "" for s in MEMORY]
-        megabytes = sum((folder / name).stat().st_size for name in ("model.onnx", "tokens.txt")) / 1e6
-        lines.append(line([key, f"{parameters[key]:,}", *cells, f"{megabytes:.1f}"]))
+        for seconds in lengths:
+            low, median, high = (1e3 * value / int(seconds) for value in of["seconds"][seconds])
+            cells.append(
+                f"{median:.2f} ms ({low:.2f}-{high:.2f}), {reference[seconds][1] / of['seconds'][seconds][1]:.2f}x"
+            )
+        cells += [f"{of['mib'][s]:.0f}" for s in memory]
+        lines.append(line([key, f"{of['parameters']:,}", *cells, f"{of['megabytes']:.1f}"]))
     return [*lines, ""]
 
 
@@ -114,7 +136,7 @@ def main() -> None:
 
     lines = [
         "# Our graphs and NeMo's FastConformer in sherpa-onnx\n\n`python -m benchmarks.runtimes` makes this page.\n",
-        f"{processor()}, one thread. {versions()}, sherpa-onnx {version('sherpa-onnx')}, commit {commit()}.\n",
+        f"{processor()}, one thread. {versions()}, sherpa-onnx {version('sherpa-onnx')}.\n",
         "All models are offline CTC models with random weights. The time is the processor time of features, network",
         "and greedy search, divided by the length of the audio. A cell shows the median of alternate calls, with the",
         "quartiles in brackets. The factor is the speed relative to FastConformer of the same precision. The peak",
@@ -122,7 +144,10 @@ def main() -> None:
         "quantization of the export for all models.\n",
     ]
     for size in args.sizes:
-        lines += table(size, args.work, args.seconds, args.turns)
+        results = args.work / f"{size}.json"
+        if not results.exists():
+            results.write_text(json.dumps(measure(size, args.work, args.seconds, args.turns), indent=1))
+        lines += section(size, json.loads(results.read_text()))
     args.output.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 

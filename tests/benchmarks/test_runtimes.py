@@ -23,5 +23,3 @@ def test_the_page_has_a_row_for_each_encoder_and_precision(tmp_path, monkeypatch
     assert [row[0] for row in rows] == [f"{name}, {precision}" for name in ENCODERS for precision in PRECISIONS]
     factors = {row[0]: row[2].rpartition(", ")[2] for row in rows}
     assert factors["FastConformer, float32"] == factors["FastConformer, int8"] == "1.00x"
-    parameters = [int(row[1].replace(",", "")) for row in rows]
-    assert max(parameters) < 1.5 * min(parameters)
