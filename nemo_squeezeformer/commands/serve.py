@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-upload",
         type=positive,
         default=200,
-        metavar="MB",
-        help="maximum size of a file in megabytes (default: %(default)s)",
+        metavar="MEGABYTES",
+        help="maximum size of a file (default: %(default)s)",
     )
     add(
         "--max-length",
