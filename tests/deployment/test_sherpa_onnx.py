@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from difflib import SequenceMatcher
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,14 @@ def test_the_command_line_of_sherpa_onnx_reads_the_readmes_folder(recordings, tm
     for run in (command.split(), [sys.executable, "-c", python]):
         done = subprocess.run(run, cwd=tmp_path / "folder", env=environment, capture_output=True, text=True, check=True)
         assert text in " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streams", [False, True], ids=["whole utterances", "streams"])
+@pytest.mark.parametrize("weights", ["int8", "float16"])
+def test_smaller_weights_give_nearly_the_text_of_float32(weights, streams, recordings, tmp_path):
+    model = streaming("hybrid", (24, 11), recordings, "rnnt" if streams else "ctc")
+    texts = expected(model, list(recordings.values()), streams)
+    write_folder("sherpa-onnx", model, tmp_path / "folder", GraphSettings(streams, weights=weights))
+    found = recognized(recognizer(tmp_path / "folder", streams), list(recordings.values()))
+    assert SequenceMatcher(None, " ".join(found), " ".join(texts), autojunk=False).ratio() > 0.8
