@@ -42,6 +42,7 @@ EXTRAS = {
     "docs/fine-tune.md": "peft",
     "docs/how-it-works.md": "matplotlib",
     "docs/stream.md": "onnxruntime",
+    "docs/transcribe.md": "silero_vad",
 }
 
 
