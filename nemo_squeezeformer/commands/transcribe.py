@@ -134,8 +134,7 @@ def _prepared(utterances: Sequence[Utterance], args: argparse.Namespace) -> tupl
     if args.att_context_size:
         say(long_audio.set_context(model, args.att_context_size))
     whole = [utterance for utterance in utterances if not cut_options.is_cut(args, utterance)]
-    notice = long_audio.notice_of_memory(model, whole, args.batch_size)
-    if notice:
+    if whole and (notice := long_audio.notice_of_memory(model, whole, args.batch_size)):
         say(notice)
     models.optimize(model)
     models.choose_decoder(model, args.decoder)

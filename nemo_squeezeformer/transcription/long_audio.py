@@ -70,7 +70,7 @@ def notice_of_memory(model: Any, utterances: Sequence[Utterance], batch_size: in
         UserError: attention computes (T, T) matrices, and the matrices do not fit into memory.
     """
     encoder = getattr(model, "encoder", None)
-    if not utterances or encoder is None or attention_of(encoder) not in ("rel_pos", "abs_pos") or max(encoder.att_context_size) >= 0:
+    if encoder is None or attention_of(encoder) not in ("rel_pos", "abs_pos") or max(encoder.att_context_size) >= 0:
         return None
     longest = max(utterances, key=lambda utterance: utterance.duration)
     name = f"{longest.row['audio_filepath']} ({longest.duration / 60:.0f} min)"
