@@ -18,8 +18,13 @@ HANN = np.hanning(WINDOW + 1)[:-1]  # the window of NeMo ends with a zero too
 OFFLINE_TRANSDUCER: dict[str, Any] = {"band": 7600, "window": np.hanning(WINDOW) ** 0.85}  # Povey's window
 
 
-def features(samples: np.ndarray, mels: int = 80, band: float = 8000, window: np.ndarray = HANN) -> np.ndarray:
-    """Return the features (F, T) of the samples of a whole recording, from 0 to ``band`` Hz, without normalization."""
+def features(
+    samples: np.ndarray, per_feature: bool = False, mels: int = 80, band: float = 8000, window: np.ndarray = HANN
+) -> np.ndarray:
+    """Return the features (F, T) of the samples of a whole recording, from 0 to ``band`` Hz.
+
+    With ``per_feature``, the features are normalized over time, and the logarithm has the guard of NeMo.
+    """
     frames = (len(samples) + HOP // 2) // HOP
     at = HOP * np.arange(frames)[:, None] + HOP // 2 - WINDOW // 2 + np.arange(WINDOW)
     at = np.where(at < 0, -at - 1, at)
@@ -28,6 +33,8 @@ def features(samples: np.ndarray, mels: int = 80, band: float = 8000, window: np
     pieces = pieces - 0.97 * np.concatenate([pieces[:, :1], pieces[:, :-1]], axis=1)
     power = np.abs(np.fft.rfft(pieces * window, FFT)) ** 2
     filters = librosa.filters.mel(sr=RATE, n_fft=FFT, n_mels=mels, fmin=0, fmax=band)
+    if per_feature:
+        return normalized(np.log(filters @ power.T + 2.0**-24).astype(np.float32))
     return np.log(np.maximum(filters @ power.T, np.finfo(np.float32).eps)).astype(np.float32)
 
 

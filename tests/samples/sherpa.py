@@ -10,7 +10,7 @@ import numpy as np
 import sherpa_onnx
 import torch
 
-from tests.samples.kaldi_features import OFFLINE_TRANSDUCER, RATE, features, normalized
+from tests.samples.kaldi_features import OFFLINE_TRANSDUCER, RATE, features
 
 SILENCE = 2.5  # seconds; more than two steps of 1040 ms
 
@@ -54,9 +54,7 @@ def expected(model: Any, recordings: list[np.ndarray], streaming: bool) -> list[
         form = OFFLINE_TRANSDUCER if transducer and not streaming else {}
         if streaming:
             samples = np.concatenate([samples, np.zeros(int(SILENCE * RATE), dtype=np.float32)])
-        mel = features(samples, **form)
-        if model.cfg.preprocessor.normalize == "per_feature":
-            mel = normalized(mel)
+        mel = features(samples, model.cfg.preprocessor.normalize == "per_feature", **form)
         length = torch.tensor([mel.shape[1]])
         encoded, lengths = model.encoder(audio_signal=torch.from_numpy(mel)[None], length=length)
         if streaming:

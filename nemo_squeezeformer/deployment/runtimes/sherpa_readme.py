@@ -9,6 +9,8 @@ from nemo_squeezeformer.deployment.runtimes.readme_file import readme
 from nemo_squeezeformer.deployment.runtimes.sherpa_stream import Steps
 
 HOP = 0.01  # seconds
+# sherpa-onnx centers frame t on t * HOP + HOP / 2, and NeMo on t * HOP. After this silence, the times are equal.
+LEAD = HOP / 2
 CTC_FILES = {"model": "model.onnx", "tokens": "tokens.txt"}
 TRANSDUCER_FILES = {
     "encoder": "encoder.onnx",
@@ -29,7 +31,7 @@ def readme_of(model: Any, transducer: bool, settings: GraphSettings, features: i
         flags |= {"feat-dim": str(features)}
         arguments = arguments | {"feature_dim": features}
     if steps is not None:
-        flags |= {"left-padding": "0", "right-padding": _silence(steps)}
+        flags |= {"left-padding": f"{LEAD}", "right-padding": _silence(steps)}
     command = " ".join(
         [f"sherpa-onnx{'-offline' if steps is None else ''}", *(f"--{k}={v}" for k, v in flags.items()), "audio.wav"]
     )
@@ -50,7 +52,8 @@ def _python(build: str, steps: Steps | None) -> str:
             f"recognizer = sherpa_onnx.OfflineRecognizer.{build}",
             "stream = recognizer.create_stream()",
             'samples, rate = soundfile.read("audio.wav", dtype="float32")',
-            "stream.accept_waveform(rate, samples)",
+            f"silence = [0.0] * int({LEAD} * rate)  # then the feature frames are at the times of NeMo",
+            "stream.accept_waveform(rate, silence + samples.tolist())",
             "recognizer.decode_stream(stream)",
             "print(stream.result.text)",
         ]
@@ -59,6 +62,7 @@ def _python(build: str, steps: Steps | None) -> str:
             f"recognizer = sherpa_onnx.OnlineRecognizer.{build}",
             "stream = recognizer.create_stream()",
             'samples, rate = soundfile.read("audio.wav", dtype="float32")',
+            f"stream.accept_waveform(rate, [0.0] * int({LEAD} * rate))  # then the frames are at the times of NeMo",
             "stream.accept_waveform(rate, samples)",
             f"stream.accept_waveform(rate, [0.0] * int({_silence(steps)} * rate))",
             "while recognizer.is_ready(stream):",
