@@ -10,6 +10,7 @@ processor time. The measurements of a size are in the folder of --work. The prog
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -86,10 +87,11 @@ def measure(size: str, work: Path, lengths: list[int], turns: int) -> dict[str, 
                 "mib": {str(s): peak(folder, s) for s in MEMORY if s in lengths},
                 "seconds": {},
             }
+    before = os.getloadavg()[0]
     for seconds, of in times(folders, lengths, turns).items():
         for key, values in of.items():
             found[key]["seconds"][str(seconds)] = values
-    return {"commit": commit(), "models": found}
+    return {"commit": commit(), "load": f"{before:.0f} to {os.getloadavg()[0]:.0f}", "models": found}
 
 
 def section(size: str, measured: dict[str, Any]) -> list[str]:
@@ -98,7 +100,7 @@ def section(size: str, measured: dict[str, Any]) -> list[str]:
     lengths, memory = (list(models[f"{REFERENCE}, float32"][of]) for of in ("seconds", "mib"))
     columns = [f"{s} s: time per second of audio" for s in lengths] + [f"{s} s: peak memory, MiB" for s in memory]
     lines = [
-        f"## Size {size}\n\nCommit {measured['commit']}.\n",
+        f"## Size {size}\n\nCommit {measured['commit']}. Load average of the machine: {measured['load']}.\n",
         head(["model", "parameters of the encoder", *columns, "size on disk, MB"]),
     ]
     for key, of in models.items():
