@@ -7,6 +7,7 @@ are nearly equal in so few frames that the rounding of the features does not cha
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -221,3 +222,15 @@ def test_smaller_weights_give_nearly_the_text_of_float32(weights, streams, recor
     write_folder("sherpa-onnx", model, tmp_path / "folder", GraphSettings(streams, weights=weights))
     found = recognized(recognizer(tmp_path / "folder", streams), list(recordings.values()))
     assert SequenceMatcher(None, " ".join(found), " ".join(texts), autojunk=False).ratio() > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manifest", ["digits/connected_test_seen.jsonl", "speechocean/dev.jsonl"])
+def test_streams_of_40_recordings_of_speech_have_the_text_of_nemo(manifest, digits, tmp_path):
+    rows = [json.loads(row) for row in (digits.parent / manifest).read_text(encoding="utf-8").splitlines()[:40]]
+    paths = [str((digits.parent / manifest).parent / row["audio_filepath"]) for row in rows]
+    speech = {path: soundfile.read(path, dtype="float32")[0] for path in paths}
+    model = streaming("hybrid", (24, 11), dict(list(speech.items())[:4]), "ctc")
+    texts = expected(model, list(speech.values()), streaming=True)
+    write_folder("sherpa-onnx", model, tmp_path / "folder", GraphSettings(streaming=True))
+    assert recognized(recognizer(tmp_path / "folder", streaming=True), list(speech.values())) == texts
