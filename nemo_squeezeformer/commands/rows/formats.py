@@ -24,7 +24,7 @@ def add_format(parser: argparse.ArgumentParser) -> None:
         help="jsonl: a JSON object per utterance; txt: path, tab and text of each utterance; srt or vtt: subtitles, in "
         "OUT if its name ends with .srt or .vtt, otherwise in the folder OUT, with a file for each recording; ctm: the "
         "words of all recordings in the columns of NIST (default: srt, vtt or ctm if the name of OUT has this ending, "
-        "otherwise jsonl with --output or --timestamps, and txt on stdout)",
+        "otherwise jsonl with --output, --timestamps or --confidence, and txt on stdout)",
     )
 
 
