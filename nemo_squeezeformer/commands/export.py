@@ -12,7 +12,7 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import refuse_existing, require_folder, size_of
 
 RUNTIMES = ("sherpa-onnx", "onnx-asr")
-HELP = "write a .nemo model as ONNX, with caches if the model streams, or as safetensors"
+HELP = "write a .nemo model as ONNX, for streams or for whole utterances, or as safetensors"
 DESCRIPTION = """\
 Write a .nemo model as ONNX by NeMo's own export, with the encoder after optimize_for_inference(). A CTC model gives
 one graph. A transducer gives two graphs, encoder-OUT.onnx and decoder_joint-OUT.onnx.

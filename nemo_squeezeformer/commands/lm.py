@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="manifests (JSON lines with text, also .gz) or plain text files (.txt) with one sentence on each line",
     )
-    add("--order", type=_order, default=4, metavar="N", help="tokens in the longest n-grams (default: %(default)s)")
+    add("--order", type=_order, default=4, metavar="N", help="tokens of the longest n-grams (default: %(default)s)")
     add(
         "--output",
         "-o",

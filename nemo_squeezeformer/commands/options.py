@@ -56,7 +56,7 @@ def add_context(parser: argparse.ArgumentParser) -> None:
         "--latency",
         type=positive,
         metavar="MS",
-        help="milliseconds of audio that a chunk waits for (default: the model's setting)",
+        help="latency, the length of a chunk in milliseconds (default: the model's setting)",
     )
     context.add_argument(
         "--att-context-size",

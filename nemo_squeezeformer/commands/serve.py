@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 HELP = "open a web page to speak to a .nemo model, and to transcribe files"
 DESCRIPTION = """\
-Serve a web page. A person who opens the page speaks into a microphone and reads captions, or gives a file and reads its
-text with the times of the words. The page also offers the text and the subtitles of a file for download.
+Serve a web page. A person who opens the page speaks into a microphone and reads captions, or uploads a file and reads
+the text with the times of the words. The page also offers the text and the subtitles of a file for download.
 
-Several persons can speak at once. They share the batches of the model. If all places are taken, the next person waits
-in a line. The place of a person is free when the person stops, when the browser is closed, and after some time without
-audio.
+Several people can speak at once. The model processes the chunks of all people in batches. If all places are taken, the
+next person waits in a line. The place of a person becomes free when the person stops, when the browser is closed, and
+after some time without audio.
 
-Live captions need a model that streams. For another model the page shows the reason, and transcribes files.
+Live captions need a model that streams. For another model, the page only transcribes files, and shows why it has no
+captions.
 
 Without --host, only browsers on this machine reach the page. The page requests nothing from other servers, and the
 server keeps no audio and no text. Ctrl-C ends the server."""
@@ -33,7 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add = parser.add_argument
     add_context(parser)
-    add("--speakers", type=positive, default=8, metavar="N", help="persons who speak at once (default: %(default)s)")
+    add(
+        "--speakers",
+        type=positive,
+        default=8,
+        metavar="N",
+        help="maximum number of people who speak at once (default: %(default)s)",
+    )
     add("--host", default="127.0.0.1", help="address of this machine that serves the page (default: %(default)s)")
     add("--port", type=_port, default=7860, metavar="N", help="port, or 0 for any free port (default: %(default)s)")
     add(

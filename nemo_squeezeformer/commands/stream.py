@@ -21,9 +21,9 @@ DESCRIPTION = """\
 Transcribe audio in chunks and print the text after each chunk. The final text of a model that streams equals the text
 of the whole recording with the same att_context_size.
 
-A model that was trained offline transcribes overlapping windows. The text of a chunk then comes from the chunk, the
-audio before it and the audio after it, and the final text can differ from the text of the whole recording. The latency
-is the length of the chunk and the audio after it.
+For a model that was trained offline, the command cuts the audio into overlapping windows. A window has earlier audio, a
+chunk and later audio, and gives the text of the chunk. The final text can differ from the text of the whole recording.
+The latency is the length of the chunk plus the length of the later audio (default: 4000 ms).
 
 On a terminal, the command updates one line. Otherwise the command prints a line "SECONDS<tab>TEXT" when the text has
 grown. If the text is long, TEXT is only the end of the text. At the end of a stream, the command prints
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window",
         type=_seconds,
         metavar="SECONDS",
-        help="transcribe overlapping windows of this length (default: 10 seconds and the latency)",
+        help="transcribe overlapping windows of this length (default: the latency and 10 seconds)",
     )
     add("--timestamps", action="store_true", help="also print the words with their times, and write them to OUT")
     add(
@@ -166,7 +166,7 @@ def _streams(model: Any, slots: int, args: argparse.Namespace) -> tuple[Any, str
                 if args.att_context_size:
                     raise
                 reason = str(error).partition(";")[0]
-                say(f"{args.model} was not trained for streams ({reason}): it transcribes overlapping windows")
+                say(f"{args.model} was not trained for streams ({reason}): the audio is cut into windows")
         elif args.att_context_size:
             model.encoder.set_default_att_context_size(args.att_context_size)
         window, latency = choose_window(model, args.latency, args.chunk, args.window)

@@ -24,8 +24,9 @@ Without --output, the command prints a line with the path, a tab and the transcr
 a JSON object with the fields of the manifest row and pred_text. --format selects another format: text, subtitles or the
 words with their times.
 
-Recordings of a minute or more are cut at pauses if the extra vad is installed. The pieces are transcribed in batches,
-and the times are times of the whole recording. --cut changes this. The text of a recording without speech is empty.
+Recordings of a minute or more are cut at pauses if the extra vad is installed. The pieces are transcribed in batches.
+Times still count from the start of the utterance. --cut selects which recordings are cut. If a cut recording has no
+speech, the text is empty.
 
 With --output, the longest utterances are transcribed first. Batches then have little padding, and a batch that is too
 large for the memory fails at once. Each finished batch is appended to OUT.partial. When all utterances are done,

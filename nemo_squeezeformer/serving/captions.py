@@ -20,7 +20,7 @@ class Captions:
 
     A speaker gets a free slot, or waits in a line until a slot is free. The thread processes the complete chunks of all
     speakers in one batch. The chunks that become complete during this time are the next batch. Batches are therefore
-    large when the model is busy, and a chunk never waits for the chunk of another speaker.
+    larger when the model is busy. A complete chunk never waits until the chunk of another speaker is complete.
 
     Args:
         streams: the streams of the model. After ``start``, only the thread uses them.

@@ -1,9 +1,9 @@
 """The connection of one microphone: it brings audio to the model, and captions back to the browser.
 
 The browser first sends the sample rate as JSON, for example ``{"rate": 48000}``. After the answer ``begin`` it sends
-raw 16-bit little-endian samples of one channel, and at the end the text ``end``. The server answers with JSON objects:
-the fields of ``Message``, but in place of the whole text only its change. ``keep`` is the length of the unchanged
-beginning in UTF-16 code units, which is the length that JavaScript counts, and ``add`` is the text after it.
+raw 16-bit little-endian samples of one channel, and at the end the text ``end``. The server answers with JSON objects.
+An object has the fields of ``Message``, but two fields replace ``text``: ``keep`` is the length of the unchanged
+beginning of the text in UTF-16 code units, which JavaScript counts, and ``add`` is the new text after this beginning.
 """
 
 from __future__ import annotations

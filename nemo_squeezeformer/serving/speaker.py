@@ -17,8 +17,9 @@ class Message:
 
     Attributes:
         kind: ``wait`` (all slots are taken), ``begin`` (the speaker has a slot), ``text`` (a chunk has been processed),
-            ``final`` (the text is complete) or ``error`` (the captions have ended because of a problem).
-        text: for ``text`` and ``final``, the whole text so far. For ``error``, the problem.
+            ``final`` (the text is complete), ``note`` (the server ends the captions, and ``final`` follows) or
+            ``error`` (the captions have ended because of a problem).
+        text: for ``text`` and ``final``, the whole text so far. For ``note``, the reason. For ``error``, the problem.
         seconds: for ``text`` and ``final``, the length of the audio that has been processed.
         place: for ``wait``, the place in the line, from 1.
     """
@@ -32,8 +33,8 @@ class Message:
 class Speaker:
     """The audio of one microphone on its way to the model.
 
-    The thread of the page calls ``hear``, ``end`` and ``leave``. The thread of the model uses the rest, and holds the
-    lock of ``changed``.
+    The thread of the page calls ``hear``, ``end`` and ``leave``. The thread of the model uses the other methods and
+    attributes, and holds the lock of ``changed``.
 
     Args:
         source_rate: sample rate of the microphone in Hz.

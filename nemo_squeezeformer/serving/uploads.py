@@ -24,7 +24,7 @@ LESS_URGENT = 10  # the nice value of the thread of uploads on Linux
 
 
 class Uploads:
-    """A function from the path of an audio file to its text. It is called in one thread at a time.
+    """A callable that transcribes an uploaded audio file. Only one thread at a time calls it.
 
     Args:
         model: a NeMo ASR model in evaluation mode. ``Uploads`` changes this model.

@@ -55,6 +55,7 @@ class Page:
         latency: the latency of the live captions in milliseconds.
         limits: the limits of the page.
         report: receives one line about each error of the model.
+        prepare: is called once in the thread that calls ``transcribe``, before the first file.
     """
 
     def __init__(

@@ -23,8 +23,8 @@ def add_cut(parser: argparse.ArgumentParser) -> None:
         "--cut",
         choices=("auto", "pauses", "none"),
         default="auto",
-        help="pauses: find speech, cut each recording at pauses, and leave out silence; none: one call for each "
-        f"recording; auto: pauses for recordings of {LONG:.0f} s or more if the extra vad is installed "
+        help="pauses: find speech, cut each recording at pauses, and leave out silence; none: decode each recording in "
+        f"one call; auto: pauses for recordings of {LONG:.0f} s or more if the extra vad is installed "
         "(default: %(default)s)",
     )
     add(
@@ -39,7 +39,7 @@ def choose_cut(args: argparse.Namespace, utterances: Sequence[Utterance]) -> Non
     """Replace ``auto`` by the chosen value, and fill in the default of ``--longest``.
 
     Raises:
-        UserError: the extra vad is not installed, or ``--longest`` has no cuts.
+        UserError: the extra vad is not installed, or ``--longest`` is passed with ``--cut none``.
     """
     if args.cut == "none" and args.longest:
         raise UserError("--longest is for recordings that are cut; leave out --longest, or pass --cut pauses")

@@ -29,7 +29,7 @@ def describe_model(model: Any, transducer: bool, streaming: bool, weights: str) 
         model: NeMo model.
         transducer: If True, describe the transducer decoder. Otherwise describe the CTC decoder.
         streaming: If True, describe the steps of a stream.
-        weights: ``float32`` or ``int8``.
+        weights: ``float32``, ``int8`` or ``float16``.
 
     Raises:
         UserError: The model cannot stream, or the metadata cannot describe the features or the decoder of the model.

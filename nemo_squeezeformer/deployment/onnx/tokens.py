@@ -23,7 +23,10 @@ def tokens_of(model: Any, transducer: bool) -> dict[str, Any]:
     if not transducer:
         return found
     if getattr(model.joint, "num_extra_outputs", 0):
-        raise UserError("the metadata cannot describe transducers that predict durations (TDT, multi-blank)")
+        raise UserError(
+            "the metadata cannot describe transducers that predict durations (TDT, multi-blank); for TDT, pass --for "
+            "sherpa-onnx or --for onnx-asr with --offline"
+        )
     if not hasattr(model.decoder, "pred_rnn_layers"):
         raise UserError(f"{type(model.decoder).__name__}: NeMo exports only prediction networks with LSTMs")
     greedy = model.cfg.decoding.get("greedy", {})

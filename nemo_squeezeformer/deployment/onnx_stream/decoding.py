@@ -1,4 +1,4 @@
-"""The greedy decoding of a stream, for CTC models and transducers."""
+"""The greedy decoding of a stream or of a whole utterance, for CTC models and transducers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders for the runtimes that people run NeMo's exported models with.
+"""Folders that other runtimes load: sherpa-onnx and onnx-asr.
 
-A runtime loads its folder unmodified. A module for each runtime writes the folder: ``sherpa_onnx`` and ``onnx_asr``.
+The modules ``sherpa_onnx`` and ``onnx_asr`` write the folders.
 """

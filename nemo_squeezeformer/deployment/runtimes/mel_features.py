@@ -1,7 +1,7 @@
 """The check that a runtime computes the features of a model.
 
-The runtimes compute the features of NeMo's ``AudioToMelSpectrogramPreprocessor`` with its default settings. A graph
-does not contain the features, and the runtimes have no settings for other features.
+The runtimes compute the features of NeMo's ``AudioToMelSpectrogramPreprocessor`` with the settings of NeMo's recipes. A
+graph does not contain the features, and a folder cannot select other features.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def check_features(
         preprocessor: Preprocessor of the NeMo model.
         runtime: Name of the runtime, for the message.
         preemphasis: The factor of the runtime's preemphasis.
-        normalize: The normalizations that the runtime has. None means no normalization.
-        sizes: The numbers of mel features that the runtime has. If empty, the runtime has all numbers.
+        normalize: The normalizations that the runtime supports. None means no normalization.
+        sizes: The numbers of mel features that the runtime supports. If empty, the runtime supports all numbers.
 
     Raises:
         UserError: The runtime computes other features.
@@ -67,8 +67,8 @@ def check_features(
         differences.append(f"another band or scale than librosa's mel scale from 0 to {RATE // 2} Hz")
     if differences:
         raise UserError(
-            f"{runtime} computes NeMo's default features, and this model has others: preprocessor with "
-            f"{', '.join(differences)}; export without --for, or train with the default features"
+            f"{runtime} computes the features of NeMo's recipes, and this model has others: preprocessor with "
+            f"{', '.join(differences)}; export without --for, or train with the features of the recipes"
         )
     return found
 

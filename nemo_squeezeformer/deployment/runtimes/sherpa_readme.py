@@ -41,7 +41,7 @@ def readme_of(model: Any, transducer: bool, settings: GraphSettings, features: i
     form = f"{'offline' if steps is None else 'streaming'} {'transducer' if transducer else 'CTC'}, {settings.weights}"
     notes = "Run the commands in this folder after `pip install sherpa-onnx sherpa-onnx-bin`."
     if steps is not None:
-        notes += f" sherpa-onnx decodes only whole steps: end each stream with {_silence(steps)} seconds of silence."
+        notes += f" sherpa-onnx decodes only complete chunks: end a stream with {_silence(steps)} seconds of silence."
     return readme("sherpa-onnx", model, form, notes, command, _python(build, steps))
 
 

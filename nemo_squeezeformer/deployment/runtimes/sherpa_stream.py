@@ -39,8 +39,8 @@ class Steps:
     def of(cls, described: dict[str, Any]) -> Steps:
         """Return the steps for ``describe_steps``.
 
-        The encoder can need fewer new frames than ``shift``. But the last of the ``shift`` frames come before the first
-        frame of the next step, and sherpa-onnx gives each of these frames only once.
+        The encoder can need fewer new frames than ``shift``. A step then gets ``shift`` frames, because sherpa-onnx
+        gives each frame only once, also the frames that only the next step needs.
         """
         before, window, shift = described["before_start"], described["window"], described["shift"]
         return cls(before, window, max(window - before, shift), shift)

@@ -1,4 +1,4 @@
-"""The file of tokens that NeMo-shaped runtimes read: a line ``TOKEN NUMBER`` for each token, and the blank last."""
+"""The file of tokens for sherpa-onnx and onnx-asr: a line ``TOKEN NUMBER`` for each token, and the blank last."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def check_path(path: str) -> None:
 
 
 def check(path: str, tokens: int) -> None:
-    """Check that the n-gram model fits to a speech model with this number of tokens.
+    """Check that the n-gram model fits a speech model with this number of tokens.
 
     Raises:
         UserError: the n-gram model has other tokens, or the .nemo file is another kind of model.

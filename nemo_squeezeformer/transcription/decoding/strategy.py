@@ -56,8 +56,8 @@ def set_decoding(model: Any, asked: Decoding, timestamps: bool = False) -> None:
         timestamps: timestamps are also requested.
 
     Raises:
-        UserError: NeMo has no strategy with all requested features, the language model does not fit to the model, or
-            the model has no token for a part of a phrase.
+        UserError: NeMo has no strategy with all requested features, the language model does not fit the model, or the
+            model has no token for a part of a phrase.
     """
     from omegaconf import OmegaConf
 

@@ -12,10 +12,10 @@ Samples = np.ndarray
 
 
 class Resampler:
-    """A function from the blocks of a source to blocks at another sample rate.
+    """A callable that changes the sample rate of audio block by block.
 
-    The joined results equal the resampled whole recording. librosa, and with it NeMo, uses this resampler with this
-    quality by default.
+    The joined results equal the resampled whole recording. By default, librosa uses the same resampler with the same
+    quality, and NeMo uses librosa.
 
     Args:
         source_rate: sample rate of the source in Hz.

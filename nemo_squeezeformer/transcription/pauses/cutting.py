@@ -26,8 +26,9 @@ class Span(NamedTuple):
 def cut(probabilities: Sequence[float], longest: float) -> list[Span]:
     """Return the pieces of a recording. A piece has several spans of speech, and the pauses between them.
 
-    A model sees little context in a short piece. A piece is therefore at least half as long as ``longest``, if no
-    silence of ``SILENCE`` seconds ends the piece. The piece ends at the longest pause in its second half.
+    In a short piece, a model sees little context. A piece is therefore at least half as long as ``longest``, except
+    before a silence of ``SILENCE`` seconds and at the end of the recording. Where the next span of speech does not fit
+    into the piece, the piece ends at the longest pause in the second half of ``longest``.
 
     Args:
         probabilities: the probability of speech in each window.

@@ -9,8 +9,8 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.process.extras import install
 
 RATE = 16_000  # samples per second of the network
-WINDOW = 512  # samples of a probability, 32 ms
-ROWS = 32  # parts of the audio that the network computes at the same time, which takes a tenth of the time of one part
+WINDOW = 512  # samples for one probability, 32 ms
+ROWS = 32  # parts of the audio in one batch; without parts, the network needs ten times as long
 WARM_UP = 16  # windows before a part, because the network has a memory; more windows give no closer probabilities
 SHORTEST = 128  # minimum number of windows of a part
 

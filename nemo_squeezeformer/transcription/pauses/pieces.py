@@ -12,7 +12,7 @@ from nemo_squeezeformer.transcription.pauses.cutting import SILENCE, Span, cut
 from nemo_squeezeformer.transcription.pauses.detector import RATE, WINDOW, Detector
 
 BLOCK = 300  # seconds of audio that are read at a time, a whole number of windows
-EDGE = SILENCE + 0.5  # seconds; more audio can make a piece longer if it ends less than this before the last sample
+EDGE = SILENCE + 0.5  # seconds before the last sample; a piece that ends there can become longer with more audio
 
 
 class Piece(NamedTuple):
@@ -30,7 +30,7 @@ class Piece(NamedTuple):
 def pieces(blocks: AudioBlocks, rate: int, detector: Detector, longest: float) -> Iterator[Piece]:
     """Yield the pieces with speech, in their order. The memory does not grow with the length of the recording.
 
-    The pieces end if ``blocks`` has a problem.
+    If ``blocks`` has a problem, the last piece ends there.
 
     Args:
         blocks: the audio at ``rate``.

@@ -1,4 +1,4 @@
-"""Cues of subtitles: the division of words into lines that people can read."""
+"""The cues of subtitles: the words that are shown at one time, in one or two lines."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Layout(NamedTuple):
 
     Attributes:
         width: maximum number of letters in a line. A cue has one or two lines.
-        shortest: seconds that a cue is shown at least, if the next cue does not start earlier.
-        longest: seconds that a cue is shown at most.
+        shortest: minimum time of a cue in seconds. The time is shorter only if the next cue starts earlier.
+        longest: maximum time of a cue in seconds.
     """
 
     width: int = 42

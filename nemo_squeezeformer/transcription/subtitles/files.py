@@ -1,6 +1,6 @@
 """The text of subtitle files.
 
-The libraries that were examined write SRT and WebVTT too, but pysubs2 1.8 does not escape ``&`` and ``<`` in WebVTT.
+pysubs2 1.8 writes SRT and WebVTT too, but it does not escape ``&`` and ``<`` in WebVTT.
 """
 
 from __future__ import annotations
