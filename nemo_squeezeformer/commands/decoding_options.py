@@ -53,7 +53,7 @@ def check(args: argparse.Namespace) -> None:
     """Check the values without NeMo, replace files of phrases by their phrases, and fill in the default weights.
 
     Raises:
-        UserError: a file is missing or has the wrong form, or a weight has no language model or no phrase.
+        UserError: a file is missing or has the wrong form, or a weight is passed without --lm or --boost.
     """
     for weight, option in (("lm_weight", "lm"), ("boost_weight", "boost")):
         if vars(args)[weight] is not None and not vars(args)[option]:
@@ -88,13 +88,13 @@ def set_decoding(model: Any, config: Any, args: argparse.Namespace) -> None:
         config: the result of ``hypotheses.decoding_config``.
 
     Raises:
-        UserError: NeMo has no decoder with these features, or the files do not fit to the model.
+        UserError: NeMo has no decoder with these features, or the files do not fit the model.
     """
     from nemo_squeezeformer.transcription.decoding import confidence, strategy
 
     strategy.set_decoding(model, requested(args), args.timestamps)
     if args.confidence:
-        confidence.require_word_boundaries(model)
+        confidence.divide_into_words(model)
         config.return_hypotheses = True
 
 

@@ -19,7 +19,7 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.transcription import hypotheses
 from nemo_squeezeformer.transcription.decoding import confidence, ngram_file, strategy
 from nemo_squeezeformer.transcription.decoding.strategy import Decoding, set_decoding
-from tests.samples.asr_models import spelling_model
+from tests.samples.asr_models import asr_model, spelling_model
 from tests.samples.speech import RATE, WORDS, noise
 
 SECONDS = (0.6, 0.8)
@@ -189,6 +189,26 @@ def test_every_word_has_the_confidence_of_nemo(hybrid, folder, decoder):
         assert all(0 <= number <= 1 for number in numbers)
         assert len(set(map(float, found.word_confidence))) > 1 or len(numbers) == 1
         assert "timestamps" not in row
+
+
+def test_tokens_without_a_text_and_parts_of_a_character_are_in_no_other_word(tmp_path):
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(WORDS * 2),
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=290,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+    model = asr_model("ctc", "bpe", tokenizer=tmp_path)
+    set_decoding(model, Decoding(confidence=True))
+    confidence.divide_into_words(model)
+    tokens = ["<s>", "\u2581", "o", "n", "</s>", "<0xC3>", "<0xA9>", "<unk>", "\u2581", "t", "</s>", "\u2581"]
+    ids = model.tokenizer.tokens_to_ids(tokens)
+    assert model.decoding.decode_ids_to_str(ids).split() == ["oné", "⁇", "t"]
+    numbers = [0.0, 0.5, 1.0, 0.5, 0.0, 1.0, 1.0, 0.25, 0.5, 1.0, 0.0, 0.0]
+    assert model.decoding._aggregate_token_confidence_subwords_sentencepiece([], numbers, ids) == [0.8, 0.25, 0.75]
 
 
 def test_words_of_letters_have_the_confidence_of_their_letters(folder):

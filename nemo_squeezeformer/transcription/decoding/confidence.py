@@ -1,27 +1,68 @@
-"""The confidence of words, from the confidence that NeMo's greedy decoders compute."""
+"""The confidence of words, from the confidence of tokens that NeMo's greedy decoders compute."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.transcription.decoding.strategy import decoding_of, kind_of
 from nemo_squeezeformer.transcription.decoding.token_ids import has_subwords
+from nemo_squeezeformer.transcription.word_times import WordTimes
 
 DIGITS = 3  # of the numbers in a row
+SPACE = "\u2581"  # SentencePiece's token of a space
 
 
-def require_word_boundaries(model: Any) -> None:
-    """Raise UserError if the tokens of the model do not show NeMo where words begin."""
+def divide_into_words(model: Any) -> None:
+    """Let the decoder of a model with sub-word units compute the confidence of words with ``of_words``.
+
+    NeMo's own function stops with an error at a token without a text, for example ``</s>``, and at a part of a
+    character, for example the byte ``<0xE2>``.
+
+    Args:
+        model: a model after ``set_decoding`` with ``confidence``.
+
+    Raises:
+        UserError: the tokens of the model do not show where words begin.
+    """
     from nemo.collections.common.tokenizers import AggregateTokenizer, SentencePieceTokenizer
 
-    if has_subwords(model) and not isinstance(model.tokenizer, (SentencePieceTokenizer, AggregateTokenizer)):
+    if not has_subwords(model):
+        return
+    if not isinstance(model.tokenizer, (SentencePieceTokenizer, AggregateTokenizer)):
         raise UserError(
             f"--confidence: NeMo gives no confidence for a tokenizer of class {type(model.tokenizer).__name__}; "
             "leave out --confidence"
         )
+    decoding = decoding_of(model)
+    decoding._aggregate_token_confidence_subwords_sentencepiece = partial(of_words, decoding)
+
+
+def of_words(decoding: Any, words: Sequence[str], confidences: Sequence[Any], tokens: Sequence[Any]) -> list[Any]:
+    """Return the confidence of each word of a model with sub-word units.
+
+    Args:
+        decoding: NeMo's object for the decoder.
+        words: not used; NeMo's caller gives the words.
+        confidences: the confidence of each token.
+        tokens: the ids of the tokens.
+    """
+    ids = [int(token) for token in tokens]
+    texts = [decoding.decode_ids_to_str([token]) for token in ids]
+    pieces = decoding.decode_ids_to_tokens(ids)
+    inside = [*(piece == text for piece, text in zip(pieces, texts)), False]  # tokens that do not begin a word
+    # Control tokens have no text. A space in a token of its own belongs to the word after the space.
+    used = [i for i, text in enumerate(texts) if text or (pieces[i] == SPACE and inside[i + 1])]
+    spans = WordTimes(decoding.decode_ids_to_str)
+    spans.extend([(ids[i], place) for place, i in enumerate(used)])
+    ends = [span.end for span in spans.words]
+    return [
+        decoding._aggregate_confidence([confidences[i] for i in used[start:end]])
+        for start, end in zip([0, *ends], ends)
+    ]
 
 
 def with_words(model: Any, batches: Iterator[list[Any]], timestamps: bool) -> Iterator[list[Any]]:
@@ -41,7 +82,7 @@ def words_of(model: Any, hypothesis: Any) -> list[dict[str, Any]]:
     """Return the words of a hypothesis with their confidence from 0 to 1.
 
     Args:
-        model: a model after ``set_decoding`` with ``confidence``.
+        model: a model after ``divide_into_words``.
         hypothesis: NeMo's ``Hypothesis``.
 
     Raises:
