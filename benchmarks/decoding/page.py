@@ -12,11 +12,12 @@ from benchmarks.measuring.tables import table
 EXPLAINED = """\
 Each model is small, and it was trained on one CPU thread. The encoder is Squeezeformer. The tokens are sub-word units.
 
-- The weights are chosen on the choice set. The word error rates are measured on the test set. The two sets have
-  different speakers, and the speakers of the training are in neither set.
-- "digits of speechocean": children and adults who are not native speakers say digits. The model was trained on other
-  digits, and its texts have many errors.
-- The language model is an n-gram model of tokens with the transcripts of the training, made as the command `lm` does.
+- The weights are chosen on the development set. The word error rates are measured on the test set. The two sets have
+  different speakers, and neither set has a speaker of the training data.
+- "digits of speechocean": children and adults who are not native speakers say digits. The model was trained on the
+  recordings of "digits", and its texts have many errors.
+- The language model is an n-gram model of tokens. The command `lm` makes the same model from the transcripts of the
+  training data.
 - "time": the processor time of the decoder for one second of audio, without the encoder, on one thread."""
 
 
@@ -37,24 +38,26 @@ def _parts(results: Path) -> Iterator[str]:
     yield _search(found)
     yield "## Hotwords"
     yield (
-        "For digits, each of the ten words is the only hotword of a measurement. The counts are sums over the ten "
-        "measurements, and the word error rate is the mean. With other data, all rare words are the hotwords of one "
-        'measurement. A rare word is at most three times in the transcripts of the training. "found": how many '
-        'hotwords of the test set are recognized. "wrong": how often the text has a hotword where another word was '
-        "said, or no word."
+        "For digits, each of the ten words is the only hotword of one measurement. The counts are sums over the ten "
+        "measurements, and the word error rate is the mean. For other data, all rare words are the hotwords of one "
+        "measurement. A rare word occurs at most three times in the transcripts of the training data. "
+        '"found": the number of hotwords in the test set that are recognized. "wrong": the number of hotwords in the '
+        "text where another word or no word was said."
     )
     yield _boost(found)
     yield "## Confidence"
     yield (
         "The area under the ROC curve is the probability that a right word has a higher confidence than a wrong word. "
-        "0.5 means that the confidence says nothing, and 1 means that it finds all wrong words. The decoding is greedy."
+        "0.5 means that the confidence does not separate right and wrong words, and 1 means that it separates them "
+        "perfectly. The decoding is greedy."
     )
     yield _confidence(found)
     yield " ".join(f"{each}." for each in dict.fromkeys(one["conditions"] for one in found))
 
 
 def _models(found: list[dict[str, Any]]) -> str:
-    names = ["data", "model", "parameters", "tokens", "steps", "transcripts for training", "choice set", "test set"]
+    names = ["data", "model", "parameters", "tokens", "steps", "transcripts for training"]
+    names += ["development set", "test set"]
     rows = [
         [
             one["spoken"],

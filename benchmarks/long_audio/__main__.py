@@ -92,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "`python -m benchmarks.long_audio` makes this page.\n\n"
         f"Conditions: {machine.processor()}, one thread, {machine.versions()}, batch size 16, the utterances of "
         f"{' and '.join(path.stem for path in args.manifests)} in changing order with pauses of 0.2 to 0.8 s. Words in "
-        f"the recordings of {', '.join(words)}. All words of a recording are compared as one text. The time is the "
-        "processor time of all steps from the file to the text: reading, features, detection of speech, encoder and "
-        "decoder."
+        f"the recordings of {', '.join(words)}. All words of a recording are compared as one text. The columns "
+        '"words" have the number of words in the output. The time is the processor time of all steps from the file to '
+        "the text: reading, features, detection of speech, encoder and decoder."
     )
     for path in args.models:
         for model in models_of(path):

@@ -56,7 +56,7 @@ def memory_of(process: int) -> float:
 def priority() -> str:
     """Return a note if this program, and with it the server, has priority over other programs."""
     before = os.sched_getscheduler(0) != os.SCHED_OTHER or os.getpriority(os.PRIO_PROCESS, 0) < 0
-    return ", over which the speakers and the server had priority" if before else ""
+    return " The speakers and the server had a higher priority than other programs." if before else ""
 
 
 def started(model: Path, args: Any) -> tuple[subprocess.Popen[str], str]:
@@ -104,9 +104,9 @@ def page(args: Any, name: str, load: float, delays: list[Delay], memory: list[fl
             "`python -m benchmarks.serving` makes this page.\n",
             f"{args.speakers} simulated speakers speak at once for {args.seconds:.0f} s into the page of",
             f"`nemo-squeezeformer serve --latency {args.latency}`, which runs on {CORES} cores. The table shows the",
-            "time from sending the last sample of a chunk until its text arrives.",
+            "time from sending the last sample of a chunk until the text of the chunk arrives.",
             f"{processor()}, {versions()}, commit {commit()}, {name}.",
-            f"Before the measurement, the load of the machine by other programs was {load:.1f}{priority()}.\n",
+            f"Before the measurement, the load average of the machine was {load:.1f}.{priority()}\n",
             table(["chunks of", "number", "median, ms", "99th percentile, ms", "maximum, ms"], parts),
             f"\nOne more speaker receives: {message}.\n",
             f"Memory of the server in equal parts of the time, in MiB: {', '.join(f'{mib:.0f}' for mib in memory)}.",
