@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nemo_squeezeformer.commands.options import positive
+from nemo_squeezeformer.commands.options import number, positive
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.training_text import read_sentences
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LM_WEIGHT, BOOST_WEIGHT = 0.3, 0.5  # docs/decode.md shows the word error rates with several weights
 
+LONGEST_PHRASE = 1000  # characters; NeMo needs about a kilobyte and some time for each token of a phrase
 # The options that change the rows.
 ON_WHICH_ROWS_DEPEND = ("--beam", "--lm", "--lm-weight", "--boost", "--boost-weight", "--confidence")
 
@@ -61,6 +62,8 @@ def check(args: argparse.Namespace) -> None:
             raise UserError(f"{name} needs --{option}; pass --{option}, or leave out {name}")
     if args.beam and args.beam > 1 and args.confidence:
         raise UserError("--confidence: NeMo's beam search gives no confidence; leave out --beam")
+    if args.confidence and args.format != "jsonl":
+        raise UserError(f"--confidence: --format {args.format} has no confidence; pass --format jsonl")
     if args.lm:
         from nemo_squeezeformer.transcription.decoding import ngram_file
 
@@ -104,12 +107,17 @@ def _phrases(values: Sequence[str]) -> list[str]:
         found = read_sentences([value])[0] if value.lower().endswith(".txt") else [value.strip()]
         if not all(found):
             raise UserError("--boost: a phrase is empty; pass a word or a phrase")
+        if len(longest := max(found, key=len)) > LONGEST_PHRASE:
+            raise UserError(
+                f"--boost {longest[:40]}...: a phrase has {len(longest):,} characters, and a phrase has at most "
+                f"{LONGEST_PHRASE:,}; pass a few words, or a text file with a phrase on each line"
+            )
         phrases.update(dict.fromkeys(found))
     return list(phrases)
 
 
 def _weight(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < math.inf:
+    weight = number(text)
+    if not 0 <= weight < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: expected a number from 0")
-    return number
+    return weight

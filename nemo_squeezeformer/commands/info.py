@@ -7,7 +7,7 @@ import json
 import sys
 
 from nemo_squeezeformer.commands.inputs import check_model, quiet
-from nemo_squeezeformer.commands.options import add_verbose, describe, positive
+from nemo_squeezeformer.commands.options import add_verbose, describe, number, positive
 from nemo_squeezeformer.errors import UserError
 
 HELP = "print parameters, operations, frame rates, latency and memory of a recipe or a model"
@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 86_400:
+    seconds = number(text)
+    if not 0 < seconds <= 86_400:
         raise argparse.ArgumentTypeError(f"{text}: expected a number of seconds above 0 and at most 86400 (a day)")
-    return number
+    return seconds

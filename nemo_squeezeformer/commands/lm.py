@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.commands.inputs import check_model, quiet, say
-from nemo_squeezeformer.commands.options import add_model, add_verbose, describe
+from nemo_squeezeformer.commands.options import add_model, add_verbose, describe, whole_number
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import refuse_existing, require_folder, written_whole
 from nemo_squeezeformer.files.training_text import read_sentences
@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
         from nemo_squeezeformer.transcription.models import restore
 
         model = restore(args.model, torch.device("cpu"), args.verbose)
-        strategy.require_ctc_or_transducer(model, "lm")
+        strategy.require_ctc_or_transducer(model, str(args.model), "give a model that transcribes")
         found = [token_ids.ids_of(model, sentence) for sentence in sentences]
         orders = estimate([ids for ids, _ in found], token_ids.vocabulary_size(model), args.order)
         _write(orders, token_ids.vocabulary_size(model), args.output)
@@ -107,7 +107,7 @@ def _unknown(parts: list[str], total: int) -> list[str]:
 
 
 def _order(text: str) -> int:
-    number = int(text)
-    if not 2 <= number <= 10:
+    order = whole_number(text)
+    if not 2 <= order <= 10:
         raise argparse.ArgumentTypeError(f"{text}: expected a number from 2 to 10")
-    return number
+    return order

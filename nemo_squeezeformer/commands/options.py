@@ -66,12 +66,28 @@ def add_context(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def number(text: str) -> float:
+    """Parse the value of an option that must be a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def whole_number(text: str) -> int:
+    """Parse the value of an option that must be an integer."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
 def positive(text: str) -> int:
     """Parse the value of an option that must be a positive integer."""
-    number = int(text)
-    if number < 1:
+    found = whole_number(text)
+    if found < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
-    return number
+    return found
 
 
 def context_size(text: str) -> list[int]:

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
-from nemo_squeezeformer.commands.options import add_context, add_device, add_model, add_verbose, describe, positive
+from nemo_squeezeformer.commands.options import (
+    add_context,
+    add_device,
+    add_model,
+    add_verbose,
+    describe,
+    positive,
+    whole_number,
+)
 from nemo_squeezeformer.errors import UserError
 
 if TYPE_CHECKING:
@@ -141,7 +149,7 @@ def _captions(model: Any, args: argparse.Namespace) -> tuple[Captions | None, st
 
 
 def _port(text: str) -> int:
-    port = int(text)
+    port = whole_number(text)
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to 65535")
     return port

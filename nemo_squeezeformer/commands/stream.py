@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
-from nemo_squeezeformer.commands.options import add_context, add_model, add_transcribing, describe, positive
+from nemo_squeezeformer.commands.options import (
+    add_context,
+    add_model,
+    add_transcribing,
+    describe,
+    number,
+    positive,
+    whole_number,
+)
 from nemo_squeezeformer.commands.rows import transcripts
 from nemo_squeezeformer.commands.rows.finished import Finished
 from nemo_squeezeformer.commands.rows.screen import Screen
@@ -84,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="process files at the speed of playing them (default: as fast as possible)",
     )
-    add("--sample-rate", type=positive, metavar="HZ", help="sample rate of standard input (default: the model's)")
+    add("--sample-rate", type=_rate, metavar="HZ", help="sample rate of standard input (default: the model's)")
     add("--batch-size", type=positive, default=16, metavar="N", help="number of streams at once (default: %(default)s)")
     add("--threads", type=positive, metavar="N", help="number of threads on the cpu (default: PyTorch's choice)")
     transcripts.add_output(
@@ -93,8 +101,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_transcribing(parser)
 
 
+def _rate(text: str) -> int:
+    rate = whole_number(text)
+    if not 1_000 <= rate <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text}: expected a sample rate in Hz from 1000 to 1000000")
+    return rate
+
+
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    seconds = number(text)
     if not 0 < seconds <= 3600:
         raise argparse.ArgumentTypeError(f"{text}: expected seconds from 0 to 3600")
     return seconds

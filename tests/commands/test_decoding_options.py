@@ -254,10 +254,14 @@ def test_bad_values_are_refused_before_the_model_is_opened(folder, capsys):
     with tarfile.open("damaged.nemo", "w") as archive:
         for name in ("model_config.yaml", "model_weights.ckpt"):
             archive.addfile(tarfile.TarInfo(name))
+    Path("nan.arpa").write_text("\\data\\\nngram 1=1\nngram 2=1\n\n\\1-grams:\nnan\te\t0\n\n")
     for arguments, message in (
         (["--beam", 4, "--confidence"], "--confidence: NeMo's beam search gives no confidence; leave out --beam"),
         (["--boost", " "], "--boost: a phrase is empty"),
         (["--boost", "gone.txt"], "gone.txt: cannot be read"),
+        (["--boost", 251 * "one "], "a phrase has 1,003 characters, and a phrase has at most 1,000; pass a few words"),
+        (["--lm", "nan.arpa"], "nan.arpa has the 1-gram 'nan\\te\\t0', whose weight is not a finite number; make"),
+        (["--confidence", "--format", "srt"], "--confidence: --format srt has no confidence; pass --format jsonl"),
         (["--lm", "gone.arpa"], "--lm gone.arpa: there is no such file; make the file with `nemo-squeezeformer lm`"),
         (["--lm", "text.txt"], "--lm text.txt is neither an ARPA file nor a .nemo file; make"),
         (["--lm-weight", 1], "--lm-weight needs --lm"),
@@ -282,12 +286,19 @@ def test_what_nemo_cannot_do_with_a_model_is_refused_with_a_remedy(hybrid, lette
         assert "\n" not in str(error.value)
 
 
+def test_a_beam_of_more_texts_than_outputs_is_refused_for_a_transducer(hybrid, folder):
+    hybrid.change_decoding_strategy(GREEDY, decoder_type="rnnt", verbose=False)
+    assert texts_of(hybrid, folder, Decoding(beam=33), "rnnt")
+    with pytest.raises(UserError, match="--beam 34: .* at most 33 texts, .* has 33 outputs; pass --beam 33 or less"):
+        set_decoding(hybrid, Decoding(beam=34))
+
+
 def test_another_vocabulary_in_a_nemo_file_and_other_models_are_refused(lm):
     assert main(["lm", "hybrid.nemo", "text.txt", "--output", "other.nemo", "--force"]) == 0
     with pytest.raises(UserError, match="it has 32 tokens, but the model has 31"):
         ngram_file.check("other.nemo", 31)
-    with pytest.raises(UserError, match="--lm: a model of class Linear is neither a CTC model nor a transducer"):
-        strategy.require_ctc_or_transducer(torch.nn.Linear(1, 1), "lm")
+    with pytest.raises(UserError, match="--lm: a model of class Linear is neither a CTC .* transducer; leave out --lm"):
+        strategy.set_decoding(torch.nn.Linear(1, 1), Decoding(lm="other.nemo"))
 
 
 def test_a_run_with_other_options_is_not_resumed(folder, lm, capsys, monkeypatch):

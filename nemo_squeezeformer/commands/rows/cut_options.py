@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 from nemo_squeezeformer.commands.inputs import say
+from nemo_squeezeformer.commands.options import number
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.process.extras import install
@@ -64,7 +65,7 @@ def is_cut(args: argparse.Namespace, utterance: Utterance) -> bool:
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
-    if not 1 <= number < math.inf:
+    seconds = number(text)
+    if not 1 <= seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: expected a number of seconds from 1")
-    return number
+    return seconds

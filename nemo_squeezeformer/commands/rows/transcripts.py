@@ -119,6 +119,8 @@ def begin(
     if partial is None:
         return {}
     values = {option: vars(args)[option.strip("-").replace("-", "_")] for option in options}
+    if values.get("--lm"):
+        values["--lm"] = file_state(values["--lm"])
     paths = [os.path.abspath(name) for name in args.inputs]
     partial.begin(utterances, {"MODEL": file_state(args.model), "inputs": paths, **values})
     if args.resume:

@@ -75,7 +75,7 @@ def _tokens(lines: Iterator[str], called: str) -> Iterator[int]:
     for line in lines:
         if not line.strip("\r\n"):
             return
-        symbol = (line.split("\t") + [""])[1].rstrip("\r\n")
+        weight, symbol, *backoff = [*line.rstrip("\r\n").split("\t"), ""][:3]
         if symbol in SPECIAL:
             continue
         if len(symbol) != 1 or ord(symbol) < OFFSET:
@@ -83,4 +83,13 @@ def _tokens(lines: Iterator[str], called: str) -> Iterator[int]:
                 f"{called} has the 1-gram {symbol[:40]!r}, so its n-grams consist of words; NeMo's decoders need "
                 f"n-grams of the tokens of the model; {REMEDY}"
             )
+        if not all(map(_is_finite, (weight, *filter(None, backoff)))):
+            raise UserError(f"{called} has the 1-gram {line.strip()!r}, whose weight is not a finite number; {REMEDY}")
         yield ord(symbol) - OFFSET
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

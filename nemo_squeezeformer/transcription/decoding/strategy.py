@@ -63,7 +63,7 @@ def set_decoding(model: Any, asked: Decoding, timestamps: bool = False) -> None:
 
     if not asked.first_option:
         return
-    require_ctc_or_transducer(model, asked.first_option)
+    require_ctc_or_transducer(model, f"--{asked.first_option}", f"leave out --{asked.first_option}")
     settings: dict[str, Any] = OmegaConf.to_container(_current(model), resolve=True)  # type: ignore[assignment]
     kind = kind_of(model)
     strategy = _strategy(settings, asked, kind)
@@ -72,6 +72,8 @@ def set_decoding(model: Any, asked: Decoding, timestamps: bool = False) -> None:
     section = settings.setdefault("greedy" if strategy in GREEDY else "beam", {})
     if strategy not in GREEDY:
         section |= {"return_best_hypothesis": True, "beam_size": asked.beam or section["beam_size"]}
+        if kind == "transducer":
+            _check_beam(section, strategy, token_ids.vocabulary_size(model) + 1)
         for mode in ("pruning_mode", "blank_lm_score_mode"):  # NeMo saves the names of these modes in capital letters
             if mode in section:
                 section[mode] = str(getattr(section[mode], "value", section[mode])).lower()
@@ -101,14 +103,13 @@ def set_decoding(model: Any, asked: Decoding, timestamps: bool = False) -> None:
         ) from error
 
 
-def require_ctc_or_transducer(model: Any, option: str) -> None:
-    """Raise UserError if ``model`` is neither a CTC model nor a transducer. ``option`` is the name of the option."""
+def require_ctc_or_transducer(model: Any, called: str, remedy: str) -> None:
+    """Raise UserError if ``model`` is neither a CTC model nor a transducer. ``called`` begins the message."""
     from nemo.collections.asr.models import EncDecCTCModel, EncDecRNNTModel
 
     if not isinstance(model, (EncDecCTCModel, EncDecRNNTModel)):
         raise UserError(
-            f"--{option}: a model of class {type(model).__name__} is neither a CTC model nor a transducer; "
-            f"leave out --{option}"
+            f"{called}: a model of class {type(model).__name__} is neither a CTC model nor a transducer; {remedy}"
         )
 
 
@@ -147,6 +148,17 @@ def _refuse(asked: Decoding, kind: str, strategy: str, own: str, timestamps: boo
         raise UserError(
             f"--timestamps, or a --format with times: NeMo's beam search with CTC gives no times; {remedy}, or pass "
             "--decoder rnnt if the model is a hybrid model"
+        )
+
+
+def _check_beam(section: dict[str, Any], strategy: str, outputs: int) -> None:
+    """Refuse a beam for which NeMo takes more outputs of the joint network than it has."""
+    beam: int = section["beam_size"]
+    most = outputs - (section.get("maes_expansion_beta", 2) if strategy == "maes_batch" else 0)
+    if beam > most:
+        raise UserError(
+            f"--beam {beam}: the beam search of a transducer keeps at most {most} texts, because the model has "
+            f"{outputs} outputs; pass --beam {most} or less"
         )
 
 
