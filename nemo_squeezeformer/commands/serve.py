@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_context(parser)
     add(
         "--speakers",
-        type=positive,
+        type=_speakers,
         default=8,
         metavar="N",
         help="maximum number of people who speak at once (default: %(default)s)",
@@ -146,6 +146,13 @@ def _captions(model: Any, args: argparse.Namespace) -> tuple[Captions | None, st
     captions.start()
     say(f"latency {described}, speakers at once: {streams.slots}")
     return captions, "", latency(model)
+
+
+def _speakers(text: str) -> int:
+    speakers = positive(text)
+    if speakers > 1000:  # the memory for all places is taken at the start
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 1 to 1000")
+    return speakers
 
 
 def _port(text: str) -> int:

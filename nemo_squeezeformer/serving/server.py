@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections.abc import Callable
@@ -28,12 +29,12 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return socket.create_server(address, family=family)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(
-            f"--host {host} --port {port}: the address cannot be used ({reason}); choose another port, or 0 for any "
-            "free port"
-        ) from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: the name has a wrong form, for example "a..b"
+        reason = (getattr(error, "strerror", "") or str(error)).lower()
+        remedy = "give a --host of this machine"
+        if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES):
+            remedy = "choose another port, or 0 for any free port"
+        raise UserError(f"--host {host} --port {port}: the address cannot be used ({reason}); {remedy}") from None
 
 
 def address_of(bound: socket.socket) -> str:

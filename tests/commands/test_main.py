@@ -28,6 +28,22 @@ def test_overrides_may_follow_an_option(capsys):
     assert "max_epochs: 7" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transcribe", "--lm-weight", "high"], "--lm-weight: 'high' is not a number"),
+        (["transcribe", "--longest", "long"], "--longest: 'long' is not a number"),
+        (["stream", "--endpoint", "soon"], "--endpoint: 'soon' is not a number"),
+        (["stream", "--sample-rate", "1"], "--sample-rate: 1: expected a sample rate in Hz from 1000 to 1000000"),
+        (["lm", "--order", "1e3"], "--order: '1e3' is not a whole number"),
+    ],
+)
+def test_a_wrong_number_is_refused_in_plain_words(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["train", "--no-such-option"], ["tokenizer", "a.json", "--unknown"], ["fly"]])
 def test_an_unknown_argument_is_refused(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

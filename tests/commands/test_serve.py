@@ -118,6 +118,8 @@ def test_wrong_arguments_are_refused_before_the_model_is_loaded(archive, monkeyp
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"--host no.such.host.invalid --port 0: the address cannot be used"):
         serve.main(parsed(archive, "--host", "no.such.host.invalid"))
-    for wrong in ("70000", "-1"):
+    with pytest.raises(UserError, match=r"--host a..b --port 0: the address cannot be used .*; give a --host of this"):
+        serve.main(parsed(archive, "--host", "a..b"))
+    for wrong in (["--port", "70000"], ["--port", "-1"], ["--speakers", "1001"]):
         with pytest.raises(SystemExit):
-            parsed(archive, "--port", wrong)
+            parsed(archive, *wrong)

@@ -21,7 +21,7 @@ pytest.importorskip("onnx_asr")
 import onnx_asr
 
 from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings
-from nemo_squeezeformer.deployment.runtimes.folder import write_folder
+from nemo_squeezeformer.deployment.runtimes.folder import refuse_folder, write_folder
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.transcription import models
 from tests.samples.asr_models import LETTERS, asr_model, spelling_model
@@ -153,3 +153,10 @@ def test_what_the_runtime_cannot_run_is_refused_before_writing(changes, settings
     with pytest.raises(UserError, match=message):
         write_folder("onnx-asr", model, tmp_path / "folder", settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_that_leads_to_no_folder_is_not_replaced(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    for force in (False, True):
+        with pytest.raises(UserError, match="link is a file; choose another name for the folder"):
+            refuse_folder(tmp_path / "link", "onnx-asr", force, 0)

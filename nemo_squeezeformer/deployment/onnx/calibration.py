@@ -86,7 +86,9 @@ def _features(model: Any, manifest: Path) -> Iterator[tuple[Any, Any]]:
             found = True
             yield features[:, :, : lengths.item()].numpy(), lengths.numpy()
     if not found:
-        raise UserError(f"{manifest}: all recordings for the calibration are shorter than a feature frame")
+        raise UserError(
+            f"{manifest}: all recordings for the calibration are shorter than a feature frame; add longer ones"
+        )
 
 
 def _whole(given: tuple[Any, Any]) -> dict[str, Any]:

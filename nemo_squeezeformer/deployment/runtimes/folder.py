@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,7 +37,7 @@ def refuse_folder(folder: Path, runtime: str, force: bool, needed: int) -> None:
     With ``force``, an existing folder is an error only if it contains files that the runtime's folder does not have.
     """
     require_folder(folder, f"--output {folder}", needed)
-    if not folder.exists():
+    if not os.path.lexists(folder):  # a link that leads to no file also exists
         return
     if not folder.is_dir():
         raise UserError(f"--output {folder} is a file; choose another name for the folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -78,7 +79,7 @@ def refuse_folder(folder: Path, force: bool) -> None:
     With ``force``, an existing folder is an error only if the folder contains other files than the files of ``save``.
     """
     require_folder(folder, str(folder))
-    if not folder.exists():
+    if not os.path.lexists(folder):  # a link that leads to no file also exists
         return
     if not force:
         raise UserError(f"{folder} exists; choose another name, or pass force=True (--force)")
