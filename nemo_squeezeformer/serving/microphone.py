@@ -72,7 +72,7 @@ class Microphone:
         """
         try:
             rate = json.loads((await self.socket.receive(self.idle)).data)["rate"]
-        except (TypeError, KeyError, ValueError, asyncio.TimeoutError):
+        except (TypeError, KeyError, ValueError, RecursionError, asyncio.TimeoutError):
             raise ValueError('the first message is not the sample rate, for example {"rate": 48000}') from None
         if not isinstance(rate, int) or not RATES[0] <= rate <= RATES[1]:
             raise ValueError(f"a sample rate of {rate} Hz is not between {RATES[0]} and {RATES[1]} Hz")

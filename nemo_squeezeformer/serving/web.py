@@ -129,6 +129,8 @@ class Page:
                 return web.json_response(await loop.run_in_executor(self.thread, self.transcribe, path, name))
         except UserError as error:
             return _problem(422, str(error))
+        except web.RequestPayloadError as error:
+            return _problem(400, " ".join(f"the file has not arrived: {error}".split()))
         except Exception as error:  # an error of the model ends this request, and not the page
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             self.report(f"an error of the model has ended the transcription of a file: {reason}")

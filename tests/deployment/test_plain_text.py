@@ -131,6 +131,13 @@ def test_samples_of_a_wrong_shape_or_type_are_refused(folders):
     for wrong in (torch.zeros(2, 16000), np.zeros(16000, np.int16), [torch.zeros(1, 10)]):
         with pytest.raises(UserError, match=r"expected numbers from -1 to 1 of one channel"):
             alone.transcribe(wrong)
+    for wrong, problem in (
+        ([torch.zeros(400), torch.full((400,), torch.nan)], "the samples contain NaN or infinite values; check"),
+        ("audio.wav", "samples of type str: .*; give arrays or tensors"),
+        (None, "samples of type NoneType: .*; give arrays or tensors"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            alone.transcribe(wrong)
 
 
 def test_a_folder_with_only_an_encoder_describes_its_features_too(tmp_path):

@@ -117,6 +117,7 @@ def test_captions_end_with_the_text_so_far_and_the_reason(serve, limits, sound, 
     "first, problem",
     [
         ("hello", "the first message is not the sample rate"),
+        (100_000 * "[", "the first message is not the sample rate"),
         ('{"rate": "high"}', "a sample rate of high Hz is not between 8000 and 192000 Hz"),
         ('{"rate": 10}', "a sample rate of 10 Hz is not between"),
     ],

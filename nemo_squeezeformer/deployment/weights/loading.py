@@ -77,7 +77,8 @@ class SqueezeformerCTC(nn.Module):
                 one channel, at the sample rate ``preprocessor.sample_rate``.
 
         Raises:
-            UserError: The folder does not describe the features, or the samples do not have the shape (N,).
+            UserError: The folder does not describe the features, or the samples do not have the shape (N,) or are
+                not finite.
         """
         if self.preprocessor is None:
             raise UserError(
@@ -85,13 +86,19 @@ class SqueezeformerCTC(nn.Module):
             )
         one = isinstance(samples, Tensor) or hasattr(samples, "ndim")
         weight = next(self.encoder.parameters())
-        signals = [torch.as_tensor(signal, device=weight.device) for signal in ([samples] if one else samples)]
+        try:
+            signals = [torch.as_tensor(signal, device=weight.device) for signal in ([samples] if one else samples)]
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"samples of type {type(samples).__name__}: {reason}; give arrays or tensors") from error
         for signal in signals:
             if signal.dim() != 1 or not signal.is_floating_point():
                 raise UserError(
                     f"samples of shape {tuple(signal.shape)} and dtype {signal.dtype}: expected numbers from -1 to 1 "
                     "of one channel, with the shape (N,)"
                 )
+            if not signal.isfinite().all():
+                raise UserError("the samples contain NaN or infinite values; check how the audio is read")
         if not signals:
             return []
         lengths = torch.tensor([len(signal) for signal in signals], device=weight.device)
