@@ -35,7 +35,10 @@ TRANSDUCER = ["model.loss.loss_name=pytorch"]  # the same loss, without the comp
 NOT_RUN = {"network", "NeMo's scripts", "data", "microphone", "hours"}
 FILE = re.compile(r'python title="(\w+\.py)"')  # the kind of a block that the reader saves as a file
 OTHER_PROGRAMS = {"pip", "arecord", "for", "done", "export", ".venv/bin/pip", ".venv/bin/python", ".ci/run"}
-SLOW = {"docs/quick-start.md", "docs/train.md", "docs/fine-tune.md", "docs/decode.md"}  # most of them train
+SLOW = {  # they train or export models
+    f"docs/{page}.md"
+    for page in ("quick-start", "train", "fine-tune", "decode", "deploy", "runtimes", "stream", "released-checkpoints")
+}
 EXTRAS = {
     "docs/released-checkpoints.md": "h5py",
     "docs/deploy.md": "onnxruntime",

@@ -107,7 +107,9 @@ def keys_of(tree: dict, prefix: str = "") -> set[str]:
     return keys.union(*(keys_of(sub, f"{prefix}{key}.") for key, sub in tree.items() if isinstance(sub, dict)))
 
 
-@pytest.mark.parametrize("size", sizes())
+@pytest.mark.parametrize(
+    "size", [size if size == "s" else pytest.param(size, marks=pytest.mark.slow) for size in sizes()]
+)
 @pytest.mark.parametrize("recipe", recipes())
 def test_every_recipe_composes_in_every_size_with_the_encoder_of_that_size(recipe, size):
     cfg = compose(recipe, [f"size={size}", "trainer.max_steps=100"])
