@@ -99,6 +99,8 @@ def test_whole_utterances_have_the_text_of_nemo(name, recordings, tokenizer, tmp
     found = recognizer(tmp_path / "folder", streaming=False)
     assert recognized(found, list(recordings.values())) == texts
     assert min(map(len, texts)) > 5
+    readme = (tmp_path / "folder" / "README.md").read_text(encoding="utf-8")
+    assert ("--high-freq=0" in readme) == (kind == "transducer" or decoder == "rnnt")
 
 
 LATENCIES = [

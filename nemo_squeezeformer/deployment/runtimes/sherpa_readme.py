@@ -26,6 +26,8 @@ def readme_of(model: Any, transducer: bool, settings: GraphSettings, features: i
     flags = {("nemo-ctc-model" if key == "model" else key): file for key, file in files.items()}
     offline_type = {"model_type": "nemo_transducer"} if transducer and steps is None else {}
     flags |= {key.replace("_", "-"): value for key, value in offline_type.items()}
+    if offline_type:  # without this option, sherpa-onnx computes the features of transducers up to 7600 Hz
+        flags |= {"high-freq": "0"}
     arguments = files | offline_type
     if features != 80:
         flags |= {"feat-dim": str(features)}
