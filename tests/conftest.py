@@ -72,6 +72,14 @@ def streaming_hybrid(tokenizer, tmp_path_factory) -> Any:
     )
 
 
+@pytest.fixture(scope="module")
+def hybrid_file(streaming_hybrid, tmp_path_factory) -> Path:
+    """Return the .nemo file of ``streaming_hybrid``. Tests only read it."""
+    path = tmp_path_factory.mktemp("hybrid") / "model.nemo"
+    streaming_hybrid.save_to(str(path))
+    return path
+
+
 @pytest.fixture
 def quick_compiler(monkeypatch) -> Iterator[Counter[str]]:
     """Replace the compiler with a fast backend and yield the statistics of compilation.

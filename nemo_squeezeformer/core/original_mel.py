@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .dispatch import in_graph
 from .frames.entrance import checked_lengths
+from .mel.spectra import in_pieces
 
 PREEMPHASIS = 0.97
 LEAST_POWER = 1e-10
 RANGE = 80.0  # decibels below the loudest value of the utterance; lower values are clipped
-PIECE = 8192  # number of frames whose spectra are computed at once; the spectra of an hour would take over 1 GiB
 
 
 class OriginalMelSpectrogram(nn.Module):
@@ -107,12 +106,7 @@ class OriginalMelSpectrogram(nn.Module):
 
     def _mel(self, x: Tensor) -> Tensor:
         """Compute the power of the mel bands: (B, N + n_fft) -> (B, F, 1 + N // hop_length)."""
-        if in_graph():  # a recorded graph would fix the number of pieces
-            return self._mel_at_once(x)
-        total, together = 1 + (x.size(1) - self.n_fft) // self.hop_length, max(PIECE // x.size(0), 1)
-        ends = [(first, min(first + together, total) - 1) for first in range(0, total, together)]
-        pieces = [x[:, first * self.hop_length : last * self.hop_length + self.n_fft] for first, last in ends]
-        return torch.cat([self._mel_at_once(piece) for piece in pieces], dim=-1)
+        return in_pieces(self._mel_at_once, x, self.n_fft, self.hop_length)
 
     def _mel_at_once(self, x: Tensor) -> Tensor:
         hop, window = self.hop_length, self.window

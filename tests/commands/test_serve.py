@@ -12,7 +12,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -21,13 +20,6 @@ pytest.importorskip("nemo.collections.asr")
 from nemo_squeezeformer.commands import serve
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.process import program
-
-
-@pytest.fixture(scope="module")
-def archive(streaming_hybrid, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model.nemo"
-    streaming_hybrid.save_to(str(path))
-    return path
 
 
 @pytest.fixture(autouse=True)
@@ -78,12 +70,12 @@ def described(address: str) -> dict[str, object]:
         return json.load(answer)
 
 
-def test_a_streaming_model_has_captions_at_the_chosen_latency_until_a_signal(archive, capfd):
+def test_a_streaming_model_has_captions_at_the_chosen_latency_until_a_signal(hybrid_file, capfd):
     models = []
     status, errors = served(
         capfd,
         lambda address: models.append(described(address)),
-        archive, "--latency", 160, "--speakers", 3, "--max-upload", 5, "--max-length", 60, "--idle", 9,
+        hybrid_file, "--latency", 160, "--speakers", 3, "--max-upload", 5, "--max-length", 60, "--idle", 9,
         number=signal.SIGINT,
     )  # fmt: skip
     limits = {"bytes": 5_000_000, "seconds": 60, "idle": 9}
@@ -106,20 +98,20 @@ def test_a_latency_for_a_model_that_does_not_stream_is_refused(ctc_file):
         serve.main(parsed(ctc_file, "--latency", 160))
 
 
-def test_wrong_arguments_are_refused_before_the_model_is_loaded(archive, monkeypatch):
+def test_wrong_arguments_are_refused_before_the_model_is_loaded(hybrid_file, monkeypatch):
     monkeypatch.setattr("nemo_squeezeformer.transcription.models.restore", None)
     with pytest.raises(UserError, match="there is no model file missing.nemo"):
         serve.main(parsed("missing.nemo"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        args = parsed(archive)
+        args = parsed(hybrid_file)
         args.port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"--host 127.0.0.1 --port {args.port}: .*choose another port") as error:
             serve.main(args)
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"--host no.such.host.invalid --port 0: the address cannot be used"):
-        serve.main(parsed(archive, "--host", "no.such.host.invalid"))
+        serve.main(parsed(hybrid_file, "--host", "no.such.host.invalid"))
     with pytest.raises(UserError, match=r"--host a..b --port 0: the address cannot be used .*; give a --host of this"):
-        serve.main(parsed(archive, "--host", "a..b"))
+        serve.main(parsed(hybrid_file, "--host", "a..b"))
     for wrong in (["--port", "70000"], ["--port", "-1"], ["--speakers", "1001"]):
         with pytest.raises(SystemExit):
-            parsed(archive, *wrong)
+            parsed(hybrid_file, *wrong)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from nemo_squeezeformer.core.mel import MelSpectrogram, slaney_filterbank, spectrogram
+from nemo_squeezeformer.core.mel import MelSpectrogram, slaney_filterbank, spectra
 
 BANDS = [(80, 512, 16000, 0, 8000), (64, 400, 16000, 20, 7600), (128, 512, 16000, 0, 8000), (40, 256, 8000, 0, 4000)]
 
@@ -43,7 +43,7 @@ def test_pieces_and_a_cast_to_bfloat16_do_not_change_features(monkeypatch):
     torch.manual_seed(0)
     samples, lengths = torch.randn(2, 9000), torch.tensor([9000, 8000])
     expected, _ = preprocessor(samples, lengths)
-    monkeypatch.setattr(spectrogram, "PIECE", 14)  # 7 frames for each of 2 utterances
+    monkeypatch.setattr(spectra, "PIECE", 14)  # 7 frames for each of 2 utterances
     assert_close(copy.deepcopy(preprocessor).to(torch.bfloat16)(samples, lengths)[0], expected)
     assert not preprocessor.state_dict()
 

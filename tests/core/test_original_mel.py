@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from nemo_squeezeformer.core import original_mel as original_features
+from nemo_squeezeformer.core.mel import spectra
 from nemo_squeezeformer.core.original_mel import OriginalMelSpectrogram
 
 
@@ -134,7 +134,7 @@ def test_long_audio_in_pieces_has_the_same_features(monkeypatch):
     monkeypatch.setattr(
         OriginalMelSpectrogram, "_mel_at_once", lambda self, x: (at_once.append(x.size(1)), compute(self, x))[1]
     )
-    monkeypatch.setattr(original_features, "PIECE", 50)
+    monkeypatch.setattr(spectra, "PIECE", 50)
     pieces, _ = OriginalMelSpectrogram()(samples, lengths)
     assert_close(pieces, whole, atol=2e-6, rtol=0)
     # Each row has 126 frames, in pieces of 25 frames.

@@ -32,15 +32,8 @@ BROKEN = (4, 9, 10, 17, 23, 30)  # of 32 streams
 
 
 @pytest.fixture(scope="module")
-def archive(streaming_hybrid, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model.nemo"
-    streaming_hybrid.save_to(str(path))
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(archive):
-    return load_model(str(archive), torch.device("cpu"))
+def model(hybrid_file):
+    return load_model(str(hybrid_file), torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +66,8 @@ def recordings(tmp_path_factory) -> list[Path]:
     return paths
 
 
-def stream(archive: Path, *arguments: object) -> int:
-    return main(["stream", str(archive), *map(str, arguments), *CHOSEN])
+def stream(hybrid_file: Path, *arguments: object) -> int:
+    return main(["stream", str(hybrid_file), *map(str, arguments), *CHOSEN])
 
 
 @contextlib.contextmanager
@@ -98,16 +91,16 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_of_32_streams_the_good_streams_have_the_text_of_their_single_runs(archive, recordings, tmp_path, capsys):
+def test_of_32_streams_the_good_streams_have_the_text_of_their_single_runs(hybrid_file, recordings, tmp_path, capsys):
     out, alone = tmp_path / "out.jsonl", tmp_path / "alone.jsonl"
-    assert stream(archive, *recordings, "--batch-size", 32, "--output", out) == 1
+    assert stream(hybrid_file, *recordings, "--batch-size", 32, "--output", out) == 1
     assert "6 of 32 utterances could not be read:" in capsys.readouterr().err
     rows = read(out)
     assert [row["audio_filepath"] for row in rows] == [str(path) for path in recordings]
     assert [number for number, row in enumerate(rows) if "error" in row] == list(BROKEN)
     assert all(f"{number:02d}.wav" in rows[number]["error"] for number in BROKEN)
     good = [path for number, path in enumerate(recordings) if number not in BROKEN]
-    assert stream(archive, *good, "--batch-size", 1, "--output", alone) == 0
+    assert stream(hybrid_file, *good, "--batch-size", 1, "--output", alone) == 0
     assert [row for row in rows if "error" not in row] == read(alone)
 
 
@@ -137,12 +130,12 @@ def test_of_32_streams_the_good_streams_have_the_encodings_of_their_single_runs(
     assert all(torch.isfinite(rows).all() for rows in together.values())
 
 
-def test_a_stream_that_breaks_keeps_its_text_so_far(archive, tmp_path, capsys):
+def test_a_stream_that_breaks_keeps_its_text_so_far(hybrid_file, tmp_path, capsys):
     sound = noise(2.0, 1)
     soundfile.write(tmp_path / "whole.wav", sound, RATE, subtype="FLOAT")
     sound[int(1.3 * RATE)] = math.nan
     soundfile.write(tmp_path / "broken.wav", sound, RATE, subtype="FLOAT")
-    assert stream(archive, tmp_path / "whole.wav", tmp_path / "broken.wav", "--output", tmp_path / "out.jsonl") == 1
+    assert stream(hybrid_file, tmp_path / "whole.wav", tmp_path / "broken.wav", "--output", tmp_path / "out.jsonl") == 1
     whole, broken = read(tmp_path / "out.jsonl")
     assert "broken.wav' has the sample nan at 1.300 s" in broken["error"] and "error" not in whole
     assert 0 < len(broken["pred_text"]) < len(whole["pred_text"])
@@ -151,53 +144,53 @@ def test_a_stream_that_breaks_keeps_its_text_so_far(archive, tmp_path, capsys):
     assert f"broken.wav\tfinal\t{broken['pred_text']}\n" in out and "1 of 2 utterances could not be read" in err
 
 
-def test_streams_that_cannot_be_opened_have_a_row_without_a_text(archive, tmp_path, capsys):
+def test_streams_that_cannot_be_opened_have_a_row_without_a_text(hybrid_file, tmp_path, capsys):
     good, bad = write_good(tmp_path / "good.wav"), write_no_header(tmp_path / "bad.wav")
-    assert stream(archive, bad, good) == 1
+    assert stream(hybrid_file, bad, good) == 1
     out, err = capsys.readouterr()
     assert "bad.wav" not in out and out.splitlines()[-1].startswith(f"{good}\tfinal\t") and "bad.wav" in err
-    assert stream(archive, bad, good, "--output", tmp_path / "out.jsonl") == 1
+    assert stream(hybrid_file, bad, good, "--output", tmp_path / "out.jsonl") == 1
     assert [sorted(row) for row in read(tmp_path / "out.jsonl")] == [
         ["audio_filepath", "error"],
         ["audio_filepath", "pred_text"],
     ]
     capsys.readouterr()
-    assert stream(archive, bad, good, "--strict") == 2
+    assert stream(hybrid_file, bad, good, "--strict") == 2
     assert "1 of 2 audio files cannot be used" in capsys.readouterr().err
 
 
-def test_a_file_that_disappears_before_its_stream_begins_is_an_error_of_this_stream(archive, tmp_path, model):
+def test_a_file_that_disappears_before_its_stream_begins_is_an_error_of_this_stream(hybrid_file, tmp_path, model):
     paths = [write_good(tmp_path / f"{seed}.wav", 0.8, seed) for seed in range(3)]
     hook = model.encoder.register_forward_pre_hook(lambda *_: paths[1].unlink(missing_ok=True))
     try:
-        assert stream(archive, *paths, "--batch-size", 1, "--output", tmp_path / "out.jsonl") == 1
+        assert stream(hybrid_file, *paths, "--batch-size", 1, "--output", tmp_path / "out.jsonl") == 1
     finally:
         hook.remove()
     assert ["error" in row for row in read(tmp_path / "out.jsonl")] == [False, True, False]
 
 
-def test_rows_of_any_length_are_streamed(archive, tmp_path):
+def test_rows_of_any_length_are_streamed(hybrid_file, tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(1.0), RATE)
     lengths = [1e-6, 1 / RATE, 0.005, 159 / RATE, 160 / RATE, 0.011, 0.7]
     rows = [{"audio_filepath": "a.wav", "offset": 0.2, "duration": length} for length in lengths]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for size in (1, 16):
         out = tmp_path / f"{size}.jsonl"
-        assert stream(archive, tmp_path / "rows.jsonl", "--batch-size", size, "--output", out) == 0
+        assert stream(hybrid_file, tmp_path / "rows.jsonl", "--batch-size", size, "--output", out) == 0
         assert [row["pred_text"] for row in read(out)][:4] == [""] * 4 and read(out)[-1]["pred_text"]
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_standard_input_keeps_its_text_after_a_signal(name, status, archive, model, tmp_path, monkeypatch, capsys):
+def test_standard_input_keeps_its_text_after_a_signal(name, status, hybrid_file, model, tmp_path, monkeypatch, capsys):
     def pipe() -> SimpleNamespace:
         return SimpleNamespace(buffer=io.BytesIO((32767 * noise(2.0, 1)).astype("<i2").tobytes()))
 
     monkeypatch.setattr("sys.stdin", pipe())
-    assert stream(archive, "-") == 0
+    assert stream(hybrid_file, "-") == 0
     *_, whole = capsys.readouterr().out.splitlines()
     monkeypatch.setattr("sys.stdin", pipe())
     with signal_at(model, 14, name):
-        assert stream(archive, "-", "--output", tmp_path / "out.jsonl") == status
+        assert stream(hybrid_file, "-", "--output", tmp_path / "out.jsonl") == status
     out, err = capsys.readouterr()
     final = out.splitlines()[-1]
     assert final.startswith("final\t") and len("final\t") < len(final) < len(whole) and whole.startswith(final[:-2])
@@ -205,17 +198,19 @@ def test_standard_input_keeps_its_text_after_a_signal(name, status, archive, mod
     assert json.loads((tmp_path / "out.jsonl.partial").read_text().splitlines()[1])["row"]["pred_text"] == final[6:]
 
 
-def test_resumed_streams_have_the_rows_of_a_run_without_an_interruption(archive, model, recordings, tmp_path, capsys):
+def test_resumed_streams_have_the_rows_of_a_run_without_an_interruption(
+    hybrid_file, model, recordings, tmp_path, capsys
+):
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     some = [*recordings[:12], write_no_header(tmp_path / "bad.wav")]
-    assert stream(archive, *some, "--output", whole, "--batch-size", 2) == 1
+    assert stream(hybrid_file, *some, "--output", whole, "--batch-size", 2) == 1
     with signal_at(model, 40, "SIGTERM"):
-        assert stream(archive, *some, "--output", out, "--batch-size", 2) == 143
+        assert stream(hybrid_file, *some, "--output", out, "--batch-size", 2) == 143
     assert not out.exists()
     capsys.readouterr()
-    assert stream(archive, *some, "--output", out, "--resume", "--batch-size", 3) == 1
+    assert stream(hybrid_file, *some, "--output", out, "--resume", "--batch-size", 3) == 1
     assert out.read_text() == whole.read_text()
     done = int(capsys.readouterr().err.split("--resume: ")[1].split()[0])
     assert 0 < done < 10
-    assert stream(archive, "-", "--output", out, "--resume") == 2
+    assert stream(hybrid_file, "-", "--output", out, "--resume") == 2
     assert "standard input (-) cannot be read again" in capsys.readouterr().err

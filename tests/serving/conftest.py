@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,21 +54,14 @@ def model(streaming_hybrid):
 
 
 @pytest.fixture(scope="module")
-def archive(streaming_hybrid, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model.nemo"
-    streaming_hybrid.save_to(str(path))
-    return path
-
-
-@pytest.fixture(scope="module")
-def transcribe(archive):
+def transcribe(hybrid_file):
     """The texts of files, by a second model from the same file."""
     import torch
 
     from nemo_squeezeformer.serving.uploads import Uploads
     from nemo_squeezeformer.transcription.models import load_model
 
-    return Uploads(load_model(str(archive), torch.device("cpu")), LIMITS.seconds)
+    return Uploads(load_model(str(hybrid_file), torch.device("cpu")), LIMITS.seconds)
 
 
 @pytest.fixture(scope="module")

@@ -91,12 +91,12 @@ def heard(sent: list[Any]) -> tuple[np.ndarray, int]:
     return np.frombuffer(b"".join(frame for frame in sent[1:-1]), "<i2"), json.loads(sent[0])["rate"]
 
 
-def streamed(archive: Path, path: Path, capsys: Any) -> str:
+def streamed(hybrid_file: Path, path: Path, capsys: Any) -> str:
     """Return the text of ``nemo-squeezeformer stream``."""
     parser = argparse.ArgumentParser()
     stream.add_arguments(parser)
     capsys.readouterr()
-    assert stream.main(parser.parse_args([str(archive), str(path), "--latency", "160", "--device", "cpu"])) == 0
+    assert stream.main(parser.parse_args([str(hybrid_file), str(path), "--latency", "160", "--device", "cpu"])) == 0
     return capsys.readouterr().out.splitlines()[-1].removeprefix("final\t")
 
 
@@ -116,7 +116,7 @@ def share_in_place(sound: np.ndarray) -> float:
 
 
 def test_the_captions_of_a_microphone_are_the_text_of_stream_for_the_audio_that_it_plays(
-    page, visits, archive, tmp_path, capsys
+    page, visits, hybrid_file, tmp_path, capsys
 ):
     person = visits(page)
     tab = person.tab
@@ -134,7 +134,7 @@ def test_the_captions_of_a_microphone_are_the_text_of_stream_for_the_audio_that_
     samples, rate = heard(person.sent)
     assert len(samples) / rate > SECONDS - 1
     soundfile.write(tmp_path / "heard.wav", samples, rate)
-    assert text == streamed(archive, tmp_path / "heard.wav", capsys)
+    assert text == streamed(hybrid_file, tmp_path / "heard.wav", capsys)
 
     # Chromium repeats the file, which begins before the recording. If no audio is missing, all parts have one offset.
     # On a busy machine, Chromium itself can lose audio between two parts.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..dispatch import in_graph
 from ..frames.entrance import checked_lengths
 from .filterbank import slaney_filterbank
+from .spectra import in_pieces
 
 WINDOWS: dict[str, Callable[..., Tensor]] = {
     "hann": torch.hann_window,
@@ -21,7 +22,6 @@ WINDOWS: dict[str, Callable[..., Tensor]] = {
 }
 NORMALIZED = ("per_feature", "all_features")  # other texts mean features without normalization, as in NeMo
 LEAST_DEVIATION = 1e-5  # is added to the standard deviation
-PIECE = 8192  # number of frames whose spectra are computed at once; the spectra of an hour would take over 1 GiB
 
 
 class MelSpectrogram(nn.Module):
@@ -139,12 +139,7 @@ class MelSpectrogram(nn.Module):
 
     def _mel(self, x: Tensor) -> Tensor:
         """Compute the mel bands: (B, N + n_fft) -> (B, F, 1 + N // hop_length)."""
-        if in_graph():  # a recorded graph would fix the number of pieces
-            return self._mel_at_once(x)
-        total, together = 1 + (x.size(1) - self.n_fft) // self.hop_length, max(PIECE // x.size(0), 1)
-        ends = [(first, min(first + together, total) - 1) for first in range(0, total, together)]
-        pieces = [x[:, first * self.hop_length : last * self.hop_length + self.n_fft] for first, last in ends]
-        return torch.cat([self._mel_at_once(piece) for piece in pieces], dim=-1)
+        return in_pieces(self._mel_at_once, x, self.n_fft, self.hop_length)
 
     def _mel_at_once(self, x: Tensor) -> Tensor:
         hop, window = self.hop_length, self.window
