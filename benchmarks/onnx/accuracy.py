@@ -125,7 +125,7 @@ def rows(
         settings["int8 by calibration"] = whole(weights="int8", calibration=calibration)
     for form, setting in settings.items():  # export changes the model, so each export restores it from the file
         model = ASRModel.restore_from(str(path), map_location="cpu").eval()
-        files[form] = model_files.export_files(model, folder / f"{path.stem}-{form}.onnx", setting)[0]
+        files[form] = model_files.export(model, folder / f"{path.stem}-{form}.onnx", setting)[0]
     model = ASRModel.restore_from(str(path), map_location="cpu").eval()
     transducer = hasattr(model, "joint")
     inputs = features(model, audio)

@@ -52,11 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="left context and look-ahead in encoder frames, for example 156,11 or [156, 11] (default: the model's)",
     )
     add_verbose(parser)
-    onnx = parser.add_argument_group("options for ONNX").add_argument
+    for_onnx = parser.add_argument_group("options for ONNX")
+    onnx = for_onnx.add_argument
     onnx("--for", dest="runtime", choices=RUNTIMES, help="write a folder for this runtime, instead of a file")
     onnx("--decoder", choices=("ctc", "rnnt"), help="decoder of a hybrid model (default: the model's own choice)")
     onnx("--offline", action="store_true", help="export for whole utterances, without caches (default: for streams)")
-    weights = parser.add_mutually_exclusive_group().add_argument
+    weights = for_onnx.add_mutually_exclusive_group().add_argument
     weights(
         "--int8",
         action="store_true",
@@ -129,14 +130,14 @@ def _check_onnx(args: argparse.Namespace) -> None:
 
 
 def _write_onnx(args: argparse.Namespace, model: Any) -> list[Path]:
-    from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, export_files
+    from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, export
     from nemo_squeezeformer.deployment.runtimes.folder import write_folder
 
     weights = "int8" if args.int8 or args.calibrate else "float16" if args.float16 else "float32"
     settings = GraphSettings(not args.offline, args.opset, weights, args.calibrate)
     if args.runtime:
         return write_folder(args.runtime, model, args.output, settings)
-    return export_files(model, args.output, settings)
+    return export(model, args.output, settings)
 
 
 def _check_plain(args: argparse.Namespace) -> None:

@@ -102,4 +102,4 @@ def test_a_transducer_with_durations_has_no_description(tmp_path):
     model = asr_model("transducer", **STREAMING)
     model.joint._num_extra_outputs = 5
     with pytest.raises(UserError, match="TDT"):
-        model_files.export(model, tmp_path / "out.onnx", streaming=True)
+        model_files.export(model, tmp_path / "out.onnx", model_files.GraphSettings(True))

@@ -63,7 +63,7 @@ def graphs(manifest, tmp_path_factory) -> dict[str, Path]:
     forms = {"float32": ("float32", None), "dynamic": ("int8", None), "calibrated": ("int8", manifest)}
     for name, (weights, calibration) in forms.items():
         settings = GraphSettings(streaming=False, weights=weights, calibration=calibration)
-        (found[name],) = model_files.export_files(asr_model("ctc"), folder / f"{name}.onnx", settings)
+        (found[name],) = model_files.export(asr_model("ctc"), folder / f"{name}.onnx", settings)
     return found
 
 
@@ -85,7 +85,7 @@ def test_only_calibrated_outputs_are_independent_of_the_other_utterances_of_the_
 
 def test_the_inputs_for_streams_are_the_steps_of_the_runner(manifest, tmp_path):
     model = asr_model("ctc", **STREAMING)
-    (path,) = model_files.export(model, tmp_path / "stream.onnx", streaming=True)
+    (path,) = model_files.export(model, tmp_path / "stream.onnx", GraphSettings(True))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     inputs, found = CalibrationInputs(path, model, manifest, streaming=True), []
     while (run := inputs.get_next()) is not None:
@@ -107,7 +107,7 @@ def test_calibrated_streams_are_close_to_float32(manifest, tmp_path):
     x, _ = asr_model("ctc", **STREAMING).preprocessor(input_signal=samples, length=torch.tensor([samples.size(1)]))
     for name, calibration in (("float32", None), ("int8", manifest)):
         settings = GraphSettings(streaming=True, weights=name, calibration=calibration)
-        paths = model_files.export_files(asr_model("transducer", **STREAMING), tmp_path / f"{name}.onnx", settings)
+        paths = model_files.export(asr_model("transducer", **STREAMING), tmp_path / f"{name}.onnx", settings)
         stream = Stream(Encoder(paths[0]))
         found[name] = np.concatenate([*stream.push(x[0].numpy()), *stream.finish()], axis=1)
     assert 1e-5 < rms(found["int8"], found["float32"]) < 0.1

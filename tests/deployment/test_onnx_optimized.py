@@ -76,7 +76,7 @@ def test_graphs_equal_the_encoder_before_optimization(name, tmp_path, monkeypatc
     cases = [(features(2, t, 80, seed=t), torch.tensor([t, max(t * 2 // 3, 1)])) for t in (1, 2, 7, 60, 101, 160)]
     with torch.no_grad():
         expected = [model.encoder(audio_signal=x, length=lengths) for x, lengths in cases]
-    graph = open_graph(model_files.export(model, tmp_path / "out.onnx", streaming=False)[0])
+    graph = open_graph(model_files.export(model, tmp_path / "out.onnx", model_files.GraphSettings(False))[0])
     for (x, lengths), (encodings, valid) in zip(cases, expected):
         found = outputs(graph, x, lengths)
         for row, (one, n) in enumerate(zip(encodings, valid)):
@@ -132,7 +132,8 @@ def test_int8_streams_have_the_same_caches_and_close_outputs(tmp_path):
     graphs = {}
     for form in ("float32", "int8"):
         model = asr_model("transducer", **STREAMING)
-        paths = model_files.export(model, tmp_path / f"{form}.onnx", streaming=True, int8=form == "int8")
+        settings = model_files.GraphSettings(True, weights=form)
+        paths = model_files.export(model, tmp_path / f"{form}.onnx", settings)
         assert weights_of(paths[1]) == {onnx.TensorProto.FLOAT}  # decoder and joint network
         graphs[form] = Encoder(paths[0])
     x = features(1, 200, 80)[0].numpy()

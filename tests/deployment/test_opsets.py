@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from nemo_squeezeformer.__main__ import main
-from nemo_squeezeformer.deployment.onnx.model_files import export
+from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, export
 from nemo_squeezeformer.deployment.onnx.opsets import OPSETS
 from nemo_squeezeformer.deployment.onnx_stream.__main__ import main as transcribe
 from nemo_squeezeformer.errors import UserError
@@ -26,7 +26,7 @@ def test_an_opset_whose_graphs_do_not_run_is_refused_before_the_model_is_loaded(
     (line,) = capsys.readouterr().err.splitlines()
     assert f"--opset {opset}" in line and "opset 13 to 23" in line
     with pytest.raises(UserError, match="opset 13 to 23"):
-        export(asr_model(), tmp_path / "a.onnx", streaming=False, opset=int(opset))
+        export(asr_model(), tmp_path / "a.onnx", GraphSettings(False, int(opset)))
     assert not list(tmp_path.iterdir())
 
 

@@ -41,7 +41,7 @@ def exported(request, tmp_path_factory):
     """A transducer and the exported graph of the encoder."""
     settings = {"streaming": True, **SETTINGS[request.param]}
     model = asr_model("transducer", encoder=settings, preprocessor={"normalize": "NA"})
-    paths = model_files.export(model, tmp_path_factory.mktemp("onnx") / "model.onnx", streaming=True)
+    paths = model_files.export(model, tmp_path_factory.mktemp("onnx") / "model.onnx", model_files.GraphSettings(True))
     for module in model.modules():  # NeMo does not restore the modules after export
         if hasattr(module, "_rnnt_export"):
             module._rnnt_export = False

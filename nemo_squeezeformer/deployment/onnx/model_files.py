@@ -40,12 +40,7 @@ class GraphSettings:
     calibration: Path | None = None
 
 
-def export(model: Any, path: Path, streaming: bool, opset: int | None = None, int8: bool = False) -> list[Path]:
-    """Write ``model`` as ONNX with these settings, in the same way as ``export_files``."""
-    return export_files(model, path, GraphSettings(streaming, opset, "int8" if int8 else "float32"))
-
-
-def export_files(model: Any, path: Path, settings: GraphSettings) -> list[Path]:
+def export(model: Any, path: Path, settings: GraphSettings) -> list[Path]:
     """Write ``model`` as ONNX, and return the paths of the files.
 
     The graph contains the encoder after ``optimize_for_inference``. After the export, ``model`` can neither be trained

@@ -11,8 +11,6 @@ from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, check_
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import require_folder, strangers, written_whole
 
-RUNTIMES = ("sherpa-onnx", "onnx-asr")
-
 
 def write_folder(runtime: str, model: Any, folder: Path, settings: GraphSettings) -> list[Path]:
     """Write ``model`` to ``folder`` for a runtime, and return the paths of the files.
