@@ -1,13 +1,17 @@
-"""The training of a transducer and of hybrid models on connected digits, on one CPU thread.
+"""The training of transducers and of hybrid models on connected digits, on one CPU thread.
 
     python -m benchmarks.transducers hybrid DIGITS --output build/transducers
     python -m benchmarks.transducers.timestamps DIGITS/connected_test_seen.jsonl build/transducers/*.nemo
 
-The program trains recipes of this project with characters. `conformer` is the hybrid recipe with NeMo's Conformer. All
+The program trains recipes of this project with characters. `conformer` is the hybrid recipe with NeMo's Conformer.
+`tdt` is a transducer with durations (TDT) and sub-word units, because NeMo's decoding of TDT loses characters. All
 trainings use NeMo's models and trainer, and equal data and schedules.
 
-NeMo's transducer loss for CPUs has loops in Python and takes seconds for each step. This program computes the same loss
-by anti-diagonals. tests/benchmarks/test_transducers.py shows that both losses agree.
+The digits have no frequencies above 4 kHz. Therefore, the models have 40 mel features up to 4 kHz. With `--full-band`,
+the models have 80 mel features up to 8 kHz, which sherpa-onnx and onnx-asr need.
+
+NeMo's transducer loss for CPUs has loops in Python and takes seconds for each step. NeMo's TDT loss needs CUDA. This
+program computes the same losses by anti-diagonals. tests/benchmarks/test_transducers.py shows that the losses agree.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ import torch
 
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.recordings import digits
-from benchmarks.measuring.training import data_settings, one_thread_trainer, schedule
+from benchmarks.measuring.tdt_loss import AntiDiagonalTDTLoss
+from benchmarks.measuring.training import Task, data_settings, make_tokenizer, one_thread_trainer, schedule
 from benchmarks.measuring.transducer_loss import AntiDiagonalTransducerLoss
 
 RECIPES = {
@@ -29,6 +34,7 @@ RECIPES = {
     "transducer": "squeezeformer_transducer_char",
     "conformer": "squeezeformer_hybrid_transducer_ctc_char",
     "streaming": "squeezeformer_hybrid_transducer_ctc_char_streaming",
+    "tdt": "squeezeformer_tdt_bpe",
 }
 # With a width of 66, Conformer has nearly the same number of parameters as the other encoders.
 WIDTHS = {
@@ -36,7 +42,19 @@ WIDTHS = {
     "transducer": 64,
     "conformer": 66,
     "streaming": 64,
+    "tdt": 64,
 }
+BATCH = 16
+PIECES = 27  # sub-word units of the model with durations
+# `train` replaces the loss. A CPU cannot build the loss of the recipe, which needs CUDA.
+TDT_LOSS = ["model.loss.loss_name=tdt_pytorch", "+model.loss.tdt_pytorch_kwargs=${model.loss.tdt_kwargs}"]
+
+
+def tokenizer(args: argparse.Namespace) -> Path:
+    """Return the folder of the tokenizer. If the tokenizer does not exist yet, it is trained."""
+    task = Task(digits(args.digits), args.output / "tokenizer", args.steps, BATCH)
+    make_tokenizer(task, PIECES)
+    return task.tokenizer
 
 
 def config(name: str, args: argparse.Namespace) -> Any:
@@ -48,10 +66,9 @@ def config(name: str, args: argparse.Namespace) -> Any:
         RECIPES[name],
         [
             "size=tiny",
-            *data_settings(digits(args.digits), batch=16),
-            "model.labels=null",
-            "model.preprocessor.features=40",
-            "+model.preprocessor.highfreq=4000",
+            *data_settings(digits(args.digits), batch=BATCH),
+            *([f"model.tokenizer.dir={tokenizer(args)}", *TDT_LOSS] if name == "tdt" else ["model.labels=null"]),
+            *([] if args.full_band else ["model.preprocessor.features=40", "+model.preprocessor.highfreq=4000"]),
             "spec_augment.time_masks=2",
             "model.spec_augment.freq_width=8",
             f"model.encoder.d_model={WIDTHS[name]}",
@@ -88,6 +105,13 @@ def config(name: str, args: argparse.Namespace) -> Any:
     return cfg.model_target, model
 
 
+def loss_of(model: Any) -> torch.nn.Module:
+    """Return the loss of a transducer, or of a transducer with durations."""
+    tdt = model.cfg.loss.get("tdt_kwargs")
+    blank = model.joint.num_classes_with_blank - 1 - model.joint.num_extra_outputs
+    return AntiDiagonalTDTLoss(blank, tdt.durations, tdt.sigma) if tdt else AntiDiagonalTransducerLoss(blank)
+
+
 def train(name: str, args: argparse.Namespace) -> None:
     import lightning.pytorch as lightning
     from hydra.utils import get_class
@@ -98,7 +122,7 @@ def train(name: str, args: argparse.Namespace) -> None:
     target, cfg = config(name, args)
     trainer = one_thread_trainer(args.steps)
     model = get_class(target)(cfg=cfg, trainer=trainer)
-    model.loss._loss = AntiDiagonalTransducerLoss(model.joint.num_classes_with_blank - 1)
+    model.loss._loss = loss_of(model)
     began = time.process_time()
     trainer.fit(model)
     print(f"{name}: {args.steps} steps in {time.process_time() - began:.0f} processor seconds")
@@ -115,6 +139,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--peak", type=float, default=2.5e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--full-band", action="store_true", help="80 mel features up to 8 kHz")
     parser.add_argument("--output", type=Path, default=Path("build/transducers"))
     args = parser.parse_args()
     torch.set_num_threads(1)

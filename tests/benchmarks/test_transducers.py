@@ -6,10 +6,11 @@ import argparse
 
 import pytest
 import torch
-from nemo.collections.asr.losses.rnnt_pytorch import RNNTLossPytorch
+from nemo.collections.asr.losses.rnnt_pytorch import RNNTLossPytorch, TDTLossPytorch
 
 from benchmarks.measuring.recordings import digits
 from benchmarks.measuring.results import RESULTS
+from benchmarks.measuring.tdt_loss import AntiDiagonalTDTLoss
 from benchmarks.measuring.transducer_loss import AntiDiagonalTransducerLoss
 from benchmarks.transducers import timestamps
 from benchmarks.transducers.__main__ import RECIPES, config
@@ -33,15 +34,37 @@ def test_the_transducer_loss_by_anti_diagonals_equals_nemos_loss(frames, tokens)
     torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("frames, tokens", [(1, 1), (7, 3), (4, 6)])
+def test_the_loss_with_durations_equals_nemos_loss(frames, tokens, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)  # NeMo's equations run on a CPU too
+    torch.manual_seed(0)
+    durations = [0, 1, 2, 3, 4]
+    acts = torch.randn(3, frames, tokens + 1, 5 + len(durations), requires_grad=True)
+    labels = torch.randint(4, (3, tokens))
+    act_lens, label_lens = torch.tensor([frames, max(1, frames - 2), 1]), torch.tensor([tokens, max(1, tokens - 1), 0])
+    given = {"acts": acts, "labels": labels, "act_lens": act_lens, "label_lens": label_lens}
+    expected = TDTLossPytorch(blank=4, durations=durations, reduction=None, sigma=0.02)(**given)
+    ours = AntiDiagonalTDTLoss(blank=4, durations=durations, sigma=0.02)(**given)
+    torch.testing.assert_close(ours, expected)
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    (theirs,) = torch.autograd.grad((expected * weights).sum(), acts)
+    (mine,) = torch.autograd.grad((ours * weights).sum(), acts)
+    torch.testing.assert_close(mine, theirs)
+
+
 def test_all_models_get_the_same_data_schedule_and_characters(tmp_path):
     for name in ("connected_train", "single_train", "connected_dev"):
-        write_manifest(tmp_path, 2, name=name).rename(tmp_path / f"{name}.jsonl")
-    args = argparse.Namespace(digits=tmp_path, steps=50, peak=1e-3)
-    models = [config(name, args)[1] for name in RECIPES]
-    for model in models:
+        write_manifest(tmp_path, 10, name=name).rename(tmp_path / f"{name}.jsonl")
+    args = argparse.Namespace(digits=tmp_path, steps=50, peak=1e-3, full_band=False, output=tmp_path)
+    models = {name: config(name, args)[1] for name in RECIPES}
+    for name, model in models.items():
         assert model.train_ds.manifest_filepath == [str(path) for path in digits(tmp_path).train]
-        assert model.labels and model.optim == models[0].optim and model.train_ds == models[0].train_ds
-    assert len({model.encoder["_target_"] for model in models}) == 2
+        assert model.optim == models["hybrid"].optim and model.preprocessor.features == 40
+        assert name == "tdt" or (model.labels and model.train_ds == models["hybrid"].train_ds)
+    assert len({model.encoder["_target_"] for model in models.values()}) == 2
+    args.full_band = True
+    assert config("tdt", args)[1].preprocessor == config("hybrid", args)[1].preprocessor
+    assert config("tdt", args)[1].preprocessor.features == 80
 
 
 def word(text: str, start: float, end: float) -> dict[str, object]:
