@@ -69,6 +69,7 @@ setup(
             "sherpa-onnx-bin",  # the command line of sherpa-onnx
             "silero-vad",
             "srt",
+            "torchdata",  # its data loader saves its position, as in the next release of NeMo
             "webvtt-py",
             "zizmor",  # checks the workflows of GitHub
         ],

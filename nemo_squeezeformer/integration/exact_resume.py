@@ -1,15 +1,35 @@
 """Exact resuming: a resumed run continues with the same batches and random numbers as an uninterrupted run."""
 
 import random
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from nemo.core.classes.common import Serialization
+from nemo.utils import logging
 from torch.utils.data import IterableDataset
 
 from nemo_squeezeformer.integration.resuming.checkpoint_contents import require_data
+
+OWN_PLACE = (
+    "The data loader saves and restores its own position (state_dict, load_state_dict). Therefore ExactResume neither "
+    "draws a new order of the data nor skips batches; it only sets the random numbers of each batch."
+)
+READS_AHEAD = (
+    "Lightning does not know the number of batches per epoch, so it reads one batch ahead. The saved position of the "
+    "data loader is then one batch too far, and a resumed run leaves out this batch; set trainer.limit_train_batches "
+    "to a whole number, for example to trainer.max_steps"
+)
+
+
+@runtime_checkable
+class RestoresItself(Protocol):
+    """A data loader that saves and restores its position. Lightning uses the same methods to recognize it."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
 class ExactResume(Callback, Serialization):  # NeMo instantiates only Serialization classes from a configuration
@@ -36,13 +56,16 @@ class ExactResume(Callback, Serialization):  # NeMo instantiates only Serializat
         self.seed = seed
         self._begun = False
         self._batches_done = 0
+        self._has_position = True  # a new run begins at the first batch
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.ckpt_path:
             require_data(str(trainer.ckpt_path))  # Lightning loads the file after this hook
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        fit_loop = checkpoint["loops"]["fit_loop"]
+        self._has_position = bool(fit_loop.get("state_dict", {}).get("combined_loader"))
+        batches = fit_loop["epoch_loop.batch_progress"]
         for count in (batches["current"], batches["total"]):
             count["completed"] = count["processed"]  # the weights include this step; Lightning counts it after saving
         self._batches_done = 0 if batches["is_last_batch"] else batches["current"]["completed"]
@@ -55,8 +78,14 @@ class ExactResume(Callback, Serialization):  # NeMo instantiates only Serializat
         self._begun = True
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
+        loaders = fetcher.combined_loader.flattened
+        if self._has_position and any(isinstance(loader, RestoresItself) for loader in loaders):
+            logging.info(OWN_PLACE)
+            if fetcher.length is None:
+                logging.warning(READS_AHEAD)
+            return
         iter(fetcher)
-        if any(isinstance(loader.dataset, IterableDataset) for loader in fetcher.combined_loader.flattened):
+        if any(isinstance(getattr(loader, "dataset", None), IterableDataset) for loader in loaders):
             return
         for batch in range(self._batches_done):
             next(fetcher)
