@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 pytest.importorskip("onnx_asr")
 
-import onnx_asr
-
+from benchmarks.runtimes.onnx_asr_texts import features_of, load, recognized_from
 from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings
 from nemo_squeezeformer.deployment.runtimes.folder import refuse_folder, write_folder
 from nemo_squeezeformer.errors import UserError
@@ -77,18 +75,9 @@ def texts_of(model: Any, audio: list[Any], type_: str) -> list[str]:
     return [spoken(text) for text in texts]
 
 
-def features_of(model: Any, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the features (1, F, T) and the lengths (1,) of NeMo."""
-    features, lengths = model.preprocessor(
-        input_signal=torch.from_numpy(samples)[None], length=torch.tensor([len(samples)])
-    )
-    return features[:, :, : lengths[0]].numpy(), lengths.numpy()
-
-
 def recognized(folder: Path, recordings: list[str]) -> list[str]:
     """Return the texts of onnx-asr, which finds the type of the model in the folder."""
-    kind = json.loads((folder / "config.json").read_text())["model_type"]
-    found = onnx_asr.load_model(kind, folder, providers=["CPUExecutionProvider"])
+    found = load(folder)
     return [found.recognize(path) for path in recordings]
 
 
@@ -122,12 +111,11 @@ def test_real_speech_has_the_text_of_transcribe_for_equal_features(
     expected = texts_of(model, speech, type_)
     features = [features_of(model, samples) for samples in speech]
     write_folder("onnx-asr", model, tmp_path / "folder", WHOLE)
-    found = onnx_asr.load_model(f"nemo-conformer-{type_}", tmp_path / "folder", providers=["CPUExecutionProvider"])
+    found = load(tmp_path / "folder")
     own = [found.recognize(samples) for samples in speech]
-    assert sum(a != b for a, b in zip(own, expected)) <= 4  # near ties, which the rounding of the features decides
-    for text, given, samples in zip(expected, features, speech):
-        found.asr._preprocessor = lambda *_: given  # noqa: B023
-        assert found.recognize(samples) == text
+    # On x86, no text differs. On other processors, other rounding of the features can decide between equal scores.
+    assert sum(a != b for a, b in zip(own, expected)) <= 1
+    assert recognized_from(found, features, speech) == expected
     assert len(set(expected)) > 40
 
 

@@ -26,6 +26,7 @@ from onnx import parser
 
 pytest.importorskip("sherpa_onnx")
 
+from benchmarks.runtimes.sherpa import expected, recognized, recognizer
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings
 from nemo_squeezeformer.deployment.runtimes import sherpa_ctc
@@ -36,7 +37,6 @@ from nemo_squeezeformer.deployment.runtimes.token_file import token_lines
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.transcription import models
 from tests.samples.asr_models import asr_model, spelling_model
-from tests.samples.sherpa import expected, recognized, recognizer
 from tests.samples.speech import RATE, noise
 
 WINDOW = {"window_size": 0.025}

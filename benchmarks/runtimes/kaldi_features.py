@@ -2,8 +2,8 @@
 
 sherpa-onnx uses Kaldi's frames. Frame t is centered on sample t * hop + hop / 2, and NeMo's frame t on sample t * hop.
 Mirror images of the samples precede the first sample and follow the last sample, and NeMo has zeros there. Both have
-the mel scale of librosa. For offline transducers, sherpa-onnx 2.0.1 has another band and another window, see
-``OFFLINE_TRANSDUCER``.
+the mel scale of librosa. For offline transducers, sherpa-onnx 2.0.1 has another window, and another band unless the
+option ``--high-freq=0`` is given: see ``OFFLINE_TRANSDUCER`` and ``WHOLE_BAND``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 
 RATE, WINDOW, HOP, FFT = 16000, 400, 160, 512
 HANN = np.hanning(WINDOW + 1)[:-1]  # the window of NeMo ends with a zero too
-OFFLINE_TRANSDUCER: dict[str, Any] = {"band": 7600, "window": np.hanning(WINDOW) ** 0.85}  # Povey's window
+WHOLE_BAND: dict[str, Any] = {"window": np.hanning(WINDOW) ** 0.85}  # Povey's window
+OFFLINE_TRANSDUCER: dict[str, Any] = {"band": 7600, **WHOLE_BAND}
 
 
 def features(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import sherpa_onnx
+import soundfile
 import torch
 
-from tests.samples.kaldi_features import OFFLINE_TRANSDUCER, RATE, features
+from benchmarks.runtimes.kaldi_features import OFFLINE_TRANSDUCER, RATE, WHOLE_BAND, features
 
 SILENCE = 2.5  # seconds; more than two steps of 1040 ms
 
@@ -24,7 +30,7 @@ def recognizer(folder: Path, streaming: bool) -> Any:
     return kind.from_transducer(**files, **({} if streaming else {"model_type": "nemo_transducer"}))
 
 
-def recognized(found: Any, recordings: list[np.ndarray]) -> list[str]:
+def recognized(found: Any, recordings: Sequence[np.ndarray]) -> list[str]:
     """Return the text of each recording. A stream ends with ``SILENCE``."""
     streams = []
     for samples in recordings:
@@ -41,17 +47,34 @@ def recognized(found: Any, recordings: list[np.ndarray]) -> list[str]:
     return [_spaced(found.get_result(stream)) for stream in streams]
 
 
+def recognized_by_program(folder: Path, recordings: Sequence[np.ndarray]) -> list[str]:
+    """Return the texts of an offline transducer from the program ``sherpa-onnx-offline``, with the whole band.
+
+    The options are the options of the README in the folder.
+    """
+    files = [f"--{path.stem}={path}" for path in folder.iterdir() if path.suffix in (".onnx", ".txt")]
+    program = Path(sys.executable).with_name("sherpa-onnx-offline")
+    with TemporaryDirectory() as temporary:
+        paths = [Path(temporary, f"{number}.wav") for number in range(len(recordings))]
+        for path, samples in zip(paths, recordings):
+            soundfile.write(path, samples, RATE)
+        options = ["--model-type=nemo_transducer", "--high-freq=0", *files]
+        done = subprocess.run([program, *options, *paths], capture_output=True, text=True, check=True)
+    lines = (done.stdout + done.stderr).splitlines()
+    return [_spaced(json.loads(line)["text"]) for line in lines if line.startswith("{")]
+
+
 @torch.inference_mode()
-def expected(model: Any, recordings: list[np.ndarray], streaming: bool) -> list[str]:
+def expected(model: Any, recordings: Sequence[np.ndarray], streaming: bool, whole_band: bool = False) -> list[str]:
     """Return the texts of ``model``, before its export, for the features of sherpa-onnx.
 
     NeMo encodes each recording as a whole, and decodes the frames that sherpa-onnx decodes: all frames, or in a stream
-    the frames of the complete steps.
+    the frames of the complete steps. With ``whole_band``, offline transducers have the band of ``--high-freq=0``.
     """
-    transducer = getattr(model, "cur_decoder", "rnnt" if hasattr(model, "joint") else "ctc") == "rnnt"
+    transducer = is_transducer(model)
     texts = []
     for samples in recordings:
-        form = OFFLINE_TRANSDUCER if transducer and not streaming else {}
+        form = (WHOLE_BAND if whole_band else OFFLINE_TRANSDUCER) if transducer and not streaming else {}
         if streaming:
             samples = np.concatenate([samples, np.zeros(int(SILENCE * RATE), dtype=np.float32)])
         mel = features(samples, model.cfg.preprocessor.normalize == "per_feature", **form)
@@ -61,6 +84,11 @@ def expected(model: Any, recordings: list[np.ndarray], streaming: bool) -> list[
             lengths = torch.tensor([_frames(model.encoder, mel.shape[1])])
         texts.append(_text(model, encoded[:, :, : lengths[0]], lengths, transducer))
     return texts
+
+
+def is_transducer(model: Any) -> bool:
+    """Return True if the chosen decoder of ``model`` is a transducer."""
+    return getattr(model, "cur_decoder", "rnnt" if hasattr(model, "joint") else "ctc") == "rnnt"
 
 
 def _frames(encoder: Any, features: int) -> int:
