@@ -18,6 +18,8 @@ from nemo_squeezeformer.files.audio import folders
 from nemo_squeezeformer.files.manifest_paths import expanded, is_manifest
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.files.nemo_archive import check_archive
+from nemo_squeezeformer.integration import nemo_versions
+from nemo_squeezeformer.process import gpus
 
 
 def check_model(name: str) -> None:
@@ -75,6 +77,12 @@ def check_channels(utterances: Sequence[Utterance], channel: str | int) -> None:
         say(f"{len(several)} of {len(utterances)} utterances have several channels: {what} transcribed (--channel)")
 
 
+def check_device(device: str) -> None:
+    """Raise a UserError if the value of ``--device`` cannot be used. This check is fast and needs no PyTorch."""
+    if device == "cuda" and (reason := gpus.without_cuda()):
+        raise UserError(f"--device cuda: {reason}; use --device cpu")
+
+
 def chosen_device(device: str) -> Any:
     """Return the ``torch.device`` for a value of ``--device``.
 
@@ -83,18 +91,22 @@ def chosen_device(device: str) -> Any:
     """
     import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    check_device(device)
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 @contextlib.contextmanager
 def quiet(verbose: bool) -> Iterator[None]:
-    """Hide NeMo's log and all warnings, unless ``verbose``. Redirect printed text to stderr."""
+    """Hide NeMo's log and all warnings, unless ``verbose``. Redirect printed text to stderr.
+
+    A line about a version of NeMo that was not tested is always printed.
+    """
     os.environ.setdefault("NEMO_REDIRECT_LOGS_TO_STDERR", "1")
     before = logging.root.manager.disable
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         if not verbose:
+            if complaint := nemo_versions.complaint():
+                say(f"warning: {complaint}")
             warnings.simplefilter("ignore")
             logging.disable(logging.WARNING)
         try:

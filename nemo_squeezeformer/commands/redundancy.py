@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_squeezeformer import __version__
 from nemo_squeezeformer.commands import inputs
-from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
+from nemo_squeezeformer.commands.inputs import check_device, check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_device, add_verbose, describe, positive
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
@@ -72,6 +72,7 @@ def main(args: argparse.Namespace) -> int:
     paths = _check_output(args.output, args.force)
     for name in args.models:
         check_model(name)
+    check_device(args.device)
     found = inputs.utterances(args.data)
     chosen = random.Random(0).sample(found, min(args.utterances, len(found)))
     seconds = sum(utterance.duration for utterance in chosen)

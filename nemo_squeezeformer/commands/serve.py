@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
+from nemo_squeezeformer.commands.inputs import check_device, check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import (
     add_context,
     add_device,
@@ -89,6 +89,7 @@ def main(args: argparse.Namespace) -> int:
     from nemo_squeezeformer.serving import server, web
 
     check_model(args.model)
+    check_device(args.device)
     bound = server.bind(args.host, args.port)
     if not server.is_loopback(bound):
         say(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
+from nemo_squeezeformer.commands.inputs import check_device, check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import (
     add_context,
     add_model,
@@ -140,6 +140,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("--resume: standard input (-) cannot be read again; leave out --resume")
     transcripts.check_output(args.output, args.force, [args.model, *([] if stdin else args.inputs)], args.resume)
     check_model(args.model)
+    check_device(args.device)
     with transcripts.opened_partial(args) as partial:
         pcm = Utterance({"audio_filepath": STDIN}, STDIN, 0.0, 0.0, 1)
         utterances = [pcm] if stdin else transcripts.read_inputs(args)

@@ -101,6 +101,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
             ``initial_weights.check``, and ``checkpoint_contents`` for the checkpoint of a resumed run.
     """
     recipes.target(cfg)
+    recipes.check_names(cfg)
     schedule.check(cfg)
     shown = schedule.summary(cfg) if is_named(value(cfg, "model.train_ds")) else "no data to train on"
     on_main_process = all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nemo_squeezeformer.commands import decoding_options
-from nemo_squeezeformer.commands.inputs import check_model, chosen_device, quiet, say
+from nemo_squeezeformer.commands.inputs import check_device, check_model, chosen_device, quiet, say
 from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
 from nemo_squeezeformer.commands.rows import cut_options, formats, transcripts
 from nemo_squeezeformer.commands.rows.decoded_rows import transcribe
@@ -108,6 +108,7 @@ def main(args: argparse.Namespace) -> int:
     formats.choose_format(args)
     formats.check_output(args)
     check_model(args.model)
+    check_device(args.device)
     decoding_options.check(args)
     with transcripts.opened_partial(args) as partial:
         utterances = transcripts.read_inputs(args)

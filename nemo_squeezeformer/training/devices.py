@@ -1,8 +1,26 @@
-"""The accelerator and the number of processes that Lightning chooses for the settings of a ``trainer``."""
+"""The accelerator and the number of processes that Lightning chooses for the settings of a ``trainer``.
+
+The import of Lightning takes seconds. On a machine without a GPU, these functions answer without Lightning.
+"""
 
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.process import gpus
+
+
+def check(cfg: Any) -> None:
+    """Refuse a GPU in ``trainer.accelerator`` on a machine without a GPU. The check does not import PyTorch.
+
+    Raises:
+        UserError: the accelerator does not exist here. The message names the reason and the remedy.
+    """
+    from nemo_squeezeformer.training.settings import value
+
+    name = value(cfg, "trainer.accelerator", "auto")
+    reason = {"gpu": gpus.without_gpu, "cuda": gpus.without_cuda}.get(name, str)()
+    if reason:
+        raise UserError(f"trainer.accelerator={name}: {reason}; use trainer.accelerator=cpu, or a machine with a GPU")
 
 
 def accelerator(name: str) -> str:
@@ -10,10 +28,12 @@ def accelerator(name: str) -> str:
 
     Return any other name unchanged.
     """
-    from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
-
     if name not in ("auto", "gpu"):
         return name
+    if gpus.without_gpu():
+        return "cpu"
+    from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+
     return "cuda" if CUDAAccelerator.is_available() else "mps" if MPSAccelerator.is_available() else "cpu"
 
 
@@ -27,6 +47,11 @@ def processes(name: str, devices: Any) -> int:
     Raises:
         UserError: Lightning refuses the settings.
     """
+    if accelerator(name) == "cpu":
+        if devices in ("auto", None):
+            return 1
+        if type(devices) is int and devices > 0:
+            return devices
     from lightning.pytorch.accelerators import AcceleratorRegistry
 
     try:

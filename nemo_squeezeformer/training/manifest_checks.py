@@ -18,23 +18,33 @@ REQUIRED = ("audio_filepath", "duration")
 SELECT_A_CHANNEL = ("SortformerEncLabelModel",)
 
 
+def require_manifests(cfg: Any, split: str) -> None:
+    """Check that the manifests of ``model.{split}`` exist. A manifest in an object store is not checked.
+
+    Raises:
+        UserError: a manifest is missing. The message names the setting and the file.
+    """
+    named = value(cfg, f"model.{split}.manifest_filepath")
+    for path in (path for path in manifest_files(named) if "://" not in path):
+        if not os.path.isfile(path):
+            raise UserError(f"model.{split}.manifest_filepath={named}: there is no file {path}")
+
+
 def check_manifests(cfg: Any, split: str, audio: bool) -> None:
-    """Check the manifests of ``model.{split}``. A manifest in an object store is not checked.
+    """Check the rows of the manifests of ``model.{split}``. A manifest in an object store is not checked.
 
     Args:
         audio: if True, also compare each row with its audio file. Audio in tar files and audio that Lhotse reads are
             not compared.
 
     Raises:
-        UserError: a manifest is missing, or NeMo would fail at a row or drop a row. The message names the file, the
-            line and the remedy.
+        UserError: NeMo would fail at a row or drop a row. The message names the file, the line and the remedy.
     """
+    require_manifests(cfg, split)
     section = f"model.{split}"
     named, lhotse = value(cfg, f"{section}.manifest_filepath"), value(cfg, f"{section}.use_lhotse")
     utterances = list[Utterance]()
     for path in (path for path in manifest_files(named) if "://" not in path):
-        if not os.path.isfile(path):
-            raise UserError(f"{section}.manifest_filepath={named}: there is no file {path}")
         if path.endswith(".gz") and not lhotse:
             raise UserError(
                 f"{section}.manifest_filepath={path}: NeMo reads a manifest that gzip compressed only with Lhotse; "

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training import removed_settings, schedule, text_check
+from nemo_squeezeformer.training import devices, removed_settings, schedule, text_check
 from nemo_squeezeformer.training.data import is_named, manifest_files
 from nemo_squeezeformer.training.devices import accelerator
-from nemo_squeezeformer.training.manifest_checks import characters, check_manifests
+from nemo_squeezeformer.training.manifest_checks import characters, check_manifests, require_manifests
+from nemo_squeezeformer.training.mistakes import misspelt
 from nemo_squeezeformer.training.settings import value
+from nemo_squeezeformer.training.text_rows import SPLITS
 
 CONF = "nemo_squeezeformer.conf"
 CUDA_LOSSES = ("tdt", "multiblank_rnnt")  # losses of NeMo's transducers that need CUDA
@@ -57,12 +59,24 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
     elif path.suffix in (".yaml", ".yml") and path.is_file():
         place = hydra.initialize_config_dir(str(path.resolve().parent), version_base=None)
     else:
-        raise UserError(f"no recipe {recipe}: give one of {', '.join(ours)}, or a path to a YAML file")
+        meant = misspelt.most_similar(recipe.removesuffix(".yaml"), ours)
+        names = f"did you mean {meant}? `nemo-squeezeformer train --list` shows all names"
+        names = names if meant else f"give one of {', '.join(ours)}"
+        raise UserError(f"no recipe {recipe}: {names}, or give a path to a YAML file")
     try:
         with place:
             return hydra.compose(recipe if recipe in ours else path.name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"recipe {recipe}: {_one_line(str(error))}") from error
+        line = _one_line(str(error))
+        if meant := _meant(line, recipe if overrides else ""):
+            line = f"{line.partition('. To append to your config')[0]}; did you mean {meant}?"
+        raise UserError(f"recipe {recipe}: {line}") from error
+
+
+def _meant(error: str, recipe: str) -> str:
+    """Return the setting of the recipe that is probably meant by the setting that Hydra could not override, or ""."""
+    found = re.search(r"Could not override '([^']+)'", error)
+    return misspelt.similar_setting(found[1], compose(recipe)) if found and recipe else ""
 
 
 def _one_line(error: str) -> str:
@@ -122,22 +136,36 @@ def check(cfg: Any, audio: bool = True, text: bool = True) -> None:
     Raises:
         UserError: the recipe has an error. The message names the setting, the value and the remedy.
     """
+    check_names(cfg)
+    _check_loss(cfg)
+    for split in SPLITS:
+        check_manifests(cfg, split, audio)
+    if text:
+        text_check.check(cfg)
+
+
+def check_names(cfg: Any) -> None:
+    """Check the names of settings, files and the accelerator in a composed recipe.
+
+    This part of ``check`` needs a second, because it imports neither NeMo nor PyTorch, and reads no file of data.
+
+    Raises:
+        UserError: a setting or a file does not exist, or this machine does not have the accelerator.
+    """
     from omegaconf import OmegaConf
 
-    for split in ("train_ds", "validation_ds"):
+    misspelt.check(cfg)
+    devices.check(cfg)
+    for split in SPLITS:
         section = value(cfg, f"model.{split}")
-        if section is not None and not is_named(section):
+        if section is not None and split != "test_ds" and not is_named(section):
             raise UserError(f"model.{split}.manifest_filepath is not set; add model.{split}.manifest_filepath=PATH")
-    _check_loss(cfg)
+        require_manifests(cfg, split)
     languages = value(cfg, "model.tokenizer.langs", {})
     for section in ("model.tokenizer", *(f"model.tokenizer.langs.{name}" for name in languages)):
         _check_tokenizer(cfg, section)
-    for split in ("train_ds", "validation_ds", "test_ds"):
-        check_manifests(cfg, split, audio)
     if OmegaConf.is_missing(cfg.model, "labels"):
         raise UserError("model.labels is not set; add model.labels=[...], with one label for each output of the model")
-    if text:
-        text_check.check(cfg)
 
 
 def _check_loss(cfg: Any) -> None:

@@ -1,0 +1,1 @@
+"""Checks for the mistakes that people make at the first attempt to train."""
