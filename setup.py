@@ -37,7 +37,10 @@ setup(
     package_data={name: ["*.yaml"] for name in CONF} | {"nemo_squeezeformer": ["py.typed", "serving/page/*"]},
     install_requires=["torch>=2.6"],  # nemo_squeezeformer.core needs only torch
     extras_require={
-        "nemo": ["nemo_toolkit[asr]>=2.7.3,<3.1"],  # to train, restore and transcribe with NeMo
+        # To train, restore and transcribe with NeMo. PyPI has two versions in this range, 2.7.3 and 3.0.0. Both are
+        # tested. For another version, install NeMo first, and then this package without the extra. A warning then
+        # names the tested versions.
+        "nemo": ["nemo_toolkit[asr]>=2.7.3,<=3.0.0"],
         # onnx exports models, onnxruntime runs them, and quantization needs both packages.
         "onnx": ["onnx", "onnxruntime"],
         "audio": ["av"],  # to transcribe m4a, mp4, wma and other audio that soundfile does not read

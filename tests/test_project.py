@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import nemo_squeezeformer
+from nemo_squeezeformer.integration import nemo_versions
 from tests.samples.paths import ROOT
 
 VERSION = nemo_squeezeformer.__version__
@@ -96,6 +97,17 @@ def test_the_badges_of_the_readme_name_the_supported_versions():
     pinned = [re.findall(r"^nemo-toolkit==([\d.]+)", read(file), flags=re.MULTILINE) for file in CONSTRAINTS]
     assert f"NeMo {pinned[0][0]} and {pinned[1][0]}" in badges
     assert f"License {metadata()['license']}" in badges
+
+
+def test_the_extra_for_nemo_admits_the_tested_versions_and_no_later_version():
+    from packaging.specifiers import SpecifierSet
+
+    pinned = [re.findall(r"^nemo-toolkit==([\d.]+)", read(file), flags=re.MULTILINE) for file in CONSTRAINTS]
+    assert sorted(sum(pinned, [])) == sorted(nemo_versions.TESTED)
+    (admitted,) = re.findall(r'"nemo_toolkit\[asr\]([^"]+)"', read("setup.py"))
+    range_ = SpecifierSet(admitted)
+    assert all(version in range_ for version in nemo_versions.TESTED)
+    assert not [version for version in ("2.7.2", "3.0.1", "3.1.0", nemo_versions.KNOWN) if version in range_]
 
 
 def test_slow_tests_run_every_week_and_on_demand_only():

@@ -3,7 +3,7 @@
 A finder at the front of ``sys.meta_path`` runs a function after the execution of one of these modules:
 
 - ``nemo.core.classes.common`` lists the prefixes of classes that a configuration may instantiate. The function adds the
-  prefix of this package and no other prefix.
+  prefix of this package and no other prefix. It also warns if this version of NeMo was not tested (``nemo_versions``).
 - ``nemo.collections.asr.modules`` is the module in which old recipes and checkpoints look for ``SqueezeformerEncoder``.
   NeMo does not have this class from 3.0.0 on. The function then makes the class of this package available under this
   name. The finder does the same for the names in ``nemo.collections.asr.modules.squeezeformer_encoder``.
@@ -67,9 +67,11 @@ def install(resolvers: str) -> None:
 
 
 def allow_our_classes(common: ModuleType) -> None:
-    """Let configurations instantiate classes of this package."""
+    """Let configurations instantiate classes of this package, and warn if this version of NeMo was not tested."""
     if PREFIX not in common.ALLOWED_TARGET_PREFIXES:
         common.ALLOWED_TARGET_PREFIXES.append(PREFIX)
+    if complaint := importlib.import_module(f"{__package__}.nemo_versions").complaint():
+        sys.modules["nemo.utils"].logging.warning(complaint)
 
 
 def serve_old_names(modules: ModuleType) -> None:

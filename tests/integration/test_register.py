@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from nemo_squeezeformer.integration import nemo_versions
 
 HAS_OWN = "importlib.util.find_spec('nemo.collections.asr.parts.submodules.squeezeformer_modules') is not None"
 SMALL = "feat_in=8, n_layers=1, d_model=8"
 
 
-def run(program: str) -> str:
-    """Return the standard output of ``program`` in a new interpreter."""
-    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+def run(program: str, path: Path | None = None) -> str:
+    """Return the standard error of ``program`` in a new interpreter, which finds packages in the folder ``path``."""
+    env = os.environ | ({"PYTHONPATH": str(path)} if path else {})
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env)
     assert process.returncode == 0, process.stderr[-3000:]
-    return process.stdout
+    return process.stderr
+
+
+def install(version: str, folder: Path) -> None:
+    """Write the metadata of an installed NeMo with this version to ``folder``."""
+    written = folder / f"nemo_toolkit-{version}.dist-info" / "METADATA"
+    written.parent.mkdir()
+    written.write_text(f"Metadata-Version: 2.1\nName: nemo_toolkit\nVersion: {version}\n")
 
 
 def test_importing_the_package_loads_neither_torch_nor_nemo():
@@ -35,7 +47,7 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS.keys())
-def test_nemo_builds_the_encoder_and_old_names_in_any_order_of_imports(imports):
+def test_nemo_builds_the_encoder_and_old_names_in_any_order_of_imports(imports, tmp_path):
     program = f"""
 {imports}
 import importlib, importlib.util
@@ -66,7 +78,8 @@ assert not hasattr(modules, "NoSuchEncoder") and not hasattr(old, "NoSuchEncoder
 from nemo.collections.asr.models import EncDecCTCModelBPE
 assert EncDecCTCModelBPE.get_available_model_names().count("stt_en_squeezeformer_ctc_xsmall_ls") == 1
 """
-    run(program)
+    install("3.1.0", tmp_path)
+    assert run(program, tmp_path).count("NeMo 3.1.0 is installed, but") == 1
 
 
 def test_a_hydra_program_finds_the_recipes_and_the_encoder(tmp_path):
@@ -81,3 +94,16 @@ def test_a_hydra_program_finds_the_recipes_and_the_encoder(tmp_path):
     command = [sys.executable, "program.py", "size=m", f"hydra.run.dir={tmp_path}"]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert process.stdout.split() == ["324", "nemo_squeezeformer.SqueezeformerEncoder"], process.stderr[-2000:]
+
+
+@pytest.mark.parametrize("version", ["3.0.1", "3.1.0", "2.6.2", *nemo_versions.TESTED])
+def test_a_version_that_was_not_tested_is_named_with_the_tested_versions(version, tmp_path, monkeypatch):
+    assert nemo_versions.complaint() == ""
+    install(version, tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = nemo_versions.complaint()
+    if version in nemo_versions.TESTED:
+        assert text == ""
+    else:
+        assert text.startswith(f"NeMo {version} is installed, but ") and "\n" not in text
+        assert "NeMo 2.7.3 and 3.0.0" in text and "install nemo_toolkit[asr]==3.0.0" in text
