@@ -80,25 +80,22 @@ def main(args: argparse.Namespace) -> int:
                 "outputs; give the tokenizer that the weights were trained with"
             )
         write_model(original, tokenizer, output)
-    print(description(original, output, args.tokenizer))
+    print(description(original, output))
     return 0
 
 
-def description(original: Original, output: Path, tokenizer: Path) -> str:
+def description(original: Original, output: Path) -> str:
     """Return a description of the imported model and the commands to use next."""
-    from nemo_squeezeformer.checkpoints.nemo_model import RECIPE, published_size
+    from nemo_squeezeformer.checkpoints.nemo_model import published_size
 
     size, path = published_size(original), shlex.quote(str(output))
-    chosen = [f"size={size}"] if size else _overrides(original)
     return "\n".join(
         [
             f"{output}: Squeezeformer{f'-{size.upper()}' if size else ', not one of the published sizes'}",
             *_network(original),
             "next:",
             f"  nemo-squeezeformer transcribe {path} AUDIO",
-            f"  nemo-squeezeformer tokenizer {shlex.quote(str(tokenizer))} --output tokenizer",
-            f"  nemo-squeezeformer train {RECIPE} {' '.join(chosen)} +init_from_nemo_model={path} \\",
-            "      model.tokenizer.dir=tokenizer model.optim.lr=1e-4 trainer.max_epochs=N \\",
+            f"  nemo-squeezeformer train --from {path} \\",
             "      model.train_ds.manifest_filepath=TRAIN.json model.validation_ds.manifest_filepath=DEV.json",
         ]
     )
@@ -120,15 +117,6 @@ def _network(original: Original) -> list[str]:
         f"{settings['feat_in']} mel bands",
         f"  CTC          {logits:,} parameters: {original.vocabulary_size} outputs, output 0 is the blank",
     ]
-
-
-def _overrides(original: Original) -> list[str]:
-    """Return the recipe overrides for a network without a published size."""
-    settings = original.settings
-    names = ["n_layers", "d_model", "n_heads", "conv_kernel_size", "ff_expansion_factor"]
-    names += ["subsampling", "subsampling_conv_channels", "time_reduce_idx", "time_recovery_idx"]
-    chosen = [f"model.encoder.{name}={'null' if settings[name] is None else settings[name]}" for name in names]
-    return [*chosen, f"model.preprocessor.features={settings['feat_in']}"]
 
 
 def _check_output(output: Path, force: bool, needed: int) -> None:

@@ -2,9 +2,13 @@
 
 import argparse
 import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.analysis.sizes import sizes
+from nemo_squeezeformer.commands.inputs import say
+from nemo_squeezeformer.commands.training import start_from
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.process import causes, signals
 from nemo_squeezeformer.training import initial_weights, recipes, schedule
@@ -30,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Hydra overrides: size=xs, trainer.devices=2, +key=value, ~key",
         metavar="key=value",
     )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="fine-tune this model: a .nemo file, or the name of a pretrained model; the file gives the recipe",
+    )
     parser.add_argument("--list", action="store_true", help="list recipes and sizes")
     parser.add_argument(
         "--print", action="store_true", help="print the composed recipe and the peak learning rate, and stop"
@@ -51,9 +61,19 @@ def main(args: argparse.Namespace) -> int:
     if args.list:
         print(listing())
         return 0
-    if args.recipe is None:
-        raise UserError(f"no recipe is given; give one of {', '.join(recipes.recipes())}, or a path to a YAML file")
-    cfg = recipes.compose(args.recipe, args.overrides)
+    start, overrides = start_from.asked_for(args.start, args.recipe, args.overrides)
+    if start is None:
+        if args.recipe is None:
+            raise UserError(f"no recipe is given; give one of {', '.join(recipes.recipes())}, or a path to a YAML file")
+        return run(recipes.compose(args.recipe, overrides), args)
+    with tempfile.TemporaryDirectory(prefix="nemo-squeezeformer-") as folder:  # for the tokenizer of the model
+        cfg, words = start_from.recipe_of(start, overrides, Path(folder))
+        say(words)
+        return run(cfg, args)
+
+
+def run(cfg: Any, args: argparse.Namespace) -> int:
+    """Print or train a composed recipe, and return the exit status."""
     if args.print:
         from omegaconf import OmegaConf
 
@@ -114,6 +134,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     from nemo.utils.trainer_utils import resolve_trainer_cfg
 
     from nemo_squeezeformer.integration.callbacks import bad_data, resumed_schedule
+    from nemo_squeezeformer.integration.callbacks.frozen_encoder import FrozenEncoder
     from nemo_squeezeformer.integration.callbacks.stop_after_batch import ended_by_signals
     from nemo_squeezeformer.integration.resuming import whole_checkpoints
     from nemo_squeezeformer.integration.resuming.checkpoint_contents import require_data, require_finite
@@ -124,9 +145,10 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     trainer.ckpt_path = str(newest) if newest else trainer.ckpt_path
     bad_data.add_callbacks(trainer, stop_after=value(cfg, "bad_data.stop_after", 10))
     resumed_schedule.add_callback(trainer, value(cfg, "schedule.resumed", "keep"))
+    if epochs := value(cfg, "fine_tuning.frozen_epochs"):
+        trainer.callbacks.insert(0, FrozenEncoder(epochs))  # type: ignore[attr-defined]
     model = recipes.build(cfg, trainer)
-    initial_weights.check(cfg, model)
-    model.maybe_init_from_pretrained_checkpoint(cfg)
+    initial_weights.load(cfg, model)
     schedule.keep_warm_up(model)
     logging.info(shown)
     if trainer.ckpt_path:  # the checkpoint that exp_manager has chosen for resuming

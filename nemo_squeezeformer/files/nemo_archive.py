@@ -75,6 +75,13 @@ def open_archive(path: str | Path) -> Iterator[tarfile.TarFile]:
             yield archive
 
 
+def read_member(path: str | Path, member: tarfile.TarInfo) -> bytes:
+    """Return the content of a member that ``check_archive`` has found."""
+    with open_archive(path) as archive:
+        content: Any = archive.extractfile(member)
+        return b"".join(iter(lambda: content.read(LONGEST_HEADER), b""))
+
+
 class ShortReads(io.RawIOBase):
     """A file that refuses long reads, so that a damaged or hostile header cannot fill the memory."""
 

@@ -1,7 +1,8 @@
-"""A check of the files whose weights initialize training (``init_from_nemo_model``, ``init_from_ptl_ckpt``).
+"""The weights from files that initialize training (``init_from_nemo_model``, ``init_from_ptl_ckpt``), and their check.
 
 NeMo copies the weights whose names match and ignores all other weights without a message. If some weights have another
-shape than in the model, torch raises a long error that lists all of these weights.
+shape than in the model, torch raises a long error that lists all of these weights. NeMo also restores the whole model
+of a file, and therefore cannot start a model with sub-words from a model with characters.
 """
 
 import os
@@ -12,16 +13,31 @@ from typing import Any
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files import finite_weights
+from nemo_squeezeformer.training.fine_tuning import model_differences
 from nemo_squeezeformer.training.settings import value
 
 # The shapes of the weights depend on these settings of the encoder.
 SIZE = ("d_model", "n_layers", "feat_in", "subsampling_factor", "conv_kernel_size")
 
 
-def check(cfg: Any, model: Any) -> None:
-    """Compare the files that initialize the weights with ``model``.
+def load(cfg: Any, model: Any) -> None:
+    """Check the files that initialize the weights of ``model``, and load the weights.
 
-    Warn about weights that no file contains.
+    NeMo loads the weights of ``init_from_pretrained_model``.
+
+    Raises:
+        UserError: see ``check``.
+    """
+    for weights in check(cfg, model):
+        model.load_state_dict(weights, strict=False)
+    if cfg.get("init_from_pretrained_model") is not None:
+        model.maybe_init_from_pretrained_checkpoint(cfg)
+
+
+def check(cfg: Any, model: Any) -> list[dict[str, Any]]:
+    """Compare the files that initialize the weights with ``model``, and return the weights that each file gives.
+
+    Warn about weights that no file contains, and about settings that give the weights another meaning.
 
     Raises:
         UserError: a file is missing or cannot be loaded, a file contains no weight of the model, or a weight in a file
@@ -30,9 +46,10 @@ def check(cfg: Any, model: Any) -> None:
     from nemo.utils import logging
 
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    fresh, files = set(own), list(_files(cfg))
+    fresh, files, found = set(own), list(_files(cfg)), list[dict[str, Any]]()
     for setting, path, include, exclude in files:
-        tensors, encoder = _read(setting, path)
+        tensors, config = _read(setting, path)
+        encoder = config.get("encoder") or {}
         weights = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         taken = {name for name in weights if _contains(name, include) and not _contains(name, exclude)} & set(own)
         if not taken:
@@ -46,6 +63,8 @@ def check(cfg: Any, model: Any) -> None:
             raise UserError(f"{setting}={path} {_difference(other, weights, own, encoder, cfg)}; {remedy}")
         if names := finite_weights.not_finite({name: tensors[name] for name in sorted(taken)}):
             raise UserError(f"{setting}={path}: {finite_weights.complaint(names, len(taken))}")
+        for difference in model_differences.find(config, model.cfg, taken):
+            logging.warning(f"{setting}={path}: {difference}")
         there, here = encoder.get("variant", "nemo"), value(cfg, "model.encoder.variant", "nemo")
         if there != here and any(name.startswith("encoder.") for name in taken):
             logging.warning(
@@ -54,11 +73,13 @@ def check(cfg: Any, model: Any) -> None:
                 "weights"
             )
         fresh -= taken
+        found.append({name: tensors[name] for name in sorted(taken)})
     if files and fresh:
         logging.warning(
             f"{len(fresh)} of the model's {len(own)} weights are not in the given files; these modules start "
             f"untrained: {', '.join(_modules(fresh))}"
         )
+    return found
 
 
 def _files(cfg: Any) -> Iterator[tuple[str, str, Sequence[str], Sequence[str]]]:
@@ -73,22 +94,22 @@ def _files(cfg: Any) -> Iterator[tuple[str, str, Sequence[str], Sequence[str]]]:
 
 
 def _read(setting: str, path: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Return the weights of a file by name, and the configuration of the encoder.
+    """Return the weights of a file by name, and the configuration of the model.
 
-    The configuration is empty if the file contains no configuration of the encoder.
+    The configuration is empty if the file contains no configuration that can be read.
     """
     import torch
     import yaml
 
     if not os.path.isfile(path):
         raise UserError(f"{setting}={path}: this file does not exist")
-    encoder: Mapping[str, Any] = {}
+    config: Mapping[str, Any] = {}
     try:
         if setting == "init_from_nemo_model":
-            weights, encoder = _read_nemo(path)
+            weights, config = _read_nemo(path)
         else:
             weights = torch.load(path, map_location="cpu")["state_dict"]
-        return {name: weight.detach() for name, weight in weights.items()}, dict(encoder)
+        return {name: weight.detach() for name, weight in weights.items()}, dict(config)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{setting}={path}: the file contains a configuration or another object, which PyTorch loads only from "
@@ -123,7 +144,7 @@ def _read_nemo(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         weights: Any = archive.extractfile(members["model_weights.ckpt"])
         config: Any = archive.extractfile(members["model_config.yaml"])
         # PyTorch loads only weights, unless TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set.
-        return torch.load(weights, map_location="cpu"), yaml.safe_load(config).get("encoder") or {}
+        return torch.load(weights, map_location="cpu"), yaml.safe_load(config)
 
 
 def _difference(

@@ -25,6 +25,7 @@ def register() -> None:
 
     resolvers: dict[str, Callable[..., Any]] = {
         "peak_lr": _peak_lr,
+        "new_rate": _new_rate,
         "short_warm_up": _short_warm_up,
         "unless": _unless,
         "on_cuda": _on_cuda,
@@ -88,6 +89,12 @@ def _short_warm_up(ratio: float, *, _parent_: Any, _root_: Any) -> int | None:
 
 def _peak_lr(*, _root_: Any) -> float | None:
     return None if value(_root_, "model.train_ds") is None else peak_lr(_root_)
+
+
+def _new_rate(*, _root_: Any) -> float | None:
+    """Return the peak learning rate of the modules that fine-tuning starts untrained."""
+    rate, factor = value(_root_, "model.optim.lr"), value(_root_, "fine_tuning.new_decoder_rate", 1)
+    return float(f"{factor * rate:.4g}") if isinstance(rate, (int, float)) else None
 
 
 def check(cfg: Any) -> None:

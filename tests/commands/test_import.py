@@ -18,6 +18,7 @@ from torch.testing import assert_close
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.analysis.sizes import sizes
+from nemo_squeezeformer.commands import train as command_train
 from nemo_squeezeformer.commands.train import train
 from nemo_squeezeformer.training import initial_weights
 from nemo_squeezeformer.training.recipes import compose
@@ -109,28 +110,23 @@ def test_it_restores_in_a_fresh_process_and_transcribes_the_same(imported, model
     assert there == here and len("".join(here)) > 5
 
 
-def test_the_imported_model_can_be_trained(imported, given, tmp_path):
-    manifest = write_manifest(tmp_path, utterances=4)
-    settings = [
-        f"model.encoder.{name}={SMALL[name]}" for name in ("d_model", "n_layers", "n_heads", "conv_kernel_size")
-    ]
+def test_the_imported_model_is_fine_tuned(imported, given, tmp_path, monkeypatch):
+    """The file gives the network, the features and the tokenizer."""
+    manifest, made = write_manifest(tmp_path, utterances=4), []
+    monkeypatch.setattr(command_train, "train", lambda cfg, **checks: made.append(train(cfg, **checks)))
     run = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.max_epochs=1", "trainer.max_steps=2"]
     run += ["trainer.enable_progress_bar=false", "exp_manager.create_tensorboard_logger=false", "model.optim.lr=1e-3"]
     run += [f"model.{split}.num_workers=0" for split in ("train_ds", "validation_ds")]
-    run += ["model.train_ds.batch_size=2", "model.encoder.time_reduce_idx=1"]
+    run += ["model.train_ds.batch_size=2", f"exp_manager.exp_dir={tmp_path}/exp"]
     data = [f"model.{split}.manifest_filepath={manifest}" for split in ("train_ds", "validation_ds")]
-    tokenizer = tmp_path / "tokenizer"
-    assert main(["tokenizer", str(given / "tokenizer.model"), "--output", str(tokenizer)]) == 0
-    cfg = compose(
-        "squeezeformer_ctc_bpe_original",
-        [*settings, *run, *data, f"model.tokenizer.dir={tokenizer}", f"+init_from_nemo_model={imported}"]
-        + [f"exp_manager.exp_dir={tmp_path}/exp"],
-    )
-    trained = train(cfg)
+    assert main(["train", "--from", str(imported), *run, *data]) == 0
+    (trained,) = made
     assert trained.trainer.global_step == 2 and float(trained.trainer.callback_metrics["train_loss"]) < 1000
+    assert trained.cfg.encoder.variant == "original" and trained.tokenizer.vocab_size == PIECES
     start = read(given / "weights.h5").encoder["pre_ln.weight"]
     moved = (trained.encoder.pre_ln.weight - start).abs().max()
     assert 0 < moved < 0.01
+    assert len(list((tmp_path / "exp").rglob("*.nemo"))) == 1
 
 
 @pytest.mark.parametrize("variant, warned", [("nemo", True), ("original", False)])
@@ -157,10 +153,10 @@ def test_a_published_size_is_called_by_its_name(given, name):
     size = sizes()[name]
     original = read(given / "weights.h5")
     original.settings.update(size.encoder, conv_kernel_size=31, subsampling_conv_channels=size.d_model)
-    text = description(original, Path("my models/out.nemo"), Path("sp.model"))
-    assert f"Squeezeformer-{name.upper()}\n" in text and f"size={name} " in text and "'my models/out.nemo'" in text
+    text = description(original, Path("my models/out.nemo"))
+    assert f"Squeezeformer-{name.upper()}\n" in text and "train --from 'my models/out.nemo'" in text
     original.settings["conv_kernel_size"] = 15
-    assert "not one of the published sizes" in description(original, Path("out.nemo"), Path("sp.model"))
+    assert "not one of the published sizes" in description(original, Path("out.nemo"))
 
 
 def test_the_imported_model_is_described(given, tmp_path, capsys):

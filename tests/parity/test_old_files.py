@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import torch
 from nemo.collections.asr.models import ASRModel
 
 import nemo_squeezeformer
+from nemo_squeezeformer.__main__ import main
 from tests.parity.outputs import outputs
 from tests.samples.paths import ROOT
+from tests.samples.speech import write_manifest
 
 PYTHON = os.environ.get("NEMO_2_7_3_PYTHON")
 pytestmark = pytest.mark.skipif(
@@ -98,6 +101,24 @@ def test_old_adapters_saved_without_their_model_load_into_it(folder, tmp_path, m
     model.save_to(str(tmp_path / "joined.nemo"))
     again = ASRModel.restore_from(str(tmp_path / "joined.nemo"), map_location="cpu")
     assert largest_difference(again, folder, "later") <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["char", "bpe", "transducer", "hybrid"])
+def test_an_old_file_is_fine_tuned(folder, tmp_path, name):
+    manifest = write_manifest(tmp_path, 4)
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps(row | {"text": "a bad cafe"}) + "\n" for row in rows))
+    given = [f"model.{split}.manifest_filepath={manifest}" for split in ("train_ds", "validation_ds")]
+    given += [f"model.{split}.num_workers=0" for split in ("train_ds", "validation_ds")]
+    given += ["model.train_ds.batch_size=2", "trainer.max_epochs=1", "trainer.devices=1", "trainer.accelerator=cpu"]
+    given += [f"exp_manager.exp_dir={tmp_path}/exp", "exp_manager.create_tensorboard_logger=false"]
+    assert main(["train", "--from", str(folder / f"{name}.nemo"), *given]) == 0
+    (saved,) = (tmp_path / "exp").rglob("*.nemo")
+    old = ASRModel.restore_from(str(folder / f"{name}.nemo"), map_location="cpu")
+    new = ASRModel.restore_from(str(saved), map_location="cpu")
+    assert type(new) is type(old) and new.encoder.d_model == old.encoder.d_model
+    changed = (new.encoder.pre_ln.weight - old.encoder.pre_ln.weight).abs().max()
+    assert 0 < changed < 1e-3  # the weights of the file, after two steps with a small learning rate
 
 
 def test_without_this_package_nemo_raises_the_errors_that_the_docs_quote(folder):

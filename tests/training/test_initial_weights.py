@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training.initial_weights import check
+from nemo_squeezeformer.training.initial_weights import check, load
 from tests.samples.asr_models import LETTERS, asr_model
 
 
@@ -27,10 +27,8 @@ def recipe(model, **start) -> OmegaConf:
 
 
 def start(model, **start) -> None:
-    """Run the check and let NeMo load the weights."""
-    cfg = recipe(model, **start)
-    check(cfg, model)
-    model.maybe_init_from_pretrained_checkpoint(cfg)
+    """Check and load the weights."""
+    load(recipe(model, **start), model)
 
 
 def wider_decoder():
@@ -112,6 +110,28 @@ def test_a_missing_file_and_a_file_that_is_not_a_model_have_different_errors(tmp
     for path, message in ((tmp_path / "none.nemo", "does not exist"), (other, "does not look like a model")):
         with pytest.raises(UserError, match=message):
             check(recipe(model, init_from_nemo_model=str(path)), model)
+
+
+def test_another_order_of_the_labels_is_a_warning(file, caplog):
+    labels = [*LETTERS[:2], *reversed(LETTERS[2:])]
+    model = asr_model(labels=labels, decoder={"vocabulary": labels})
+    start(model, init_from_nemo_model=file)
+    assert "outputs of model.decoder have another meaning than in the file: output 2 is" in caplog.text
+    caplog.clear()
+    start(model, init_from_nemo_model={"it": {"path": file, "exclude": ["decoder."]}})
+    assert "another meaning" not in caplog.text
+
+
+def test_other_features_are_a_warning(file, caplog):
+    start(asr_model(preprocessor={"window_stride": 0.02, "highfreq": 4000}), init_from_nemo_model=file)
+    assert "window_stride is 0.01 in the file and 0.02 in the model" in caplog.text
+    assert "set model.preprocessor.window_stride=0.01 model.preprocessor.highfreq=null" in caplog.text
+    caplog.clear()
+    original = {"_target_": "nemo_squeezeformer.OriginalMelSpectrogramPreprocessor", "sample_rate": 16000}
+    model = asr_model()
+    model.cfg.preprocessor = original
+    start(model, init_from_nemo_model=file)
+    assert "the features of AudioToMelSpectrogramPreprocessor, but model.preprocessor is Original" in caplog.text
 
 
 def test_without_initial_weights_there_is_no_warning(caplog):

@@ -1,0 +1,1 @@
+"""The recipe that trains the model of a file again. The file gives the settings of the model."""

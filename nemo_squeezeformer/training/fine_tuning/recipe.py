@@ -1,0 +1,102 @@
+"""The recipe for the fine-tuning of a model: the settings of the file, and the data and the schedule of a new run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.training import recipes
+from nemo_squeezeformer.training.fine_tuning.tokenizer_of_file import unpacked_tokenizer
+from nemo_squeezeformer.training.fine_tuning.vocabulary_change import Change, change_vocabulary
+from nemo_squeezeformer.training.settings import value
+
+RECIPE = "squeezeformer_finetune"
+SHARE = 0.1  # of the peak learning rate of the first training
+USUAL_RATE = 1e-4  # if the file does not say how it was trained
+SHAPED = ("size", "rate")  # groups of the other recipes that change the shapes of the weights
+# Sections of a file that belong to the run that wrote the file.
+OF_THE_RUN = ("train_ds", "validation_ds", "test_ds", "optim", "freeze_updates", "optim_param_groups", "nemo_version")
+OF_THE_VOCABULARY = ("tokenizer", "labels", "target")
+
+
+def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ()) -> tuple[Any, Change]:
+    """Return the composed recipe for the fine-tuning of a model, and the change of the vocabulary.
+
+    Args:
+        path: the .nemo file.
+        config: the configuration in the file.
+        folder: an existing folder. It gets the tokenizer of the file, and must exist until the model is saved.
+        overrides: Hydra's overrides.
+
+    Raises:
+        UserError: the file is not a CTC, transducer or hybrid model, an override changes the size, or the new
+            vocabulary is not valid.
+    """
+    from omegaconf import OmegaConf
+
+    for override in overrides:
+        group = override.lstrip("+~").partition("=")[0]
+        if group in SHAPED:
+            raise UserError(
+                f"{override}: a fine-tuned model keeps the size and the frame rate of its file ({shape(config)}); "
+                f"remove {override}, or train a new model with this {group} and without --from"
+            )
+    model: Any = OmegaConf.to_container(config, resolve=True)
+    labels = own_labels(model)
+    tokenizer = unpacked_tokenizer(path, model["tokenizer"], folder) if model.get("tokenizer") else None
+    written = {
+        "defaults": [f"/finetune/{RECIPE}", "_self_"],
+        "model_target": model.get("target"),
+        "model": {name: part for name, part in model.items() if name not in (*OF_THE_RUN, *OF_THE_VOCABULARY)},
+        "schedule": {"peak_lr": peak_lr(model)},
+    }
+    recipe = folder / f"{RECIPE}.yaml"
+    OmegaConf.save(OmegaConf.create(written), recipe)
+    cfg = recipes.compose(str(recipe), overrides)
+    return cfg, change_vocabulary(cfg, path, labels, tokenizer)
+
+
+def own_labels(model: dict[str, Any]) -> list[str]:
+    """Return the characters of a model without a tokenizer, or the pieces that the file of another model lists."""
+    sections = (model.get("decoder"), model.get("joint"), (model.get("aux_ctc") or {}).get("decoder"))
+    lists = [model.get("labels"), *((section or {}).get("vocabulary") for section in sections)]
+    return next(([str(label) for label in each] for each in lists if each), [])
+
+
+def peak_lr(model: dict[str, Any]) -> float:
+    """Return the peak learning rate for fine-tuning: a tenth of the peak in the configuration of the file.
+
+    Files without a schedule do not say with which rate they were trained, for example files of
+    ``nemo-squeezeformer import``.
+    """
+    optim = model.get("optim") or {}
+    rate, sched = optim.get("lr"), optim.get("sched") or {}
+    if not isinstance(rate, (int, float)) or not sched:
+        return USUAL_RATE
+    if sched.get("name") == "NoamAnnealing":  # lr is a factor of this schedule
+        width, steps = sched.get("d_model"), sched.get("warmup_steps")
+        if not width or not steps:
+            return USUAL_RATE
+        rate *= 1 / math.sqrt(width * steps)
+    return float(f"{SHARE * rate:.4g}")
+
+
+def shape(config: Any) -> str:
+    """Return the size of the encoder of a configuration in words."""
+    layers, width = value(config, "encoder.n_layers"), value(config, "encoder.d_model")
+    return f"{layers} layers of width {width}"
+
+
+def summary(cfg: Any, path: str, change: Change) -> str:
+    """Return one line about what is kept and what starts untrained."""
+    words = f"fine-tuning {path} ({shape(cfg.model)}): {change.words}"
+    if not change.new:
+        return words
+    frozen, factor = value(cfg, "fine_tuning.frozen_epochs", 0), value(cfg, "fine_tuning.new_decoder_rate", 1)
+    words += f"; their learning rate is {factor:g} times the learning rate of the encoder"
+    if frozen:
+        words += f"; the encoder is frozen for the first {'epoch' if frozen == 1 else f'{frozen:g} epochs'}"
+    return words
