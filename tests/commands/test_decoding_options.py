@@ -276,7 +276,7 @@ def test_what_nemo_cannot_do_with_a_model_is_refused_with_a_remedy(hybrid, lette
         (hybrid, Decoding(beam=4), "times: NeMo's beam search with CTC .*leave out --beam, or pass --decoder rnnt"),
         (hybrid, Decoding(boost=("café",)), "--boost café: the model has no token for a part of 'café'"),
         (hybrid, Decoding(lm="hybrid.nemo"), "--lm hybrid.nemo is not an n-gram model"),
-        (letters, Decoding(lm=str(lm)), "lm.arpa was made for another model: it has at least 32 tokens, but the model"),
+        (letters, Decoding(lm=str(lm)), "lm.arpa was made for another model: it has 32 tokens, but the model has"),
         (letters, Decoding(boost=("seven",)), "--boost: .* sub-word units.* pass --lm"),
     ):
         if model is hybrid:
@@ -297,6 +297,10 @@ def test_another_vocabulary_in_a_nemo_file_and_other_models_are_refused(lm):
     assert main(["lm", "hybrid.nemo", "text.txt", "--output", "other.nemo", "--force"]) == 0
     with pytest.raises(UserError, match="it has 32 tokens, but the model has 31"):
         ngram_file.check("other.nemo", 31)
+    for tokens in (31, 33):
+        with pytest.raises(UserError, match=f"it has 32 tokens, but the model has {tokens}"):
+            ngram_file.check(str(lm), tokens)
+    ngram_file.check(str(lm), 32)
     with pytest.raises(UserError, match="--lm: a model of class Linear is neither a CTC .* transducer; leave out --lm"):
         strategy.set_decoding(torch.nn.Linear(1, 1), Decoding(lm="other.nemo"))
 

@@ -19,12 +19,12 @@ pytest.importorskip("onnxruntime")
 
 from nemo_squeezeformer.__main__ import main as commands
 from nemo_squeezeformer.deployment.onnx.tokens import pieces
-from nemo_squeezeformer.deployment.onnx_stream import decoding
+from nemo_squeezeformer.deployment.onnx_stream import decoding, recordings
 from nemo_squeezeformer.deployment.onnx_stream.__main__ import main
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY
 from nemo_squeezeformer.deployment.token_text import text
 from tests.samples.asr_models import spelling_model
-from tests.samples.speech import WORDS
+from tests.samples.speech import WORDS, noise
 from tests.samples.streams import streamed_texts
 
 STREAMING = {
@@ -148,11 +148,23 @@ def test_error_messages_name_the_mistake(exported, noises, tmp_path, capsys):
     assert "normalize='per_feature'" in complaint(tmp_path / "scaled.onnx", noises[0])
 
 
-def test_empty_audio_has_an_empty_text(exported, tmp_path, capsys):
+def test_audio_shorter_than_a_frame_has_an_empty_text(exported, tmp_path, capsys):
+    soundfile.write(tmp_path / "click.wav", np.zeros(100), 16000)
+    assert main([str(exported), "--quiet", str(tmp_path / "click.wav")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'click.wav'}\t\n"
+
+
+@pytest.mark.parametrize("has_soundfile", [True, False])
+def test_files_without_samples_and_cut_files_are_errors(has_soundfile, exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(recordings, "_has_soundfile", lambda: has_soundfile)
+    soundfile.write(tmp_path / "whole.wav", noise(2.0), 16000)
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
-    soundfile.write(tmp_path / "click.wav", np.zeros(100), 16000)  # shorter than a frame
-    assert main([str(exported), "--quiet", str(tmp_path / "empty.wav"), str(tmp_path / "click.wav")]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'empty.wav'}\t\n{tmp_path / 'click.wav'}\t\n"
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "whole.wav").read_bytes()[:40_000])
+    for name, reason in (("empty.wav", "has a header but no samples"), ("cut.wav", "but its header says 2.00 s")):
+        assert main([str(exported), "--quiet", str(tmp_path / name)]) == 2
+        printed = capsys.readouterr()
+        assert f"{name}' " in printed.err and reason in printed.err and not printed.out
+    assert main([str(exported), "--quiet", str(tmp_path / "whole.wav")]) == 0
 
 
 @pytest.mark.parametrize(

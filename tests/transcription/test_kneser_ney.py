@@ -11,7 +11,8 @@ import pytest
 from nemo.collections.asr.parts.submodules.ngram_lm import NGramGPULanguageModel
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.transcription.decoding.arpa import largest_token, write_arpa
+from nemo_squeezeformer.transcription.decoding import ngram_file
+from nemo_squeezeformer.transcription.decoding.arpa import read_tokens, write_arpa
 from nemo_squeezeformer.transcription.decoding.kneser_ney import FALLBACK, estimate
 
 TOKENS = 7
@@ -80,7 +81,7 @@ def test_nemo_reads_the_file_and_all_probabilities_sum_to_one(sentences, tmp_pat
     exact = Equations(sentences)
     path = tmp_path / "lm.arpa"
     write_arpa(estimate(sentences, TOKENS, ORDER), TOKENS, path)
-    assert largest_token(path, "lm.arpa") == TOKENS - 1
+    assert read_tokens(path, "lm.arpa") == (TOKENS - 1, True)
     model = NGramGPULanguageModel.from_file(path, vocab_size=TOKENS).requires_grad_(False)
     for sentence in [sentences[0], [6, 6, 0, 6]]:  # the second has a token that the text does not have
         states, context = model.get_init_states(1, bos=True), ("<s>",)
@@ -104,7 +105,7 @@ def test_every_token_number_survives_the_file(tmp_path):
     """Among the characters of an ARPA file are spaces of Unicode, which must not separate the tokens."""
     tokens = 9000
     write_arpa(estimate([list(range(tokens))], tokens, 2), tokens, tmp_path / "lm.arpa")
-    assert largest_token(tmp_path / "lm.arpa", "lm.arpa") == tokens - 1
+    assert read_tokens(tmp_path / "lm.arpa", "lm.arpa") == (tokens - 1, True)
     model = NGramGPULanguageModel.from_file(tmp_path / "lm.arpa", vocab_size=tokens)
     states = model.get_init_states(1, bos=True)
     for token in range(tokens // 2, tokens // 2 + 3):
@@ -125,5 +126,13 @@ def test_another_file_is_refused_in_one_line(tmp_path, text, message):
     path = tmp_path / "lm.arpa"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message) as refused:
-        largest_token(path, f"--lm {path}")
+        read_tokens(path, f"--lm {path}")
     assert "\n" not in str(refused.value) and "nemo-squeezeformer lm" in str(refused.value)
+
+
+@pytest.mark.parametrize("symbols", ["<unk> d e", "d f"])
+def test_files_of_other_programs_need_not_have_every_token(symbols, tmp_path):
+    lines = "".join(f"-1\t{symbol}\t0\n" for symbol in ["<s>", "</s>", *symbols.split()])
+    (tmp_path / "lm.arpa").write_text(f"\\data\\\nngram 1=5\nngram 2=1\n\n\\1-grams:\n{lines}\n")
+    assert read_tokens(tmp_path / "lm.arpa", "lm.arpa") == (ord(symbols[-1]) - 100, False)
+    ngram_file.check(str(tmp_path / "lm.arpa"), 9)

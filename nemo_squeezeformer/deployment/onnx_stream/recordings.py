@@ -12,6 +12,8 @@ import numpy as np
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files import manifests
 from nemo_squeezeformer.files.audio import folders
+from nemo_squeezeformer.files.audio.headers import UNKNOWN_SIZES, read_header
+from nemo_squeezeformer.files.audio.length import refuse_cut
 from nemo_squeezeformer.files.manifest_paths import expanded, is_manifest
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.transcription.live.audio_blocks import AudioBlocks, FileBlocks, PCMBlocks, Unreadable
@@ -30,7 +32,7 @@ def recordings(inputs: Sequence[str], rate: int, stdin_rate: int | None) -> Iter
         stdin_rate: Sample rate of standard input in Hz; None means ``rate``.
 
     Raises:
-        UserError: A file cannot be read, or a package is missing.
+        UserError: A file cannot be read, is cut or has no samples, or a package is missing.
     """
     if STDIN in inputs:
         if len(inputs) > 1:
@@ -43,6 +45,8 @@ def recordings(inputs: Sequence[str], rate: int, stdin_rate: int | None) -> Iter
         if is_manifest(name) or Path(name).is_dir():
             yield from _several(name, rate)
         else:
+            if _has_soundfile() and Path(name).is_file() and (problem := read_header(name).problem):
+                raise UserError(problem)
             yield name, _blocks(Utterance({}, name, 0.0, 0.0, 1), rate)
 
 
@@ -82,10 +86,11 @@ class WaveBlocks(AudioBlocks):
     """A reader of a wav file with 16 bits for each sample. The reader needs only the standard library and NumPy.
 
     Raises:
-        UserError: The file has another format.
+        UserError: The file has another format or no samples.
     """
 
     def __init__(self, name: str, rate: int):
+        self.name, self.frames = name, 0
         try:
             self.file = wave.open(name)  # noqa: SIM115  the file stays open
         except (wave.Error, EOFError) as error:
@@ -99,14 +104,27 @@ class WaveBlocks(AudioBlocks):
                 f"{name} has samples of {bits} bits; without the package soundfile, only 16 bits can be read: pip "
                 "install soundfile"
             )
+        if not self.file.getnframes():
+            raise UserError(f"audio file {name!r} has a header but no samples; create it again or remove it")
         super().__init__(self.file.getframerate(), rate)
 
     def source(self, samples: int) -> np.ndarray:
         try:
             pcm = np.frombuffer(self.file.readframes(samples), dtype="<i2")
-        except (wave.Error, EOFError, ValueError) as error:
+            self.frames += len(pcm) // self.file.getnchannels()
+            if not len(pcm):
+                self._refuse_cut()
+        except (wave.Error, EOFError, ValueError, UserError) as error:
             raise Unreadable(str(error)) from error
         return (pcm.reshape(-1, self.file.getnchannels()).astype(np.float32) / 32768).mean(axis=1)
 
     def close(self) -> None:
         self.file.close()
+
+    def _refuse_cut(self) -> None:
+        """Raise UserError if the file has ended before the length in its header."""
+        size = self.file.getnframes() * self.file.getnchannels() * self.file.getsampwidth()
+        if all(abs(size - unknown) >= 2**16 for unknown in UNKNOWN_SIZES):
+            refuse_cut(
+                self.name, self.frames / self.file.getframerate(), self.file.getnframes() / self.file.getframerate()
+            )

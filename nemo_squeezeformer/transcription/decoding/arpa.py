@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nemo_squeezeformer.errors import UserError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 OFFSET = 100  # NeMo's DEFAULT_TOKEN_OFFSET
 SPECIAL = ("<s>", "</s>", "<unk>")
+UNKNOWN = -1  # instead of the number of a token
 REMEDY = "make the file with `nemo-squeezeformer lm`"
 START_WEIGHT = "-99"  # ARPA's logarithm of zero: nothing predicts the start of a sentence
 
@@ -43,10 +44,21 @@ def _lines(order: Order, names: Sequence[str], with_backoff: bool) -> Iterator[s
         yield f"{weight}\t{' '.join(names[symbol] for symbol in symbols)}{end}\n"
 
 
-def largest_token(path: Path, called: str) -> int:
-    """Return the largest token number in an ARPA file.
+class Tokens(NamedTuple):
+    """The tokens of an ARPA file.
 
-    Only the 1-grams are read.
+    Attributes:
+        largest: the largest number of a token, or -1.
+        complete: True if the file has each token of its model, as the files of ``write_arpa`` have. The files of other
+            programs have ``<unk>`` instead of the tokens that their text does not have.
+    """
+
+    largest: int
+    complete: bool
+
+
+def read_tokens(path: Path, called: str) -> Tokens:
+    """Return the tokens of an ARPA file. Only the 1-grams are read.
 
     Args:
         called: the beginning of the message of an error.
@@ -66,17 +78,23 @@ def largest_token(path: Path, called: str) -> int:
                     break
             if order < 2:
                 raise UserError(f"{called} has no 2-grams, and NeMo reads only longer n-grams; {REMEDY}")
-            return max(_tokens(file, called), default=-1)
+            found = set(_tokens(file, called))
+            numbers = found - {UNKNOWN}
+            largest = max(numbers, default=-1)
+            return Tokens(largest, UNKNOWN not in found and len(numbers) == largest + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{called} cannot be read ({' '.join(str(error).split())}); {REMEDY}") from error
 
 
 def _tokens(lines: Iterator[str], called: str) -> Iterator[int]:
+    """Yield the number of each token, and ``UNKNOWN`` for ``<unk>``."""
     for line in lines:
         if not line.strip("\r\n"):
             return
         weight, symbol, *backoff = [*line.rstrip("\r\n").split("\t"), ""][:3]
         if symbol in SPECIAL:
+            if symbol == "<unk>":
+                yield UNKNOWN
             continue
         if len(symbol) != 1 or ord(symbol) < OFFSET:
             raise UserError(

@@ -23,7 +23,7 @@ def check_path(path: str) -> None:
     if path.endswith(".nemo"):
         check_archive(path)
     else:
-        arpa.largest_token(Path(path), f"--lm {path}")
+        arpa.read_tokens(Path(path), f"--lm {path}")
 
 
 def check(path: str, tokens: int) -> None:
@@ -33,9 +33,9 @@ def check(path: str, tokens: int) -> None:
         UserError: the n-gram model has other tokens, or the .nemo file is another kind of model.
     """
     if not path.endswith(".nemo"):
-        found = arpa.largest_token(Path(path), f"--lm {path}") + 1
-        if found > tokens:
-            raise UserError(_other(path, f"at least {found}", tokens))
+        largest, complete = arpa.read_tokens(Path(path), f"--lm {path}")
+        if largest + 1 > tokens or (complete and largest + 1 < tokens):
+            raise UserError(_other(path, str(largest + 1) if complete else f"at least {largest + 1}", tokens))
         return
     files = check_archive(path)
     with open_archive(path) as archive:
