@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .attention.positions import build_positions
 from .attention.selection import AttentionSettings
 from .conformer import ConformerLayer
 from .convolution import build_convolution
@@ -73,7 +72,9 @@ class SqueezeformerEncoder(nn.Module):
         ff_expansion_factor: Inner width of the feed-forward modules, as a multiple of ``d_model``.
         self_attention_model: ``rel_pos`` is attention with relative positions; ``abs_pos`` is attention with absolute
             positions; ``rel_pos_local_attn`` is ``rel_pos`` within the window of ``att_context_size``, computed in
-            time and memory that grow linearly with the length.
+            time and memory that grow linearly with the length; ``rope`` is attention with rotary positions
+            (arXiv 2104.09864), which needs fewer operations than ``rel_pos`` and no position scores. The positions
+            inside the temporal U-Net count the frames of the lower frame rate.
         n_heads: Number of attention heads H. H must divide ``d_model``.
         att_context_size: The number of frames [left, right] that a frame attends to on each side; -1 means
             unlimited. None means [-1, -1]. A list of sizes is possible: each training step draws one of the sizes, and
@@ -136,7 +137,7 @@ class SqueezeformerEncoder(nn.Module):
         use_pytorch_sdpa: NeMo's name for ``attention="sdpa"``.
         use_pytorch_sdpa_backends: Names of ``torch.nn.attention.SDPBackend`` that PyTorch may choose from. None means
             all backends.
-        attention: How ``rel_pos`` and ``abs_pos`` are computed. All values give the same result.
+        attention: How ``rel_pos``, ``abs_pos`` and ``rope`` are computed. All values give the same result.
 
             - ``plain``: the reference implementation, with memory that grows with the square of T.
             - ``blocks``: blocks of queries, with memory that grows linearly with T. A recorded graph uses ``plain``.
@@ -170,6 +171,10 @@ class SqueezeformerEncoder(nn.Module):
             zeros follow the features, and the subsampling does not mask intermediate results. Attention and
             convolutions often see one frame more than ``forward`` returns. The epsilon of norms is 1e-3, as in Keras.
             ``original`` does not stream.
+        rope_base: Base of the frequencies of ``rope``. Only ``rope`` uses this setting.
+        rotary_fraction: Part of each head that ``rope`` turns, above 0 and at most 1. The number of values that turn
+            is rounded down to an even number. NeMo refuses a fraction that gives an odd number. Only ``rope`` uses this
+            setting.
 
     Raises:
         ValueError: A setting has a value that does not work. The message names the setting and the values that work.
@@ -238,6 +243,8 @@ class SqueezeformerEncoder(nn.Module):
         gradient_checkpointing: bool = False,
         compile: bool = False,
         variant: str = "nemo",
+        rope_base: float = 10000.0,
+        rotary_fraction: float = 1.0,
     ):
         check_ranges(locals())
         super().__init__()
@@ -262,7 +269,17 @@ class SqueezeformerEncoder(nn.Module):
         backends = tuple(use_pytorch_sdpa_backends or ()) if use_pytorch_sdpa else None
         tokens = (global_tokens, global_tokens_spacing, global_attn_separate)
         self.attention = AttentionSettings(
-            self_attention_model, d_model, n_heads, dropout_att, untie_biases, use_bias, attention, backends, tokens
+            self_attention_model,
+            d_model,
+            n_heads,
+            dropout_att,
+            untie_biases,
+            use_bias,
+            attention,
+            backends,
+            tokens,
+            rope_base,
+            rotary_fraction,
         )
         self.attention.refuse_contexts(self.contexts, self.contexts.sizes)
         if block not in self.blocks:
@@ -279,7 +296,7 @@ class SqueezeformerEncoder(nn.Module):
         self.pre_encode = build_subsampling(subsampling, feat_in, d_model, subsampling_factor, channels, margins)
         self.pre_encode.split_batch(subsampling_conv_chunking_factor)
         self.dropout_emb = dropout_emb
-        self.pos_enc, self.time_reduce_pos_enc = build_positions(self_attention_model, dropout_emb)
+        self.pos_enc, self.time_reduce_pos_enc = self.attention.build_positions(dropout_emb)
         self.dropout = Dropout(dropout if dropout_pre_encoder is None else dropout_pre_encoder)
         layer = self.blocks[block]
         eps, momentum = self.variant.eps, self.variant.momentum

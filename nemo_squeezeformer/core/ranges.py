@@ -75,6 +75,10 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
         _check(name, settings[name], _is_rate(settings[name]), "a number from 0 to 1")
     rate = settings["dropout_pre_encoder"]
     _check("dropout_pre_encoder", rate, rate is None or _is_rate(rate), "None, or a number from 0 to 1")
+    base, fraction = settings["rope_base"], settings["rotary_fraction"]
+    _check("rope_base", base, _is_number(base) and 1.0 < float(base) < float("inf"), "a number above 1")
+    fits = _is_number(fraction) and 0.0 < float(fraction) <= 1.0
+    _check("rotary_fraction", fraction, fits, "a number above 0, at most 1")
     for name in SWITCHES:
         _check(name, settings[name], isinstance(settings[name], bool), "True or False")
     for name in NAMES:
@@ -109,9 +113,11 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
 
 
 def _is_rate(value: Any) -> bool:
-    if not isinstance(value, Real) or isinstance(value, bool):
-        return False
-    return 0.0 <= float(value) <= 1.0
+    return _is_number(value) and 0.0 <= float(value) <= 1.0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _is_list(value: Any) -> bool:

@@ -3,8 +3,9 @@
 Only this module knows the layout of the caches.
 
 - ``cache_last_channel`` (layers, B, rows, D) is a sequence of frames of D values. The sequence fills layer after layer,
-  row after row. The first part of the sequence is the attention inputs that each layer remembers. A layer inside the
-  temporal U-Net remembers half as many frames. The second part is the three frames that each reduction layer remembers.
+  row after row. The first part of the sequence is the attention inputs that each layer remembers. With rotary positions,
+  a layer remembers the keys and values, which are two vectors of D values for each frame. A layer inside the temporal
+  U-Net remembers half as many frames. The second part is the three frames that each reduction layer remembers.
   Only the last few rows can be unused.
 - ``cache_last_time`` (layers, B, C, left context) is the left context of the depthwise convolution of each layer.
 - ``cache_last_channel_len`` (B,) is the number of encoder frames that each stream has processed. The number does not
@@ -32,7 +33,10 @@ class Caches:
     def __init__(self, encoder: Streamable, past: int):
         state = empty_state(encoder, 0, past)  # only the shapes are used
         self.layers, self.past, self.d_model = len(state.layers), past, encoder.d_model
-        self.frames = [layer.attention.size(1) for layer in state.layers]
+        self.widths = [layer.attention.size(2) for layer in state.layers]
+        self.frames = [
+            layer.attention.size(1) * width // self.d_model for layer, width in zip(state.layers, self.widths)
+        ]
         self.frames += [reduction.reduction.size(2) for reduction in state.reductions]
         self.rows = max(-(-sum(self.frames) // self.layers), 1)  # exporters do not support dimensions of size 0
         _, self.channels, self.left = state.layers[0].convolution.shape
@@ -65,7 +69,10 @@ class Caches:
         return EncoderState(
             subsampling=[],
             reductions=[ReductionState(piece.transpose(1, 2)) for piece in pieces[self.layers :]],
-            layers=[LayerState(piece, past[..., : self.left]) for piece, past in zip(pieces, time)],
+            layers=[
+                LayerState(piece.reshape(piece.size(0), -1, width), past[..., : self.left])
+                for piece, width, past in zip(pieces, self.widths, time)
+            ],
             cached=length.long(),
             past=self.past,
         )
@@ -73,7 +80,8 @@ class Caches:
     def packed(self, state: EncoderState, like: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the streaming state ``state`` as caches. The caches have the dtypes of the caches ``like``."""
         channel, time, length = like
-        pieces = [layer.attention for layer in state.layers if layer.attention.size(1)]
+        batch = channel.size(1)
+        pieces = [layer.attention.reshape(batch, -1, self.d_model) for layer in state.layers if layer.attention.size(1)]
         pieces += [reduction.reduction.transpose(1, 2) for reduction in state.reductions]
         if pieces:
             frames = pad(torch.cat(pieces, dim=1), (0, 0, 0, self.layers * self.rows - sum(self.frames)))

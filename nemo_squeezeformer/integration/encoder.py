@@ -24,7 +24,6 @@ from omegaconf import open_dict
 from torch import Tensor
 
 from nemo_squeezeformer import core
-from nemo_squeezeformer.core.attention.positions import build_positions
 from nemo_squeezeformer.core.frames.context import ContextSettings
 from nemo_squeezeformer.core.frames.entrance import checked_lengths, recordable, refuse_empty
 from nemo_squeezeformer.core.frames.masks import Frames
@@ -309,7 +308,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
             old = layer.self_attn.linear_q.weight
             new.load_state_dict(layer.self_attn.state_dict(), strict=False)
             layer.self_attn = new.to(device or old.device, old.dtype).train(self.training)
-        self.pos_enc, self.time_reduce_pos_enc = build_positions(model, self.dropout_emb)
+        self.pos_enc, self.time_reduce_pos_enc = attention.build_positions(self.dropout_emb)
         self.streaming_cfg = None
         if update_config and getattr(self, "_cfg", None) is not None:
             with open_dict(self._cfg):

@@ -132,8 +132,8 @@ def test_gradients_reach_every_parameter():
         ({"subsampling_factor": 6}, "subsampling_factor=6 must be a power of 2"),
         ({"subsampling_factor": 0}, "subsampling_factor=0"),
         (
-            {"self_attention_model": "rope"},
-            "self_attention_model='rope': expected one of 'rel_pos', 'rel_pos_local_attn', 'abs_pos'",
+            {"self_attention_model": "alibi"},
+            "self_attention_model='alibi': expected one of 'rel_pos', 'rel_pos_local_attn', 'abs_pos', 'rope'",
         ),
         ({"conv_norm_type": "rms_norm"}, "conv_norm_type='rms_norm': expected one of batch_norm"),
         ({"conv_norm_type": "group_norm5"}, "N divides 32"),
@@ -146,7 +146,7 @@ def test_a_wrong_setting_fails_when_built_and_names_the_value(settings, words):
 
 
 @pytest.mark.parametrize("norm", ["batch_norm", "layer_norm", "instance_norm", "fused_batch_norm", "group_norm4"])
-@pytest.mark.parametrize("attention", ["rel_pos", "abs_pos"])
+@pytest.mark.parametrize("attention", ["rel_pos", "abs_pos", "rope"])
 def test_every_norm_and_attention_trains(norm, attention):
     encoder = small_encoder(conv_norm_type=norm, self_attention_model=attention, time_reduce_idx=1).train()
     output, _ = encoder(features(2, 40))

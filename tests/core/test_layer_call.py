@@ -23,6 +23,7 @@ CHECKPOINTED = [
     pytest.param({"stochastic_depth_drop_prob": 0.5, "stochastic_depth_mode": "uniform"}, id="stochastic depth"),
     pytest.param({"conv_norm_type": "layer_norm", "untie_biases": False}, id="layer_norm, tied biases"),
     pytest.param({"self_attention_model": "rel_pos_local_attn", "att_context_size": [8, 8]}, id="local attention"),
+    pytest.param({"self_attention_model": "rope"}, id="rope"),
 ]
 
 

@@ -37,7 +37,7 @@ GOOD: dict[str, list[Any]] = {
     "subsampling_factor": [1, 2, 3, 4, 8],
     "subsampling_conv_channels": [-1, 1, 4],
     "ff_expansion_factor": [1, 2],
-    "self_attention_model": ["rel_pos", "abs_pos", "rel_pos_local_attn"],
+    "self_attention_model": ["rel_pos", "abs_pos", "rel_pos_local_attn", "rope"],
     "n_heads": [1, 2],
     "att_context_size": [None, *SIZES],
     "xscaling": [True, False],
@@ -78,6 +78,8 @@ GOOD: dict[str, list[Any]] = {
     "gradient_checkpointing": [False, True],
     "compile": [False],  # a compilation takes seconds
     "variant": ["nemo", "original"],
+    "rope_base": [10000.0, 100],
+    "rotary_fraction": [1.0, 0.5, 0.1],
 }
 REQUIRED: dict[str, Any] = {"feat_in": 5, "n_layers": 2, "d_model": 4, "n_heads": 2, "conv_kernel_size": 3}
 

@@ -24,6 +24,7 @@ class MultiHeadAttention(nn.Module):
     """
 
     model = "abs_pos"
+    remembered = 1  # number of vectors of width D that a stream remembers for each frame: the inputs of attention
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Sinusoidal position encodings: relative (Transformer-XL, appendix B) and absolute (Vaswani et al. 2017)."""
+"""Positions of frames: relative (Transformer-XL, appendix B), absolute (Vaswani et al. 2017), rotary (RoFormer)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..frames.masks import Frames
+from .rotation import turns
 
 
 class RelativePositions(nn.Module):
@@ -46,6 +47,26 @@ class AbsolutePositions(nn.Module):
         return x + sinusoids(position, x.size(-1)).to(x.dtype), None
 
 
+class RotaryPositions(nn.Module):
+    """The turns of the frames of a sequence, for rotary attention.
+
+    The keys are frames 0 to S - 1. The T queries are the last T frames. The scores depend only on the distance between
+    a query and a key. Therefore each step of a stream can count from 0 again.
+
+    Args:
+        width: Number of values of each head that turn.
+        base: Base of the frequencies.
+    """
+
+    def __init__(self, width: int, base: float):
+        super().__init__()
+        self.width, self.base = width, base
+
+    def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
+        """Return ``x`` (B, T, D) unchanged, and the turns (S, width)."""
+        return x, turns(frames.past + x.size(1), self.width, self.base, x)
+
+
 def relative_encodings(first: int, last: int, x: Tensor) -> Tensor:
     """Return the encodings (N, D) of the positions ``first``, ``first`` - 1, ..., ``last``.
 
@@ -63,16 +84,3 @@ def sinusoids(position: Tensor, d_model: int) -> Tensor:
     channel = torch.arange(0, d_model, 2, dtype=torch.float32, device=position.device)
     angle = position[:, None] * torch.exp(channel * -(math.log(10000.0) / d_model))
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
-
-
-def build_positions(model: str, dropout: float) -> tuple[nn.Module, nn.Module]:
-    """Return two position modules for ``self_attention_model``.
-
-    The first module is for the layers outside the temporal U-Net. The second module is for the layers inside the
-    temporal U-Net. Only the first module has ``dropout``.
-    """
-    if model == "abs_pos":
-        return AbsolutePositions(), AbsolutePositions()
-    if model == "rel_pos_local_attn":
-        return LocalPositions(dropout), LocalPositions()
-    return RelativePositions(dropout), RelativePositions()

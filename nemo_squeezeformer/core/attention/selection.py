@@ -11,8 +11,11 @@ from ..frames.context import ContextSettings
 from .kernel import KERNELS, PlainKernel
 from .local_attention import LocalAttention
 from .multi_head import MultiHeadAttention, RelPositionAttention, position_biases
+from .positions import AbsolutePositions, LocalPositions, RelativePositions, RotaryPositions
+from .rotary import RotaryAttention
+from .rotation import rotary_width
 
-MODELS = ("rel_pos", "rel_pos_local_attn", "abs_pos")
+MODELS = ("rel_pos", "rel_pos_local_attn", "abs_pos", "rope")
 FORMS = ("auto", "plain", "blocks", "sdpa")
 
 
@@ -33,13 +36,17 @@ class AttentionSettings:
     form: str = "auto"
     sdpa: tuple[str, ...] | None = None  # backends: () means all backends, None means use_pytorch_sdpa=False
     global_tokens: tuple[int, int, bool] = (0, 1, False)  # number, spacing, separate projections
+    rope_base: float = 10000.0
+    rotary_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         if self.self_attention_model not in MODELS:
             raise ValueError(
                 f"self_attention_model={self.self_attention_model!r}: expected one of {', '.join(map(repr, MODELS))}"
             )
-        choose_kernel(self.form, self.sdpa)
+        choose_kernel(self.form, self.sdpa, self.self_attention_model)
+        if self.self_attention_model == "rope":
+            rotary_width(self.d_model, self.n_heads, self.rotary_fraction)
         if self.local and (self.sdpa is not None or self.form != "auto"):
             given = f"attention={self.form!r}" if self.sdpa is None else "use_pytorch_sdpa=True"
             raise ValueError(f"{given}: self_attention_model='rel_pos_local_attn' has its own kernel; omit the setting")
@@ -48,6 +55,20 @@ class AttentionSettings:
     def local(self) -> bool:
         """True for local attention, which needs no mask of all queries and all keys."""
         return self.self_attention_model == "rel_pos_local_attn"
+
+    def build_positions(self, dropout: float) -> tuple[nn.Module, nn.Module]:
+        """Return two position modules.
+
+        The first module is for the layers outside the temporal U-Net. The second module is for the layers inside the
+        temporal U-Net. Only the first module has ``dropout``. Absolute and rotary positions have no dropout.
+        """
+        if self.self_attention_model == "abs_pos":
+            return AbsolutePositions(), AbsolutePositions()
+        if self.self_attention_model == "rope":
+            width = rotary_width(self.d_model, self.n_heads, self.rotary_fraction)
+            return RotaryPositions(width, self.rope_base), RotaryPositions(width, self.rope_base)
+        kind = LocalPositions if self.local else RelativePositions
+        return kind(dropout), kind()
 
     def refuse_contexts(self, contexts: ContextSettings, sizes: Sequence[Sequence[int]]) -> None:
         """Raise ``ValueError`` if the attention does not support one of the context ``sizes``."""
@@ -71,7 +92,7 @@ class AttentionSettings:
         With ``untie_biases=False``, all modules share a pair of position biases.
         """
         biases = None
-        if not self.untie_biases and self.self_attention_model != "abs_pos":
+        if not self.untie_biases and self.self_attention_model.startswith("rel_pos"):
             biases = position_biases(self.d_model, self.n_heads)
         for _ in range(layers):
             yield self._one(biases)
@@ -80,18 +101,22 @@ class AttentionSettings:
         common = (self.d_model, self.n_heads, self.dropout, self.use_bias)
         if self.local:
             return LocalAttention(*common, biases, *self.global_tokens)
-        kernel = choose_kernel(self.form, self.sdpa)
+        kernel = choose_kernel(self.form, self.sdpa, self.self_attention_model)
         if self.self_attention_model == "abs_pos":
             return MultiHeadAttention(*common, kernel)
+        if self.self_attention_model == "rope":
+            return RotaryAttention(*common, kernel)
         return RelPositionAttention(*common, kernel, biases)
 
 
-def choose_kernel(attention: str, sdpa_backends: tuple[str, ...] | None) -> PlainKernel:
+def choose_kernel(attention: str, sdpa_backends: tuple[str, ...] | None, model: str = "rel_pos") -> PlainKernel:
     """Return the kernel that the settings choose.
 
     Args:
         attention: ``attention`` of the encoder.
         sdpa_backends: The backends of ``use_pytorch_sdpa``, or None if ``use_pytorch_sdpa`` is False.
+        model: ``self_attention_model`` of the encoder. Attention without position scores has kernels of its own, whose
+            names end with ``_without_scores``.
 
     Raises:
         ValueError: ``attention`` is unknown, or the two settings choose different kernels.
@@ -99,7 +124,8 @@ def choose_kernel(attention: str, sdpa_backends: tuple[str, ...] | None) -> Plai
     if sdpa_backends is not None:
         if attention not in ("auto", "sdpa"):
             raise ValueError(f"attention={attention!r} and use_pytorch_sdpa=True: leave out one of the two settings")
-        return KERNELS["sdpa"](sdpa_backends)
+        attention = "sdpa"
     if attention not in FORMS:
         raise ValueError(f"attention={attention!r}: expected one of {', '.join(map(repr, FORMS))}")
-    return KERNELS[attention](None)
+    own = f"{attention}_without_scores"
+    return KERNELS[attention if model.startswith("rel_pos") or own not in KERNELS else own](sdpa_backends)

@@ -43,7 +43,7 @@ def empty_state(encoder: Streamable, batch: int, past: int) -> EncoderState:
         reductions=[ReductionState(zeros(batch, d, left)) for _ in encoder.span.all_branches()],
         layers=[
             LayerState(
-                zeros(batch, past >> encoder.span.depth(i), d),
+                zeros(batch, past >> encoder.span.depth(i), layer.self_attn.remembered * d),
                 zeros(batch, layer.conv.depthwise_conv.in_channels, layer.conv.left),
             )
             for i, layer in enumerate(encoder.layers)

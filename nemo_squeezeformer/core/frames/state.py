@@ -14,7 +14,7 @@ BEGUN = 2  # after this number of encoder frames, the subsampling has the full l
 class LayerState:
     """The streaming state of one layer, at the frame rate of the layer."""
 
-    attention: Tensor  # (B, left context, D)  inputs of attention
+    attention: Tensor  # (B, left context, D)  inputs of attention; with rotary positions (B, left context, 2D)
     convolution: Tensor  # (B, 2D, left context)  inputs of the depthwise convolution
 
 

@@ -83,10 +83,11 @@ class Steps:
 
 def check(encoder: Streamable) -> None:
     """Raise ``ValueError`` if ``encoder`` cannot stream with any context."""
-    if encoder.attention.self_attention_model != "rel_pos":
+    if encoder.attention.self_attention_model not in ("rel_pos", "rope"):
         raise ValueError(
-            f"self_attention_model={encoder.attention.self_attention_model!r} does not stream: use 'rel_pos'. "
-            "The frames of a stream have no absolute positions; for a window, keep att_context_size with 'rel_pos'"
+            f"self_attention_model={encoder.attention.self_attention_model!r} does not stream: use 'rel_pos' or "
+            "'rope'. The frames of a stream have no absolute positions; for a window, keep att_context_size with "
+            "'rel_pos' or 'rope'"
         )
     if encoder.variant.margins.endless:
         raise ValueError("variant='original' does not stream: the subsampling and reduction layer see later frames")

@@ -51,10 +51,17 @@ class Convolution(Protocol):
     depthwise_conv: nn.Conv1d  # the convolution over time
 
 
+class SelfAttention(Protocol):
+    """The attention module of a layer."""
+
+    remembered: int  # number of vectors of width D that a stream remembers for each frame
+
+
 class Layer(Protocol):
     """A layer of the encoder."""
 
     conv: Convolution
+    self_attn: SelfAttention
 
 
 class Streamable(Protocol):

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from ..attention.kernel import KERNELS, Operands, PlainKernel
 from ..dispatch import in_graph
 from ..frames.masks import Frames
+from .flash_lengths import FlashLengths
+from .fused_blocks import FusedBlocks
+from .fused_training import FusedTraining
 from .query_blocks import QueryBlocks
 from .recomputed_attention import RecomputedAttention
 from .sdpa import SDPA
@@ -24,6 +27,7 @@ class ByUse(PlainKernel):
         graphs: Kernel for recorded graphs. This kernel must not loop over blocks, because a recorded graph would fix
             the number of blocks of the example input.
         elsewhere: Kernel for inputs with gradients on other devices. None means ``gradients``.
+        inference_elsewhere: Kernel for inputs without gradients on other devices. None means ``inference``.
     """
 
     def __init__(
@@ -32,26 +36,39 @@ class ByUse(PlainKernel):
         gradients: PlainKernel,
         graphs: PlainKernel,
         elsewhere: PlainKernel | None = None,
+        inference_elsewhere: PlainKernel | None = None,
     ):
         self.inference, self.gradients, self.graphs = inference, gradients, graphs
         self.elsewhere = elsewhere or gradients
+        self.inference_elsewhere = inference_elsewhere
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
+        on_cpu = operands.v.device.type == "cpu"
         if in_graph():
             kernel = self.graphs
         elif torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in operands):
-            kernel = self.gradients if operands.v.device.type == "cpu" else self.elsewhere
+            kernel = self.gradients if on_cpu else self.elsewhere
         else:
-            kernel = self.inference
+            kernel = self.inference if on_cpu else self.inference_elsewhere or self.inference
         return kernel(operands, frames, dropout)
 
 
 AUTO = ByUse(QueryBlocks(), gradients=RecomputedAttention(), graphs=PlainKernel(), elsewhere=PlainKernel())
 BLOCKS = ByUse(QueryBlocks(), gradients=RecomputedAttention(), graphs=PlainKernel())
+# Attention without position scores.
+FUSED = ByUse(
+    FusedBlocks(),
+    gradients=FusedTraining(),
+    graphs=SDPA(),
+    elsewhere=FlashLengths(),
+    inference_elsewhere=FlashLengths(),
+)
 WINDOWS = ByUse(inference=WindowsInTurn(), gradients=AllWindows(), graphs=AllWindows())
 
 KERNELS["auto"] = lambda backends: AUTO
 KERNELS["blocks"] = lambda backends: BLOCKS
 KERNELS["sdpa"] = SDPA
+KERNELS["auto_without_scores"] = lambda backends: FUSED
+KERNELS["sdpa_without_scores"] = lambda backends: SDPA(backends) if backends else FUSED
 KERNELS["windows"] = lambda backends: WINDOWS

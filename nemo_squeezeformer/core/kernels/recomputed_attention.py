@@ -135,7 +135,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         content, k, v, position, p = ctx.saved_tensors
         if is_differentiated_again():
-            equation = partial(_equation, blocks=ctx.blocks, rate=ctx.rate, seed=ctx.seed)
+            equation = partial(attended_in_blocks, blocks=ctx.blocks, rate=ctx.rate, seed=ctx.seed)
             return gradients(equation, ctx, (content, k, v, position, p), grad)
         rate, generator = ctx.rate, _generator(content, ctx.seed) if ctx.rate else None
         # The sums over the blocks are in float32 or a wider dtype.
@@ -174,7 +174,7 @@ class _Attention(torch.autograd.Function):
 _attention: Callable[..., Tensor] = _Attention.apply
 
 
-def _equation(
+def attended_in_blocks(
     content: Tensor,
     k: Tensor,
     v: Tensor,

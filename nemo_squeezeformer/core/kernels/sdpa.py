@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from ..attention.kernel import Operands, PlainKernel, position_scores
+from ..dispatch.graphs import in_transform
 from ..frames.masks import Frames
 
 # The fused kernels of a device need a head size that is a multiple of this number. The model sizes xs, s and m have
@@ -20,6 +22,9 @@ MULTIPLES = {"cuda": 8}
 
 class SDPA(PlainKernel):
     """A kernel that calls PyTorch's ``scaled_dot_product_attention``, with the position scores as the additive mask.
+
+    Without position scores, the additive mask has a value for each key instead of each query and key, unless the
+    context is limited.
 
     Args:
         backends: Names of ``torch.nn.attention.SDPBackend`` that PyTorch may choose from; None or an empty list
@@ -45,18 +50,38 @@ class SDPA(PlainKernel):
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
+        if in_transform():  # PyTorch's fused kernels have only first derivatives
+            return super().__call__(operands, frames, dropout)
         content, k, v, position, p, _ = operands
-        blocked = None if frames.blocked is None else frames.blocked[:, None]  # (B, 1, T, S)
         bias = None
         if position is not None and p is not None:
             bias = position_scores(position, p, k.size(2)) / math.sqrt(content.size(-1))
-        if blocked is not None:
-            bias = content.new_zeros(blocked.shape) if bias is None else bias
-            bias = bias.masked_fill(blocked, -10000.0)
-        rate, d = dropout.p if dropout.training else 0.0, content.size(-1)
-        filling = -d % MULTIPLES.get(content.device.type, 1)
+        unseen = frames.unseen(0, content.size(2), 0, k.size(2))
+        attended = self.fused(content, k, v, masked(bias, unseen, content), dropout.p if dropout.training else 0.0)
+        return attended.masked_fill(frames.absent[:, None, frames.past :, None], 0.0) if frames.padded else attended
+
+    def fused(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate: float = 0.0) -> Tensor:
+        """Return the attended values (B, H, T, d) of one call of PyTorch's function.
+
+        Shapes: q (B, H, T, d), k and v (B, H, S, d), bias (B, H, T, S) or a shape that expands to this shape.
+        """
+        d = q.size(-1)
+        filling = -d % MULTIPLES.get(q.device.type, 1)
         if filling:  # the additional zeros do not change the products
-            content, k, v = pad(content, (0, filling)), pad(k, (0, filling)), pad(v, (0, filling))
+            q, k, v = pad(q, (0, filling)), pad(k, (0, filling)), pad(v, (0, filling))
         with sdpa_kernel(self.backends) if self.backends else nullcontext():
-            attended = scaled_dot_product_attention(content, k, v, bias, rate, scale=1.0 / math.sqrt(d))[..., :d]
-        return attended if blocked is None else attended.masked_fill(blocked.all(dim=-1, keepdim=True), 0.0)
+            return scaled_dot_product_attention(q, k, v, bias, rate, scale=1.0 / math.sqrt(d))[..., :d]
+
+
+def masked(bias: Tensor | None, unseen: Tensor | None, like: Tensor) -> Tensor | None:
+    """Return the additive mask of the scores: (B, H, T, S), or a shape that expands to this shape.
+
+    ``unseen`` (B, T, S) or (B, 1, S) is True where a query does not see a key. Without ``bias``, the mask has no
+    dimension of heads, and for an unlimited context no dimension of queries.
+    """
+    if unseen is None:
+        return bias
+    unseen = unseen[:, None]
+    if bias is None:
+        return torch.zeros(unseen.shape, dtype=like.dtype, device=like.device).masked_fill(unseen, -10000.0)
+    return bias.masked_fill(unseen, -10000.0)

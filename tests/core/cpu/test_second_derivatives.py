@@ -19,7 +19,8 @@ from nemo_squeezeformer.core.cpu.feed_forward import lean_feed_forward
 from nemo_squeezeformer.core.dropout import Dropout
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
-from nemo_squeezeformer.core.kernels import recomputed_attention
+from nemo_squeezeformer.core.kernels import fused_training, recomputed_attention
+from nemo_squeezeformer.core.kernels.fused_training import FusedTraining
 from nemo_squeezeformer.core.kernels.recomputed_attention import RecomputedAttention
 from tests.samples.encoders import features, small_encoder
 
@@ -32,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "U-Net": {"time_reduce_idx": 1},
     "conformer": {"block": "conformer"},
     "abs_pos": {"self_attention_model": "abs_pos"},
+    "rope": {"self_attention_model": "rope"},
     "no biases": {"use_bias": False},
     "a limited context": {"att_context_size": [4, 3]},
     "checkpointed": {"gradient_checkpointing": True},
@@ -105,6 +107,16 @@ def test_recomputed_attention_can_be_differentiated_twice(relative, rate, contex
     assert differentiable_twice(compute, leaves(*sizes))
 
 
+@pytest.mark.parametrize("lengths", [[4, 3], [4, 4], [4, 0]], ids=str)
+def test_fused_attention_can_be_differentiated_twice(lengths):
+    frames = Frames.of(torch.tensor(lengths), 4, Context())
+
+    def compute(*operands: Tensor) -> Tensor:
+        return FusedTraining()(Operands(*operands), frames, nn.Dropout(0.0))
+
+    assert differentiable_twice(compute, leaves(*[(2, 2, 4, 2)] * 3))
+
+
 def test_an_input_that_depends_on_a_weight_keeps_the_partial_derivatives():
     """The second of two layers with shared weights gets an input that depends on these weights."""
     conv = nn.Conv1d(WIDTH, WIDTH, 1).double()
@@ -137,6 +149,7 @@ def test_every_function_with_its_own_backward_pass_is_tested_here():
         convolution._SwishLinear,
         dropout._Dropout,
         recomputed_attention._Attention,
+        fused_training._FusedAttention,
     }
     package = nemo_squeezeformer.core.__name__
     found = {kind for kind in torch.autograd.Function.__subclasses__() if kind.__module__.startswith(package)}

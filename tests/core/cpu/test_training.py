@@ -32,6 +32,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "conformer": {"block": "conformer", "time_reduce_idx": 1},
     "mf_cf_glu": {"block": "mf_cf_glu", "time_reduce_idx": 1},
     "abs_pos": {"self_attention_model": "abs_pos"},
+    "rope": {"self_attention_model": "rope", "time_reduce_idx": 1},
+    "rope in a window": {"self_attention_model": "rope", "att_context_size": [9, 5]},
     "no biases": {"use_bias": False},
     "tied position biases": {"untie_biases": False},
     "a limited context": {"att_context_size": [9, 5], "time_reduce_idx": 1},

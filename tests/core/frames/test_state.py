@@ -56,6 +56,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "projected": {"feat_out": 8, "xscaling": False},
     "sdpa": {"use_pytorch_sdpa": True},
     "checkpointed": {"gradient_checkpointing": True},
+    "rope": {"self_attention_model": "rope"},
+    "rope without biases": {"self_attention_model": "rope", "use_bias": False},
 }
 
 

@@ -31,6 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "scales that stay the identity": {"adaptive_scale": False},
     "no biases": {"use_bias": False},
     "abs_pos": {"self_attention_model": "abs_pos"},
+    "rope": {"self_attention_model": "rope", "time_reduce_idx": 1},
     "local": {"self_attention_model": "rel_pos_local_attn", "att_context_size": [4, 3], "time_reduce_idx": 1},
     "tied position biases": {"untie_biases": False},
     "a limited context": {"att_context_size": [9, 5]},

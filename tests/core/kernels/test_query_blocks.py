@@ -76,7 +76,18 @@ def test_blocks_do_not_read_keys_that_are_out_of_reach():
 
 
 @pytest.mark.parametrize("attention", ["auto", "blocks", "sdpa"])
-@pytest.mark.parametrize("settings", [{}, {"self_attention_model": "abs_pos"}, {"att_context_size": [16, 8]}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"self_attention_model": "abs_pos"},
+        {"self_attention_model": "rope"},
+        {"att_context_size": [16, 8]},
+        {"self_attention_model": "rope", "att_context_size": [16, 8]},
+        {"self_attention_model": "rope", "att_context_size": [16, 7], "att_context_style": "chunked_limited"},
+    ],
+    ids=str,
+)
 def test_an_encoder_gives_the_same_output_with_every_kernel(settings, attention):
     plain, other = (small_encoder(**settings, attention=form) for form in ("plain", attention))
     enliven(plain)

@@ -1,0 +1,81 @@
+"""Flash attention on a GPU for a batch with padding: the kernel reads the lengths, so no mask is needed.
+
+Flash kernels take no mask. PyTorch's ``varlen_attn`` takes sequences of different lengths, one after another in one
+tensor. Here each utterance is two sequences: its valid frames and its padding. So the batch stays as it is, and no
+length is read back from the GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from ..attention.kernel import Operands
+from ..frames.masks import Frames
+from .fused_blocks import FusedBlocks
+from .sdpa import MULTIPLES, SDPA
+
+
+class FlashLengths(SDPA):
+    """A kernel with the results of ``PlainKernel`` for operands without position scores.
+
+    ``varlen_attn`` needs PyTorch 2.10, float16 or bfloat16, no dropout and a GPU of compute capability 8.0. It knows
+    windows, but no chunks. In all other cases the kernel is ``SDPA``, and for a limited context in inference
+    ``FusedBlocks``.
+    """
+
+    def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """Return the attended values (B, H, T, d)."""
+        q, k, v = operands[:3]
+        thins = dropout.training and dropout.p > 0.0
+        if not thins and not frames.past and not frames.context.chunk and has_flash(q):
+            return by_lengths(q, k, v, frames)
+        if torch.is_grad_enabled() or frames.past:
+            return super().__call__(operands, frames, dropout)
+        return BLOCKS(operands, frames, dropout)
+
+
+BLOCKS = FusedBlocks()
+
+
+def has_flash(q: Tensor) -> bool:
+    """Return True if ``varlen_attn`` exists and supports the dtype and the device of ``q``."""
+    return q.dtype in (torch.float16, torch.bfloat16) and q.device.type == "cuda" and _is_new(q.device.index)
+
+
+@cache
+def _is_new(device: int | None) -> bool:
+    try:
+        from torch.nn.attention import varlen  # noqa: F401
+    except ImportError:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def by_lengths(q: Tensor, k: Tensor, v: Tensor, frames: Frames) -> Tensor:
+    """Return the attended values (B, H, T, d) of each utterance, and zeros at padding."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    b, h, t, d = q.shape
+    filling = -d % MULTIPLES["cuda"]
+    rows = [pad(x, (0, filling)).transpose(1, 2).flatten(0, 1) for x in (q, k, v)]  # (B * T, H, d)
+    ends = boundaries(frames.lengths, t)
+    window = (frames.context.left, frames.context.right)
+    seen = varlen_attn(rows[0], rows[1], rows[2], ends, ends, t, t, scale=1.0 / math.sqrt(d), window_size=window)
+    assert isinstance(seen, Tensor)
+    attended = seen.view(b, t, h, d + filling).transpose(1, 2)[..., :d]
+    return attended.masked_fill(frames.padding[:, None, :, None], 0.0)
+
+
+def boundaries(lengths: Tensor, t: int) -> Tensor:
+    """Return the boundaries (2B + 1,) of the valid frames and of the padding of each utterance, for ``varlen_attn``.
+
+    Utterance i has the rows ``i * t`` to ``(i + 1) * t - 1``. A sequence can be empty.
+    """
+    start = torch.arange(lengths.size(0), device=lengths.device) * t
+    ends = torch.stack([start + lengths.clamp(max=t), start + t], dim=1).flatten()
+    return pad(ends, (1, 0)).to(torch.int32)
