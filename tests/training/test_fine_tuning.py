@@ -22,6 +22,7 @@ from tests.samples.speech import write_manifest
 
 RUN = ["model.train_ds.batch_size=2", "model.train_ds.num_workers=0", "model.validation_ds.num_workers=0"]
 RUN += ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.enable_progress_bar=false", "trainer.max_epochs=1"]
+NEW = "model.encoder.gradient_checkpointing=true"  # a setting that the file does not have
 RUN += ["exp_manager.create_tensorboard_logger=false"]
 
 
@@ -60,9 +61,10 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_recipe_has_the_settings_of_the_file_and_a_tenth_of_its_rate(bpe_file, data, tmp_path):
-    cfg, words = composed(bpe_file, tmp_path, *data, "model.encoder.dropout=0.3", "optim=adamw")
+    cfg, words = composed(bpe_file, tmp_path, *data, "model.encoder.dropout=0.3", "optim=adamw", NEW)
     assert cfg.model_target.endswith("EncDecHybridRNNTCTCBPEModel")
     assert (cfg.model.encoder.d_model, cfg.model.encoder.dropout, cfg.model.encoder.time_reduce_idx) == (16, 0.3, 1)
+    assert cfg.model.encoder.gradient_checkpointing is True
     assert cfg.model.preprocessor.normalize == "per_feature" and cfg.model.preprocessor.dither == 0.0
     assert cfg.model.optim.lr == pytest.approx(2e-4) and cfg.trainer.max_epochs == 1
     assert cfg.init_from_nemo_model == str(bpe_file) and not cfg.fine_tuning.frozen_epochs
@@ -214,7 +216,7 @@ def test_text_in_another_case_than_the_vocabulary_is_refused_before_training(ctc
 def test_two_processes_keep_the_frozen_encoder_and_end_with_equal_weights(ctc_file, data, tmp_path):
     tokenizer = write_tokenizer(tmp_path / "new", 20)
     given = [*data, f"model.tokenizer.dir={tokenizer}", f"exp_manager.exp_dir={tmp_path}/exp", "trainer.devices=2"]
-    given += ["trainer.strategy=ddp", "trainer.max_epochs=4", "model.encoder.conv_norm_type=batch_norm"]
+    given += ["trainer.strategy=ddp", "trainer.max_epochs=4"]
     words = [sys.executable, "-m", "nemo_squeezeformer", "train", "--from", str(ctc_file), *given]
     done = subprocess.run(words, capture_output=True, text=True)
     shown = done.stdout + done.stderr

@@ -55,7 +55,9 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
     }
     recipe = folder / f"{RECIPE}.yaml"
     OmegaConf.save(OmegaConf.create(written), recipe)
-    cfg = recipes.compose(str(recipe), overrides)
+    # Files of other versions lack settings of the encoder. The encoder refuses settings that it does not have.
+    given = [f"++{each}" if each.startswith("model.encoder.") else each for each in overrides]
+    cfg = recipes.compose(str(recipe), given)
     return cfg, change_vocabulary(cfg, path, labels, tokenizer)
 
 
