@@ -1,7 +1,8 @@
-"""Checks of the optimizer, the schedule and the augmentation of a recipe. The error names the configuration group.
+"""Checks of the optimizer, the schedule, the augmentation and the positions of a recipe.
 
-The groups ``optim``, ``sched`` and ``augment`` of ``conf/`` compose settings that belong together. A single override,
-for example ``model.optim.name=sgd``, keeps the settings of another optimizer.
+The groups ``optim``, ``sched``, ``augment`` and ``positions`` of ``conf/`` compose settings that belong together. A
+single override, for example ``model.optim.name=sgd``, keeps the settings of another optimizer. The errors name the
+group.
 """
 
 import inspect
@@ -22,6 +23,7 @@ NEMOS = {
 }
 SAME_CURVE = {"NoamAnnealing": "inverse_sqrt"}  # a schedule of NeMo without a group: the group with the same curve
 CHANGES_OF_TIME = ("speed", "time_stretch")
+ATTENTION = "model.encoder.self_attention_model"
 NOISE = "model.train_ds.augmentor.noise.manifest_path"
 
 
@@ -52,6 +54,27 @@ def check(cfg: Any) -> None:
         if isinstance(optim.get("sched"), dict):
             _check_settings("sched", optim["sched"])
     _check_augmentation(cfg)
+
+
+def check_positions(cfg: Any, overrides: Iterable[str]) -> None:
+    """Refuse a choice of the group ``positions`` in the overrides that another setting of the recipe hides.
+
+    Raises:
+        UserError: the attention of the composed recipe is not the attention of the choice.
+    """
+    import yaml
+
+    for choice in (text.partition("=")[2] for text in overrides if text.startswith("positions=")):
+        file = files(CONF).joinpath("positions", f"{choice}.yaml")
+        if not file.is_file():  # a choice in a folder of the user
+            continue
+        written = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]["encoder"]["self_attention_model"]
+        if (found := value(cfg, ATTENTION)) != written:
+            raise UserError(
+                f"positions={choice} has no effect, because the recipe or the command has {ATTENTION}={found}; remove "
+                "one of these settings. To limit the attention to a window, model.encoder.att_context_size=[128,128] is "
+                "enough with positions=rope"
+            )
 
 
 def _written(cfg: Any, key: str) -> dict[str, Any] | None:

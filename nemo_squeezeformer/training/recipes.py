@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training import devices, removed_settings, schedule, text_check
+from nemo_squeezeformer.training import devices, groups, removed_settings, schedule, text_check
 from nemo_squeezeformer.training.data import is_named, manifest_files
 from nemo_squeezeformer.training.devices import accelerator
 from nemo_squeezeformer.training.manifest_checks import characters, check_manifests, require_manifests
@@ -44,7 +44,8 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
             and configuration groups of this package.
 
     Raises:
-        UserError: the recipe does not exist, or Hydra refuses the recipe or an override.
+        UserError: the recipe does not exist, Hydra refuses the recipe or an override, or a setting hides the choice of
+            ``positions``.
     """
     import hydra
     from hydra.errors import HydraException
@@ -65,12 +66,14 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
         raise UserError(f"no recipe {recipe}: {names}, or give a path to a YAML file")
     try:
         with place:
-            return hydra.compose(recipe if recipe in ours else path.name, list(overrides))
+            cfg = hydra.compose(recipe if recipe in ours else path.name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         line = _one_line(str(error))
         if meant := _meant(line, recipe if overrides else ""):
             line = f"{line.partition('. To append to your config')[0]}; did you mean {meant}?"
         raise UserError(f"recipe {recipe}: {line}") from error
+    groups.check_positions(cfg, overrides)
+    return cfg
 
 
 def _meant(error: str, recipe: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from nemo_squeezeformer.errors import UserError
 
 SIMILAR = 0.7  # ratio of difflib from which a name is a proposal
-GROUPS = ("size", "rate", "data", "optim", "sched", "augment", "resume")
+GROUPS = ("size", "rate", "positions", "data", "optim", "sched", "augment", "resume")
 OUR_ENCODER = "nemo_squeezeformer.SqueezeformerEncoder"
 CHECKED = {  # a section of a recipe, and the class whose arguments or fields are the settings of the section
     "trainer": ("lightning", "pytorch/trainer/trainer.py", "Trainer"),

@@ -1,0 +1,1 @@
+"""The positions of attention. Each YAML file is an option of the command line, for example ``positions=rope``."""
