@@ -43,6 +43,7 @@ def drop_layer(output: Tensor, x: Tensor, probability: float) -> Tensor:
     is ``output``. If the layer is left out, the weights of the layer get zero gradients. Therefore all processes of a
     distributed training have gradients for the same weights.
     """
-    if torch.rand(1) < probability:
+    # The host draws the number, so that no layer waits for a GPU.
+    if torch.rand(1, device="cpu") < probability:
         return output * 0.0 + x
     return (output - x) / (1.0 - probability) + x

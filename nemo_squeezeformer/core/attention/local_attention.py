@@ -76,7 +76,7 @@ class LocalAttention(RelPositionAttention):
         if not self.tokens:
             return self.attend(q, k, v, frames, positions)
 
-        tokens = torch.tensor(sorted({token // frames.step for token in self.tokens}), device=x.device)  # (G,)
+        tokens = self.frames_of_tokens(frames.step, x.device)  # (G,)
         at = tokens.clamp(max=x.size(1) - 1)
         own = (self.global_q, self.global_k, self.global_v) if self.global_attn_separate else ()
         global_q, global_k, global_v = (self.heads(linear(x)) for linear in own) if own else (q, k, v)
@@ -95,3 +95,12 @@ class LocalAttention(RelPositionAttention):
         is_token = (torch.arange(x.size(1), device=x.device)[:, None] == tokens) & ~absent[:, 0]  # (B, T, G)
         replaced = is_token.any(dim=-1)[:, None, :, None]  # (B, 1, T, 1)
         return torch.where(replaced, is_token[:, None].to(of_tokens.dtype) @ of_tokens, seen)
+
+    def frames_of_tokens(self, step: int, device: torch.device) -> Tensor:
+        """Return the frames of the global tokens (G,), at a rate with ``step`` encoder frames for each frame.
+
+        Two tokens in the same frame count once.
+        """
+        spacing = self.tokens[1] - self.tokens[0] if len(self.tokens) > 1 else 1
+        # The device computes the frames. A GPU would wait for a list of the host, and a CUDA graph could not record it.
+        return torch.arange(0, self.tokens[-1] + 1, max(spacing, step), device=device) // step

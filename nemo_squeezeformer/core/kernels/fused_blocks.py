@@ -1,7 +1,7 @@
-"""PyTorch's fused attention without position scores, for inference on a CPU.
+"""PyTorch's fused attention without position scores, for inference.
 
-A batch with padding is computed one utterance after another, so that padding takes no time. A limited context is
-computed in blocks of queries. The memory grows linearly with T.
+On a CPU, a batch with padding is computed one utterance after another, so that padding takes no time. A limited context
+is computed in blocks of queries. The memory grows linearly with T.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class FusedBlocks(SDPA):
         limited = frames.context.left >= 0 or frames.context.right >= 0
         if limited and q.size(2) > QUERIES:
             return self.in_blocks(q, k, v, frames)
-        if frames.padded and not limited and not frames.past:
+        # Another device would wait for the lengths. There, the call below has a mask with a value for each key.
+        if frames.padded and not limited and not frames.past and q.device.type == "cpu":
             return self.in_turn(q, k, v, frames.lengths.tolist())
         return super().__call__(operands, frames, dropout)
 
