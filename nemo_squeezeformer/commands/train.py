@@ -133,7 +133,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     from nemo.utils.exp_manager import exp_manager
     from nemo.utils.trainer_utils import resolve_trainer_cfg
 
-    from nemo_squeezeformer.integration.callbacks import bad_data, resumed_schedule
+    from nemo_squeezeformer.integration.callbacks import bad_data, best_weights, resumed_schedule, run_end, run_progress
     from nemo_squeezeformer.integration.callbacks.frozen_encoder import FrozenEncoder
     from nemo_squeezeformer.integration.callbacks.stop_after_batch import ended_by_signals
     from nemo_squeezeformer.integration.resuming import whole_checkpoints
@@ -143,6 +143,8 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     newest = whole_checkpoints.newest_of_run(trainer, value(cfg, "exp_manager") or {}, moves=on_main_process)
     log_dir = exp_manager(trainer, cfg.get("exp_manager", None))
     trainer.ckpt_path = str(newest) if newest else trainer.ckpt_path
+    best = best_weights.add_callback(trainer)
+    run_progress.replace_bar(trainer, value(cfg, "exp_manager.checkpoint_callback_params.monitor", "val_wer"))
     bad_data.add_callbacks(trainer, stop_after=value(cfg, "bad_data.stop_after", 10))
     resumed_schedule.add_callback(trainer, value(cfg, "schedule.resumed", "keep"))
     if epochs := value(cfg, "fine_tuning.frozen_epochs"):
@@ -157,6 +159,8 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     with ended_by_signals(trainer, signals.current, bool(value(cfg, "exp_manager.resume_if_exists"))):
         trainer.fit(model)
         if is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
+            if best is not None:
+                best.load_into(model)
             trainer.test(model)
-    logging.info(f"Logs and checkpoints are in {log_dir}")
+    logging.info(run_end.words(best, log_dir, value(cfg, "exp_manager", {})))
     return model

@@ -9,6 +9,8 @@ A finder at the front of ``sys.meta_path`` runs a function after the execution o
   name. The finder does the same for the names in ``nemo.collections.asr.modules.squeezeformer_encoder``.
 - ``nemo.collections.asr.models.ctc_bpe_models`` lists pretrained models. The function adds NVIDIA's Squeezeformer
   models if NeMo no longer lists these models.
+- ``nemo.utils.callbacks.nemo_model_checkpoint`` writes checkpoints. The function lets NeMo 2.7.3 read the best
+  checkpoint of a run with current PyTorch versions (``save_best_model``, the default of our recipes).
 - ``omegaconf`` gets the resolvers of the recipes, for example for the peak learning rate.
 
 The finder also serves modules that no longer exist:
@@ -45,6 +47,7 @@ else:
 
 PREFIX = f"{PACKAGE}."
 CTC_BPE_MODELS = "nemo.collections.asr.models.ctc_bpe_models"
+CHECKPOINTS = "nemo.utils.callbacks.nemo_model_checkpoint"
 
 After = Callable[[ModuleType], None]
 
@@ -89,10 +92,16 @@ def list_released_models(ctc_bpe_models: ModuleType) -> None:
     importlib.import_module(f"{__package__}.pretrained").register(ctc_bpe_models)
 
 
+def read_best_checkpoints(checkpoints: ModuleType) -> None:
+    """Let NeMo's callback for checkpoints read the best checkpoint of a run."""
+    importlib.import_module(f"{__package__}.resuming.best_of_nemo").let_read(checkpoints.NeMoModelCheckpoint)
+
+
 AFTER_IMPORT: dict[str, After] = {
     "nemo.core.classes.common": allow_our_classes,
     ASR_MODULES: serve_old_names,
     CTC_BPE_MODELS: list_released_models,
+    CHECKPOINTS: read_best_checkpoints,
 }
 
 

@@ -12,7 +12,7 @@ from nemo_squeezeformer.training import devices, groups, removed_settings, sched
 from nemo_squeezeformer.training.data import is_named, manifest_files
 from nemo_squeezeformer.training.devices import accelerator
 from nemo_squeezeformer.training.manifest_checks import characters, check_manifests, require_manifests
-from nemo_squeezeformer.training.mistakes import misspelt
+from nemo_squeezeformer.training.mistakes import interrupted_runs, misspelt
 from nemo_squeezeformer.training.settings import value
 from nemo_squeezeformer.training.text_rows import SPLITS
 
@@ -153,12 +153,14 @@ def check_names(cfg: Any) -> None:
     This part of ``check`` needs a second, because it imports neither NeMo nor PyTorch, and reads no file of data.
 
     Raises:
-        UserError: a setting or a file does not exist, or this machine does not have the accelerator.
+        UserError: a setting or a file does not exist, this machine does not have the accelerator, or a run that resumes
+            does not find its checkpoints.
     """
     from omegaconf import OmegaConf
 
     misspelt.check(cfg)
     devices.check(cfg)
+    interrupted_runs.check(cfg)
     for split in SPLITS:
         section = value(cfg, f"model.{split}")
         if section is not None and split != "test_ds" and not is_named(section):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -116,5 +118,19 @@ def how_to_continue(trainer: Trainer, resumable: bool) -> str:
         return "the run has no complete checkpoint, and starts again from the beginning"
     if resumable:
         return f"the same command resumes the run from {path}"
-    override = shlex.quote(f'++exp_manager.resume_from_checkpoint="{path}"')
-    return f"to resume the run, add +resume=exact {override} to the command"
+    version = path.parent.parent.name
+    if re.fullmatch(r"\d{4}(-\d\d){2}_\d\d(-\d\d){2}", version):  # NeMo's folder of a run; the run continues there
+        added = f"+resume=exact ++exp_manager.version={version}"
+    else:
+        added = "+resume=exact " + shlex.quote(f'++exp_manager.resume_from_checkpoint="{path}"')
+    if command := _command():
+        return f"{path} is written; this command resumes the run: {command} {added}"
+    return f"to resume the run, add {added} to the command"
+
+
+def _command() -> str:
+    """Return the command that has started this process, or "" if another program calls the training."""
+    program, *arguments = sys.argv
+    if Path(program).name == "__main__.py" and Path(program).parent.name == "nemo_squeezeformer":
+        return f"python -m nemo_squeezeformer {shlex.join(arguments)}"
+    return shlex.join(["nemo-squeezeformer", *arguments]) if Path(program).stem == "nemo-squeezeformer" else ""

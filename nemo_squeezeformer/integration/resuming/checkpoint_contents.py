@@ -3,12 +3,14 @@
 Lightning 2.4 loads every object in a checkpoint, and an object can run any program while it is loaded.
 """
 
+import contextlib
 import os
 import pickle
 import sys
 import typing
 import zipfile
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import Path, PosixPath
@@ -96,6 +98,18 @@ def read_data(path: str, device: str = "cpu") -> dict[str, Any]:
         raise DamagedCheckpoint(
             f"{path} is damaged ({reason}); remove it, and resume from an earlier checkpoint"
         ) from error
+
+
+@contextlib.contextmanager
+def plain_objects(path: str) -> Iterator[None]:
+    """Let PyTorch's loader of weights accept the plain values and configurations in the checkpoint at ``path``.
+
+    A path that is not a local file changes nothing.
+    """
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+    known: list[Any] = [(found, name) for name in names if (found := _data_type(name)) is not None]
+    with torch.serialization.safe_globals(known):
+        yield
 
 
 def _is_trusted() -> bool:

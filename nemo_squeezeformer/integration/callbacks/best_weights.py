@@ -1,0 +1,123 @@
+"""The .nemo file of a training run: it has the weights of the best checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+from nemo.utils import logging
+from nemo.utils.callbacks import NeMoModelCheckpoint
+
+from nemo_squeezeformer.integration.resuming.checkpoint_contents import read_data
+
+
+class BestWeights(Checkpoint):  # Lightning calls the checkpoint callbacks last, in the order of the list
+    """A callback that writes the .nemo file in place of NeMo, for ``save_best_model`` of ``exp_manager``.
+
+    With ``save_best_model``, NeMo 2.7.3 fails with PyTorch 2.6 or later, because its ``torch.load`` refuses the
+    configuration in a checkpoint. When a run resumes, NeMo 3.0.0 writes the current weights in place of the best
+    weights. At the end, it sets the counters of the finished run back to the best checkpoint.
+
+    This callback takes the weights from the file of the best checkpoint, and does not change the model. If the moving
+    average of the weights is enabled, the .nemo file has the averaged weights. Of several checkpoints with the same
+    metric, the newest is the best.
+
+    Args:
+        writer: NeMo's callback that writes the checkpoints. Its own .nemo files are turned off.
+    """
+
+    def __init__(self, writer: NeMoModelCheckpoint):
+        self.writer = writer
+        self.always, self.at_end = writer.always_save_nemo, writer.save_nemo_on_train_end
+        writer.save_best_model = writer.always_save_nemo = writer.save_nemo_on_train_end = False
+        self.path = Path(writer._format_nemo_checkpoint_name())
+        self._written: Path | None = None
+
+    @property
+    def best(self) -> Path | None:
+        """The best checkpoint, or None if there is no checkpoint with the metric."""
+        scores = {path: float(score) for path, score in (self.writer.best_k_models or {}).items()}
+        if not scores:
+            return None
+        best = (max if self.writer.mode == "max" else min)(scores.values())
+        newest = [path for path, score in scores.items() if score == best][-1]
+        return Path(newest) if Path(newest).is_file() else None  # checkpoints of sharded weights are folders
+
+    @property
+    def score(self) -> float | None:
+        """The metric of the best checkpoint."""
+        scores = {str(path): float(score) for path, score in (self.writer.best_k_models or {}).items()}
+        return scores.get(str(self.best))
+
+    def weights(self) -> dict[str, torch.Tensor] | None:
+        """Return the weights of the best checkpoint, or None if there is no best checkpoint."""
+        if self.best is None:
+            return None
+        average = self.best.with_name(f"{self.best.stem}-EMA.ckpt")
+        weights: dict[str, torch.Tensor] = read_data(str(average if average.is_file() else self.best))["state_dict"]
+        return weights
+
+    def load_into(self, model: torch.nn.Module) -> None:
+        """Give the model the weights of the best checkpoint, for a test after training."""
+        if (weights := self.weights()) is not None:
+            model.load_state_dict(weights)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_if_better(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._write_if_better(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_if_better(trainer, pl_module)
+
+    def on_train_end(self, trainer: Any, pl_module: LightningModule) -> None:
+        if self.at_end and not trainer.fast_dev_run and (self.best is None or self.best != self._written):
+            self._write(trainer, pl_module)
+
+    def _write_if_better(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.always and self.best is not None and self.best != self._written:
+            self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the .nemo file. It replaces the old file when it is complete."""
+        best = self.best
+        if trainer.is_global_zero and callable(getattr(pl_module, "save_to", None)):
+            before = pl_module._save_restore_connector
+            if best is not None:
+                pl_module._save_restore_connector = _OfCheckpoint(self.weights())
+            # After a kill in this moment, a resumed run removes a file with this ending (resuming.whole_checkpoints).
+            new = self.path.with_name(f"{self.path.name}{NeMoModelCheckpoint.UNFINISHED_CHECKPOINT_SUFFIX}")
+            try:
+                pl_module.save_to(str(new))
+                new.replace(self.path)
+            finally:
+                pl_module._save_restore_connector = before
+                new.unlink(missing_ok=True)
+            logging.info(f"{self.path.name} has the weights of {best.name if best else 'the last step'}")
+        self._written = best
+
+
+class _OfCheckpoint(SaveRestoreConnector):
+    """A connector that saves a model with other weights than the weights in the memory."""
+
+    def __init__(self, weights: Any):
+        super().__init__()
+        self.weights = weights
+
+    def _save_state_dict_to_disk(self, state_dict: Any, filepath: str) -> None:
+        torch.save(self.weights, filepath)
+
+
+def add_callback(trainer: Trainer) -> BestWeights | None:
+    """Add ``BestWeights`` if ``save_best_model`` is true. Return the callback, or None."""
+    writer = trainer.checkpoint_callback
+    if not isinstance(writer, NeMoModelCheckpoint) or not writer.save_best_model:
+        return None
+    callback = BestWeights(writer)
+    trainer.callbacks.append(callback)  # type: ignore[attr-defined]
+    return callback

@@ -1,0 +1,108 @@
+"""The end of a training run: the best weights, the text at the end, the progress bar, and the way to continue."""
+
+from __future__ import annotations
+
+import io
+import logging
+import tarfile
+from contextlib import redirect_stderr
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from nemo_squeezeformer.__main__ import main
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.integration.callbacks import stop_after_batch
+from nemo_squeezeformer.training.mistakes import interrupted_runs
+from nemo_squeezeformer.training.recipes import compose
+from tests.samples.model_types.model_type import SMALL, spoken
+
+PARAMETERS = "exp_manager.checkpoint_callback_params"
+# The loss falls in each epoch. With mode=max, the first checkpoint is the best, and the last is the worst.
+HIGHEST_LOSS = [f"{PARAMETERS}.monitor=val_loss", f"{PARAMETERS}.mode=max"]
+NAME = "Squeezeformer-CTC-Char"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Any:
+    """Train for three epochs. Return the settings, the folder of the run, and the text on stderr."""
+    folder = tmp_path_factory.mktemp("run")
+    small = [setting for setting in SMALL if setting != "trainer.enable_progress_bar=false"]
+    settings = [*small, *spoken(folder), *HIGHEST_LOSS, "model.optim.lr=0.01", f"exp_manager.exp_dir={folder}/exp"]
+    with redirect_stderr(io.StringIO()) as said:
+        handler = logging.StreamHandler(said)
+        logging.getLogger("nemo_logger").addHandler(handler)
+        try:
+            assert main(["train", "squeezeformer_ctc_char", *settings, "trainer.max_epochs=3"]) == 0
+        finally:
+            logging.getLogger("nemo_logger").removeHandler(handler)
+    (dated,) = (folder / "exp" / NAME).iterdir()
+    return SimpleNamespace(settings=settings, folder=dated, said=said.getvalue().replace("\r", "\n"))
+
+
+def weights_of(archive: Path) -> dict[str, torch.Tensor]:
+    with tarfile.open(archive) as file:
+        member = next(each for each in file.getmembers() if each.name.endswith("model_weights.ckpt"))
+        content = file.extractfile(member)
+        assert content is not None
+        return torch.load(io.BytesIO(content.read()), weights_only=True)
+
+
+def test_the_nemo_file_has_the_weights_of_the_best_checkpoint(run):
+    folder = run.folder / "checkpoints"
+    saved = weights_of(folder / f"{NAME}.nemo")
+    first, last = (
+        torch.load(next(folder.glob(f"*{end}.ckpt")), weights_only=False)["state_dict"]
+        for end in ("epoch=0-step=2", "-last")
+    )
+    assert saved.keys() == first.keys() and all(torch.equal(saved[name], first[name]) for name in first)
+    assert not all(torch.equal(saved[name], last[name]) for name in last)
+
+
+def test_the_end_names_the_best_result_and_the_files(run):
+    *_, best, model, files = run.said.rstrip().splitlines()
+    assert "Best val_loss: " in best and best.endswith("epoch=0-step=2.ckpt)")
+    assert model.endswith(f"The model with these weights is {run.folder}/checkpoints/{NAME}.nemo")
+    assert files.endswith(f"Logs and checkpoints are in {run.folder}")
+
+
+def test_the_bar_shows_the_whole_run(run):
+    bar = [line for line in run.said.splitlines() if line.startswith("training: 100%")][-1]
+    assert "6/6 [" in bar and "epoch 3/3, loss " in bar and "val_loss " in bar
+
+
+def test_a_run_that_resumes_does_not_begin_anew_beside_a_dated_run(run, monkeypatch):
+    monkeypatch.delenv("NEMO_EXPM_VERSION", raising=False)  # NeMo sets the variable for the processes of a run
+    cfg = compose("squeezeformer_ctc_char", [*run.settings, "+resume=exact"])
+    with pytest.raises(UserError, match=f"the run in {run.folder} has checkpoints") as caught:
+        interrupted_runs.check(cfg)
+    given = str(caught.value).partition("to continue this run, add ")[2].partition(";")[0]
+    interrupted_runs.check(compose("squeezeformer_ctc_char", [*run.settings, "+resume=exact", given]))
+    interrupted_runs.check(compose("squeezeformer_ctc_char", run.settings))
+    assert given == f"++exp_manager.version={run.folder.name}"
+
+
+@pytest.mark.slow
+def test_a_dated_run_continues_in_its_folder_and_its_best_checkpoint_stays_the_best(run):
+    before = (run.folder / "checkpoints" / f"{NAME}.nemo").stat().st_mtime_ns
+    added = ["+resume=exact", f"++exp_manager.version={run.folder.name}", "trainer.max_epochs=4"]
+    assert main(["train", "squeezeformer_ctc_char", *run.settings, *added]) == 0
+    assert (run.folder / "checkpoints" / f"{NAME}.nemo").stat().st_mtime_ns > before
+    assert [path.name for path in run.folder.parent.iterdir()] == [run.folder.name]
+    test_the_nemo_file_has_the_weights_of_the_best_checkpoint(run)
+
+
+def test_after_ctrl_c_the_last_line_is_the_command_that_continues(monkeypatch, tmp_path):
+    folder = tmp_path / "2026-01-31_12-00-00" / "checkpoints"
+    folder.mkdir(parents=True)
+    path = folder / "a-last.ckpt"
+    path.write_bytes(b"")
+    monkeypatch.setattr("sys.argv", ["/bin/nemo-squeezeformer", "train", "recipe", "model.labels=[a, b]"])
+    trainer: Any = SimpleNamespace(checkpoint_callback=SimpleNamespace(last_model_path=str(path)))
+    assert stop_after_batch.how_to_continue(trainer, resumable=False) == (
+        f"{path} is written; this command resumes the run: nemo-squeezeformer train recipe 'model.labels=[a, b]' "
+        "+resume=exact ++exp_manager.version=2026-01-31_12-00-00"
+    )
