@@ -32,11 +32,6 @@ class Form(NamedTuple):
     milliseconds: int | None
     names: tuple[str, str]
 
-    @property
-    def name(self) -> str:
-        """Return the name of the file, or of the folder of a file ``model.nemo``."""
-        return self.path.parent.name if self.path.stem == "model" else self.path.stem
-
     def load(self) -> Any:
         """Return the model. An export changes the model, so each export needs a new model."""
         model = models.load_model(str(self.path), torch.device("cpu"))
@@ -45,6 +40,11 @@ class Form(NamedTuple):
             model.encoder.set_default_att_context_size(self.context)
         model.preprocessor.featurizer.dither = 0.0  # as in transcribe() and in streams
         return model
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a model: the name of the file, or of the folder of a file ``model.nemo``."""
+    return path.parent.name if path.stem == "model" else path.stem
 
 
 def forms_of(path: Path) -> Iterator[Form]:

@@ -4,11 +4,13 @@
         --manifests DIGITS/connected_test_seen.jsonl SPEECH/dev.jsonl > benchmarks/results/runtimes_texts.md
 
 The program exports each model for each runtime: each decoder, whole utterances, and streams at each latency. It
-compares the texts of the first recordings of each manifest. The runtimes are the unmodified packages of PyPI.
+compares the texts of the first recordings of each manifest. The runtimes are the unmodified packages of PyPI. The
+results of a model are in the folder of --work. The program does not measure them again.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +23,7 @@ from benchmarks.measuring import recordings
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.machine import commit, versions
 from benchmarks.measuring.tables import head, line
-from benchmarks.runtimes.forms import Form, forms_of, texts_of
+from benchmarks.runtimes.forms import Form, forms_of, name_of, texts_of
 
 LEAD = np.zeros(80, dtype=np.float32)  # 5 ms of silence, as in the README of a folder for sherpa-onnx
 COLUMNS = ["model", "decoder", "form", "runtime", "same features", "own features", "WER of NeMo, %"]
@@ -114,7 +116,7 @@ def rows_of(form: Form, spoken: Sequence[Spoken]) -> Iterator[list[list[str]]]:
             for runtime, compared in run(form, spoken, Path(folder, "folder")):
                 yield [
                     [
-                        *(form.name, *form.names, runtime),
+                        *(name_of(form.path), *form.names, runtime),
                         _equal(*texts.pair),
                         _equal(texts.nemo, texts.runtime),
                         f"{100 * word_error_rate(texts.nemo, each.texts):.1f}",
@@ -128,11 +130,36 @@ def _equal(one: Sequence[str], other: Sequence[str]) -> str:
     return f"{sum(a == b for a, b in zip(one, other, strict=True))} of {len(one)}"
 
 
+def measured(path: Path, spoken: Sequence[Spoken]) -> list[list[list[str]]]:
+    """Return the rows of a model for each manifest."""
+    tables: list[list[list[str]]] = [[] for _ in spoken]
+    for form in forms_of(path):
+        for row in rows_of(form, spoken):
+            for table, cells in zip(tables, row, strict=True):
+                table.append(cells)
+    return tables
+
+
+def results_of(path: Path, spoken: Sequence[Spoken], work: Path) -> dict[str, Any]:
+    """Return the results of a model from the file in ``work``. If there is no file, measure the model."""
+    results = work / f"texts-{name_of(path)}.json"
+    if not results.exists():
+        measurement = {"commit": commit(), "versions": installed(), "tables": measured(path, spoken)}
+        work.mkdir(parents=True, exist_ok=True)
+        results.write_text(json.dumps(measurement, indent=1), encoding="utf-8")
+    return json.loads(results.read_text(encoding="utf-8"))
+
+
+def installed() -> str:
+    return f"{versions()}, sherpa-onnx {version('sherpa-onnx')}, onnx-asr {version('onnx-asr')}"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line("benchmarks.runtimes.texts", __doc__)
     parser.add_argument("models", type=Path, nargs="+", help=".nemo files with a Squeezeformer of this project")
     parser.add_argument("--manifests", type=Path, nargs="+", required=True)
     parser.add_argument("--count", type=int, default=40, help="number of recordings of each manifest")
+    parser.add_argument("--work", type=Path, default=Path("build/runtimes"), help="folder for the results")
     args = parser.parse_args(argv)
 
     import torch
@@ -141,23 +168,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     logging.setLevel(logging.ERROR)
     spoken = [read(manifest, args.count) for manifest in args.manifests]
-    rows: list[list[Any]] = [[] for _ in spoken]
-    for path in args.models:
-        for form in forms_of(path):
-            for row in rows_of(form, spoken):
-                for table, cells in zip(rows, row, strict=True):
-                    table.append(cells)
+    found = [results_of(path, spoken, args.work) for path in args.models]
     print("# The texts of trained models in sherpa-onnx and onnx-asr\n")
     print("`python -m benchmarks.runtimes.texts` makes this page.\n")
-    print(
-        f"Commit {commit()}. {versions()}, sherpa-onnx {version('sherpa-onnx')}, onnx-asr {version('onnx-asr')}. All "
-        "files are float32.\n"
-    )
+    commits, packages = (", ".join(dict.fromkeys(each[key] for each in found)) for key in ("commit", "versions"))
+    print(f"Commits: {commits}. {packages}. All files are float32.\n")
     print(INTRODUCTION)
-    for each, table in zip(spoken, rows):
+    for number, each in enumerate(spoken):
         words = sum(len(text.split()) for text in each.texts)
         print(f"\n## {each.name}: {len(each.texts)} recordings, {words} words\n")
-        print("\n".join([head(COLUMNS), *map(line, table)]))
+        print("\n".join([head(COLUMNS), *(line(row) for results in found for row in results["tables"][number])]))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ def test_the_texts_of_a_model_are_compared_in_each_runtime(noises, tmp_path, cap
 
     spelling_model("ctc", noises, preprocessor={"window_size": 0.025}).save_to(str(tmp_path / "ctc.nemo"))
     manifest = write_manifest(tmp_path, utterances=3, seconds=1.503)
-    texts.main([str(tmp_path / "ctc.nemo"), "--manifests", str(manifest), "--count", "2"])
+    given = ["--manifests", str(manifest), "--count", "2", "--work", str(tmp_path)]
+    texts.main([str(tmp_path / "ctc.nemo"), *given])
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ctc")]
     assert [row[:4] for row in rows] == [
         ["ctc", "CTC", "whole utterances", name] for name in ("sherpa-onnx", "onnx-asr")
