@@ -6,6 +6,7 @@ these modules. The modules therefore import NeMo and torch only when the command
 
 COMMANDS = {
     "train": "train",
+    "check": "check",
     "tokenizer": "tokenizer",
     "lm": "lm",
     "transcribe": "transcribe",

@@ -30,6 +30,7 @@ class Utterance:
         channels: number of channels; 0 if the utterance cannot be used.
         problem: the reason why the utterance cannot be used, with the manifest and the line; empty for a good
             utterance.
+        rate: the sample rate of the file in Hz; 0 if the utterance cannot be used.
     """
 
     row: dict[str, Any]
@@ -38,6 +39,7 @@ class Utterance:
     duration: float
     channels: int
     problem: str = ""
+    rate: int = 0
 
 
 def audio_path(audio_filepath: str, manifest: str | os.PathLike[str]) -> str:
@@ -157,7 +159,8 @@ def _utterance(row: dict[str, Any], paths: list[str], headers: list[Header]) -> 
     channels = len(paths) if isinstance(audio, list) else headers[0].channels
     offset = float(row.get("offset") or 0.0)
     rest = headers[0].seconds - offset
-    return Utterance(row, audio, offset, float(min(row.get("duration") or rest, rest)), channels)
+    duration = float(min(row.get("duration") or rest, rest))
+    return Utterance(row, audio, offset, duration, channels, rate=headers[0].rate)
 
 
 def _unusable(row: dict[str, Any], problem: str) -> Utterance:

@@ -11,7 +11,9 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifest_rows import good_rows
 from nemo_squeezeformer.files.manifests import Utterance, read_utterances
 from nemo_squeezeformer.training.data import manifest_files
+from nemo_squeezeformer.training.data_checks import sample_rates
 from nemo_squeezeformer.training.settings import value
+from nemo_squeezeformer.training.text_rows import SPLITS
 
 REQUIRED = ("audio_filepath", "duration")
 # NeMo's models whose data sets select the channel themselves.
@@ -55,8 +57,17 @@ def check_manifests(cfg: Any, split: str, audio: bool) -> None:
         else:
             for _ in good_rows(path, REQUIRED, for_training=True):
                 pass
+    _warn_of_low_rates(cfg, split, utterances)
     if not _selects_a_channel(cfg):
         _check_channels(section, value(cfg, f"{section}.channel_selector"), utterances)
+
+
+def _warn_of_low_rates(cfg: Any, split: str, utterances: Sequence[Utterance]) -> None:
+    rate, highest = value(cfg, "model.sample_rate", 16000), value(cfg, "model.preprocessor.highfreq")
+    for message in sample_rates.find(utterances, rate, highest, SPLITS[split]):
+        from nemo.utils import logging
+
+        logging.warning(message)
 
 
 def characters(named: Any) -> Counter[str]:

@@ -1,7 +1,7 @@
 """A check of the transcripts of all splits against the vocabulary and the frame rate of a recipe.
 
-NeMo trains on all of these rows without a message: a row without text, a text of unknown tokens, and an utterance with
-more tokens than frames, whose CTC loss is 0.
+NeMo trains on all of these rows without a message: a row without text, a text of unknown tokens, an utterance with more
+tokens than frames, whose CTC loss is 0, and a row of the validation data that is also training data.
 """
 
 import unicodedata
@@ -11,6 +11,7 @@ from typing import Any
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.ctc_frames import ctc_frames, ctc_head
+from nemo_squeezeformer.training.data_checks import shared_rows
 from nemo_squeezeformer.training.settings import value
 from nemo_squeezeformer.training.text_rows import SPLITS, Split, TextRow, read_split
 from nemo_squeezeformer.training.vocabularies import Characters, Encoded, Vocabulary, vocabularies
@@ -19,6 +20,7 @@ NO_TEXT = ("ClassificationModel", "LabelModel")  # the ends of the names of mode
 MOSTLY = 0.5  # a larger share of unknown characters of the training text is an error
 STRANGE = 0.01  # a larger share of characters of a split that the training text does not have gives a warning
 SHOWN = 40  # characters in a message
+WORST = 5  # utterances with too few frames that a message names
 TRIED = 200  # rows on which another form of the text is tried
 FORMS: Mapping[str, Callable[[str], str]] = {
     "in Unicode's form NFC": lambda text: unicodedata.normalize("NFC", text),
@@ -30,21 +32,27 @@ FORMS: Mapping[str, Callable[[str], str]] = {
 SKIP = "with --skip-text-check, training uses the text as it is"
 
 
-def check(cfg: Any) -> None:
-    """Check the text of the local manifests of a composed recipe. NeMo's log shows the warnings.
+def check(cfg: Any, say: Callable[[str], object] | None = None) -> None:
+    """Check the text of the local manifests of a composed recipe.
 
     A recipe whose model is not trained with text is not checked.
+
+    Args:
+        say: a function that gets each warning (default: NeMo's log shows the warnings).
 
     Raises:
         UserError: training would not learn the text: rows have no text, most characters of the training text are
             unknown, or CTC, the only loss, cannot align any utterance. The message names the first row and the remedy.
     """
+    say = say or _warn
     target = str(value(cfg, "model_target") or value(cfg, "model.target") or "")
     if target.endswith(NO_TEXT) or (value(cfg, "model.tokenizer") is None and "labels" not in cfg.model):
         return
     splits = {key: split for key in SPLITS if (split := read_split(cfg, key)) is not None and split.rows}
     for split in splits.values():
-        _refuse_missing_text(split)
+        _refuse_missing_text(split, say)
+    for message in shared_rows.check(cfg):
+        say(message)
     known = vocabularies(cfg)
     training = splits.get("train_ds")
     if not known and training and value(cfg, "model.tokenizer") is None:  # model.labels=null
@@ -55,12 +63,12 @@ def check(cfg: Any) -> None:
     for key, split in splits.items():
         rows = _spoken(split, known)
         encoded = _encoded(rows, known)
-        unknown = _check_unknown(split, rows, encoded, known)
+        unknown = _check_unknown(split, rows, encoded, known, say)
         if key == "train_ds":
-            _check_frames(cfg, rows, encoded)
+            _check_frames(cfg, rows, encoded, say)
             seen = set(_letters(rows, known))
         elif seen and not unknown:
-            _warn_of_unseen(split, _letters(rows, known, counts=True), seen, rows)
+            _warn_of_unseen(split, _letters(rows, known, counts=True), seen, rows, say)
 
 
 def _warn(message: str) -> None:
@@ -69,7 +77,7 @@ def _warn(message: str) -> None:
     logging.warning(message)
 
 
-def _refuse_missing_text(split: Split) -> None:
+def _refuse_missing_text(split: Split, say: Callable[[str], object]) -> None:
     """Refuse rows without text. An empty text is a row without speech, and gives a warning."""
     missing = [row for row in split.rows if row.text is None]
     if missing:
@@ -85,7 +93,7 @@ def _refuse_missing_text(split: Split) -> None:
             f"{empty[0].place}), and teach the model to say nothing; add the text; {SKIP}"
         )
     if empty:
-        _warn(
+        say(
             f"{len(empty):,} of {len(split.rows):,} rows of the {split.name} data have an empty {split.field} (the "
             f"first: {empty[0].place}), and teach the model to say nothing; remove the rows if they contain speech"
         )
@@ -133,7 +141,11 @@ def _letters(rows: list[TextRow], known: Mapping[str | None, Vocabulary], counts
 
 
 def _check_unknown(
-    split: Split, rows: list[TextRow], encoded: list[Encoded], known: Mapping[str | None, Vocabulary]
+    split: Split,
+    rows: list[TextRow],
+    encoded: list[Encoded],
+    known: Mapping[str | None, Vocabulary],
+    say: Callable[[str], object],
 ) -> bool:
     """Warn about unknown characters, or refuse them if most characters of the training text are unknown.
 
@@ -142,11 +154,17 @@ def _check_unknown(
     touched = [row for row, each in zip(rows, encoded) if each.unknown]
     for language in dict.fromkeys(row.language for row in touched):
         own = [row for row in rows if row.language == language]
-        _report_unknown(split, own, [row for row in touched if row.language == language], known[language])
+        _report_unknown(split, own, [row for row in touched if row.language == language], known[language], say)
     return bool(touched)
 
 
-def _report_unknown(split: Split, rows: list[TextRow], touched: list[TextRow], vocabulary: Vocabulary) -> None:
+def _report_unknown(
+    split: Split,
+    rows: list[TextRow],
+    touched: list[TextRow],
+    vocabulary: Vocabulary,
+    say: Callable[[str], object],
+) -> None:
     seen = Counter("".join(row.text or "" for row in touched))
     missing = vocabulary.missing(letter for letter in seen if not letter.isspace())
     letters = "".join(letter for letter, _ in seen.most_common() if letter in missing)
@@ -169,7 +187,7 @@ def _report_unknown(split: Split, rows: list[TextRow], touched: list[TextRow], v
     message = f"{problem}; {_remedy(split, vocabulary, touched)}"
     if split.key == "train_ds" and unknown > MOSTLY * total:
         raise UserError(f"{message}; {SKIP}")
-    _warn(message)
+    say(message)
 
 
 def _remedy(split: Split, vocabulary: Vocabulary, rows: list[TextRow]) -> str:
@@ -191,7 +209,9 @@ def _number_missing(vocabulary: Vocabulary, text: str) -> int:
     return sum(seen[letter] for letter in vocabulary.missing(seen))
 
 
-def _warn_of_unseen(split: Split, letters: Counter[str], seen: set[str], rows: list[TextRow]) -> None:
+def _warn_of_unseen(
+    split: Split, letters: Counter[str], seen: set[str], rows: list[TextRow], say: Callable[[str], object]
+) -> None:
     """Warn about characters that the training text does not have. The model cannot learn these characters."""
     unseen = {letter: number for letter, number in letters.most_common() if letter not in seen}
     share = sum(unseen.values()) / max(1, sum(letters.values()))
@@ -199,14 +219,14 @@ def _warn_of_unseen(split: Split, letters: Counter[str], seen: set[str], rows: l
         return
     touched = [row for row in rows if not set(unseen).isdisjoint(row.text or "")] or rows
     remedy = _remedy(split, Characters(sorted(seen)), touched)
-    _warn(
+    say(
         f"{share:.1%} of the characters of the {split.name} text never occur in the training text: "
         f"{''.join(unseen)[:SHOWN]!r} (the first row: {touched[0].place}), so the error rates are too high; {remedy}"
     )
 
 
-def _check_frames(cfg: Any, rows: list[TextRow], encoded: list[Encoded]) -> None:
-    """Count the utterances of the training data that CTC cannot align, and name the worst utterance.
+def _check_frames(cfg: Any, rows: list[TextRow], encoded: list[Encoded], say: Callable[[str], object]) -> None:
+    """Count the utterances of the training data that CTC cannot align, and name the worst utterances.
 
     NeMo sets the loss of these utterances to 0. The other utterances train normally, so the message is a warning.
     """
@@ -224,18 +244,18 @@ def _check_frames(cfg: Any, rows: list[TextRow], encoded: list[Encoded]) -> None
     number = int(short.sum())
     if not number:
         return
-    worst = int(numpy.argmax(numpy.where(short, needed / numpy.maximum(frames, 1), 0)))
-    row = timed[worst][0]
+    lack = numpy.where(short, needed / numpy.maximum(frames, 1), 0)
+    worst = [int(each) for each in numpy.argsort(-lack, kind="stable")[: min(WORST, number)]]
+    named = ", ".join(f"{timed[each][0].place} needs {needed[each]} and has {frames[each]}" for each in worst)
     message = (
         f"{number:,} of {len(timed):,} utterances of the training data ({number / len(timed):.0%}) have more tokens "
         f"than the CTC loss of {head.name} has frames. The loss of these utterances is 0, so training learns nothing "
-        f"from them. The worst: {row.place} needs {needed[worst]} frames, and its {row.seconds:g} s have "
-        f"{frames[worst]}. "
+        f"from them. The worst: {named}. "
     )
     message += _more_frames(cfg, head.halvings, number / len(timed))
     if head.only and number == len(timed):
         raise UserError(f"{message}; {SKIP}")
-    _warn(message)
+    say(message)
 
 
 def _more_frames(cfg: Any, halvings: int, share: float) -> str:

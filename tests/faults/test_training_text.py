@@ -28,7 +28,9 @@ CHARACTERS, BPE = "squeezeformer_ctc_char", "squeezeformer_ctc_bpe"
 def write(folder: Path, texts: list, name: str = "train", seconds: float = 2.0, **fields) -> Path:
     """Write a manifest without audio files. A text of None leaves the field out."""
     path = folder / f"{name}.json"
-    rows = [{"audio_filepath": f"{i}.wav", "duration": seconds, "text": text} | fields for i, text in enumerate(texts)]
+    rows = [
+        {"audio_filepath": f"{name}{i}.wav", "duration": seconds, "text": text} | fields for i, text in enumerate(texts)
+    ]
     for row in rows:
         if row["text"] is None:
             del row["text"]
@@ -71,7 +73,10 @@ def word_pieces(tmp_path_factory) -> Path:
 
 
 def check(recipe: str, train: Path, *overrides: str, dev: Path | None = None) -> None:
-    given = [f"model.train_ds.manifest_filepath={train}", f"model.validation_ds.manifest_filepath={dev or train}"]
+    if dev is None:  # the same texts with other recordings
+        dev = train.with_name("same.json")
+        dev.write_text(train.read_text(encoding="utf-8").replace('_filepath": "', '_filepath": "same_'), "utf-8")
+    given = [f"model.train_ds.manifest_filepath={train}", f"model.validation_ds.manifest_filepath={dev}"]
     text_check.check(compose(recipe, [*given, "trainer.max_steps=10", *overrides]))
 
 
@@ -139,6 +144,13 @@ def test_a_null_text_is_no_text_and_a_number_is_refused_with_its_line(tmp_path):
         check(CHARACTERS, manifest)
 
 
+def test_validation_on_training_data_is_named(tmp_path, warned):
+    train = write(tmp_path, GOOD)
+    check(CHARACTERS, train, dev=train)
+    (message,) = warned
+    assert "5 of 5 recordings of the validation data are also training data (the first: " in message
+
+
 def test_empty_texts_are_counted_and_only_empty_texts_are_refused(tmp_path, warned):
     check(CHARACTERS, write(tmp_path, [*GOOD, "", " "]), dev=write(tmp_path, GOOD, "dev"))
     assert len(warned) == 1 and "2 of 7 rows of the training data have an empty text (the first: " in warned[0]
@@ -201,7 +213,7 @@ def test_utterances_that_ctc_cannot_align_are_counted_and_the_worst_is_named(tmp
         return
     (message,) = warned
     assert "2 of 7 utterances of the training data (29%)" in message
-    assert "train.json, line 7 needs 76 frames, and its 2 s have 25" in message
+    assert "train.json, line 7 needs 76 and has 25" in message
     assert "set rate=4x, or use a recipe with sub-words" in message
     warned.clear()
     check(recipe, write(tmp_path, GOOD + [LONG]))
@@ -213,7 +225,7 @@ def test_a_layer_of_interctc_inside_the_unet_has_half_of_the_frames(tmp_path, wa
     check(CHARACTERS, write(tmp_path, [*GOOD, LONG]), *given, "model.interctc.apply_at_layers=[3]")
     assert warned == []
     check(CHARACTERS, write(tmp_path, [*GOOD, LONG]), *given, "model.interctc.apply_at_layers=[10]")
-    assert "1 of 6 utterances" in warned[0] and "have 25. To keep these utterances, choose a layer outside" in warned[0]
+    assert "1 of 6 utterances" in warned[0] and "has 25. To keep these utterances, choose a layer outside" in warned[0]
 
 
 def test_a_run_in_which_ctc_aligns_no_utterance_is_refused(tmp_path):
@@ -224,7 +236,7 @@ def test_a_run_in_which_ctc_aligns_no_utterance_is_refused(tmp_path):
 def test_utterances_that_the_duration_leaves_out_are_not_counted(tmp_path, warned):
     short = write(tmp_path, GOOD, "short", seconds=0.05)
     both = f"model.train_ds.manifest_filepath=[{write(tmp_path, GOOD)},{short}]"
-    check(CHARACTERS, short, both, "model.train_ds.min_duration=0.06", dev=tmp_path / "train.json")
+    check(CHARACTERS, short, both, "model.train_ds.min_duration=0.06", dev=write(tmp_path, GOOD, "dev"))
     assert warned == []
 
 

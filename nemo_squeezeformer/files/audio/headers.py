@@ -32,12 +32,14 @@ class Header:
         channels: the number of channels; 0 if the file cannot be used.
         seekable: True if soundfile, and with it NeMo, can seek in the file.
         problem: the reason why the file cannot be used; empty for a good file.
+        rate: the sample rate in Hz; 0 if the file cannot be used.
     """
 
     seconds: float = 0.0
     channels: int = 0
     seekable: bool = True
     problem: str = ""
+    rate: int = 0
 
 
 def read_headers(paths: Iterable[str], only_soundfile: bool = False) -> dict[str, Header]:
@@ -77,7 +79,7 @@ def read_header(path: str, only_soundfile: bool = False) -> Header:
                 return Header(problem=problem)
             seconds = file.frames / file.samplerate
             _refuse_cut(file, seconds, extension)
-            return Header(seconds, file.channels, file.seekable)
+            return Header(seconds, file.channels, file.seekable, rate=file.samplerate)
     except UserError as error:
         return Header(problem=str(error))
 

@@ -1,0 +1,70 @@
+"""The problems of data in words: of the manifests alone, and with the vocabulary and the frames of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.manifests import Utterance
+from nemo_squeezeformer.training import text_check
+from nemo_squeezeformer.training.data_checks import sample_rates, shared_rows
+from nemo_squeezeformer.training.settings import value
+
+FAST = 30.0  # characters per second; fast speech in an alphabet has about 20
+
+
+def of_manifest(made: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the problems of a manifest, from its report."""
+    name, rows, text = made["manifest"], made["rows"], made["text"]
+    if made["unusable"]:
+        yield f"{made['unusable']:,} of {rows:,} rows of {name} cannot be used, the first: {made['problems'][0]}"
+    if made["repeated_recordings"]:
+        yield f"{made['repeated_recordings']:,} rows of {name} have the recording of an earlier row; remove them"
+    if text["missing"]:
+        yield f"{text['missing']:,} of {rows:,} rows of {name} have no text; add the text, or remove the rows"
+    if len(made["sample_rates"]) > 1:
+        rates = ", ".join(f"{number:,} with {rate} Hz" for rate, number in made["sample_rates"].items())
+        yield f"the recordings of {name} have several sample rates ({rates}); NeMo resamples them to the model's rate"
+    if len(made["channels"]) > 1 or made["channels"].keys() - {"1"}:
+        channels = ", ".join(f"{number:,} with {each}" for each, number in made["channels"].items())
+        if made["channels"]:
+            yield f"recordings of {name} have several channels ({channels}); set channel_selector=average for training"
+    speed = text["characters_per_second"]
+    if speed and speed > FAST:
+        yield f"the text of {name} has {speed} characters per second, more than speech has; check the durations"
+    remedies = {"silent": "remove them", "clipped": "record them with a lower level", "unreadable": "copy them again"}
+    for kind, remedy in remedies.items():
+        if (found := made.get(kind)) and found["files"]:
+            yield f"{found['files']:,} recordings of {name} are {kind}, the first: {found['first'][0]}; {remedy}"
+
+
+def of_sets(manifests: Sequence[str]) -> Iterator[str]:
+    """Yield the problems of several manifests. The first manifest is the training data."""
+    for other in manifests[1:]:
+        yield from shared_rows.find(manifests[:1], [other], Path(other).stem)
+
+
+def with_model(cfg: Any, training: Sequence[Utterance]) -> Iterator[str]:
+    """Yield the problems of the data of a composed recipe with the vocabulary, the frames and the features of a model.
+
+    Args:
+        training: the rows of the training data.
+    """
+    found: list[str] = []
+    rate, highest = value(cfg, "model.sample_rate", 16000), value(cfg, "model.preprocessor.highfreq")
+    yield from sample_rates.find(training, rate, highest, "training")
+    longest = value(cfg, "model.train_ds.max_duration")
+    left_out = [each for each in training if longest and each.duration > longest]
+    if left_out:
+        hours = sum(each.duration for each in left_out) / 3600
+        yield (
+            f"{len(left_out):,} of {len(training):,} training utterances ({hours:.2f} h) are longer than "
+            f"model.train_ds.max_duration={longest}, and training leaves them out; cut them, or increase the setting"
+        )
+    try:
+        text_check.check(cfg, found.append)
+    except UserError as error:
+        found.append(f"training refuses this: {error}")
+    yield from found

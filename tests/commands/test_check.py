@@ -1,0 +1,129 @@
+"""`nemo-squeezeformer check`: each problem of data is found without training, in words and as JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from nemo_squeezeformer.__main__ import main
+from tests.samples.speech import RATE, noise
+
+
+def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> str:
+    """Write a manifest and its recordings. A row can have ``samples`` and ``rate``."""
+    lines = []
+    for number, row in enumerate(rows):
+        samples, rate = row.pop("samples", noise(1.0, number)), row.pop("rate", RATE)
+        row = {"audio_filepath": f"{name}{number}.wav", "duration": len(samples) / rate, "text": "one two"} | row
+        soundfile.write(folder / row["audio_filepath"], samples, rate, subtype="FLOAT")
+        lines.append(json.dumps(row) + "\n")
+    (folder / f"{name}.json").write_text("".join(lines))
+    return str(folder / f"{name}.json")
+
+
+def found(capsys, *arguments: str) -> str:
+    assert main(["check", *arguments]) == 1
+    return capsys.readouterr().out
+
+
+def test_good_manifests_have_a_table_and_no_problem(tmp_path, capsys):
+    train, dev = write(tmp_path, "train", [{}, {"text": "three"}]), write(tmp_path, "dev", [{"text": "four"}])
+    assert main(["check", train, dev]) == 0
+    shown = capsys.readouterr().out
+    assert "rows            2\n" in shown and "16000 Hz: 2" in shown
+    assert "characters      8: ' ehnortw'" in shown
+    assert shown.endswith("no problem was found\n")
+
+
+def test_json_has_the_same_facts(tmp_path, capsys):
+    train = write(tmp_path, "train", [{}, {"samples": np.zeros(RATE)}])
+    assert main(["check", train, "--json"]) == 1
+    made = json.loads(capsys.readouterr().out)
+    (facts,) = made["manifests"]
+    assert facts["rows"] == 2 and facts["seconds"] == {"shortest": 1.0, "median": 1.0, "longest": 1.0}
+    assert facts["sample_rates"] == {"16000": 2} and facts["text"]["words"] == 4
+    assert facts["silent"]["files"] == 1 and len(made["found"]) == 1
+
+
+CASES = [  # rows, and parts of the message
+    ([{}, {"samples": np.zeros(RATE)}], ["1 recordings", "are silent", "train1.wav"]),
+    ([{"samples": np.sign(noise(1.0))}], ["are clipped, the first", "train0.wav", "lower level"]),
+    ([{"samples": np.full(RATE, np.nan)}], ["are unreadable", "not finite"]),
+    ([{}, {"duration": 9.0}], ["1 of 2 rows", "9.0 s is more than the 1.00 s", "correct the row"]),
+    ([{}, {"audio_filepath": "train0.wav"}], ["1 rows", "have the recording of an earlier row"]),
+    ([{}, {"samples": noise(1.0)[::2], "rate": 8000}], ["several sample rates (1 with 16000 Hz, 1 with 8000 Hz)"]),
+    ([{}, {"samples": np.stack([noise(1.0)] * 2, 1)}], ["several channels (1 with 1, 1 with 2)", "channel_selector"]),
+    ([{"text": "one " * 20}], ["80.0 characters per second", "check the durations"]),
+]
+
+
+@pytest.mark.parametrize("rows, words", CASES, ids=[words[0] for _, words in CASES])
+def test_each_problem_of_a_manifest_is_found(rows, words, tmp_path, capsys):
+    shown = found(capsys, write(tmp_path, "train", [dict(row) for row in rows]))
+    assert all(word in shown for word in words), shown
+
+
+def test_a_row_without_text_is_found(tmp_path, capsys):
+    train = write(tmp_path, "train", [{}])
+    Path(train).write_text(Path(train).read_text().replace(', "text": "one two"', ""))
+    assert "1 of 1 rows" in found(capsys, train)
+
+
+def test_recordings_and_texts_in_two_sets_are_found(tmp_path, capsys):
+    rows = [{"text": f"text {number}"} for number in range(20)]
+    train = write(tmp_path, "train", [dict(row) for row in rows])
+    dev = write(tmp_path, "dev", [{"audio_filepath": "train0.wav"}, {}])
+    shown = found(capsys, train, dev)
+    assert "1 of 2 recordings of the dev data are also training data" in shown and "train.json, line 1" in shown
+    dev = write(tmp_path, "other", [dict(row) for row in rows])
+    assert "20 of 20 texts of the other data are also training texts" in found(capsys, train, dev)
+
+
+def test_the_vocabulary_and_the_rate_of_a_model_are_compared(ctc_file, tmp_path, capsys):
+    rows: list[dict[str, Any]] = [{"text": "ONE TWO", "samples": noise(1.0)[::2], "rate": 8000}]
+    shown = found(capsys, write(tmp_path, "train", rows), "--model", str(ctc_file))
+    assert "training refuses this" in shown and "write the text in lower case" in shown
+    assert "1 of 1 recordings of the training data have a sample rate of 8000 Hz" in shown
+    assert "mel bands up to 8000 Hz" in shown
+
+
+def test_the_frames_of_a_recipe_are_compared_and_the_five_worst_are_named(tmp_path, capsys):
+    rows: list[dict[str, Any]] = [{"samples": noise(0.5, n), "text": "seven " * (n + 3)} for n in range(7)]
+    rows.append({"samples": noise(17.0), "text": "one"})
+    shown = found(capsys, write(tmp_path, "train", rows), "--recipe", "squeezeformer_ctc_char")
+    worst = ", ".join(f"{tmp_path}/train.json, line {n + 1} needs {6 * n + 18} and has 13" for n in (6, 5, 4, 3, 2))
+    assert "7 of 7 utterances of the training data" in shown and f"The worst: {worst}. " in shown
+    assert "1 of 8 training utterances (0.00 h) are longer than model.train_ds.max_duration=16.7" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["none.json"], "none.json: cannot be read"),
+        (["size=m"], "no manifest is given"),
+        (["TRAIN", "size=m"], "add --recipe RECIPE or --model MODEL"),
+        (["TRAIN", "--recipe", "none"], "no recipe none"),
+        (["TRAIN", "--model", "none.nemo"], "there is no such file"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path, capsys):
+    given = [write(tmp_path, "train", [{}]) if each == "TRAIN" else each for each in arguments]
+    assert main(["check", *given]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_command_loads_neither_nemo_nor_torch(tmp_path):
+    train = write(tmp_path, "train", [{}])
+    program = (
+        "import sys; from nemo_squeezeformer.__main__ import main\n"
+        f"assert main(['check', {train!r}]) == 0\n"
+        "assert not {'nemo', 'torch', 'lightning'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
