@@ -25,10 +25,12 @@ from nemo_squeezeformer.process import gpus
 def check_model(name: str) -> None:
     """Raise a UserError if ``name`` cannot be a model. This check is fast and needs no NeMo."""
     path = Path(name)
-    if path.is_file():
+    if path.is_file() and path.suffix != ".ckpt":
         check_archive(name)
     if path.is_dir() or (not path.exists() and path.suffix in {".nemo", ".ckpt"}):
-        raise UserError(f"there is no model file {name}; give a .nemo file or the name of a pretrained model")
+        raise UserError(
+            f"there is no model file {name}; give a .nemo file, a checkpoint (.ckpt) or the name of a pretrained model"
+        )
 
 
 def utterances(inputs: Sequence[str], strict: bool = True) -> list[Utterance]:

@@ -14,7 +14,8 @@ def describe(parser: argparse.ArgumentParser, description: str) -> None:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the argument ``MODEL`` for ``inputs.check_model`` and ``models.load_model``."""
-    parser.add_argument("model", metavar="MODEL", help=".nemo file, or name of a pretrained model to fetch")
+    accepted = ".nemo file, checkpoint (.ckpt), or name of a pretrained model to fetch"
+    parser.add_argument("model", metavar="MODEL", help=accepted)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

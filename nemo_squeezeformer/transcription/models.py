@@ -37,7 +37,7 @@ def restore(name: str, device: Any, verbose: bool = False, finite: bool = True) 
     """Return the model ``name`` on ``device``, in evaluation mode.
 
     Args:
-        name: the path of a .nemo file, or the name of a pretrained model.
+        name: the path of a .nemo file or of a checkpoint (.ckpt), or the name of a pretrained model.
         device: a ``torch.device``.
         verbose: if a model cannot be fetched or loaded, raise the original exception instead of a ``UserError``, and
             show the errors that NeMo logs.
@@ -49,13 +49,17 @@ def restore(name: str, device: Any, verbose: bool = False, finite: bool = True) 
     """
     from nemo.collections.asr.models import ASRModel
 
+    from nemo_squeezeformer.transcription import lightning_checkpoint
     from nemo_squeezeformer.transcription.checked_restore import checked_connector
 
     is_file, connector = Path(name).is_file(), checked_connector()
     restored = ASRModel.restore_from if is_file else ASRModel.from_pretrained
     try:
         with contextlib.nullcontext() if verbose else _without_errors_of_nemo():
-            model = restored(name, map_location=device, save_restore_connector=connector)
+            if lightning_checkpoint.is_checkpoint(name):
+                model = lightning_checkpoint.build(name, device)
+            else:
+                model = restored(name, map_location=device, save_restore_connector=connector)
     except UserError:
         raise
     except Exception as error:  # the contents, the model hub, the network and the cache raise many kinds of errors

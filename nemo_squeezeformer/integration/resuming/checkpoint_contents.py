@@ -93,7 +93,7 @@ def read_data(path: str, device: str = "cpu") -> dict[str, Any]:
             f"{path} contains {objects}, so training does not resume from it; start a new run, or, if you trust the "
             f"file, set {TRUST}=1 in the environment"
         ) from error
-    except (RuntimeError, ValueError, OSError, EOFError, KeyError) as error:
+    except (RuntimeError, ValueError, OSError, EOFError, KeyError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DamagedCheckpoint(
             f"{path} is damaged ({reason}); remove it, and resume from an earlier checkpoint"
