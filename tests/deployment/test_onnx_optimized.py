@@ -37,6 +37,8 @@ OFFLINE: dict[str, dict[str, Any]] = {
     "chunks without look-ahead": {"streaming": True, "att_context_size": [4, 3]},
     "Conformer's layers": {"block": "conformer", "conv_norm_type": "group_norm2", "xscaling": False},
     "windows": {"self_attention_model": "rel_pos_local_attn", "att_context_size": [8, 8]},
+    "absolute positions": {"self_attention_model": "abs_pos"},
+    "rotary positions": {"self_attention_model": "rope"},
 }
 
 
@@ -86,7 +88,7 @@ def test_graphs_equal_the_encoder_before_optimization(name, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("context", [Context(), Context(3, 2), Context(-1, 0)], ids=str)
 @pytest.mark.parametrize("t", [1, 2, 9, 16])
-def test_attention_of_graphs_equals_the_reference_implementation(context, t):
+def test_attention_of_graphs_equals_the_reference_implementation(context, t, monkeypatch):
     generator = torch.Generator().manual_seed(t)
     content, position, k, v = (torch.randn(2, 3, t, 5, generator=generator) for _ in range(4))
     p = torch.randn(1, 3, 2 * t - 1, 5, generator=generator)
@@ -97,6 +99,12 @@ def test_attention_of_graphs_equals_the_reference_implementation(context, t):
     if t > 1:
         other = GraphKernel()(Operands(content, k, v, position, p.flip(2)), frames, kept)
         assert (other - expected).abs().max() > 1e-2
+    by_content = Operands(content, k, v)
+    for largest in (2**22, 1):  # all queries at once, and a loop over blocks
+        monkeypatch.setattr(graph_kernel, "LARGEST", largest)
+        monkeypatch.setattr(graph_kernel, "BLOCK", 7)
+        expected = PlainKernel()(by_content, frames, kept)
+        assert_close(GraphKernel()(by_content, frames, kept), expected, atol=1e-5, rtol=0)
 
 
 def test_a_graph_has_both_a_loop_over_blocks_and_a_single_block(exported):
@@ -124,6 +132,23 @@ def test_int8_outputs_are_close_and_the_metadata_contains_the_dtype_of_the_weigh
     assert rms["float32"] < 1e-5 < rms["int8"] < 0.05
     assert onnx.TensorProto.INT8 in weights_of(paths["int8"]) - weights_of(paths["float32"])
     assert sorted(file.parent.iterdir()) == sorted([file, *paths.values()])  # no intermediate files
+
+
+@pytest.mark.parametrize("positions", ["rel_pos", "rope"])
+def test_float16_graphs_have_exact_angles_of_late_positions(positions, tmp_path):
+    model = asr_model("transducer", encoder={"self_attention_model": positions, "time_reduce_idx": None})
+    settings = model_files.GraphSettings(False, weights="float16")
+    graph = onnx.load(str(model_files.export(model, tmp_path / "out.onnx", settings)[0]))
+    name = next(node.output[0] for node in graph.graph.node if node.op_type == "Cos")
+    graph.graph.output.extend([onnx.ValueInfoProto(name=name)])
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = {"audio_signal": features(1, 9000, 80).numpy(), "length": np.array([9000])}
+    *_, encodings, _, cosines = session.run(None, given)
+    t, width = encodings.shape[2], 2 * cosines.shape[1]
+    first = t - 1 if positions == "rel_pos" else 0
+    position = np.arange(first, first - t, -1) if positions == "rel_pos" else np.arange(t)
+    expected = np.cos(position[:, None] * 10000.0 ** (-np.arange(0, width, 2) / width))
+    assert_close(torch.from_numpy(cosines[:t]).double(), torch.from_numpy(expected), atol=1e-3, rtol=0)
 
 
 def test_int8_streams_have_the_same_caches_and_close_outputs(tmp_path):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..attention.local_attention import LocalAttention
 from ..attention.multi_head import MultiHeadAttention, RelPositionAttention
+from ..attention.rotary import RotaryAttention
 from ..cpu.linear import FastLinear, Rows
 from ..dispatch import implements, is_plain
 
@@ -16,7 +17,7 @@ FusedAttention, FusedRelPositionAttention, FusedLocalAttention = (
     RelPositionAttention,
     LocalAttention,
 )
-KINDS = (MultiHeadAttention, RelPositionAttention, LocalAttention)
+KINDS = (MultiHeadAttention, RelPositionAttention, LocalAttention, RotaryAttention)
 
 
 @implements(
@@ -37,7 +38,8 @@ def fuse_projections(attention: MultiHeadAttention) -> None:
     """Replace the three projections of ``attention`` by the layer ``linear_qkv``, which has the weights of all three.
 
     ``linear_q``, ``linear_k`` and ``linear_v`` become views of the rows of ``linear_qkv``. A stream needs these three
-    layers, because the keys of a stream come from more frames than the queries. The function does not change attention
+    layers, because the keys of a stream come from more frames than the queries. With rotary positions, a stream does
+    not need these layers, because the stream remembers keys and values. The function does not change attention
     of other classes, or attention with projections that are not plain.
     """
     linears = (attention.linear_q, attention.linear_k, attention.linear_v)

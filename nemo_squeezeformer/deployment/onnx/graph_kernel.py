@@ -1,4 +1,4 @@
-"""Attention with relative positions, in operations that are fast in ONNX Runtime.
+"""Attention in operations that are fast in ONNX Runtime.
 
 For long audio, the recorded graph loops over blocks of queries.
 """
@@ -20,7 +20,7 @@ BLOCK = 256  # number of queries in a block
 
 
 class GraphKernel(PlainKernel):
-    """A kernel for inference on whole utterances, with the results of ``PlainKernel``.
+    """A kernel for inference, with the results of ``PlainKernel``.
 
     The kernel scales the queries instead of the scores. A single sum masks the keys, instead of two selections. The
     relative shift does not pad the scores. In a recorded graph, an ``If`` chooses between a single block and several
@@ -30,21 +30,21 @@ class GraphKernel(PlainKernel):
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
         content, k, v, position, p, _ = operands
-        if position is None or p is None:
-            return super().__call__(operands, frames, dropout)
-        scale = math.sqrt(content.size(-1))
-        content, position, k = content / scale, position / scale, k.transpose(-2, -1)
-        # Without this additional column, the shifted scores of a single frame would have no columns.
-        p = pad(p, (0, 0, 0, 1)).transpose(-2, -1)
-        t, s = content.size(2), v.size(2)
+        t, s, scale = content.size(2), v.size(2), math.sqrt(content.size(-1))
+        content, k = content / scale, k.transpose(-2, -1)
         unseen = frames.unseen(0, t, 0, s)  # (B, 1, S), or (B, T, S) with a limited context
         if unseen is None:
             unseen = torch.zeros_like(frames.absent)[:, None]
         mask = unseen[:, None].to(content.dtype) * -10000.0
-        if frames.context == Context():
-            attended = blocks(content, position, k, v, p, mask, LARGEST, BLOCK)
+        unlimited = frames.context == Context()
+        if position is None or p is None:
+            by_content = (content, k, v, mask)
+            attended = content_blocks(*by_content, LARGEST, BLOCK) if unlimited else content_block(*by_content)
         else:
-            attended = block(content, position, k, v, p, mask)
+            # Without this additional column, the shifted scores of a single frame would have no columns.
+            p = pad(p, (0, 0, 0, 1)).transpose(-2, -1)
+            given = (content, position / scale, k, v, p, mask)
+            attended = blocks(*given, LARGEST, BLOCK) if unlimited else block(*given)
         return attended.masked_fill(frames.absent[:, None, frames.past :, None], 0.0)
 
 
@@ -81,5 +81,32 @@ def blocks(
             stop = min(first + size, t)
             near = p[:, :, :, t - stop : t - first + s]
             parts.append(block(content[:, :, first:stop], position[:, :, first:stop], k, v, near, mask))
+        attended = torch.cat(parts, dim=2)
+    return attended
+
+
+@torch.jit.script
+def content_block(content: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Return the attended values (B, H, T, d) of one block of queries, without scores by position.
+
+    The shapes are the shapes of ``block``.
+    """
+    return (content @ k + mask).softmax(dim=-1) @ v
+
+
+@torch.jit.script
+def content_blocks(content: Tensor, k: Tensor, v: Tensor, mask: Tensor, largest: int, size: int) -> Tensor:
+    """Return the attended values (B, H, T, d) of all queries, without scores by position, for a mask (B, 1, 1, S).
+
+    The function computes blocks in the same way as ``blocks``.
+    """
+    t, s = content.size(2), v.size(2)
+    if content.size(0) * content.size(1) * t * s <= largest:
+        attended = content_block(content, k, v, mask)
+    else:
+        parts = []
+        for first in range(0, t, size):
+            queries = content[:, :, first : first + size]
+            parts.append(content_block(queries, k, v, mask))
         attended = torch.cat(parts, dim=2)
     return attended

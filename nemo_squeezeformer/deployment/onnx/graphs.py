@@ -21,18 +21,18 @@ def for_graphs(encoder: nn.Module, streaming: bool) -> None:
 
     For whole utterances, the function also replaces attention and convolutions by ``GraphKernel`` and
     ``GraphConvolution``. For a stream, ``GraphKernel`` and ``GraphConvolution`` are not faster, because the windows of
-    a stream are too short. Encoders of other classes, and encoders with enabled adapters, do not change.
+    a stream are too short. Attention without position scores always gets ``GraphKernel``, because its own kernel is a
+    function of PyTorch that exporters know only from opset 14 on. Encoders of other classes, and encoders with enabled
+    adapters, do not change.
     """
     if not isinstance(encoder, SqueezeformerEncoder) or has_enabled_adapters(encoder):
         return
     encoder.optimize_for_inference()
-    if streaming:
-        return
     for layer in encoder.layers:
         attention, conv = layer.self_attn, layer.conv
-        if isinstance(attention, RelPositionAttention) and not isinstance(attention, LocalAttention):
+        if not isinstance(attention, RelPositionAttention) or not (streaming or isinstance(attention, LocalAttention)):
             attention.kernel = GraphKernel()
-        if type(conv) is ConvolutionModule and is_depthwise(conv.depthwise_conv):
+        if not streaming and type(conv) is ConvolutionModule and is_depthwise(conv.depthwise_conv):
             layer.conv.depthwise_conv = GraphConvolution(conv.depthwise_conv)
 
 
