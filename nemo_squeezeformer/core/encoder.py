@@ -25,7 +25,8 @@ from .frames.state import BEGUN, EncoderState
 from .layer import SqueezeformerLayer
 from .layer_call import layer_call
 from .mf_cf import GatedMFCFLayer, MFCFLayer
-from .ranges import check_ranges
+from .settings.arguments import named_arguments, without_arguments
+from .settings.ranges import check_ranges
 from .stochastic_depth import drop_layer, drop_probabilities
 from .subsampling import build_subsampling
 from .temporal_unet import TimeReduction, refuse_reduction, upsample
@@ -175,9 +176,12 @@ class SqueezeformerEncoder(nn.Module):
         rotary_fraction: Part of each head that ``rope`` turns, above 0 and at most 1. The number of values that turn
             is rounded down to an even number. NeMo refuses a fraction that gives an odd number. Only ``rope`` uses this
             setting.
+        use_triton: Accepted for compatibility and unused. NeMo's next release computes the subsampling ``dw_striding``
+            on a GPU with Triton kernels. Here the subsampling always uses PyTorch's convolutions.
 
     Raises:
         ValueError: A setting has a value that does not work. The message names the setting and the values that work.
+        TypeError: An argument is unknown. The message names the argument and a similar argument.
     """
 
     blocks: Mapping[str, type[SqueezeformerLayer] | type[ConformerLayer]] = {
@@ -191,6 +195,7 @@ class SqueezeformerEncoder(nn.Module):
     time_reduce_layer: Any  # None without a temporal U-Net
     time_recovery_layer: Any  # None without a temporal U-Net
 
+    @named_arguments
     def __init__(
         self,
         feat_in: int,
@@ -245,6 +250,7 @@ class SqueezeformerEncoder(nn.Module):
         variant: str = "nemo",
         rope_base: float = 10000.0,
         rotary_fraction: float = 1.0,
+        use_triton: bool | None = None,
     ):
         check_ranges(locals())
         super().__init__()
@@ -323,6 +329,11 @@ class SqueezeformerEncoder(nn.Module):
             setattr(self, f"time_reduce_layer{branch.suffix}", TimeReduction(d_model, self.variant.reduction_left))
             setattr(self, f"time_recovery_layer{branch.suffix}", nn.Linear(d_model, d_model))
         self.out_proj = nn.Linear(d_model, self.feat_out) if self.feat_out != d_model else None
+
+    @classmethod
+    def unknown_arguments(cls, names: Sequence[str], known: Sequence[str]) -> str:
+        """Return the text of the error for arguments ``names`` that are not in ``known``."""
+        return f"{without_arguments(cls.__name__, names, known)} Correct the name, or remove the argument."
 
     def forward(
         self, features: Tensor, lengths: Tensor | None = None, state: EncoderState | None = None

@@ -29,6 +29,8 @@ from nemo_squeezeformer.core.frames.entrance import checked_lengths, recordable,
 from nemo_squeezeformer.core.frames.masks import Frames
 from nemo_squeezeformer.core.frames.state import EncoderState
 from nemo_squeezeformer.core.inference import refuse
+from nemo_squeezeformer.core.settings.arguments import without_arguments
+from nemo_squeezeformer.integration import nemo_versions
 from nemo_squeezeformer.integration.exportable import Exported
 from nemo_squeezeformer.integration.layer import ConformerLayer, GatedMFCFLayer, MFCFLayer, SqueezeformerLayer
 from nemo_squeezeformer.integration.streaming import Streaming, all_or_none
@@ -49,6 +51,11 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     }
     use_pad_mask = True
     _freezing_threads: tuple[int, ...] = ()
+
+    @classmethod
+    def unknown_arguments(cls, names: Sequence[str], known: Sequence[str]) -> str:
+        """Return the text of the error for arguments ``names`` that are not in ``known``, with the versions of NeMo."""
+        return f"{without_arguments(cls.__name__, names, known)} {nemo_versions.known_arguments()}"
 
     def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
         """Return the layer that ``time_reduce_idx="auto"`` selects.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 TESTED = ("2.7.3", "3.0.0")  # the extra ``nemo`` of setup.py installs only these versions
-# The newest version whose ConformerEncoder was compared with our encoder. This version is still in development.
+# The newest version whose ConformerEncoder was compared with our encoder. NVIDIA has not released this version.
 KNOWN = "3.0.1"
 
 
@@ -37,4 +37,14 @@ def complaint() -> str:
         f"NeMo {version}, a part can fail or give other results. Upgrade nemo_squeezeformer, or install "
         f"nemo_toolkit[asr]=={TESTED[-1]}. If you continue with NeMo {version}, first compare the transcripts of some "
         f"recordings with the transcripts of NeMo {TESTED[-1]}."
+    )
+
+
+def known_arguments() -> str:
+    """Return the remedy for an argument that our encoder does not have, with the versions of NeMo."""
+    version = installed()
+    there = f"NeMo {version}" if version else "No NeMo"
+    return (
+        f"{there} is installed. This version of nemo_squeezeformer is tested with {tested()}, and has the arguments of "
+        f"NeMo's ConformerEncoder up to NeMo {KNOWN}. Remove the argument, or upgrade nemo_squeezeformer."
     )

@@ -72,8 +72,8 @@ def check_positions(cfg: Any, overrides: Iterable[str]) -> None:
         if (found := value(cfg, ATTENTION)) != written:
             raise UserError(
                 f"positions={choice} has no effect, because the recipe or the command has {ATTENTION}={found}; remove "
-                "one of these settings. To limit the attention to a window, model.encoder.att_context_size=[128,128] is "
-                "enough with positions=rope"
+                "one of these settings. With positions=rope, model.encoder.att_context_size=[128,128] limits the "
+                "attention to a window"
             )
 
 

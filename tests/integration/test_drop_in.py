@@ -7,32 +7,84 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from nemo.collections.asr.models import ASRModel
+from hydra.errors import InstantiationException
+from nemo.collections.asr.models import ASRModel, EncDecCTCModelBPE
 from nemo.collections.asr.modules import ConformerEncoder
 from nemo.core.classes.common import Serialization
+from nemo.utils.exp_manager import exp_manager
+from nemo.utils.trainer_utils import resolve_trainer_cfg
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from nemo_squeezeformer import SqueezeformerEncoder
+from nemo_squeezeformer.integration import nemo_versions
+from nemo_squeezeformer.training.recipes import compose
+from tests.samples import next_nemo
 from tests.samples.asr_models import CLASSES, asr_model
 from tests.samples.conformer_recipes import NEW_IN_3, RECIPES, parameters, recipe
 from tests.samples.encoders import features
+from tests.samples.model_types.model_type import tokenized
 from tests.samples.speech import write_manifest
 
 OURS = "nemo_squeezeformer.SqueezeformerEncoder"
 NEMOS = "nemo.collections.asr.modules.ConformerEncoder"
+LITTLE = ("batch_size=2", "num_workers=0", "pin_memory=false")
+# None means ``dropout``, which is 0.1 in both encoders, and "regular" in an encoder without streaming.
+DIFFERING = {"subsampling", "dropout_pre_encoder", "att_context_style"}
 
 
 def test_the_encoder_has_every_argument_of_conformer_encoder_with_the_same_default():
     theirs, ours = parameters(ConformerEncoder), parameters(SqueezeformerEncoder)
     assert len(theirs) >= 38 and set(theirs) | NEW_IN_3 <= set(ours)
     differing = {name for name, parameter in theirs.items() if ours[name].default != parameter.default}
-    # None stands for ``dropout``, which is 0.1 in both encoders, and for "regular" in an encoder without streaming.
-    assert differing == {"subsampling", "dropout_pre_encoder", "att_context_style"}
+    assert differing == DIFFERING
     assert SqueezeformerEncoder(feat_in=8, n_layers=1, d_model=8).contexts.style == "regular"
     assert ours["dropout"].default == theirs["dropout_pre_encoder"].default == 0.1
     documented = SqueezeformerEncoder.__doc__.partition("Args:")[2]
     assert not [name for name in ours if name != "self" and name not in documented]
+
+
+def test_the_encoder_has_every_argument_of_the_next_conformer_encoder_with_the_same_default():
+    theirs, ours = next_nemo.DEFAULTS, parameters(SqueezeformerEncoder)
+    assert set(theirs) | set(next_nemo.REQUIRED) <= set(ours) and next_nemo.VERSION == nemo_versions.KNOWN
+    assert {name for name, default in theirs.items() if ours[name].default != default} == DIFFERING
+    assert not [name for name in next_nemo.REQUIRED if ours[name].default is not ours[name].empty]
+    installed = parameters(ConformerEncoder)
+    assert not set(installed) - set(theirs) - set(next_nemo.REQUIRED)  # the list also has all older arguments
+    assert {name: each.default for name, each in installed.items() if name in theirs} == {
+        name: default for name, default in theirs.items() if name in installed
+    }
+
+
+def test_a_recipe_of_the_next_nemo_trains_with_only_the_target_changed(tmp_path):
+    small = ["d_model=32", "n_layers=4", "n_heads=4", "subsampling_conv_channels=16"]
+    on_a_cpu = ["devices=1", "accelerator=cpu", "strategy=auto", "max_epochs=1", "enable_progress_bar=false"]
+    given = [
+        *tokenized(tmp_path),
+        *[f"model.encoder.{setting}" for setting in small],
+        *[f"trainer.{setting}" for setting in on_a_cpu],
+        "+trainer.limit_train_batches=1",
+        *[f"model.{split}.{setting}" for split in ("train_ds", "validation_ds") for setting in LITTLE],
+        f"exp_manager.exp_dir={tmp_path / 'exp'}",
+        "exp_manager.create_tensorboard_logger=false",
+    ]
+    theirs = compose(str(next_nemo.RECIPE), given)
+    if missing := set(next_nemo.NEW) - set(parameters(ConformerEncoder)):
+        with pytest.raises(InstantiationException, match=f"unexpected keyword argument '({'|'.join(missing)})'"):
+            EncDecCTCModelBPE(theirs.model)
+    ours = theirs.copy()
+    ours.model.encoder._target_ = OURS
+    trainer = pl.Trainer(**resolve_trainer_cfg(ours.trainer))
+    exp_manager(trainer, ours.exp_manager)
+    model = EncDecCTCModelBPE(ours.model, trainer=trainer)
+    trainer.fit(model)
+    assert trainer.global_step == 1 and trainer.callback_metrics["val_wer"].isfinite()
+    moments = trainer.optimizers[0].state
+    assert not [name for name, w in model.encoder.named_parameters() if not moments[w]["exp_avg_sq"].any()]
+    settings = model.encoder.attention
+    assert (settings.self_attention_model, settings.rope_base, settings.rotary_fraction) == ("rope", 10000.0, 0.5)
+    (saved,) = (tmp_path / "exp").rglob("*.nemo")
+    assert type(ASRModel.restore_from(str(saved), map_location="cpu").encoder) is SqueezeformerEncoder
 
 
 @pytest.mark.parametrize("name", RECIPES)

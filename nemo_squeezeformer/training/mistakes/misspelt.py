@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.integration import nemo_versions
 
 SIMILAR = 0.7  # ratio of difflib from which a name is a proposal
 GROUPS = ("size", "rate", "positions", "data", "optim", "sched", "augment", "resume")
@@ -66,6 +67,8 @@ def check(cfg: Any) -> None:
             if known and name not in known and name != "_target_":
                 meant = most_similar(name, known)
                 remedy = f"did you mean {section}.{meant}?" if meant else "remove it from the recipe or the command"
+                if section == "model.encoder" and not meant:
+                    remedy = nemo_versions.known_arguments()
                 raise UserError(f"{section}.{name}: {place[2]} has no setting {name}; {remedy}")
 
 

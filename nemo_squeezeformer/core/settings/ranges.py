@@ -79,6 +79,8 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     _check("rope_base", base, _is_number(base) and 1.0 < float(base) < float("inf"), "a number above 1")
     fits = _is_number(fraction) and 0.0 < float(fraction) <= 1.0
     _check("rotary_fraction", fraction, fits, "a number above 0, at most 1")
+    triton = settings["use_triton"]
+    _check("use_triton", triton, triton is None or isinstance(triton, bool), "None, True or False")
     for name in SWITCHES:
         _check(name, settings[name], isinstance(settings[name], bool), "True or False")
     for name in NAMES:
