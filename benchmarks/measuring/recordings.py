@@ -34,3 +34,9 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 def rows(manifest: Path) -> list[dict[str, Any]]:
     """Return the rows of a manifest. Paths of recordings are relative to the working directory, not to the manifest."""
     return [row | {"audio_filepath": str(manifest.parent / row["audio_filepath"])} for row in json_lines(manifest)]
+
+
+def named_manifest(text: str) -> tuple[str, Path]:
+    """Return the name and the manifest of an option ``NAME=PATH``."""
+    name, _, path = text.partition("=")
+    return name, Path(path)

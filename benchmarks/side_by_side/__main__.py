@@ -21,6 +21,7 @@ import os
 from pathlib import Path
 
 from benchmarks.measuring.command_line import command_line
+from benchmarks.measuring.recordings import named_manifest
 from benchmarks.measuring.results import RESULTS
 from benchmarks.side_by_side.encoders import ARCHITECTURES
 from benchmarks.side_by_side.page import page
@@ -39,11 +40,6 @@ def show(args: argparse.Namespace) -> None:
     print(page(args.results), end="")
 
 
-def named(text: str) -> tuple[str, Path]:
-    name, _, path = text.partition("=")
-    return name, Path(path)
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = command_line("benchmarks.side_by_side", __doc__)
     commands = parser.add_subparsers(required=True)
@@ -51,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     runs.add_argument("name", help="the name of the data on the page")
     runs.add_argument("--train", nargs="+", type=Path, required=True)
     runs.add_argument("--dev", type=Path, required=True)
-    runs.add_argument("--test", nargs="*", type=named, default=[])
+    runs.add_argument("--test", nargs="*", type=named_manifest, default=[])
     runs.add_argument("--vocabulary", type=int, default=32)
     runs.add_argument("--steps", type=int, default=800)
     runs.add_argument("--batch", type=int, default=16)

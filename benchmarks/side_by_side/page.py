@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring.claims import done
 from benchmarks.measuring.tables import table
 from benchmarks.side_by_side.encoders import ARCHITECTURES
-from benchmarks.side_by_side.runs import best_peak, done, failed
+from benchmarks.side_by_side.runs import best_peak, failed
 
 EXPLAINED = """\
 

@@ -1,27 +1,9 @@
-"""The trainings in a file of results, one line for each training, and the choice of the best learning rate."""
+"""The choice of the best learning rate, and the trainings that did not converge."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
-
-from benchmarks.measuring.recordings import json_lines
-
-
-def done(results: Path) -> list[dict[str, Any]]:
-    return json_lines(results) if results.exists() else []
-
-
-def claim(results: Path, *key: object) -> bool:
-    """Claim the run with this key. Return False if this or another process has claimed it before."""
-    folder = results.with_suffix(".claims")
-    folder.mkdir(exist_ok=True)
-    try:
-        (folder / "_".join(map(str, key)).replace(" ", "-")).touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
 
 
 def best_peak(runs: list[dict[str, Any]], architecture: str, peaks: list[float]) -> float | None:

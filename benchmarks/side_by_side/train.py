@@ -7,9 +7,10 @@ import json
 import time
 
 from benchmarks.measuring import training
+from benchmarks.measuring.claims import claim, done
 from benchmarks.measuring.recordings import Recordings
 from benchmarks.side_by_side.encoders import encoder_config
-from benchmarks.side_by_side.runs import best_peak, claim, done
+from benchmarks.side_by_side.runs import best_peak
 
 
 def train(args: argparse.Namespace) -> None:

@@ -54,17 +54,18 @@ class RotaryPositions(nn.Module):
     a query and a key. Therefore each step of a stream can count from 0 again.
 
     Args:
+        head: Number of values of each head.
         width: Number of values of each head that turn.
         base: Base of the frequencies.
     """
 
-    def __init__(self, width: int, base: float):
+    def __init__(self, head: int, width: int, base: float):
         super().__init__()
-        self.width, self.base = width, base
+        self.head, self.width, self.base = head, width, base
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
-        """Return ``x`` (B, T, D) unchanged, and the turns (S, width)."""
-        return x, turns(frames.past + x.size(1), self.width, self.base, x)
+        """Return ``x`` (B, T, D) unchanged, and the turns (S, 2 * head)."""
+        return x, turns(frames.past + x.size(1), self.head, self.width, self.base, x)
 
 
 def relative_encodings(first: int, last: int, x: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ..frames.masks import Frames
 from ..frames.state import LayerState, finite, with_left_context
+from .kernel import PlainKernel
 from .multi_head import MultiHeadAttention
-from .rotation import turned
+from .rotation import rotary_width, turned
 
 
 class RotaryAttention(MultiHeadAttention):
@@ -19,22 +20,43 @@ class RotaryAttention(MultiHeadAttention):
 
     A stream remembers the keys and the values of past frames. The keys are remembered before they are turned, so that
     every step can count its frames from 0. Angles of a long stream therefore stay small and exact.
+
+    Args:
+        d_model: Width D of the input and the output.
+        n_heads: Number of heads H.
+        dropout: Dropout rate of the attention weights.
+        use_bias: If True, the projections have biases.
+        kernel: Attention kernel, as in ``MultiHeadAttention``.
+        rotary_fraction: Part of each head that turns, rounded down to an even number of values.
     """
 
     model = "rope"
     remembered = 2
 
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        kernel: PlainKernel | None = None,
+        rotary_fraction: float = 1.0,
+    ):
+        super().__init__(d_model, n_heads, dropout, use_bias, kernel)
+        self.turning = rotary_width(d_model, n_heads, rotary_fraction)  # number of values of each head that turn
+
     def forward(
         self, x: Tensor, frames: Frames, positions: Tensor | None = None, state: LayerState | None = None
     ) -> Tensor:
-        """Apply attention: x (B, T, D), positions (S, number of turned values) -> (B, T, D)."""
+        """Apply attention: x (B, T, D), positions (S, 2D / H) -> (B, T, D)."""
         assert positions is not None
         q, k, v = self.projected(x, x)
         if state is not None:
             k, v = self.with_past(k, v, frames, state)
         if frames.several_chunks:  # a NaN must not reach the queries that do not see the frame of the NaN
             v = finite(v)
-        attended = self.attend(turned(q, positions[frames.past :]), turned(k, positions), v, frames, None)
+        q, k = turned(q, positions[frames.past :], self.turning), turned(k, positions, self.turning)
+        attended = self.attend(q, k, v, frames, None)
         return self.linear_out(attended.transpose(1, 2).flatten(2))
 
     def with_past(self, k: Tensor, v: Tensor, frames: Frames, state: LayerState) -> tuple[Tensor, Tensor]:

@@ -6,28 +6,27 @@ import torch
 from torch import Tensor
 
 
-def turns(t: int, width: int, base: float, like: Tensor) -> Tensor:
-    """Return the cosines and the sines of the angles of frames 0 to t - 1: (t, width).
+def turns(t: int, head: int, width: int, base: float, like: Tensor) -> Tensor:
+    """Return the factors that turn the values of frames 0 to t - 1: (t, 2 * head).
 
-    Pair i of a head turns by ``position * base ** (-2 i / width)``. Columns 0 to width / 2 - 1 are the cosines of the
-    pairs. The other columns are the sines. The angles are computed in float32, because bfloat16 cannot represent all
-    positions above 256. The result has the dtype and the device of ``like``.
+    Pair i of a head is the values i and i + width / 2. It turns by ``position * base ** (-2 i / width)``. Columns 0 to
+    head - 1 are the factors of the values themselves: the cosines, and 1 for values that do not turn. The other columns
+    are the factors of the other value of each pair: the sines with their signs, and 0 for values that do not turn. The
+    angles are computed in float32, because bfloat16 cannot represent all positions above 256. The result has the dtype
+    and the device of ``like``.
     """
     pair = torch.arange(0, width, 2, dtype=torch.float32, device=like.device)
     position = torch.arange(t, dtype=torch.float32, device=like.device)
     angle = position[:, None] * base ** (-pair / width)
-    return torch.cat([angle.cos(), angle.sin()], dim=-1).to(like.dtype)
+    cos, sin, rest = angle.cos(), angle.sin(), angle.new_zeros(t, head - width)
+    return torch.cat([cos, cos, rest + 1.0, -sin, sin, rest], dim=-1).to(like.dtype)
 
 
-def turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Rotate the first values of each head: x (B, H, T, d), turns (T, width) -> (B, H, T, d).
-
-    Value i and value i + width / 2 are a pair. The values from ``width`` on pass unchanged.
-    """
-    width = turns.size(-1)
-    cos, sin = turns.to(x.dtype).chunk(2, dim=-1)
-    first, second, rest = x[..., : width // 2], x[..., width // 2 : width], x[..., width:]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
+def turned(x: Tensor, turns: Tensor, width: int) -> Tensor:
+    """Rotate the first ``width`` values of each head: x (B, H, T, d), turns (T, 2d) -> (B, H, T, d)."""
+    own, other = turns.to(x.dtype).chunk(2, dim=-1)
+    swapped = torch.cat([x[..., width // 2 : width], x[..., : width // 2], x[..., width:]], dim=-1)
+    return torch.addcmul(x * own, swapped, other)
 
 
 def rotary_width(d_model: int, n_heads: int, fraction: float) -> int:

@@ -65,8 +65,9 @@ class AttentionSettings:
         if self.self_attention_model == "abs_pos":
             return AbsolutePositions(), AbsolutePositions()
         if self.self_attention_model == "rope":
+            head = self.d_model // self.n_heads
             width = rotary_width(self.d_model, self.n_heads, self.rotary_fraction)
-            return RotaryPositions(width, self.rope_base), RotaryPositions(width, self.rope_base)
+            return RotaryPositions(head, width, self.rope_base), RotaryPositions(head, width, self.rope_base)
         kind = LocalPositions if self.local else RelativePositions
         return kind(dropout), kind()
 
@@ -105,7 +106,7 @@ class AttentionSettings:
         if self.self_attention_model == "abs_pos":
             return MultiHeadAttention(*common, kernel)
         if self.self_attention_model == "rope":
-            return RotaryAttention(*common, kernel)
+            return RotaryAttention(*common, kernel, self.rotary_fraction)
         return RelPositionAttention(*common, kernel, biases)
 
 

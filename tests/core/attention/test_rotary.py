@@ -79,13 +79,13 @@ def attention_inputs(batch: int, t: int, s: int, d: int = 4) -> Operands:
 @pytest.mark.parametrize("t, cached", [(6, 0), (7, 0), (1, 0), (4, 3)])
 def test_attention_equals_the_definition_of_nemo(t, cached, base, fraction):
     torch.manual_seed(t)
-    attention = RotaryAttention(16, 2)
+    attention = RotaryAttention(16, 2, rotary_fraction=fraction)
     defined = DefinedAttention(attention, base, fraction)
     x, cache, lengths = torch.randn(2, t, 16), torch.randn(2, cached, 16), torch.tensor([t, max(t - 2, 1)])
     x.requires_grad_()
     expected = torch.stack([defined(a, int(n), c) for a, n, c in zip(x, lengths, cache)])
 
-    angles = turns(cached + t, rotary_width(16, 2, fraction), base, x)
+    angles = turns(cached + t, 8, rotary_width(16, 2, fraction), base, x)
     if cached:
         remembered = torch.cat([attention.linear_k(cache), attention.linear_v(cache)], dim=-1)
         state = LayerState(remembered, torch.empty(0))
@@ -109,8 +109,8 @@ def valid_sum(x: Tensor, lengths: Tensor) -> Tensor:
 
 def test_scores_depend_only_on_the_distance():
     q, k = torch.randn(1, 1, 1, 8).expand(1, 1, 50, 8), torch.randn(1, 1, 1, 8).expand(1, 1, 50, 8)
-    angles = turns(50, 8, 10000.0, q)
-    scores = (turned(q, angles) @ turned(k, angles).transpose(-2, -1))[0, 0]
+    angles = turns(50, 8, 8, 10000.0, q)
+    scores = (turned(q, angles, 8) @ turned(k, angles, 8).transpose(-2, -1))[0, 0]
     for distance in (-20, -1, 0, 3):
         diagonal = scores.diagonal(distance)
         assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=ROUNDING, rtol=1e-4)
@@ -121,7 +121,8 @@ def test_scores_depend_only_on_the_distance():
 def test_an_odd_head_turns_its_largest_even_part(d_model, n_heads, fraction, width):
     assert rotary_width(d_model, n_heads, fraction) == width
     x = torch.randn(1, n_heads, 5, d_model // n_heads)
-    assert_close(turned(x, turns(5, width, 10000.0, x))[..., width:], x[..., width:], atol=0, rtol=0)
+    angles = turns(5, d_model // n_heads, width, 10000.0, x)
+    assert_close(turned(x, angles, width)[..., width:], x[..., width:], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -156,12 +157,12 @@ def test_positions_inside_the_unet_count_the_frames_of_the_lower_rate(monkeypatc
     """The U-Net with the positions of the full rate is a control that must differ."""
     encoder, x, seen = small_encoder(**ROPE, time_reduce_idx=1), features(1, 120), []
 
-    def recorded(t: int, width: int, base: float, like: Tensor) -> Tensor:
+    def recorded(t: int, *given: Any) -> Tensor:
         seen.append(t)
-        return turns(t, width, base, like)
+        return turns(t, *given)
 
-    def at_the_full_rate(t: int, width: int, base: float, like: Tensor) -> Tensor:
-        return turns(2 * t, width, base, like)[::2] if t == 15 else turns(t, width, base, like)
+    def at_the_full_rate(t: int, *given: Any) -> Tensor:
+        return turns(2 * t, *given)[::2] if t == 15 else turns(t, *given)
 
     monkeypatch.setattr(positions, "turns", recorded)
     expected = encoder(x)[0]
