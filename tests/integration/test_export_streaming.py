@@ -31,7 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dcc, look-ahead": {"att_context_size": [5, 4, 2], "conv_context_style": "dcc", **RC},
     "frame by frame, look-ahead": {"att_context_size": [5, 2], "att_context_style": "regular"},
     "stacking": {"att_context_size": [4, 3], "subsampling": "stacking"},
-    "rotary positions": {"att_context_size": [12, 3], "self_attention_model": "rope", "rotary_fraction": 0.5},
+    "rotary positions": {"att_context_size": [12, 3], "self_attention_model": "rope"},
 }
 NAMES = ["audio_signal", "length", "cache_last_channel", "cache_last_time", "cache_last_channel_len"]
 CACHES_NEXT = ["cache_last_channel_next", "cache_last_time_next", "cache_last_channel_next_len"]

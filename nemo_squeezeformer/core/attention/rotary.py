@@ -9,7 +9,7 @@ from ..frames.masks import Frames
 from ..frames.state import LayerState, finite, with_left_context
 from .kernel import PlainKernel
 from .multi_head import MultiHeadAttention
-from .rotation import rotary_width, turned
+from .rotation import parts, rotary_width, turned
 
 
 class RotaryAttention(MultiHeadAttention):
@@ -43,7 +43,7 @@ class RotaryAttention(MultiHeadAttention):
         rotary_fraction: float = 1.0,
     ):
         super().__init__(d_model, n_heads, dropout, use_bias, kernel)
-        self.turning = rotary_width(d_model, n_heads, rotary_fraction)  # number of values of each head that turn
+        self.parts = parts(d_model // n_heads, rotary_width(d_model, n_heads, rotary_fraction))  # sizes in a head
 
     def forward(
         self, x: Tensor, frames: Frames, positions: Tensor | None = None, state: LayerState | None = None
@@ -55,7 +55,7 @@ class RotaryAttention(MultiHeadAttention):
             k, v = self.with_past(k, v, frames, state)
         if frames.several_chunks:  # a NaN must not reach the queries that do not see the frame of the NaN
             v = finite(v)
-        q, k = turned(q, positions[frames.past :], self.turning), turned(k, positions, self.turning)
+        q, k = turned(q, positions[frames.past :], self.parts), turned(k, positions, self.parts)
         attended = self.attend(q, k, v, frames, None)
         return self.linear_out(attended.transpose(1, 2).flatten(2))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,15 +20,24 @@ def turns(t: int, head: int, width: int, base: float, like: Tensor) -> Tensor:
     pair = torch.arange(0, width, 2, dtype=torch.float32, device=like.device)
     position = torch.arange(t, dtype=torch.float32, device=like.device)
     angle = position[:, None] * base ** (-pair / width)
-    cos, sin, rest = angle.cos(), angle.sin(), angle.new_zeros(t, head - width)
-    return torch.cat([cos, cos, rest + 1.0, -sin, sin, rest], dim=-1).to(like.dtype)
+    cos, sin = angle.cos(), angle.sin()
+    rest = [angle.new_zeros(t, n) for n in parts(head, width)[2:]]
+    return torch.cat([cos, cos, *(zeros + 1.0 for zeros in rest), -sin, sin, *rest], dim=-1).to(like.dtype)
 
 
-def turned(x: Tensor, turns: Tensor, width: int) -> Tensor:
-    """Rotate the first ``width`` values of each head: x (B, H, T, d), turns (T, 2d) -> (B, H, T, d)."""
+def turned(x: Tensor, turns: Tensor, parts: Sequence[int]) -> Tensor:
+    """Rotate the pairs of each head: x (B, H, T, d), turns (T, 2d) -> (B, H, T, d). See ``parts``."""
     own, other = turns.to(x.dtype).chunk(2, dim=-1)
-    swapped = torch.cat([x[..., width // 2 : width], x[..., : width // 2], x[..., width:]], dim=-1)
-    return torch.addcmul(x * own, swapped, other)
+    first, second, *rest = x.split(parts, dim=-1)
+    return torch.addcmul(x * own, torch.cat([second, first, *rest], dim=-1), other)
+
+
+def parts(head: int, width: int) -> list[int]:
+    """Return the sizes of the parts of a head: the first and second values of the pairs, and values that do not turn.
+
+    The third part is left out if all values turn, because exporters do not support dimensions of size 0.
+    """
+    return [width // 2, width // 2, *([head - width] if head > width else [])]
 
 
 def rotary_width(d_model: int, n_heads: int, fraction: float) -> int:

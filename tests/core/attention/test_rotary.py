@@ -14,13 +14,14 @@ from nemo_squeezeformer.core import SqueezeformerEncoder
 from nemo_squeezeformer.core.attention import positions
 from nemo_squeezeformer.core.attention.kernel import Operands, PlainKernel
 from nemo_squeezeformer.core.attention.rotary import RotaryAttention
-from nemo_squeezeformer.core.attention.rotation import rotary_width, turned, turns
+from nemo_squeezeformer.core.attention.rotation import parts, rotary_width, turned, turns
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
 from nemo_squeezeformer.core.frames.state import LayerState
 from nemo_squeezeformer.core.kernels import fused_blocks
 from nemo_squeezeformer.core.kernels.fused_blocks import FusedBlocks
 from nemo_squeezeformer.core.kernels.fused_training import FusedTraining
+from nemo_squeezeformer.core.kernels.fused_windows import FusedWindows
 from nemo_squeezeformer.core.kernels.sdpa import SDPA
 from tests.samples.encoders import features, small_encoder
 
@@ -110,7 +111,7 @@ def valid_sum(x: Tensor, lengths: Tensor) -> Tensor:
 def test_scores_depend_only_on_the_distance():
     q, k = torch.randn(1, 1, 1, 8).expand(1, 1, 50, 8), torch.randn(1, 1, 1, 8).expand(1, 1, 50, 8)
     angles = turns(50, 8, 8, 10000.0, q)
-    scores = (turned(q, angles, 8) @ turned(k, angles, 8).transpose(-2, -1))[0, 0]
+    scores = (turned(q, angles, [4, 4]) @ turned(k, angles, [4, 4]).transpose(-2, -1))[0, 0]
     for distance in (-20, -1, 0, 3):
         diagonal = scores.diagonal(distance)
         assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=ROUNDING, rtol=1e-4)
@@ -122,7 +123,7 @@ def test_an_odd_head_turns_its_largest_even_part(d_model, n_heads, fraction, wid
     assert rotary_width(d_model, n_heads, fraction) == width
     x = torch.randn(1, n_heads, 5, d_model // n_heads)
     angles = turns(5, d_model // n_heads, width, 10000.0, x)
-    assert_close(turned(x, angles, width)[..., width:], x[..., width:], atol=0, rtol=0)
+    assert_close(turned(x, angles, parts(d_model // n_heads, width))[..., width:], x[..., width:], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_fused_kernels_equal_the_plain_kernel(context, monkeypatch):
         for lengths in ([t, max(t // 2, 1), 0], [t, t, t]):
             frames = Frames.of(torch.tensor(lengths), t, context)
             expected = PlainKernel()(operands, frames, KEEP)
-            for kernel in (FusedBlocks(), FusedTraining(), SDPA()):
+            for kernel in (FusedBlocks(), FusedTraining(), FusedWindows(), SDPA()):
                 assert_close(kernel(operands, frames, KEEP), expected, atol=ROUNDING, rtol=0)
 
 
