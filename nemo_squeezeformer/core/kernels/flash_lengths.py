@@ -17,15 +17,16 @@ from torch.nn.functional import pad
 from ..attention.kernel import Operands
 from ..frames.masks import Frames
 from .fused_blocks import FusedBlocks
-from .sdpa import MULTIPLES, SDPA
+from .fused_windows import FusedWindows
+from .sdpa import MULTIPLES
 
 
-class FlashLengths(SDPA):
+class FlashLengths(FusedWindows):
     """A kernel with the results of ``PlainKernel`` for operands without position scores.
 
     ``varlen_attn`` needs PyTorch 2.10, float16 or bfloat16, no dropout and a GPU of compute capability 8.0. It knows
-    windows, but no chunks. In all other cases the kernel is ``SDPA``, and for a limited context in inference
-    ``FusedBlocks``.
+    windows, but no chunks. In all other cases the kernel is ``FusedWindows`` in training, and ``FusedBlocks`` in
+    inference.
     """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
