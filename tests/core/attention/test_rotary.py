@@ -23,7 +23,7 @@ from nemo_squeezeformer.core.kernels.fused_blocks import FusedBlocks
 from nemo_squeezeformer.core.kernels.fused_training import FusedTraining
 from nemo_squeezeformer.core.kernels.fused_windows import FusedWindows
 from nemo_squeezeformer.core.kernels.sdpa import SDPA
-from tests.samples.encoders import features, small_encoder
+from tests.samples.encoders import features, small_encoder, valid
 
 ROUNDING = 1e-5  # float32 sums in another order
 ROPE: dict[str, Any] = {"self_attention_model": "rope"}
@@ -31,7 +31,10 @@ KEEP = nn.Dropout(0.0)
 
 
 class DefinedAttention(nn.Module):
-    """Rotary attention as NeMo defines it, written from the definition with loops over heads, frames and pairs."""
+    """Rotary attention as NeMo defines it, written from the definition with loops over heads, frames and pairs.
+
+    A ``DefinedAttention`` can replace the attention of an encoder, whose U-Net and streams it does not know.
+    """
 
     def __init__(self, attention: RotaryAttention, base: float, fraction: float):
         super().__init__()
@@ -53,7 +56,12 @@ class DefinedAttention(nn.Module):
             rows.append(torch.stack(new))
         return torch.stack(rows)
 
-    def forward(self, x: Tensor, length: int, cache: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames, positions: Tensor | None, state: None = None) -> Tensor:
+        """Attend in a batch of whole utterances: (B, T, D) -> (B, T, D)."""
+        none = x.new_zeros(0, x.size(2))
+        return torch.stack([self.attend(row, max(int(n), 1), none) for row, n in zip(x, frames.lengths)])
+
+    def attend(self, x: Tensor, length: int, cache: Tensor) -> Tensor:
         """Attend in one utterance: x (T, D) with ``length`` valid frames, cache (C, D) -> (T, D)."""
         context = torch.cat([cache, x])
         attended = []
@@ -84,7 +92,7 @@ def test_attention_equals_the_definition_of_nemo(t, cached, base, fraction):
     defined = DefinedAttention(attention, base, fraction)
     x, cache, lengths = torch.randn(2, t, 16), torch.randn(2, cached, 16), torch.tensor([t, max(t - 2, 1)])
     x.requires_grad_()
-    expected = torch.stack([defined(a, int(n), c) for a, n, c in zip(x, lengths, cache)])
+    expected = torch.stack([defined.attend(a, int(n), c) for a, n, c in zip(x, lengths, cache)])
 
     angles = turns(cached + t, 8, rotary_width(16, 2, fraction), base, x)
     if cached:
@@ -102,6 +110,24 @@ def test_attention_equals_the_definition_of_nemo(t, cached, base, fraction):
     found, sought = (torch.autograd.grad(total, [x, *weights], retain_graph=True) for total in shown)
     for a, b in zip(found, sought):
         assert_close(a, b, atol=ROUNDING, rtol=1e-4)
+
+
+@pytest.mark.parametrize("t", [20, 33, 4], ids="T={}".format)
+def test_a_conformer_encoder_equals_the_definition_of_nemo(t):
+    settings = ROPE | {"block": "conformer", "time_reduce_idx": None, "n_layers": 2, "rope_base": 500.0}
+    encoder, defined = small_encoder(**settings), small_encoder(**settings)
+    for layer in defined.layers:
+        layer.self_attn = DefinedAttention(layer.self_attn, 500.0, 1.0)
+    x, lengths = features(2, t), torch.tensor([t, max(t - 8, 1)])
+    outputs = [model(x, lengths)[0] for model in (encoder, defined)]
+    assert_close(valid(outputs[0], (lengths + 3) // 4), valid(outputs[1], (lengths + 3) // 4), atol=ROUNDING, rtol=0)
+    for output in outputs:
+        valid(output, (lengths + 3) // 4).sin().sum().backward()
+    for a, b in zip(encoder.pre_encode.parameters(), defined.pre_encode.parameters()):
+        assert_close(a.grad, b.grad, atol=ROUNDING, rtol=1e-4)
+    for a, b in zip(encoder.layers, defined.layers):
+        assert_close(a.self_attn.linear_k.weight.grad, b.self_attn.k.weight.grad, atol=ROUNDING, rtol=1e-4)
+        assert_close(a.feed_forward1.linear1.weight.grad, b.feed_forward1.linear1.weight.grad, atol=ROUNDING, rtol=1e-4)
 
 
 def valid_sum(x: Tensor, lengths: Tensor) -> Tensor:

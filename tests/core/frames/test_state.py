@@ -56,7 +56,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     "projected": {"feat_out": 8, "xscaling": False},
     "sdpa": {"use_pytorch_sdpa": True},
     "checkpointed": {"gradient_checkpointing": True},
-    "rope": {"self_attention_model": "rope"},
     "rope without biases": {"self_attention_model": "rope", "use_bias": False},
 }
 
@@ -123,11 +122,13 @@ def sizes(style: str, unet: str) -> list[tuple[int, int]]:
     return pairs
 
 
+@pytest.mark.parametrize("positions", ["rel_pos", "rope"])
 @pytest.mark.parametrize("unet", UNETS)
 @pytest.mark.parametrize("style", STYLES)
-def test_chunks_equal_the_whole_utterance_in_every_style_and_temporal_unet(style, unet):
+def test_chunks_equal_the_whole_utterance_in_every_style_and_temporal_unet(style, unet, positions):
+    settings = STYLES[style] | UNETS[unet] | {"self_attention_model": positions}
     for chunk, left in sizes(style, unet):
-        assert_chunks_equal_the_whole(streaming_encoder(chunk, left, **STYLES[style], **UNETS[unet]), chunk)
+        assert_chunks_equal_the_whole(streaming_encoder(chunk, left, **settings), chunk)
 
 
 @pytest.mark.parametrize("other", OTHERS)
