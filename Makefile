@@ -4,6 +4,7 @@
 # make test-nemo-2.7.3  run the tests that use NeMo, with NeMo 2.7.3: parity with the encoder of NeMo 2.7.3, and its checkpoints
 # make test-speed       check the speed ratios to the encoder of NeMo 2.7.3; this takes less than a minute
 # make docs             build the documentation site in build/site (Python 3.11 or later)
+# make test-gpu         run the tests of tests/gpu on a GPU (DEVICE=cpu: on the CPU); TORCH_PYTHON is an interpreter with PyTorch and pytest
 # make lowest           run the tests of core with the lowest PyTorch version that setup.py allows, without NeMo
 # PYTHON is the interpreter (3.10 or later) from which the environments are created.
 PYTHON ?= python3
@@ -12,14 +13,16 @@ OLD_VENV = .venv-nemo-2.7.3
 DOCS_VENV = .venv-docs
 LOWEST_VENV = .venv-lowest
 DATA ?=
+TORCH_PYTHON ?= $(VENV)/bin/python
+DEVICE ?= cuda
 # These tests do not load NeMo, or test only files of the repository. They have run with NeMo 3.0.0 and the same torch.
-WITHOUT_NEMO = $(addprefix --ignore ,tests/core tests/scripts tests/test_project.py \
+WITHOUT_NEMO = $(addprefix --ignore ,tests/core tests/gpu tests/scripts tests/test_project.py \
 	tests/test_architecture.py tests/test_packaging.py)
 PARALLEL = --numprocesses 2 --dist loadfile
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow lint docs lowest test-nemo-2.7.3 test-speed clean
+.PHONY: demo test test-slow lint docs lowest test-gpu test-nemo-2.7.3 test-speed clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python scripts/demo.py --output build/demo $(if $(DATA),--data "$(DATA)")
@@ -45,6 +48,9 @@ docs: $(DOCS_VENV)/.installed
 
 lowest: $(LOWEST_VENV)/.installed
 	OMP_NUM_THREADS=1 $(LOWEST_VENV)/bin/python -m pytest $(PARALLEL) tests/core
+
+test-gpu: $(if $(filter $(VENV)/bin/python,$(TORCH_PYTHON)),$(VENV)/.installed)
+	$(TORCH_PYTHON) -m pytest tests/gpu -m "slow or not slow" --device $(DEVICE)
 
 test-nemo-2.7.3: $(VENV)/.installed $(OLD_VENV)/.installed
 	OMP_NUM_THREADS=1 $(OLD_VENV)/bin/python -m pytest $(PARALLEL) $(WITHOUT_NEMO) --ignore tests/parity/test_old_files.py

@@ -15,6 +15,12 @@ from tests.samples.paths import ROOT
 # The fixtures import NeMo inside their functions, because the tests of the core run without NeMo.
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device", default="cpu", choices=["cpu", "cuda", "standin"], help="device of the tests in tests/gpu"
+    )
+
+
 @pytest.fixture(scope="module", autouse=True)
 def nemos_log_level() -> None:
     """Set NeMo's log to its default level. Benchmark programs change the level, some of them when they are imported."""
