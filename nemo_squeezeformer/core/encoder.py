@@ -142,8 +142,8 @@ class SqueezeformerEncoder(nn.Module):
 
             - ``plain``: the reference implementation, with memory that grows with the square of T.
             - ``blocks``: blocks of queries, with memory that grows linearly with T. A recorded graph uses ``plain``.
-            - ``sdpa``: PyTorch's fused kernels.
-            - ``auto``: ``plain`` in training on a GPU, and ``blocks`` in all other cases.
+            - ``sdpa``: PyTorch's fused kernels. Training of ``rel_pos`` in low precision computes attention in float32.
+            - ``auto``: ``blocks`` for ``rel_pos``, and ``sdpa`` for ``abs_pos`` and ``rope``.
 
         sync_max_audio_length: Accepted for compatibility and unused: there are no tables of positions to synchronize.
         streaming: If True, the encoder can stream: with a streaming state, the outputs of ``forward`` for the chunks of

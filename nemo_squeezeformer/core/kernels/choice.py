@@ -13,6 +13,7 @@ from .fused_blocks import FusedBlocks
 from .fused_training import FusedTraining
 from .query_blocks import QueryBlocks
 from .recomputed_attention import RecomputedAttention
+from .recomputed_batch import RecomputedBatch
 from .sdpa import SDPA
 from .window_blocks import WindowsInTurn
 from .windows import AllWindows
@@ -54,8 +55,10 @@ class ByUse(PlainKernel):
         return kernel(operands, frames, dropout)
 
 
-AUTO = ByUse(QueryBlocks(), gradients=RecomputedAttention(), graphs=PlainKernel(), elsewhere=PlainKernel())
-BLOCKS = ByUse(QueryBlocks(), gradients=RecomputedAttention(), graphs=PlainKernel())
+# On a GPU, ``RecomputedBatch`` moves fewer bytes than ``PlainKernel`` and stores no scores. ``SDPA`` moves still fewer
+# bytes, but loses more of the gradients of positions in low precision, and FlexAttention has no dropout. The page
+# benchmarks/results/gpu_attention.md has the counts.
+AUTO = ByUse(QueryBlocks(), gradients=RecomputedAttention(), graphs=PlainKernel(), elsewhere=RecomputedBatch())
 # Attention without position scores.
 FUSED = ByUse(
     FusedBlocks(),
@@ -67,7 +70,7 @@ FUSED = ByUse(
 WINDOWS = ByUse(inference=WindowsInTurn(), gradients=AllWindows(), graphs=AllWindows())
 
 KERNELS["auto"] = lambda backends: AUTO
-KERNELS["blocks"] = lambda backends: BLOCKS
+KERNELS["blocks"] = lambda backends: AUTO
 KERNELS["sdpa"] = SDPA
 KERNELS["auto_without_scores"] = lambda backends: FUSED
 KERNELS["sdpa_without_scores"] = lambda backends: SDPA(backends) if backends else FUSED

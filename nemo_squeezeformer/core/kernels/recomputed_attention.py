@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..attention.kernel import Operands, PlainKernel
 from ..cpu.dropout import thinned
-from ..cpu.precision import low_precision
+from ..cpu.precision import low_precision, without_autocast
 from ..cpu.random_masks import kept, kept_rate
 from ..cpu.second_derivatives import gradients, is_differentiated_again
 from ..frames.context import Context
@@ -123,7 +123,7 @@ class _Attention(torch.autograd.Function):
         ctx.blocks, ctx.rate, ctx.seed = blocks, rate, _seed() if rate else 0
         generator = _generator(content, ctx.seed) if rate else None
         attended = _zeros(content, content.dtype)
-        with torch.autocast(content.device.type, enabled=False):
+        with without_autocast(content.device):
             for block in blocks:
                 weights = block.weights(content, k, position, p)
                 if generator is not None:
@@ -143,7 +143,7 @@ class _Attention(torch.autograd.Function):
         grad_content, grad_k, grad_v = (_zeros(x, exact) for x in (content, k, v))
         grad_position = None if position is None else _zeros(position, exact)
         grad_p = None if p is None else torch.zeros_like(p, dtype=exact)
-        with torch.autocast(content.device.type, enabled=False):
+        with without_autocast(content.device):
             for block in ctx.blocks:
                 weights, g = block.weights(content, k, position, p), block.queries(grad)
                 grad_weights = torch.bmm(g, block.keys(v).transpose(1, 2))

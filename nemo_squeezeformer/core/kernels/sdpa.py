@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from ..attention.kernel import Operands, PlainKernel, position_scores
+from ..cpu.precision import low_precision, without_autocast
 from ..dispatch.graphs import in_transform
 from ..frames.masks import Frames
 
@@ -25,6 +26,12 @@ class SDPA(PlainKernel):
 
     Without position scores, the additive mask has a value for each key instead of each query and key, unless the
     context is limited.
+
+    Training in float16 or bfloat16 with position scores is computed in float32. A fused kernel derives the gradients of
+    the scores from its rounded output: the rounding of an output frame shifts the gradients of all scores of the frame
+    in the same direction. If the values of the keys have a large common part, the errors of the gradients of positions
+    are up to 5 times the errors of ``PlainKernel`` in bfloat16 (benchmarks/results/gpu_attention.md). NeMo's developers
+    reported that a training with this form in bfloat16 diverged after ten hours.
 
     Args:
         backends: Names of ``torch.nn.attention.SDPBackend`` that PyTorch may choose from; None or an empty list
@@ -52,6 +59,16 @@ class SDPA(PlainKernel):
         """Return the attended values (B, H, T, d)."""
         if in_transform():  # PyTorch's fused kernels have only first derivatives
             return super().__call__(operands, frames, dropout)
+        content, k, v, position, p = operands[:5]
+        if position is not None and p is not None and trains_in_low_precision(*operands[:5]):
+            low = low_precision(v)[0].dtype
+            with without_autocast(v.device):
+                exact = Operands(content.float(), k.float(), v.float(), position.float(), p.float())
+                return self.attended(exact, frames, dropout).to(low)
+        return self.attended(operands, frames, dropout)
+
+    def attended(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
+        """Return the attended values (B, H, T, d), in the precision of autocast or of the operands."""
         content, k, v, position, p, _ = operands
         bias = None
         if position is not None and p is not None:
@@ -71,6 +88,14 @@ class SDPA(PlainKernel):
             q, k, v = pad(q, (0, filling)), pad(k, (0, filling)), pad(v, (0, filling))
         with sdpa_kernel(self.backends) if self.backends else nullcontext():
             return scaled_dot_product_attention(q, k, v, bias, rate, scale=1.0 / math.sqrt(d))[..., :d]
+
+
+def trains_in_low_precision(*operands: Tensor | None) -> bool:
+    """Return True if the operands need gradients, and if autocast or the operands have a precision below float32."""
+    given = [x for x in operands if x is not None]
+    if not torch.is_grad_enabled() or not any(x.requires_grad for x in given):
+        return False
+    return any(x.dtype in (torch.float16, torch.bfloat16) for x in low_precision(*given))
 
 
 def masked(bias: Tensor | None, unseen: Tensor | None, like: Tensor) -> Tensor | None:
