@@ -172,6 +172,13 @@ def test_global_tokens_are_at_the_same_times_inside_the_unet():
         assert ((encoder(x)[0] - encoder(moved)[0])[..., 90:].abs().max() > 1e-4) == far
 
 
+def test_tokens_in_the_same_frame_count_once():
+    for number, spacing, step in itertools.product((1, 2, 5), (1, 2, 3, 8), (1, 2, 4)):
+        attention = local_attention(global_tokens=number, global_tokens_spacing=spacing)
+        expected = sorted({token // step for token in attention.tokens})
+        assert attention.frames_of_tokens(step, torch.device("cpu")).tolist() == expected
+
+
 def test_memory_is_linear_in_the_length():
     attention = local_attention(global_tokens=1)
 
