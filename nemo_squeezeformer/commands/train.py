@@ -8,7 +8,7 @@ from typing import Any
 
 from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.commands.inputs import say
-from nemo_squeezeformer.commands.training import start_from
+from nemo_squeezeformer.commands.training import dry_run, start_from
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.process import causes, signals
 from nemo_squeezeformer.training import initial_weights, recipes, schedule
@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--print", action="store_true", help="print the composed recipe and the peak learning rate, and stop"
     )
     parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train a step on the longest and on the widest batch, say whether they fit into the memory, and stop",
+    )
+    parser.add_argument(
         "--skip-audio-check",
         action="store_true",
         help="do not open each audio file before training (default: compare each manifest row with the audio file)",
@@ -73,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def run(cfg: Any, args: argparse.Namespace) -> int:
-    """Print or train a composed recipe, and return the exit status."""
+    """Print, try or train a composed recipe, and return the exit status."""
     if args.print:
         from omegaconf import OmegaConf
 
@@ -82,6 +87,8 @@ def run(cfg: Any, args: argparse.Namespace) -> int:
         print(schedule.summary(cfg))
         return 0
     try:
+        if args.dry_run:
+            return dry_run.dry_run(cfg)
         train(cfg, audio_check=not args.skip_audio_check, text_check=not args.skip_text_check)
     except UserError:
         raise

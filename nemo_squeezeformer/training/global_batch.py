@@ -41,6 +41,16 @@ def global_batch(cfg: Any) -> GlobalBatch:
     return GlobalBatch(size * number * accumulate, words)
 
 
+def utterances_of_batch(cfg: Any, seconds: float) -> int:
+    """Return the number of utterances of a batch of one process if all utterances have this length in seconds."""
+    train = dict(value(cfg, "model.train_ds", {}))
+    for name in ("bucket_batch_size", "bucketing_batch_size"):  # the last bucket has the longest utterances
+        if isinstance(train.get(name), list) and train[name]:
+            train[name] = train[name][-1:]
+    _, size = _batch(train, seconds)
+    return max(1, int(size or 1))
+
+
 def _batch(train: dict[str, Any], mean_seconds: float) -> tuple[str, float | None]:
     """Return the name of the setting that limits the batch of one process, and the number of utterances of the batch.
 

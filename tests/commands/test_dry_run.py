@@ -1,0 +1,96 @@
+"""`train --dry-run`: one step on the longest and on the widest batch, and whether they fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from nemo_squeezeformer.__main__ import main
+from nemo_squeezeformer.commands.training.dry_run import batch_of
+from nemo_squeezeformer.training.data_checks.largest_batches import Shape, largest_batches
+from nemo_squeezeformer.training.recipes import compose
+from tests.samples.asr_models import asr_model
+from tests.samples.model_types.model_type import SMALL, spoken
+
+
+@pytest.fixture
+def given(tmp_path) -> list[str]:
+    """Data in which the longest utterance and the utterance with the most tokens differ."""
+    data = spoken(tmp_path)
+    manifest = tmp_path / "train.json"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    rows[1] |= {"duration": 1.5, "text": "two"}
+    rows[2]["text"] = "three three three"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [*SMALL, *data, f"exp_manager.exp_dir={tmp_path}/exp"]
+
+
+def test_the_longest_and_the_widest_batch_are_trained_and_nothing_is_written(given, tmp_path, capsys):
+    assert main(["train", "squeezeformer_ctc_char", *given, "--dry-run"]) == 0
+    longest, widest, last = capsys.readouterr().out.splitlines()[-3:]
+    assert longest.startswith("longest ") and f"2 x 1.5 s with 3 tokens, as {tmp_path}/train.json, line 2" in longest
+    assert widest.startswith("widest ") and "2 x 1 s with 20 tokens" in widest and "line 3" in widest
+    assert "peak memory" in longest and last == "both batches fit"
+    assert not (tmp_path / "exp").exists()
+
+
+def test_a_batch_that_does_not_fit_is_named_with_the_remedy(given, tmp_path, capsys):
+    """An utterance of two years does not fit into any memory."""
+    manifest = tmp_path / "train.json"
+    manifest.write_text(manifest.read_text().replace("1.5", "7e7"))
+    setting = ["model.train_ds.max_duration=1e9", "--skip-audio-check"]
+    assert main(["train", "squeezeformer_ctc_char", *given, *setting, "--dry-run"]) == 1
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert shown.startswith("the longest batch does not fit (2 x 7e+07 s") and "a smaller model.train_ds" in shown
+
+
+@pytest.mark.parametrize(
+    "overrides, utterances",
+    [
+        ([], 2),
+        (["data=lhotse", "model.train_ds.batch_duration=30", "model.train_ds.quadratic_duration=null"], 20),
+        (["data=lhotse", "model.train_ds.batch_duration=30", "model.train_ds.batch_size=7"], 7),
+        (["data=lhotse", "+model.train_ds.bucket_duration_bins=[1,2]", "+model.train_ds.bucket_batch_size=[9,5]"], 5),
+    ],
+)
+def test_the_number_of_utterances_follows_the_settings_of_the_batches(given, overrides, utterances):
+    cfg = compose("squeezeformer_ctc_char", [*given, *overrides, "trainer.max_steps=10"])
+    if "lhotse" in str(overrides) and "batch_size=7" not in str(overrides):
+        cfg.model.train_ds.batch_size = None
+    longest, _ = largest_batches(cfg)
+    assert (longest.utterances, longest.seconds) == (utterances, 1.5)
+
+
+@pytest.mark.slow
+def test_a_model_to_fine_tune_and_a_transducer_are_tried(given, ctc_file, capsys):
+    assert main(["train", *given[4:], "--from", str(ctc_file), "--dry-run"]) == 0
+    transducer = ["squeezeformer_transducer_char", "transducer.hidden=16", "model.loss.loss_name=pytorch"]
+    assert main(["train", transducer[0], *given, *transducer[1:], "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("both batches fit") == 2
+
+
+def test_a_batch_is_the_input_that_nemos_schema_describes(tokenizer, tmp_path: Path):
+    """NeMo's OOMptimizer makes its batches from this schema, and trains the model with them."""
+    model = asr_model("ctc", "bpe", tokenizer=tokenizer).train()
+    inputs = model.oomptimizer_schema["inputs"]
+    batch = batch_of(Shape("longest", 3, 0.5, 4, ""), 16000, inputs[2]["vocab_size"])
+    kinds = [(type(each["type"].elements_type).__name__, each["seq_length"]) for each in inputs]
+    assert kinds == [
+        ("AudioSignal", "input"), ("LengthsType", "input"), ("LabelsType", "output"), ("LengthsType", "output")
+    ]  # fmt: skip
+    assert [tuple(part.shape) for part in batch] == [(3, 8000), (3,), (3, 4), (3,)]
+    assert batch[2].max() < inputs[2]["vocab_size"] == model.tokenizer.vocab_size
+    import lightning.pytorch as lightning
+
+    trainer = lightning.Trainer(barebones=True, accelerator="cpu")
+    trainer.log_every_n_steps = 1000000  # as NeMo's program sets it
+    model.set_trainer(trainer)
+    optimizer, _ = model.setup_optimization({"name": "adamw", "lr": 1e-7, "weight_decay": 0.0})
+    before = model.encoder.pre_ln.weight.detach().clone()
+    loss = model.training_step(batch, 0)["loss"].sum()
+    loss.backward()
+    optimizer.step()
+    assert loss.isfinite() and not torch.equal(before, model.encoder.pre_ln.weight)
