@@ -31,8 +31,9 @@ class Cause:
 
 
 LESS_MEMORY = (
-    "the memory is full; set a smaller model.train_ds.batch_size with trainer.accumulate_grad_batches, or a smaller "
-    "model.train_ds.max_duration"
+    "the memory is full; set a smaller model.train_ds.batch_size with a larger trainer.accumulate_grad_batches, a "
+    "smaller model.train_ds.max_duration, model.encoder.gradient_checkpointing=true or a smaller size; for a "
+    "transducer, set a smaller model.joint.fused_batch_size; `nemo-squeezeformer info RECIPE --batch N` estimates the memory"
 )
 CAUSES = (
     Cause(
@@ -47,7 +48,8 @@ CAUSES = (
         "+model.train_ds.channel_selector=average, and the same for the other data sets",
     ),
     Cause("OutOfMemoryError MemoryError", "", LESS_MEMORY),
-    Cause("RuntimeError", r"can't allocate memory|not enough memory|out of memory", LESS_MEMORY),
+    Cause("RuntimeError", r"can't allocate memory|not enough memory|out of memory|ALLOC_FAILED|bad_alloc", LESS_MEMORY),
+    Cause("RuntimeError", r"could not (?:create|execute) a primitive", LESS_MEMORY),  # PyTorch's oneDNN on a CPU
     Cause(
         "RuntimeError",
         r"PytorchStreamWriter failed|inline_container|unexpected pos",

@@ -12,7 +12,7 @@ from nemo_squeezeformer.training import devices, groups, removed_settings, sched
 from nemo_squeezeformer.training.data import is_named, manifest_files
 from nemo_squeezeformer.training.devices import accelerator
 from nemo_squeezeformer.training.manifest_checks import characters, check_manifests, require_manifests
-from nemo_squeezeformer.training.mistakes import interrupted_runs, misspelt
+from nemo_squeezeformer.training.mistakes import interrupted_runs, left_out, misspelt, nemo_recipes
 from nemo_squeezeformer.training.settings import value
 from nemo_squeezeformer.training.text_rows import SPLITS
 
@@ -48,6 +48,7 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
             ``positions``.
     """
     import hydra
+    import yaml
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -72,6 +73,8 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
         if meant := _meant(line, recipe if overrides else ""):
             line = f"{line.partition('. To append to your config')[0]}; did you mean {meant}?"
         raise UserError(f"recipe {recipe}: {line}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"recipe {recipe} is not valid YAML ({_one_line(str(error))}); correct this line") from error
     groups.check_positions(cfg, overrides)
     return cfg
 
@@ -111,12 +114,12 @@ def build(cfg: Any, trainer: Any = None) -> Any:
 
 
 def target(cfg: Any) -> str:
-    """Return the path of the NeMo class that a composed recipe names.
+    """Return the path of the NeMo class that a composed recipe names, or that the sections of the recipe belong to.
 
     Raises:
-        UserError: the recipe names no class.
+        UserError: the recipe names no class, and its sections belong to no class or to several classes.
     """
-    path = value(cfg, "model_target") or value(cfg, "model.target")
+    path = value(cfg, "model_target") or value(cfg, "model.target") or nemo_recipes.model_of(cfg)
     if path is None:
         raise UserError(
             "the recipe does not say which model to build; add "
@@ -143,6 +146,8 @@ def check(cfg: Any, audio: bool = True, text: bool = True) -> None:
     _check_loss(cfg)
     for split in SPLITS:
         check_manifests(cfg, split, audio)
+    if audio or text:
+        left_out.check(cfg)
     if text:
         text_check.check(cfg)
 

@@ -138,6 +138,10 @@ def summary(cfg: Any) -> str:
     from omegaconf import OmegaConf
 
     batch = global_batch(cfg)
+    if value(cfg, "schedule") is None:  # a recipe of NeMo, whose schedules interpret the rate in their own ways
+        curve = value(cfg, "model.optim.sched.name", "no schedule")
+        given = f"model.optim.lr={value(cfg, 'model.optim.lr')} and {curve}"
+        return f"Learning rate of the recipe: {given}, for a global batch of {batch.utterances:,.4g} ({batch.words})"
     asked = "${squeezeformer.peak_lr:" in OmegaConf.to_yaml(cfg)
     rate = peak_lr(cfg) if asked else value(cfg, "model.optim.lr")
     return (

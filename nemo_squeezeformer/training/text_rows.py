@@ -71,7 +71,7 @@ def read_split(cfg: Any, key: str) -> Split | None:
     lhotse = bool(section.get("use_lhotse"))
     field = str(section.get("text_field") or "text") if lhotse else "text"
     language = str(section.get("lang_field") or "lang") if lhotse else "lang"
-    manifests = [path for path in _manifests(section) if "://" not in path and os.path.isfile(path)]
+    manifests = [path for path in manifests_of(section) if "://" not in path and os.path.isfile(path)]
     if not manifests:
         return None
     shortest, longest = (section.get(name) for name in ("min_duration", "max_duration"))
@@ -84,7 +84,7 @@ def read_split(cfg: Any, key: str) -> Split | None:
     return Split(key, field, language, rows)
 
 
-def _manifests(section: Any) -> Iterator[str]:
+def manifests_of(section: Any) -> Iterator[str]:
     """Yield the manifests of a data section and of the data sets that an ``input_cfg`` names."""
     yield from manifest_files(section.get("manifest_filepath"))
     inputs = section.get("input_cfg")
@@ -95,7 +95,7 @@ def _manifests(section: Any) -> Iterator[str]:
             inputs = yaml.safe_load(file)
     for each in inputs if isinstance(inputs, list) else []:
         if isinstance(each, dict) and each.get("type") in (*PLAIN_TYPES, "group"):
-            yield from _manifests(each)
+            yield from manifests_of(each)
 
 
 def _rows(path: str, field: str, language: str) -> Iterator[TextRow]:

@@ -40,7 +40,7 @@ def test_print_shows_the_recipe_and_its_schedule_without_training(tmp_path, caps
     [
         ([], "no recipe is given"),
         (["squeezeformer_ctc_char"], "model.train_ds.manifest_filepath is not set"),
-        (["squeezeformer_ctc_char", "~model_target", "model.train_ds=null"], "does not say which model"),
+        (["squeezeformer_ssl", "~model_target", "model.train_ds=null"], "does not say which model"),
     ],
 )
 def test_mistakes_end_in_one_line_and_status_2(arguments, message, capsys):

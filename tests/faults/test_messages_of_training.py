@@ -106,6 +106,10 @@ def no_memory() -> None:
     torch.empty(2**60)
 
 
+def no_memory_of_onednn() -> None:
+    raise RuntimeError("could not create a primitive")  # the whole message that PyTorch gives on a CPU
+
+
 def other_vocabulary() -> None:
     torch.nn.Linear(2, 3).load_state_dict(torch.nn.Linear(2, 4).state_dict())
 

@@ -66,9 +66,10 @@ def check(cfg: Any) -> None:
         for name in settings:
             if known and name not in known and name != "_target_":
                 meant = most_similar(name, known)
-                remedy = f"did you mean {section}.{meant}?" if meant else "remove it from the recipe or the command"
+                remedy = f"remove it from the command, or from the recipe with ~{section}.{name}"
+                remedy = f"did you mean {section}.{meant}?" if meant else remedy
                 if section == "model.encoder" and not meant:
-                    remedy = nemo_versions.known_arguments()
+                    remedy = f"{remedy}, or upgrade nemo_squeezeformer. {nemo_versions.known_arguments()}"
                 raise UserError(f"{section}.{name}: {place[2]} has no setting {name}; {remedy}")
 
 
