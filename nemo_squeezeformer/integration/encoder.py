@@ -55,7 +55,8 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     @classmethod
     def unknown_arguments(cls, names: Sequence[str], known: Sequence[str]) -> str:
         """Return the text of the error for arguments ``names`` that are not in ``known``, with the versions of NeMo."""
-        return f"{without_arguments(cls.__name__, names, known)} {nemo_versions.known_arguments()}"
+        what, versions = without_arguments(cls.__name__, names, known), nemo_versions.known_arguments()
+        return f"{what} {versions} Remove the argument, or upgrade nemo_squeezeformer."
 
     def choose_reduction(self, n_layers: int, contexts: Callable[..., ContextSettings]) -> int | None:
         """Return the layer that ``time_reduce_idx="auto"`` selects.

@@ -41,10 +41,10 @@ def complaint() -> str:
 
 
 def known_arguments() -> str:
-    """Return the remedy for an argument that our encoder does not have, with the versions of NeMo."""
+    """Return a sentence about the installed NeMo, and a sentence about the NeMo whose arguments our encoder has."""
     version = installed()
     there = f"NeMo {version}" if version else "No NeMo"
     return (
         f"{there} is installed. This version of nemo_squeezeformer is tested with {tested()}, and has the arguments of "
-        f"NeMo's ConformerEncoder up to NeMo {KNOWN}. Remove the argument, or upgrade nemo_squeezeformer."
+        f"NeMo's ConformerEncoder up to NeMo {KNOWN}."
     )

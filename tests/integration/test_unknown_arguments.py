@@ -25,10 +25,12 @@ from tests.samples.encoders import SMALL
 
 VERSIONS = (
     f"NeMo {nemo_versions.installed()} is installed. This version of nemo_squeezeformer is tested with NeMo 2.7.3 and "
-    "3.0.0, and has the arguments of NeMo's ConformerEncoder up to NeMo 3.0.1. Remove the argument, or upgrade "
+    "3.0.0, and has the arguments of NeMo's ConformerEncoder up to NeMo 3.0.1."
+)
+UNKNOWN = (
+    f"SqueezeformerEncoder has no argument convolution_gate. {VERSIONS} Remove the argument, or upgrade "
     "nemo_squeezeformer."
 )
-UNKNOWN = f"SqueezeformerEncoder has no argument convolution_gate. {VERSIONS}"
 
 
 @pytest.fixture(autouse=True)
