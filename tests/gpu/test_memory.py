@@ -25,7 +25,7 @@ INFERENCE: dict[str, dict[str, Any]] = {
     "local": WINDOW,
     "local, global tokens": WINDOW | {"global_tokens": 3},
 }
-TRAINING = {name: INFERENCE[name] for name in ("rel_pos, blocks", "rope, auto", "rope, sdpa", "local")}
+TRAINING = {name: INFERENCE[name] for name in ("rel_pos, auto", "rope, auto", "rope, sdpa", "local")}
 
 
 def growth(device: str, call: Callable[[int], Callable[[], object]]) -> float:

@@ -83,8 +83,6 @@ def test_inference_does_not_wait_for_the_device(case, device, without_waiting):
 
 @EACH_CASE
 def test_a_training_step_does_not_wait_for_the_device(case, device, without_waiting):
-    if ", blocks, " in case:
-        pytest.skip("in training, blocks of queries read the lengths")
     built, (x, lengths) = encoder(device, CASES[case][0], stochastic_depth_drop_prob=0.5).train(), batch(device)
     with without_waiting():
         y, _ = built(x, lengths)
