@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,9 @@ from .sdpa import MULTIPLES
 class FlashLengths(FusedWindows):
     """A kernel with the results of ``PlainKernel`` for operands without position scores.
 
-    ``varlen_attn`` needs PyTorch 2.10, float16 or bfloat16, no dropout and a GPU of compute capability 8.0. It knows
-    windows, but no chunks. In all other cases the kernel is ``FusedWindows`` in training, and ``FusedBlocks`` in
-    inference.
+    ``varlen_attn`` needs PyTorch with windows in ``varlen_attn``, float16 or bfloat16, heads of at most 192 values, no
+    dropout and a GPU of compute capability 8.0. It knows windows, but no chunks. In all other cases the kernel is
+    ``FusedWindows`` in training, and ``FusedBlocks`` in inference.
     """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
@@ -41,20 +42,28 @@ class FlashLengths(FusedWindows):
 
 
 BLOCKS = FusedBlocks()
+# Maximum size of a head. PyTorch's flash kernels have 256 in inference, but some GPUs train only up to 192.
+WIDEST = 192
 
 
 def has_flash(q: Tensor) -> bool:
-    """Return True if ``varlen_attn`` exists and supports the dtype and the device of ``q``."""
-    return q.dtype in (torch.float16, torch.bfloat16) and q.device.type == "cuda" and _is_new(q.device.index)
+    """Return True if ``varlen_attn`` exists and supports the dtype, the device and the head size of ``q``."""
+    low = q.dtype in (torch.float16, torch.bfloat16)
+    return low and q.size(-1) <= WIDEST and q.device.type == "cuda" and _is_new(q.device.index)
 
 
 @cache
 def _is_new(device: int | None) -> bool:
+    return has_windows() and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def has_windows() -> bool:
+    """Return True if PyTorch has ``varlen_attn`` with a scale and windows. The first versions had neither."""
     try:
-        from torch.nn.attention import varlen  # noqa: F401
+        from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    return {"scale", "window_size"} <= signature(varlen_attn).parameters.keys()
 
 
 def by_lengths(q: Tensor, k: Tensor, v: Tensor, frames: Frames) -> Tensor:
