@@ -33,7 +33,8 @@ class Cause:
 LESS_MEMORY = (
     "the memory is full; set a smaller model.train_ds.batch_size with a larger trainer.accumulate_grad_batches, a "
     "smaller model.train_ds.max_duration, model.encoder.gradient_checkpointing=true or a smaller size; for a "
-    "transducer, set a smaller model.joint.fused_batch_size; `nemo-squeezeformer info RECIPE --batch N` estimates the memory"
+    "transducer, set a smaller model.joint.fused_batch_size; `nemo-squeezeformer info RECIPE --batch N` estimates the "
+    "memory"
 )
 CAUSES = (
     Cause(

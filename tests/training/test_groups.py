@@ -29,9 +29,10 @@ WARM_UP = {"warmup_steps": None, "warmup_ratio": 0.04}
 NOAM_HOLD = {"name": "NoamHoldAnnealing", **WARM_UP, "hold_steps": None, "hold_ratio": 0.32}
 NOAM_HOLD |= {"decay_rate": 1.0, "min_lr": 1e-5}
 INVERSE_SQRT = {"name": "InverseSquareRootAnnealing", **WARM_UP, "min_lr": 1e-6}
+SMALL_DATA = [f"squeezeformer_{name}_small" for name in ("ctc_char", "ctc_bpe", "transducer_bpe")]
 # The default optimizer of the recipes that do not have the optimizer and the schedule of the paper.
 OWN = {
-    "squeezeformer_ctc_char_small": {**PAPER, "lr": 0.001, "weight_decay": 0.001, "sched": NOAM_HOLD},
+    **dict.fromkeys(SMALL_DATA, {**PAPER, "lr": 0.001, "weight_decay": 0.001, "sched": NOAM_HOLD}),
     "squeezeformer_aed": {**CANARY, "lr": 3e-4, "sched": INVERSE_SQRT},
     "squeezeformer_transformer": {**CANARY, "lr": 3e-4, "sched": INVERSE_SQRT},
     "squeezeformer_ssl": {**CANARY, "lr": 1.4e-3, "sched": INVERSE_SQRT},
