@@ -3,9 +3,9 @@
 Only this module knows the layout of the caches.
 
 - ``cache_last_channel`` (layers, B, rows, D) is a sequence of frames of D values. The sequence fills layer after layer,
-  row after row. The first part of the sequence is the attention inputs that each layer remembers. With rotary positions,
-  a layer remembers the keys and values, which are two vectors of D values for each frame. A layer inside the temporal
-  U-Net remembers half as many frames. The second part is the three frames that each reduction layer remembers.
+  row after row. The first part of the sequence is the attention inputs that each layer remembers. With rotary
+  positions, a layer remembers the keys and values, which are two vectors of D values for each frame. A layer inside the
+  temporal U-Net remembers half as many frames. The second part is the three frames that each reduction layer remembers.
   Only the last few rows can be unused.
 - ``cache_last_time`` (layers, B, C, left context) is the left context of the depthwise convolution of each layer.
 - ``cache_last_channel_len`` (B,) is the number of encoder frames that each stream has processed. The number does not

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from nemo.core.classes.common import typecheck
@@ -24,6 +25,7 @@ from omegaconf import open_dict
 from torch import Tensor
 
 from nemo_squeezeformer import core
+from nemo_squeezeformer.core.attention import position_weights
 from nemo_squeezeformer.core.frames.context import ContextSettings
 from nemo_squeezeformer.core.frames.entrance import checked_lengths, recordable, refuse_empty
 from nemo_squeezeformer.core.frames.masks import Frames
@@ -295,7 +297,8 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
     ) -> None:
         """Switch to another ``self_attention_model`` or context.
 
-        The encoder keeps all weights that the old and the new attention share. The attention model
+        The encoder keeps all weights that the old and the new attention share. A warning names the weights that only
+        one of both has, for example the weights of relative positions. The attention model
         ``rel_pos_local_attn`` resets the settings ``attention`` and ``use_pytorch_sdpa``, because it has a separate
         implementation.
 
@@ -312,10 +315,15 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
             contexts = ContextSettings(att_context_size, None, contexts.style, contexts.chunks, contexts.factor)
         attention.refuse_contexts(contexts, [*contexts.sizes, contexts.default])
         self.attention, self.contexts = attention, contexts
+        missing, unexpected = list[str](), list[str]()
         for layer, new in zip(self.layers, attention.build(len(self.layers))):
             old = layer.self_attn.linear_q.weight
-            new.load_state_dict(layer.self_attn.state_dict(), strict=False)
+            differences = new.load_state_dict(layer.self_attn.state_dict(), strict=False)
+            missing += differences.missing_keys
+            unexpected += differences.unexpected_keys
             layer.self_attn = new.to(device or old.device, old.dtype).train(self.training)
+        if warning := position_weights.warning(missing, unexpected):
+            logging.warning(f"change_attention_model({model!r}): {warning}")
         self.pos_enc, self.time_reduce_pos_enc = attention.build_positions(self.dropout_emb)
         self.streaming_cfg = None
         if update_config and getattr(self, "_cfg", None) is not None:
@@ -327,6 +335,12 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
                 if att_context_size is not None:
                     self._cfg.att_context_size = list(att_context_size)
                     self._cfg.att_context_probs = None
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Load the weights. With rotary positions, leave out weights of relative positions with a warning."""
+        if self.attention.self_attention_model == "rope" and (warning := position_weights.take_out(state_dict, prefix)):
+            logging.warning(f"self_attention_model='rope': {warning}")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def change_subsampling_conv_chunking_factor(self, subsampling_conv_chunking_factor: int) -> None:
         """Split the batch of the subsampling convolutions into parts, to save memory.

@@ -45,6 +45,8 @@ def check(cfg: Any, model: Any) -> list[dict[str, Any]]:
     """
     from nemo.utils import logging
 
+    from nemo_squeezeformer.core.attention import position_weights
+
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     fresh, files, found = set(own), list(_files(cfg)), list[dict[str, Any]]()
     for setting, path, include, exclude in files:
@@ -65,8 +67,12 @@ def check(cfg: Any, model: Any) -> list[dict[str, Any]]:
             raise UserError(f"{setting}={path}: {finite_weights.complaint(names, len(taken))}")
         for difference in model_differences.find(config, model.cfg, taken):
             logging.warning(f"{setting}={path}: {difference}")
+        given = [name for name in weights if _contains(name, include) and not _contains(name, exclude)]
+        encoder_taken = any(name.startswith("encoder.") for name in taken)
+        if encoder_taken and (warning := position_weights.differences(given, own)):
+            logging.warning(f"{setting}={path}: {warning}")
         there, here = encoder.get("variant", "nemo"), value(cfg, "model.encoder.variant", "nemo")
-        if there != here and any(name.startswith("encoder.") for name in taken):
+        if there != here and encoder_taken:
             logging.warning(
                 f"{setting}={path}: the encoder in this file has model.encoder.variant={there}, but the model has "
                 f"{here}; the same weights compute another function with another variant, and training must adapt the "

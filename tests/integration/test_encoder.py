@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -131,6 +133,39 @@ def test_attention_changes_on_a_loaded_model_with_its_weights_kept():
     with pytest.raises(ValueError, match="self_attention_model='rel_pos_local_attn' needs a window"):
         limited.change_attention_model("rel_pos_local_attn", [-1, -1])
     assert_close(log_probabilities(limited), before, atol=0, rtol=0)
+
+
+def test_rotary_and_relative_positions_share_their_other_weights(tmp_path, caplog):
+    model = ctc_model()
+    before, parts = log_probabilities(model), "linear_pos.weight, pos_bias_u, pos_bias_v"
+    model.save_to(str(tmp_path / "relative.nemo"))
+    model.change_attention_model("rope")
+    assert [record.message for record in caplog.records if "other positions" in record.message] == [
+        "change_attention_model('rope'): other positions than before: 12 weights of attention have no place and are "
+        f"left out ({parts}); the encoder must be trained again"
+    ]
+    rotary = log_probabilities(model)
+    assert (rotary - before).abs().max() > 1e-3
+    model.save_to(str(tmp_path / "rotary.nemo"))
+    assert_close(log_probabilities(restored(tmp_path / "rotary.nemo")), rotary, atol=0, rtol=0)
+
+    caplog.clear()
+    config = ASRModel.restore_from(str(tmp_path / "relative.nemo"), return_config=True)
+    config.encoder.self_attention_model = "rope"
+    assert_close(log_probabilities(restored(tmp_path / "relative.nemo", config)), rotary, atol=0, rtol=0)
+    assert caplog.text.count(f"12 weights of attention have no place and are left out ({parts})") == 1
+    config.encoder.self_attention_model = "rel_pos"
+    with pytest.raises(RuntimeError, match="Missing key.*linear_pos.weight"):
+        restored(tmp_path / "rotary.nemo", config)
+
+    caplog.clear()
+    model.change_attention_model("rel_pos")
+    assert caplog.text.count(f"12 weights of attention are new and untrained ({parts})") == 1
+    assert (log_probabilities(model) - before).abs().max() > 1e-3
+
+
+def restored(path: Path, config: Any = None) -> Any:
+    return ASRModel.restore_from(str(path), override_config_path=config, map_location="cpu").eval()
 
 
 def test_subsampling_in_parts_of_a_batch_gives_the_same_output():

@@ -112,6 +112,23 @@ def test_a_missing_file_and_a_file_that_is_not_a_model_have_different_errors(tmp
             check(recipe(model, init_from_nemo_model=str(path)), model)
 
 
+def test_rotary_positions_start_from_a_file_with_relative_positions_and_name_what_is_left_out(file, caplog):
+    model = asr_model(encoder={"self_attention_model": "rope"})
+    before = model.encoder.layers[0].self_attn.linear_q.weight.clone()
+    start(model, init_from_nemo_model=file)
+    torch.testing.assert_close(model.encoder.layers[0].self_attn.linear_q.weight, before + 1.0)
+    (warning,) = (record.message for record in caplog.records if "positions" in record.message)
+    assert (
+        "12 weights of attention have no place and are left out (linear_pos.weight, pos_bias_u, pos_bias_v)" in warning
+    )
+
+
+def test_relative_positions_start_untrained_from_a_file_with_rotary_positions(tmp_path, caplog):
+    asr_model(encoder={"self_attention_model": "rope"}).save_to(str(tmp_path / "rotary.nemo"))
+    start(asr_model(), init_from_nemo_model=str(tmp_path / "rotary.nemo"))
+    assert "12 weights of attention are new and untrained (linear_pos.weight, pos_bias_u, pos_bias_v)" in caplog.text
+
+
 def test_another_order_of_the_labels_is_a_warning(file, caplog):
     labels = [*LETTERS[:2], *reversed(LETTERS[2:])]
     model = asr_model(labels=labels, decoder={"vocabulary": labels})
