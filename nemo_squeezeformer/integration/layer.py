@@ -45,15 +45,18 @@ class Adapted(AttentionAdapterModuleMixin, AccessMixin):
         for name in self.get_enabled_adapters():
             if not isinstance(self.adapter_layer[name], LinearAdapter):
                 raise ValueError(
-                    f"attention adapter {name!r} does not stream: the caches contain the inputs of the attention of "
-                    f"the layer, not the inputs of the adapter; disable the adapter (set_enabled_adapters({name!r}, "
+                    f"attention adapter {name!r} does not stream: the caches contain the past of the attention of the "
+                    f"layer, not the past of the adapter; disable the adapter (set_enabled_adapters({name!r}, "
                     "enabled=False)), use a linear adapter, or stream with a left context of 0"
                 )
 
     @property
     def self_attention_model(self) -> str:
-        """The attention model. NeMo reads this property to choose the arguments of an attention adapter."""
-        return self.self_attn.model
+        """The attention model. NeMo reads this property to choose the arguments of an attention adapter.
+
+        With rotary positions, attention adapters get no positions, as with absolute positions.
+        """
+        return "abs_pos" if self.self_attn.model == "rope" else self.self_attn.model
 
 
 class SqueezeformerLayer(CoreSqueezeformerLayer, Adapted):

@@ -18,7 +18,17 @@ class SqueezeformerEncoderAdapter(SqueezeformerEncoder, adapter_mixins.AdapterMo
     __module__ = "nemo_squeezeformer"
 
     def add_adapter(self, name: str, cfg: DictConfig) -> None:
-        """Add an adapter with the configuration ``cfg`` and the width ``d_model`` to every layer."""
+        """Add an adapter with the configuration ``cfg`` and the width ``d_model`` to every layer.
+
+        Raises:
+            ValueError: The adapter has relative positions, but the attention of the encoder has other positions.
+        """
+        model = self.attention.self_attention_model
+        if cfg._target_ == adapter_utils.RELMHA_ADAPTER_CLASSPATH and not model.startswith("rel_pos"):
+            raise ValueError(
+                f"adapter {name!r} is a RelPositionMultiHeadAttentionAdapter, but self_attention_model={model!r} has "
+                "no relative positions; use a MultiHeadAttentionAdapter, which has no positions"
+            )
         cfg = adapter_utils.update_adapter_cfg_input_dim(self, cfg, module_dim=self.d_model)
         for layer in self.layers:
             layer.add_adapter(name, cfg)

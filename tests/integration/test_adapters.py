@@ -27,7 +27,7 @@ def encodings(model: Any) -> torch.Tensor:
         return model.encoder(audio_signal=features, length=lengths)[0]
 
 
-@pytest.mark.parametrize("position", ["rel_pos", "abs_pos", "tiny"])
+@pytest.mark.parametrize("position", ["rel_pos", "abs_pos", "rope", "tiny"])
 def test_adapters_change_the_output_and_survive_saving(tmp_path, position):
     before = encodings(adapted_model(position=position, names=[]))
     model = adapted_model(position=position)
@@ -123,6 +123,12 @@ def test_the_supported_adapter_types_are_the_types_of_nemos_conformer():
 def test_another_adapter_type_is_refused_by_name():
     with pytest.raises(ValueError, match="PositionalEncodingAdapter"):
         adapted_model(names=[]).add_adapter("positions", attention.PositionalEncodingAdapterConfig(d_model=16))
+
+
+@pytest.mark.parametrize("position", ["rope", "abs_pos"])
+def test_an_adapter_with_relative_positions_needs_an_encoder_with_relative_positions(position):
+    with pytest.raises(ValueError, match=f"'relative' is a RelPosition.* self_attention_model='{position}' has no rel"):
+        adapted_model(position=position, names=[]).add_adapter("relative", ATTENTION["rel_pos"])
 
 
 def test_adapters_of_another_width_get_the_width_of_the_encoder():

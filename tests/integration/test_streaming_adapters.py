@@ -11,9 +11,9 @@ from tests.samples.adapters import adapted_model, move
 from tests.samples.streams import noise_features, offline, streamed
 
 
-def streaming_model(names: list[str], left: int, **encoder: Any) -> Any:
-    encoder |= {"streaming": True, "att_context_size": [left, 3], "self_attention_model": "rel_pos"}
-    model = adapted_model(names=names, preprocessor={"normalize": "NA"}, encoder=encoder)
+def streaming_model(names: list[str], left: int, position: str = "rel_pos", **encoder: Any) -> Any:
+    encoder |= {"streaming": True, "att_context_size": [left, 3], "self_attention_model": position}
+    model = adapted_model(position=position, names=names, preprocessor={"normalize": "NA"}, encoder=encoder)
     move(model)
     return model
 
@@ -38,9 +38,15 @@ def test_attention_adapters_stream_exactly_without_a_left_context(block):
     assert_streams(streaming_model(["houlsby", "attention"], left=0, block=block))
 
 
+def test_adapters_stream_exactly_with_rotary_positions():
+    assert_streams(streaming_model(["houlsby"], left=8, position="rope"))
+    assert_streams(streaming_model(["houlsby", "attention"], left=0, position="rope"))
+
+
 @pytest.mark.parametrize("block", ["squeezeformer", "conformer"])
-def test_attention_adapters_are_refused_with_a_left_context(block):
-    model = streaming_model(["houlsby", "attention"], left=8, block=block)
+@pytest.mark.parametrize("position", ["rel_pos", "rope"])
+def test_attention_adapters_are_refused_with_a_left_context(position, block):
+    model = streaming_model(["houlsby", "attention"], left=8, position=position, block=block)
     with pytest.raises(ValueError, match="attention adapter 'attention' does not stream"):
         streamed(model, noise_features([150], 80))
     model.set_enabled_adapters("attention", enabled=False)

@@ -14,6 +14,7 @@ LINEAR = LinearAdapterConfig(in_features=16, dim=4)
 ATTENTION = {
     "rel_pos": attention.RelPositionMultiHeadAttentionAdapterConfig(n_head=2, n_feat=16),
     "abs_pos": attention.MultiHeadAttentionAdapterConfig(n_head=2, n_feat=16),
+    "rope": attention.MultiHeadAttentionAdapterConfig(n_head=2, n_feat=16),
     "tiny": attention.RelPositionMultiHeadAttentionAdapterConfig(n_head=1, n_feat=16, proj_dim=-1),
 }
 # NeMo finds adapters by substring, so no name may be part of another name or of a parameter's name.
