@@ -37,7 +37,17 @@ FILE = re.compile(r'python title="(\w+\.py)"')  # the kind of a block that the r
 OTHER_PROGRAMS = {"pip", "arecord", "for", "done", "export", ".venv/bin/pip", ".venv/bin/python", ".ci/run"}
 SLOW = {  # they train or export models
     f"docs/{page}.md"
-    for page in ("quick-start", "own-data", "train", "fine-tune", "decode", "deploy", "runtimes", "stream", "released-checkpoints")
+    for page in (
+        "quick-start",
+        "own-data",
+        "train",
+        "fine-tune",
+        "decode",
+        "deploy",
+        "runtimes",
+        "stream",
+        "released-checkpoints",
+    )
 }
 EXTRAS = {
     "docs/released-checkpoints.md": "h5py",
