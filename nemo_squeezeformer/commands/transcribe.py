@@ -123,6 +123,7 @@ def main(args: argparse.Namespace) -> int:
             from nemo_squeezeformer.transcription import memory
 
             memory.keep_memory()
+            memory.limit_kernels()
             model, config = _prepared([utterances[index] for index in usable], args)
             return transcribe(model, config, [index for index in usable if index not in done], finished, args)
 

@@ -1,13 +1,16 @@
-"""Functions that make this process keep freed memory, and that return the available memory."""
+"""The memory of this process: memory that is kept or limited, and the available memory."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from pathlib import Path
 from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # constants of malloc.h
+
+KERNELS = 128  # more than the layers of a batch need; with fewer kernels, the layers would compile them again
 
 
 def keep_memory() -> bool:
@@ -22,6 +25,16 @@ def keep_memory() -> bool:
         return False
     mallopt, largest = ctypes.CDLL(None).mallopt, 2**31 - 1
     return all([mallopt(option, largest) for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD)])
+
+
+def limit_kernels() -> None:
+    """Make PyTorch keep the kernels of only a few shapes. Call this function before the first convolution.
+
+    On a CPU, PyTorch's convolutions come from oneDNN, which compiles a kernel for each shape and keeps 1024 kernels.
+    Batches of audio have nearly always new shapes. The kernels of earlier batches are not needed again, and fill
+    hundreds of megabytes in hours of audio. A value in the environment stays.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
 
 
 def available_memory(device: Any) -> int | None:

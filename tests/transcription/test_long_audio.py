@@ -24,14 +24,16 @@ from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor, Conf
 from nemo.collections.asr.parts.preprocessing.features import FilterbankFeatures
 
 from nemo_squeezeformer.commands import transcribe
+from nemo_squeezeformer.core.kernels import fused_blocks
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.integration import piecewise_preprocessor
-from nemo_squeezeformer.transcription import long_audio
+from nemo_squeezeformer.transcription import long_audio, memory
 from tests.samples.asr_models import asr_model
 from tests.samples.encoders import features
 
 RATE = 16_000
+SIX = {"att_context_size": [6, 6]}
 CONFORMER = "nemo.collections.asr.modules.ConformerEncoder"
 
 
@@ -75,6 +77,21 @@ def test_a_restored_model_goes_to_local_attention_and_back_with_its_weights(ctc_
     again.change_attention_model("rel_pos", [-1, -1])
     assert_close(weights(again), kept, atol=0, rtol=0)
     assert_close(log_probabilities(again), before, atol=0, rtol=0)
+
+
+def test_rotary_positions_keep_their_attention_in_a_window(monkeypatch):
+    monkeypatch.setattr(fused_blocks, "QUERIES", 16)  # several blocks of queries
+    model, windows = (asr_model(encoder={"self_attention_model": "rope"} | more) for more in ({}, SIX))
+    before, kept = log_probabilities(model), weights(model)
+    windows.load_state_dict(kept)
+    assert long_audio.set_context(model, [6, 6]) == "att_context_size [6, 6]: 0.24 s, 0.24 s"
+    assert model.cfg.encoder.self_attention_model == "rope"
+    assert_close(weights(model), kept, atol=0, rtol=0)
+    assert_close(log_probabilities(model), log_probabilities(windows), atol=0, rtol=0)
+    assert (log_probabilities(model) - before).abs().max() > 1e-3
+    long_audio.set_context(model, [-1, -1])
+    assert_close(log_probabilities(model), before, atol=0, rtol=0)
+    assert "grows with the square of the length" in str(long_audio.notice_of_memory(model, [recording(3600.0)], 16))
 
 
 @pytest.mark.parametrize("form", [{"use_pytorch_sdpa": True}, {"attention": "plain"}])
@@ -261,3 +278,13 @@ def test_ten_minutes_take_five_times_as_long_as_two_and_little_memory():
     # Usually 1.3, because of the processor's caches and of other programs.
     assert time < 2, f"per minute, 10 minutes of audio take {time:.2f} times as long as 2 minutes"
     assert gib < 1.5
+
+
+def test_few_kernels_are_kept_unless_the_environment_says_otherwise(monkeypatch):
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1")  # the value before the test returns after the test
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    memory.limit_kernels()
+    assert int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 1024
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
+    memory.limit_kernels()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "1024"
