@@ -13,7 +13,7 @@ from nemo_squeezeformer.commands.training.dry_run import batch_of
 from nemo_squeezeformer.training.data_checks.largest_batches import Shape, largest_batches
 from nemo_squeezeformer.training.recipes import compose
 from tests.samples.asr_models import asr_model
-from tests.samples.model_types.model_type import SMALL, spoken
+from tests.samples.model_types.model_type import SMALL, spoken, tokenized
 
 
 @pytest.fixture
@@ -94,3 +94,16 @@ def test_a_batch_is_the_input_that_nemos_schema_describes(tokenizer, tmp_path: P
     loss.backward()
     optimizer.step()
     assert loss.isfinite() and not torch.equal(before, model.encoder.pre_ln.weight)
+
+
+def test_the_printed_recipe_is_a_file_from_which_nemos_oomptimizer_builds_the_model(tmp_path, capsys):
+    import lightning.pytorch as lightning
+    from nemo.collections.asr.models import EncDecCTCModelBPE
+    from omegaconf import OmegaConf
+
+    given = [*SMALL, *tokenized(tmp_path), "trainer.max_epochs=1"]
+    assert main(["train", "squeezeformer_ctc_bpe", *given, "--print"]) == 0
+    (tmp_path / "recipe.yaml").write_text(capsys.readouterr().out)
+    cfg = OmegaConf.load(tmp_path / "recipe.yaml")
+    model = EncDecCTCModelBPE(cfg=cfg.model, trainer=lightning.Trainer(barebones=True, accelerator="cpu"))
+    assert model.encoder.d_model == 32 and model.oomptimizer_schema["inputs"][2]["vocab_size"] == 16

@@ -41,6 +41,7 @@ SLOW = {  # they train or export models
         "quick-start",
         "own-data",
         "train",
+        "check",
         "fine-tune",
         "decode",
         "deploy",
