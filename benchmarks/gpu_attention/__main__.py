@@ -36,7 +36,8 @@ PRECISION = """## Errors of the gradients
 The table shows the error of the gradients in low precision, relative to float64: the mean of `linear_pos.weight` and
 `pos_bias_v`, and in brackets the mean of `linear_q`, `linear_k`, `linear_v` and `pos_bias_u`. The layer has the width
 196, 4 heads, random weights, and 2 utterances with padding, without dropout. The common part is a part of the values
-that is the same for all keys. Its unit is the standard deviation of the values.
+that is the same for all keys. Its unit is the standard deviation of the values. In a small CTC model that
+was trained on digits, the common part of a head was 0.3 to 1.1. No program of the repository repeats this measurement.
 
 A fused kernel derives the gradients of the scores from its output. The output is rounded, and the rounding error grows
 with the common part. The error of an output frame shifts the gradients of all its scores in the same direction, so that

@@ -44,6 +44,7 @@ class Case:
 
 CASES = [
     *(Case(t, scores, common) for t in (100, 400, 1000) for scores in (1.0, 10.0) for common in (0.0, 3.0, 30.0)),
+    *(Case(t, 1.0, 1.0) for t in (100, 400, 1000)),
     *(Case(400, 1.0, common, precision=torch.float16) for common in (0.0, 30.0)),
     *(Case(400, 1.0, common, weights=True) for common in (0.0, 30.0)),
 ]
