@@ -90,11 +90,18 @@ def serve_old_names(modules: ModuleType) -> None:
 def list_released_models(ctc_bpe_models: ModuleType) -> None:
     """Make the model names of ``pretrained.py`` available to ``from_pretrained``."""
     importlib.import_module(f"{__package__}.pretrained").register(ctc_bpe_models)
+    read_best_checkpoints(sys.modules.get(CHECKPOINTS))
 
 
-def read_best_checkpoints(checkpoints: ModuleType) -> None:
-    """Let NeMo's callback for checkpoints read the best checkpoint of a run."""
-    importlib.import_module(f"{__package__}.resuming.best_of_nemo").let_read(checkpoints.NeMoModelCheckpoint)
+def read_best_checkpoints(checkpoints: ModuleType | None) -> None:
+    """Let NeMo's callback for checkpoints read the best checkpoint of a run.
+
+    If the module is being imported, for example by ``nemo.utils.callbacks`` as the first module of NeMo, the class does
+    not exist yet. The import of the models then calls this function again.
+    """
+    writer = getattr(checkpoints, "NeMoModelCheckpoint", None)
+    if writer is not None and not hasattr(writer.on_save_checkpoint, "__wrapped__"):
+        importlib.import_module(f"{__package__}.resuming.best_of_nemo").let_read(writer)
 
 
 AFTER_IMPORT: dict[str, After] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import pickle
 import tarfile
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from nemo.utils.callbacks import NeMoModelCheckpoint
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.integration.callbacks import stop_after_batch
+from nemo_squeezeformer.integration.resuming.checkpoint_contents import plain_objects
 from nemo_squeezeformer.training.mistakes import interrupted_runs
 from nemo_squeezeformer.training.recipes import compose
 from tests.samples.model_types.model_type import SMALL, spoken
@@ -31,7 +34,8 @@ def run(tmp_path_factory) -> Any:
     """Train for three epochs. Return the settings, the folder of the run, and the text on stderr."""
     folder = tmp_path_factory.mktemp("run")
     small = [setting for setting in SMALL if setting != "trainer.enable_progress_bar=false"]
-    settings = [*small, *spoken(folder), *HIGHEST_LOSS, "model.optim.lr=0.01", f"exp_manager.exp_dir={folder}/exp"]
+    settings = [*small, *spoken(folder), *HIGHEST_LOSS, "model.optim.lr=0.002", f"exp_manager.exp_dir={folder}/exp"]
+    torch.manual_seed(0)
     with redirect_stderr(io.StringIO()) as said:
         handler = logging.StreamHandler(said)
         logging.getLogger("nemo_logger").addHandler(handler)
@@ -51,20 +55,33 @@ def weights_of(archive: Path) -> dict[str, torch.Tensor]:
         return torch.load(io.BytesIO(content.read()), weights_only=True)
 
 
+def best_of(folder: Path) -> Path:
+    """Return the checkpoint with the highest loss in its name."""
+    losses = {path: float(path.name.partition("val_loss=")[2].partition("-")[0]) for path in folder.glob("*.ckpt")}
+    return max((path for path in losses if "-last" not in path.name), key=lambda path: losses[path])
+
+
 def test_the_nemo_file_has_the_weights_of_the_best_checkpoint(run):
     folder = run.folder / "checkpoints"
     saved = weights_of(folder / f"{NAME}.nemo")
-    first, last = (
-        torch.load(next(folder.glob(f"*{end}.ckpt")), weights_only=False)["state_dict"]
-        for end in ("epoch=0-step=2", "-last")
-    )
-    assert saved.keys() == first.keys() and all(torch.equal(saved[name], first[name]) for name in first)
+    last = torch.load(next(folder.glob("*-last.ckpt")), weights_only=False)["state_dict"]
+    best = torch.load(best_of(folder), weights_only=False)["state_dict"]
+    assert saved.keys() == best.keys() and all(torch.equal(saved[name], best[name]) for name in best)
     assert not all(torch.equal(saved[name], last[name]) for name in last)
+
+
+def test_pytorch_reads_the_best_checkpoint_for_nemo_2_without_running_code(run):
+    path = str(best_of(run.folder / "checkpoints"))
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+    with plain_objects(path):
+        assert torch.load(path, weights_only=True)["state_dict"]
+    assert NeMoModelCheckpoint.on_save_checkpoint.__wrapped__  # type: ignore[attr-defined]
 
 
 def test_the_end_names_the_best_result_and_the_files(run):
     *_, best, model, files = run.said.rstrip().splitlines()
-    assert "Best val_loss: " in best and best.endswith("epoch=0-step=2.ckpt)")
+    assert "Best val_loss: " in best and best.endswith(f"({best_of(run.folder / 'checkpoints').name})")
     assert model.endswith(f"The model with these weights is {run.folder}/checkpoints/{NAME}.nemo")
     assert files.endswith(f"Logs and checkpoints are in {run.folder}")
 
