@@ -13,6 +13,7 @@ from nemo_squeezeformer.transcription.memory import available_memory
 REMEDY = '--att-context-size "[128, 128]"'
 TOGETHER = 3600.0  # maximum seconds of padded audio in a batch; a batch then needs the memory of an hour of audio
 LONG = 600.0  # seconds of audio above which full attention takes most of the encoder's time
+FULL = ("rel_pos", "abs_pos", "rope")  # attention models that can attend to all frames
 SCORES = 7  # measured number of (T, T) matrices in memory at once if attention computes whole matrices
 
 
@@ -26,9 +27,9 @@ class Conformer(Protocol):
 def set_context(model: Any, size: Sequence[int]) -> str:
     """Set the numbers of frames that the encoder attends to before and after each frame.
 
-    With ``att_context_style: regular`` the function sets local attention, or full attention if a number is -1. The
-    weights do not change. With another style the function sets the default size of a model that was trained with
-    several sizes.
+    With ``att_context_style: regular`` the function sets local attention, or full attention if a number is -1. Rotary
+    attention has windows of its own. The weights do not change. With another style the function sets the default size
+    of a model that was trained with several sizes.
 
     Returns:
         A sentence with the size in seconds.
@@ -56,7 +57,8 @@ def set_context(model: Any, size: Sequence[int]) -> str:
                     f"att_context_size={list(size)}: expected two numbers, the frames to the left and right, "
                     "-1 for unlimited"
                 )
-            model.change_attention_model("rel_pos" if min(size) < 0 else "rel_pos_local_attn", list(size))
+            windows = "rel_pos" if min(size) < 0 else "rel_pos_local_attn"
+            model.change_attention_model("rope" if attention_of(encoder) == "rope" else windows, list(size))
     except ValueError as error:
         raise UserError(f"{given}: {error}") from None
     seconds = [f"{frames * frame_seconds(model):.2f} s" if frames >= 0 else "no limit" for frames in size]
@@ -70,7 +72,7 @@ def notice_of_memory(model: Any, utterances: Sequence[Utterance], batch_size: in
         UserError: attention computes (T, T) matrices, and the matrices do not fit into memory.
     """
     encoder = getattr(model, "encoder", None)
-    if encoder is None or attention_of(encoder) not in ("rel_pos", "abs_pos") or max(encoder.att_context_size) >= 0:
+    if encoder is None or attention_of(encoder) not in FULL or max(encoder.att_context_size) >= 0:
         return None
     longest = max(utterances, key=lambda utterance: utterance.duration)
     name = f"{longest.row['audio_filepath']} ({longest.duration / 60:.0f} min)"
@@ -126,7 +128,10 @@ def style_of(encoder: SqueezeformerEncoder | Conformer) -> str:
 
 def in_blocks(encoder: object) -> bool:
     """Return True if attention never computes a whole (T, T) matrix."""
-    return isinstance(encoder, SqueezeformerEncoder) and encoder.attention.form in ("auto", "blocks")
+    if not isinstance(encoder, SqueezeformerEncoder) or encoder.attention.form == "plain":
+        return False
+    fused = encoder.attention.form == "sdpa" or encoder.attention.sdpa is not None
+    return not (fused and attention_of(encoder) == "rel_pos")
 
 
 def heads_of(encoder: SqueezeformerEncoder | Conformer) -> int:
