@@ -19,9 +19,10 @@ from nemo_squeezeformer.core.cpu.feed_forward import lean_feed_forward
 from nemo_squeezeformer.core.dropout import Dropout
 from nemo_squeezeformer.core.frames.context import Context
 from nemo_squeezeformer.core.frames.masks import Frames
-from nemo_squeezeformer.core.kernels import fused_training, recomputed_attention
+from nemo_squeezeformer.core.kernels import fused_training, recomputed_attention, recomputed_batch
 from nemo_squeezeformer.core.kernels.fused_training import FusedTraining
 from nemo_squeezeformer.core.kernels.recomputed_attention import RecomputedAttention
+from nemo_squeezeformer.core.kernels.recomputed_batch import RecomputedBatch
 from tests.samples.encoders import features, small_encoder
 
 STEP = 1e-5  # of central differences in float64, whose error is near the square of the step
@@ -107,6 +108,17 @@ def test_recomputed_attention_can_be_differentiated_twice(relative, rate, contex
     assert differentiable_twice(compute, leaves(*sizes))
 
 
+@pytest.mark.parametrize("rate", RATES)
+def test_recomputed_attention_of_a_whole_batch_can_be_differentiated_twice(rate):
+    frames = Frames.of(torch.tensor([4, 3]), 4, Context(1, 1))
+
+    def compute(*operands: Tensor) -> Tensor:
+        torch.manual_seed(1)
+        return RecomputedBatch()(Operands(*operands), frames, nn.Dropout(rate))
+
+    assert differentiable_twice(compute, leaves(*[(2, 2, 4, 2)] * 4, (1, 2, 7, 2)))
+
+
 @pytest.mark.parametrize("lengths", [[4, 3], [4, 4], [4, 0]], ids=str)
 def test_fused_attention_can_be_differentiated_twice(lengths):
     frames = Frames.of(torch.tensor(lengths), 4, Context())
@@ -149,6 +161,7 @@ def test_every_function_with_its_own_backward_pass_is_tested_here():
         convolution._SwishLinear,
         dropout._Dropout,
         recomputed_attention._Attention,
+        recomputed_batch._Attention,
         fused_training._FusedAttention,
     }
     package = nemo_squeezeformer.core.__name__
