@@ -58,6 +58,11 @@ def test_each_size_takes_the_published_operations_and_saves_by_its_unet(name):
     assert gflops(name, time_reduce_idx=None) == pytest.approx(published.gflops_without_unet, rel=0.01)
 
 
+@pytest.mark.parametrize("name, expected", [("xs", 13.84), ("s", 26.53), ("m", 73.22), ("l", 290.4)])
+def test_rotary_positions_take_the_operations_of_absolute_positions(name, expected):
+    assert gflops(name, self_attention_model="rope") == pytest.approx(expected, abs=0.05)
+
+
 def gflops(name: str, **settings) -> float:
     """Return the operations for 30 s of 80-bin features, in 10^9."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

@@ -44,8 +44,9 @@ KINDS: list[Any] = [
     ("transducer", None, tdt([0, 1, 2, 3, 4]), "tdt"),
     ("hybrid", "ctc", {}, "ctc"),
     ("hybrid", "rnnt", {}, "rnnt"),
+    ("ctc", None, {"encoder": {"self_attention_model": "rope"}}, "ctc"),
 ]
-IDS = ["ctc", "transducer", "tdt", "hybrid ctc", "hybrid transducer"]
+IDS = ["ctc", "transducer", "tdt", "hybrid ctc", "hybrid transducer", "rotary positions"]
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ KINDS = [
     ("hybrid", "bpe", "rnnt"),
     ("hybrid", "char", "ctc"),
 ]
+ROTARY = {"self_attention_model": "rope"}
 
 ALONE = """
 import runpy, sys
@@ -61,9 +62,12 @@ def exported(noises, tmp_path_factory) -> Path:
     return folder / "model.onnx"
 
 
-@pytest.mark.parametrize("kind, units, decoder", KINDS)
-def test_the_text_equals_the_text_of_nemos_streaming(kind, units, decoder, noises, tokenizer, tmp_path, capsys):
-    model = spelling_model(kind, noises, units, tokenizer=tokenizer, **STREAMING)
+@pytest.mark.parametrize("kind, units, decoder, positions", [*((*kind, {}) for kind in KINDS), (*KINDS[1], ROTARY)])
+def test_the_text_equals_the_text_of_nemos_streaming(
+    kind, units, decoder, positions, noises, tokenizer, tmp_path, capsys
+):
+    settings = STREAMING | {"encoder": STREAMING["encoder"] | positions}
+    model = spelling_model(kind, noises, units, tokenizer=tokenizer, **settings)
     model.save_to(str(tmp_path / "model.nemo"))
     chosen = ["--decoder", decoder] if decoder else []
     output = tmp_path / "model.onnx"

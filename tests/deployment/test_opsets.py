@@ -31,9 +31,11 @@ def test_an_opset_whose_graphs_do_not_run_is_refused_before_the_model_is_loaded(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("positions", ["rel_pos", "rope"])
 @pytest.mark.parametrize("kind", ["ctc", "transducer"])
-def test_every_accepted_opset_gives_the_same_text(kind, noises, tmp_path, capsys):
-    model = spelling_model(kind, noises, **STREAMING)
+def test_every_accepted_opset_gives_the_same_text(kind, positions, noises, tmp_path, capsys):
+    encoder = STREAMING["encoder"] | {"self_attention_model": positions}
+    model = spelling_model(kind, noises, **STREAMING | {"encoder": encoder})
     model.save_to(str(tmp_path / "model.nemo"))
     texts = set()
     for opset in OPSETS:

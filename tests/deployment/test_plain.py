@@ -32,6 +32,7 @@ def models(tokenizer):
         "word pieces": asr_model("ctc", "bpe", tokenizer=tokenizer),
         "hybrid": asr_model("hybrid", "bpe", tokenizer=tokenizer),
         "transducer": asr_model("transducer"),
+        "rotary": asr_model("ctc", encoder={"self_attention_model": "rope", "rope_base": 500.0}),
         "original": asr_model("ctc", encoder={"variant": "original"}, preprocessor=ORIGINAL),
     }
 
@@ -57,7 +58,7 @@ def outputs(model):
     return encoded, lengths, log_probs
 
 
-@pytest.mark.parametrize("name", ["characters", "word pieces", "hybrid", "original"])
+@pytest.mark.parametrize("name", ["characters", "word pieces", "hybrid", "rotary", "original"])
 def test_a_model_with_ctc_returns_the_same_log_probabilities_and_texts(models, folders, name):
     model, loaded = models[name], plain.load(folders / name)
     assert isinstance(loaded, plain.SqueezeformerCTC) and not loaded.training

@@ -74,14 +74,15 @@ def built(kind: str, recordings: dict[str, np.ndarray], decoder: str | None = No
 
 
 def streaming(
-    kind: str, context: tuple[int, int], recordings: dict[str, np.ndarray], decoder: str | None = None
+    kind: str, context: tuple[int, int], recordings: dict[str, np.ndarray], decoder: str | None = None, **settings: Any
 ) -> Any:
-    encoder = {"streaming": True, "att_context_size": [list(context)]}
+    encoder = {"streaming": True, "att_context_size": [list(context)], **settings}
     return built(kind, recordings, decoder, encoder=encoder, preprocessor={"normalize": "NA"})
 
 
 OFFLINE = {
     "ctc": ("ctc", "char", None, {}),
+    "rotary positions": ("transducer", "char", None, {"encoder": {"self_attention_model": "rope"}}),
     "ctc without normalization": ("ctc", "char", None, {"preprocessor": {"normalize": "NA"}}),
     "transducer": ("transducer", "char", None, {}),
     "tdt": ("transducer", "bpe", None, TDT),  # for characters, NeMo's decoding of TDT drops the last five characters
@@ -113,7 +114,16 @@ LATENCIES = [
 @pytest.mark.parametrize("context", LATENCIES)
 @pytest.mark.parametrize("kind, decoder", [("hybrid", "ctc"), ("hybrid", "rnnt")])
 def test_streams_have_the_text_of_nemo(kind, decoder, context, recordings, tmp_path):
-    model = streaming(kind, context, recordings, decoder)
+    assert_streams_have_the_text_of_nemo(streaming(kind, context, recordings, decoder), recordings, tmp_path)
+
+
+@pytest.mark.parametrize("decoder", [pytest.param("ctc", marks=pytest.mark.slow), "rnnt"])
+def test_streams_with_rotary_positions_have_the_text_of_nemo(decoder, recordings, tmp_path):
+    model = streaming("hybrid", (16, 3), recordings, decoder, self_attention_model="rope")
+    assert_streams_have_the_text_of_nemo(model, recordings, tmp_path)
+
+
+def assert_streams_have_the_text_of_nemo(model: Any, recordings: dict[str, np.ndarray], tmp_path: Path) -> None:
     texts = expected(model, list(recordings.values()), streaming=True)
     write_folder("sherpa-onnx", model, tmp_path / "folder", GraphSettings(streaming=True))
     found = recognizer(tmp_path / "folder", streaming=True)

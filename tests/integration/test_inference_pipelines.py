@@ -20,7 +20,7 @@ from tests.samples.streams import noise_features
 
 SIZES = [[24, 11], [24, 1]]
 SECONDS = (2.3, 1.1, 0.31, 1.77, 0.9)
-DECODERS = [("ctc", "ctc"), ("transducer", "rnnt"), ("hybrid", "ctc"), ("hybrid", "rnnt")]
+DECODERS = [("ctc", "ctc"), ("transducer", "rnnt"), ("hybrid", "ctc"), ("hybrid", "rnnt"), ("rotary ctc", "ctc")]
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,19 @@ def files(tokenizer, tmp_path_factory) -> tuple[list[str], dict[str, Path]]:
     """The paths of audio files, and of a trained model of each type."""
     folder = tmp_path_factory.mktemp("pipelines")
     paths, nemo_files = write_noises(folder, SECONDS), {}
-    for kind in ("ctc", "transducer", "hybrid"):
+    for kind in ("ctc", "transducer", "hybrid", "rotary ctc"):
         model = spelling_model(
-            kind,
+            kind.split()[-1],
             paths,
             "bpe",
             tokenizer=tokenizer,
             preprocessor={"normalize": "NA"},
-            encoder={"streaming": True, "att_context_size": SIZES, "conv_kernel_size": 5},
+            encoder={
+                "streaming": True,
+                "att_context_size": SIZES,
+                "conv_kernel_size": 5,
+                "self_attention_model": "rope" if kind == "rotary ctc" else "rel_pos",
+            },
         )
         nemo_files[kind] = folder / f"{kind}.nemo"
         model.save_to(str(nemo_files[kind]))

@@ -18,9 +18,9 @@ BATCH = (
 )
 
 
-def model_with_losses_at(layers: list[int], kind: str):
+def model_with_losses_at(layers: list[int], kind: str, **encoder: str):
     weights = [0.5 / len(layers)] * len(layers)
-    model = asr_model(kind, interctc={"loss_weights": weights, "apply_at_layers": layers}).train()
+    model = asr_model(kind, interctc={"loss_weights": weights, "apply_at_layers": layers}, encoder=encoder).train()
     model.setup_optimization()  # training_step logs the learning rate
     return model
 
@@ -47,9 +47,9 @@ def training_step(model, monkeypatch) -> tuple[torch.Tensor, Log]:
     return result["loss"] if isinstance(result, dict) else result, log
 
 
-@pytest.mark.parametrize("kind", ["ctc", "hybrid"])
-def test_every_layer_can_have_a_loss_also_inside_the_unet(kind, monkeypatch):
-    model = model_with_losses_at(LAYERS, kind)
+@pytest.mark.parametrize("kind, positions", [("ctc", "rel_pos"), ("hybrid", "rel_pos"), ("ctc", "rope")])
+def test_every_layer_can_have_a_loss_also_inside_the_unet(kind, positions, monkeypatch):
+    model = model_with_losses_at(LAYERS, kind, self_attention_model=positions)
     loss, log = training_step(model, monkeypatch)
     inner = {name: value for name, value in log.items() if "inter_ctc_loss_l" in name}
     assert sorted(inner) == [f"inter_ctc_loss_l{layer}" for layer in LAYERS]
