@@ -28,7 +28,7 @@ def turns(t: int, head: int, width: int, base: float, like: Tensor) -> Tensor:
 def turned(x: Tensor, turns: Tensor, parts: Sequence[int]) -> Tensor:
     """Rotate the pairs of each head: x (B, H, T, d), turns (T, 2d) -> (B, H, T, d). See ``parts``."""
     own, other = turns.to(x.dtype).chunk(2, dim=-1)
-    first, second, *rest = x.split(parts, dim=-1)
+    first, second, *rest = x.split_with_sizes(list(parts), dim=-1)
     return torch.addcmul(x * own, torch.cat([second, first, *rest], dim=-1), other)
 
 

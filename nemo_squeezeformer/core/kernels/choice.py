@@ -31,6 +31,8 @@ class ByUse(PlainKernel):
         inference_elsewhere: Kernel for inputs without gradients on other devices. None means ``inference``.
     """
 
+    inference_elsewhere: PlainKernel | None = None  # encoders that were pickled by earlier versions do not have it
+
     def __init__(
         self,
         inference: PlainKernel,
