@@ -24,7 +24,8 @@ def gflops(encoder: nn.Module, features: int, frames: int, parts: Sequence[Part]
     """Return the number of operations for one utterance in inference, in 10^9.
 
     A multiplication and an addition are two operations. Only matrix products and convolutions count, as in
-    ``FlopCounterMode``.
+    ``FlopCounterMode``. The turns of rotary positions do not count: they take three operations for each value of the
+    queries and keys, which is less than 0.1 % of the operations for 30 s in every published size.
 
     Args:
         encoder: an encoder on the meta device.
