@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+from benchmarks.measuring.claims import done
 from benchmarks.measuring.results import RESULTS
 from benchmarks.measuring.tables import table
-from benchmarks.measuring.claims import done
 from benchmarks.side_by_side.runs import best_peak
 from benchmarks.sizes import page as sizes_page
 from benchmarks.speed import readme as speed_table
