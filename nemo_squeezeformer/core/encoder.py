@@ -173,9 +173,9 @@ class SqueezeformerEncoder(nn.Module):
             convolutions often see one frame more than ``forward`` returns. The epsilon of norms is 1e-3, as in Keras.
             ``original`` does not stream.
         rope_base: Base of the frequencies of ``rope``. Only ``rope`` uses this setting.
-        rotary_fraction: Part of each head that ``rope`` turns, above 0 and at most 1. The number of values that turn
-            is rounded down to an even number. NeMo refuses a fraction that gives an odd number. Only ``rope`` uses this
-            setting.
+        rotary_fraction: Fraction of each head that ``rope`` rotates, above 0 and at most 1. An odd number of rotated
+            values is rounded down to an even number. NeMo refuses a fraction that gives an odd number. Only ``rope``
+            uses this setting.
         use_triton: Accepted for compatibility and unused. NeMo's next release computes the subsampling ``dw_striding``
             on a GPU with Triton kernels. Here the subsampling always uses PyTorch's convolutions.
 

@@ -48,14 +48,14 @@ class AbsolutePositions(nn.Module):
 
 
 class RotaryPositions(nn.Module):
-    """The turns of the frames of a sequence, for rotary attention.
+    """The rotation factors of the frames of a sequence, for rotary attention (``rotation.turns``).
 
     The keys are frames 0 to S - 1. The T queries are the last T frames. The scores depend only on the distance between
-    a query and a key. Therefore each step of a stream can count from 0 again.
+    a query and a key. Therefore each step of a stream can count its frames from 0 again.
 
     Args:
         head: Number of values of each head.
-        width: Number of values of each head that turn.
+        width: Number of rotated values of each head.
         base: Base of the frequencies.
     """
 
@@ -64,7 +64,7 @@ class RotaryPositions(nn.Module):
         self.head, self.width, self.base = head, width, base
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Tensor | None]:
-        """Return ``x`` (B, T, D) unchanged, and the turns (S, 2 * head)."""
+        """Return ``x`` (B, T, D) unchanged, and the rotation factors (S, 2 * head)."""
         return x, turns(frames.past + x.size(1), self.head, self.width, self.base, x)
 
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def turns(t: int, head: int, width: int, base: float, like: Tensor) -> Tensor:
-    """Return the factors that turn the values of frames 0 to t - 1: (t, 2 * head).
+    """Return the factors that rotate the values of frames 0 to t - 1: (t, 2 * head).
 
-    Pair i of a head is the values i and i + width / 2. It turns by ``position * base ** (-2 i / width)``. Columns 0 to
-    head - 1 are the factors of the values themselves: the cosines, and 1 for values that do not turn. The other columns
-    are the factors of the other value of each pair: the sines with their signs, and 0 for values that do not turn. The
-    angles are computed in float32, because bfloat16 cannot represent all positions above 256. The result has the dtype
-    and the device of ``like``.
+    Pair i of a head consists of the values i and i + width / 2. It is rotated by the angle
+    ``position * base ** (-2 i / width)``. Columns 0 to head - 1 are the factors of the value itself: the cosines, and 1
+    for a value that is not rotated. The other columns are the factors of the other value of the pair: the sines with
+    their signs, and 0 for a value that is not rotated. The angles are computed in float32, because bfloat16 cannot
+    represent all positions above 256. The result has the dtype and the device of ``like``.
     """
     pair = torch.arange(0, width, 2, dtype=torch.float32, device=like.device)
     position = torch.arange(t, dtype=torch.float32, device=like.device)
@@ -33,21 +33,21 @@ def turned(x: Tensor, turns: Tensor, parts: Sequence[int]) -> Tensor:
 
 
 def parts(head: int, width: int) -> list[int]:
-    """Return the sizes of the parts of a head: the first and second values of the pairs, and values that do not turn.
+    """Return the sizes of the parts of a head: first values of the pairs, second values, values without rotation.
 
-    The third part is left out if all values turn, because exporters do not support dimensions of size 0.
+    The third part is left out if all values are rotated, because exporters do not support dimensions of size 0.
     """
     return [width // 2, width // 2, *([head - width] if head > width else [])]
 
 
 def rotary_width(d_model: int, n_heads: int, fraction: float) -> int:
-    """Return the number of values of each head that turn: the largest even number up to ``fraction`` of the head.
+    """Return the number of rotated values of each head: the largest even number up to ``fraction`` of the head.
 
     NeMo refuses a fraction that gives an odd number. Here an odd number is rounded down, because the heads of the sizes
     s and m have 49 and 81 values.
 
     Raises:
-        ValueError: Fewer than 2 values of a head would turn.
+        ValueError: Fewer than 2 values of a head would be rotated.
     """
     head = d_model // n_heads
     width = int(head * fraction) // 2 * 2
