@@ -1,6 +1,7 @@
 """The weights of relative positions, which rotary positions do not have.
 
-All other weights of attention are equal, so each of the two kinds of attention can start from the other.
+All other weights have the same names and shapes. Therefore a training with one of the two kinds of positions can start
+from the weights of the other kind.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def differences(there: Iterable[str], here: Iterable[str]) -> str | None:
     """Return a warning if only one of two encoders has relative positions, or None.
 
     Args:
-        there: names of the weights that the encoder gets.
-        here: names of the weights that the encoder has.
+        there: names of the weights in the file.
+        here: names of the weights of the model.
     """
     old, new = ([name for name in names if name.endswith(NAMES)] for names in (there, here))
     return warning(new, old) if bool(old) != bool(new) else None

@@ -54,7 +54,7 @@ def rotary_width(d_model: int, n_heads: int, fraction: float) -> int:
     if width < 2:
         raise ValueError(
             f"rotary_fraction={fraction}: of the {head} values of a head (d_model={d_model}, n_heads={n_heads}), "
-            f"{width} would turn; at least 2 must turn, so set rotary_fraction to {2 / head:.3g} or more"
+            f"{width} would be rotated; at least 2 are needed, so set rotary_fraction to {2 / head:.3g} or more"
             if head > 1
             else f"n_heads={n_heads}: rotary positions need heads of at least 2 values, but d_model={d_model}"
         )

@@ -1,8 +1,8 @@
 """Flash attention on a GPU for a batch with padding: the kernel reads the lengths, so no mask is needed.
 
-Flash kernels take no mask. PyTorch's ``varlen_attn`` takes sequences of different lengths, one after another in one
-tensor. Here each utterance is two sequences: its valid frames and its padding. So the batch stays as it is, and no
-length is read back from the GPU.
+Flash kernels have no argument for a mask. PyTorch's ``varlen_attn`` computes sequences of different lengths, which are
+one after another in one tensor. Here each utterance is two sequences: its valid frames and its padding. Therefore the
+batch does not have to be packed, and no length is read back from the GPU.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from .sdpa import MULTIPLES
 class FlashLengths(FusedWindows):
     """A kernel with the results of ``PlainKernel`` for operands without position scores.
 
-    ``varlen_attn`` needs PyTorch with windows in ``varlen_attn``, float16 or bfloat16, heads of at most 192 values, no
-    dropout and a GPU of compute capability 8.0. It knows windows, but no chunks. In all other cases the kernel is
-    ``FusedWindows`` in training, and ``FusedBlocks`` in inference.
+    The kernel calls ``varlen_attn`` under these conditions: PyTorch has ``varlen_attn`` with windows, the GPU has
+    compute capability 8.0 or higher, the operands are float16 or bfloat16, the heads have at most 192 values, the
+    context has no chunks, and there is no dropout. In all other cases the kernel is ``FusedWindows`` in training, and
+    ``FusedBlocks`` in inference.
     """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
         q, k, v = operands[:3]
-        thins = dropout.training and dropout.p > 0.0
-        if not thins and not frames.past and not frames.context.chunk and has_flash(q):
+        drops = dropout.training and dropout.p > 0.0
+        if not drops and not frames.past and not frames.context.chunk and has_flash(q):
             return by_lengths(q, k, v, frames)
         if torch.is_grad_enabled() or frames.past:
             return super().__call__(operands, frames, dropout)
@@ -54,6 +55,7 @@ def has_flash(q: Tensor) -> bool:
 
 @cache
 def _is_new(device: int | None) -> bool:
+    """Return True if PyTorch and the GPU are new enough for ``varlen_attn`` with windows."""
     return has_windows() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 

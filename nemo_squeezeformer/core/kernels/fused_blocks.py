@@ -14,7 +14,7 @@ from ..frames.masks import Frames
 from .query_blocks import reach
 from .sdpa import SDPA, masked
 
-# Number of queries in a block. A block of more queries reaches more keys that most of its queries do not see.
+# Number of queries in a block. In a larger block, more keys are seen by only a few queries of the block.
 QUERIES = 128
 
 
@@ -27,7 +27,7 @@ class FusedBlocks(SDPA):
         limited = frames.context.left >= 0 or frames.context.right >= 0
         if limited and q.size(2) > QUERIES:
             return self.in_blocks(q, k, v, frames)
-        # Another device would wait for the lengths. There, the call below has a mask with a value for each key.
+        # With another device, the host would wait for the lengths. There, the call below has a mask of the keys.
         if frames.padded and not limited and not frames.past and q.device.type == "cpu":
             return self.in_turn(q, k, v, frames.lengths.tolist())
         return super().__call__(operands, frames, dropout)

@@ -1,7 +1,7 @@
 """PyTorch's fused attention without position scores, for training on a CPU.
 
-The utterances of a batch are computed one after another, so padding takes no time and needs no mask. The function
-stores no scores. PyTorch's own function has no second derivatives; this function has.
+The utterances of a batch are computed one after another, so padding takes no time and needs no mask. No scores are
+stored. PyTorch's own fused function has no second derivatives. The function of this module has second derivatives.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 class FusedTraining(RecomputedAttention):
     """A kernel with the results of ``PlainKernel`` for operands without position scores.
 
-    PyTorch's fused kernel for a CPU has no dropout, and a mask of a limited context would have T times T values. In
-    both cases the kernel is ``RecomputedAttention``.
+    With dropout, the kernel is ``RecomputedAttention``, because PyTorch's fused kernel for a CPU has no dropout. In a
+    stream or a limited context, the kernel is also ``RecomputedAttention``, because a mask would have T times S values.
     """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
-        thins = dropout.training and dropout.p > 0.0
-        if thins or frames.past or frames.context != Context():
+        drops = dropout.training and dropout.p > 0.0
+        if drops or frames.past or frames.context != Context():
             return super().__call__(operands, frames, dropout)
         return _attention(*low_precision(*operands[:3]), frames.lengths.tolist())
 
@@ -75,7 +75,7 @@ _attention: Callable[..., Tensor] = _FusedAttention.apply
 
 
 def _equation(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
-    """Return the output of ``_FusedAttention`` by operations that autograd can differentiate."""
+    """Return the output of ``_FusedAttention``, computed by operations that autograd can differentiate."""
     return attended_in_blocks(q, k, v, None, None, Blocks(lengths, q.size(2), Context()), 0.0, 0)
 
 

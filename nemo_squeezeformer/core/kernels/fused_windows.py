@@ -1,7 +1,8 @@
 """PyTorch's fused attention without position scores in a limited context, with all blocks of queries at once.
 
-The kernel is for training on a GPU: it makes one call, and needs no mask of all queries and all keys. The blocks are
-the blocks of ``windows.py``. A block of whole chunks has the same mask at every place.
+The kernel is for training on a GPU: it calls PyTorch's function once, and needs no mask of all queries and all keys.
+The blocks are the blocks of ``windows.py``. A block consists of whole chunks, so all blocks have the same mask inside
+the context.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from .windows import Windows, block_of
 class FusedWindows(SDPA):
     """A kernel with the results of ``PlainKernel`` for operands without position scores.
 
-    The memory grows linearly with T. A context that is unlimited on one side, and a step of a stream, are computed by
-    ``SDPA``.
+    The memory grows linearly with T. ``SDPA`` computes a context that is unlimited on one side, and a step of a stream.
     """
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:

@@ -169,7 +169,7 @@ def attended(
     rate: float,
     seed: int,
 ) -> Tensor:
-    """Return the attended values (B, H, T, d), by operations that autograd can differentiate."""
+    """Return the attended values (B, H, T, d), computed by operations that autograd can differentiate."""
     generator = _generator(content, seed) if rate else None
     b, h, t, d = content.shape
     found = v.new_empty(b, t, h, d).transpose(1, 2)  # the memory layout that the next projection reads
@@ -184,9 +184,9 @@ def attended(
 def centered(v: Tensor) -> Tensor:
     """Return the values (B, H, S, d) minus their mean over the keys.
 
-    The weights of a query sum to 1. Therefore the same change of all values does not change the gradients of the
-    scores. In low precision, large gradients of the weights that differ little would lose most of their digits. With
-    dropout, the weights do not sum to 1.
+    Without dropout, the weights of a query sum to 1. Therefore a constant that is added to all values does not change
+    the gradients of the scores. Without the mean, the gradients of the weights are smaller, and low precision rounds
+    their differences less. With dropout, the weights do not sum to 1, and this function must not be used.
     """
     exact = torch.promote_types(v.dtype, torch.float32)
     return (v - v.mean(dim=2, keepdim=True, dtype=exact)).to(v.dtype)

@@ -27,11 +27,12 @@ class SDPA(PlainKernel):
     Without position scores, the additive mask has a value for each key instead of each query and key, unless the
     context is limited.
 
-    Training in float16 or bfloat16 with position scores is computed in float32. A fused kernel derives the gradients of
-    the scores from its rounded output: the rounding of an output frame shifts the gradients of all scores of the frame
-    in the same direction. If the values of the keys have a large common part, the errors of the gradients of positions
-    are up to 5 times the errors of ``PlainKernel`` in bfloat16 (benchmarks/results/gpu_attention.md). NeMo's developers
-    reported that a training with this form in bfloat16 diverged after ten hours.
+    Training in float16 or bfloat16 with position scores is computed in float32. A fused kernel computes the gradients
+    of the scores from its rounded output. The rounding error of an output frame shifts the gradients of all scores of
+    the frame in the same direction. If the values of all keys have a large common part, the gradients of the position
+    weights have errors of up to 5 times the errors of ``PlainKernel`` in bfloat16
+    (benchmarks/results/gpu_attention.md). NeMo's developers reported that such a training in bfloat16 diverged after
+    ten hours.
 
     Args:
         backends: Names of ``torch.nn.attention.SDPBackend`` that PyTorch may choose from; None or an empty list

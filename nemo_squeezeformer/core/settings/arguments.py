@@ -11,10 +11,10 @@ P = ParamSpec("P")
 
 
 def named_arguments(init: Callable[P, None]) -> Callable[P, None]:
-    """Return the constructor ``init`` with an error that names unknown arguments and similar arguments.
+    """Return the constructor ``init`` with a check of the names of its arguments.
 
-    The signature of the result is the signature of ``init``. The first argument of ``init`` is an object with the
-    method ``unknown_arguments(names, known)``, which returns the text of the error.
+    The result has the signature of ``init``. The object that is constructed has the method
+    ``unknown_arguments(names, known)``, which returns the text of the error.
 
     Raises:
         TypeError: An argument is unknown.
@@ -31,7 +31,7 @@ def named_arguments(init: Callable[P, None]) -> Callable[P, None]:
 
 
 def without_arguments(owner: str, unknown: Sequence[str], known: Sequence[str]) -> str:
-    """Return a sentence about the arguments ``unknown`` of the class ``owner``, with similar names of ``known``."""
+    """Return a sentence: the class ``owner`` has no arguments ``unknown``. It names similar arguments of ``known``."""
     from difflib import get_close_matches
 
     similar = [name for each in unknown for name in get_close_matches(each, known, n=1)]
