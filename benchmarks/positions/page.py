@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -39,25 +40,42 @@ def accuracy(path: Path) -> Iterator[str]:
         f"Each training has {first['steps']} steps with batches of {first['batch']} utterances, a peak learning rate "
         f"of {first['peak_lr']:g} and a small encoder of about 0.7 million parameters. Word error rates are in "
         'percent, with one number for each seed. "difference" is rotary minus relative, for equal seeds: the mean and '
-        "the standard deviation. A difference that is smaller than the standard deviation shows nothing."
+        "the standard deviation. A difference that is smaller than the standard deviation shows nothing. The training "
+        "loss is the mean of the last tenth of the steps."
     )
-    rows = []
-    for which in first["wer"]:
-        rates = {name: by_seed(runs, name, which) for name in POSITIONS}
-        pairs = [
-            rates["rotary"][seed] - rates["relative"][seed] for seed in rates["rotary"] if seed in rates["relative"]
-        ]
-        shown = [", ".join(f"{rate:.1f}" for rate in rates[name].values()) for name in POSITIONS]
-        means = [f"{mean(rates[name].values()):.1f}" for name in POSITIONS]
-        spread = f" ± {stdev(pairs):.1f}" if len(pairs) > 1 else ""
-        rows.append([which, *shown, *means, f"{mean(pairs):+.1f}{spread}"])
+    columns: list[tuple[str, Callable[[dict[str, Any]], float]]] = [
+        (which, partial(rate_of, which=which)) for which in first["wer"]
+    ]
+    rows = [row(runs, which, value) for which, value in [*columns, ("training loss", final_loss)]]
     yield table(["set", *POSITIONS, *(f"mean, {name}" for name in POSITIONS), "difference"], rows)
 
 
-def by_seed(runs: list[dict[str, Any]], positions: str, which: str) -> dict[int, float]:
-    """Return the word error rates of one encoder on one set, by seed."""
+def row(runs: list[dict[str, Any]], name: str, value: Callable[[dict[str, Any]], float]) -> list[str]:
+    """Return a row of the table: the values of both encoders by seed, the means, and the difference."""
+    found = {kind: by_seed(runs, kind, value) for kind in POSITIONS}
+    pairs = [found["rotary"][seed] - found["relative"][seed] for seed in found["rotary"] if seed in found["relative"]]
+    shown = [", ".join(f"{each:.1f}" for each in found[kind].values()) for kind in POSITIONS]
+    means = [f"{mean(found[kind].values()):.1f}" for kind in POSITIONS]
+    spread = f" ± {stdev(pairs):.1f}" if len(pairs) > 1 else ""
+    return [name, *shown, *means, f"{mean(pairs):+.1f}{spread}"]
+
+
+def rate_of(run: dict[str, Any], which: str) -> float:
+    """Return the word error rate of a training on one set, in percent."""
+    rate: float = run["wer"][which]
+    return rate
+
+
+def final_loss(run: dict[str, Any]) -> float:
+    """Return the mean loss of the last tenth of a training."""
+    loss: float = run["loss"][-1]
+    return loss
+
+
+def by_seed(runs: list[dict[str, Any]], positions: str, value: Callable[[dict[str, Any]], float]) -> dict[int, float]:
+    """Return a value of each training of one encoder, by seed. A training that failed has no word error rates."""
     mine = [run for run in runs if run["positions"] == positions and run["wer"]]
-    return {run["seed"]: run["wer"][which] for run in sorted(mine, key=lambda run: run["seed"])}
+    return {run["seed"]: value(run) for run in sorted(mine, key=lambda run: run["seed"])}
 
 
 def times(found: dict[str, Any]) -> Iterator[str]:

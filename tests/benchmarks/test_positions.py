@@ -36,11 +36,13 @@ def test_time_and_memory_are_measured_and_shown(tmp_path):
     assert found["gflops"]["rotary"] < found["gflops"]["relative"]
     assert found["parameters"]["rotary"] < found["parameters"]["relative"]
     runs = [
-        {"positions": kind, "seed": seed, "steps": 5, "batch": 2, "peak_lr": 1e-3, "wer": {"dev": 50.0 + seed + shift}}
+        {"positions": kind, "seed": seed, "steps": 5, "batch": 2, "peak_lr": 1e-3}
+        | {"wer": {"dev": 50.0 + seed + shift}, "loss": [9.0, 2.0 + shift / 2]}
         for seed in range(3)
         for kind, shift in (("relative", 0.0), ("rotary", -1.5))
     ]
     (tmp_path / "words.jsonl").write_text("\n".join(map(json.dumps, runs)), encoding="utf-8")
     shown = page(tmp_path)
     assert "| dev | 50.0, 51.0, 52.0 | 48.5, 49.5, 50.5 | 51.0 | 49.5 | -1.5 ± 0.0 |" in shown
+    assert "| training loss | 2.0, 2.0, 2.0 | 1.2, 1.2, 1.2 |" in shown
     assert "relative, optimized" in shown and "NeMo" in shown
