@@ -18,13 +18,13 @@ from nemo_squeezeformer.integration.resuming.checkpoint_contents import read_dat
 class BestWeights(Checkpoint):  # Lightning calls the checkpoint callbacks last, in the order of the list
     """A callback that writes the .nemo file in place of NeMo, for ``save_best_model`` of ``exp_manager``.
 
-    With ``save_best_model``, NeMo 2.7.3 fails with PyTorch 2.6 or later, because its ``torch.load`` refuses the
-    configuration in a checkpoint. When a run resumes, NeMo 3.0.0 writes the current weights in place of the best
-    weights. At the end, it sets the counters of the finished run back to the best checkpoint.
+    NeMo's own ``save_best_model`` has errors. NeMo 2.7.3 fails with PyTorch 2.6 or later, because ``torch.load``
+    refuses the configuration in a checkpoint. In a resumed run, NeMo 3.0.0 writes the current weights in place of the
+    best weights. At the end of the run, NeMo 3.0.0 sets the counters of the run back to the best checkpoint.
 
     This callback takes the weights from the file of the best checkpoint, and does not change the model. If the moving
-    average of the weights is enabled, the .nemo file has the averaged weights. Of several checkpoints with the same
-    metric, the newest is the best.
+    average of the weights is enabled, the .nemo file has the averaged weights. If several checkpoints have the same
+    metric, the newest of them is the best checkpoint.
 
     Args:
         writer: NeMo's callback that writes the checkpoints. Its own .nemo files are turned off.
@@ -90,7 +90,7 @@ class BestWeights(Checkpoint):  # Lightning calls the checkpoint callbacks last,
             before = pl_module._save_restore_connector
             if best is not None:
                 pl_module._save_restore_connector = _OfCheckpoint(self.weights())
-            # After a kill in this moment, a resumed run removes a file with this ending (resuming.whole_checkpoints).
+            # If the process is killed now, a resumed run removes a file with this ending (resuming.whole_checkpoints).
             new = self.path.with_name(f"{self.path.name}{NeMoModelCheckpoint.UNFINISHED_CHECKPOINT_SUFFIX}")
             try:
                 pl_module.save_to(str(new))

@@ -11,17 +11,17 @@ from nemo.utils import logging
 from omegaconf import open_dict
 from torch.optim import Optimizer
 
-SHARE = 0.25  # the longest freeze as a fraction of the run
+SHARE = 0.25  # the encoder is frozen for at most this fraction of the run
 
 
 class FrozenEncoder(Callback):
     """A callback that keeps the weights and the batch-norm statistics of the encoder unchanged at the start of a run.
 
-    With one process, no gradients of the encoder are computed, so these steps are faster. With several processes, DDP
-    needs the gradients, and the callback removes them before the step.
+    With one process, the gradients of the encoder are not computed, so these steps are faster. With several processes,
+    DDP needs the gradients, and the callback removes them before the step of the optimizer.
 
     Args:
-        epochs: number of epochs, also a fraction. The encoder is frozen for at most a quarter of the run.
+        epochs: number of epochs; can be a fraction. The encoder is frozen for at most a quarter of the run.
     """
 
     def __init__(self, epochs: float = 1.0) -> None:

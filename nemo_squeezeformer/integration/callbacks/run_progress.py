@@ -13,13 +13,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from tqdm import tqdm
 
-MEAN_OF = 25  # losses of steps whose mean the bar shows
+MEAN_OF = 25  # number of batches whose mean loss the bar shows
 
 
 class RunProgress(ProgressBar):
-    """A progress bar over all steps of a run. The bar of Lightning covers only an epoch.
+    """A progress bar over all steps of a run. Lightning's bar covers only one epoch.
 
-    The time left is the number of steps that are left, times the mean time of a step. This time includes validation.
+    The time left is the number of remaining steps, times the mean time of a step. This mean includes the validations.
 
     Args:
         metric: the metric of the validation that the bar shows, for example ``val_wer``.
@@ -50,7 +50,7 @@ class RunProgress(ProgressBar):
             return
         steps = trainer.estimated_stepping_batches
         file = self.file or sys.stderr
-        # In a file or a pipe each update is a new piece of text, so one update in 15 seconds is enough.
+        # In a file or a pipe, each update adds text, so one update in 15 seconds is enough.
         self._interval = 0.5 if file.isatty() else 15.0
         self._bar = tqdm(
             total=int(steps) if math.isfinite(steps) else None,

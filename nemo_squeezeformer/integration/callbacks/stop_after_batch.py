@@ -32,12 +32,12 @@ class PutOff(Protocol):
 
 
 class StopAfterBatch(Callback):
-    """A callback that puts off a signal until the end of a batch, and then writes the last checkpoint.
+    """A callback that delays the exception of a signal until the end of a batch, and first writes the last checkpoint.
 
     An exception inside a batch would leave a part of a step in the weights. An exception while a checkpoint is written
-    would leave a part of a file. With several processes, no checkpoint is written, because the processes do not stop
-    after the same batch. NeMo's ``PreemptionCallback`` writes the checkpoint of several processes with GPUs. During
-    validation, the signal ends the run at once, because Lightning cannot resume in the middle of a validation.
+    would leave an incomplete file. With several processes, the callback writes no checkpoint, because the processes do
+    not stop after the same batch. On GPUs, NeMo's ``PreemptionCallback`` writes the checkpoint of several processes.
+    During validation, the signal ends the run at once, because Lightning cannot resume in the middle of a validation.
     """
 
     def __init__(self, signals: PutOff):

@@ -1,7 +1,7 @@
-"""A check that a run which resumes does not begin anew beside an interrupted run with the same name.
+"""A check that a resumed run does not start from the beginning although an interrupted run has checkpoints.
 
-NeMo writes a run without ``resume_if_exists`` into a folder with the date. With ``resume_if_exists``, NeMo looks for
-checkpoints in the folder above, finds none, and trains from the beginning.
+Without ``resume_if_exists``, NeMo writes a run into a folder whose name is the date. With ``resume_if_exists``, NeMo
+looks for checkpoints in the parent folder. It finds no checkpoint there, and trains from the beginning.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ FOLDER = "nemo_experiments"  # NeMo's default of exp_manager.exp_dir
 
 
 def check(cfg: Any) -> None:
-    """Check that a run which resumes finds its checkpoints.
+    """Check that a resumed run finds its checkpoints.
 
     Raises:
-        UserError: the run resumes and has no checkpoint, but a run with the same name in a folder with another version
-            has checkpoints. The message names the folder, and the settings for both choices.
+        UserError: the resumed run has no checkpoint, but a run with the same name and another ``exp_manager.version``
+            has checkpoints. The message names the folder of this run, the setting that continues it, and the setting
+            that starts a new run.
     """
     settings = value(cfg, "exp_manager", {})
     given = ("explicit_log_dir", "version", "resume_from_checkpoint")

@@ -1,4 +1,4 @@
-"""A check for recordings that NeMo leaves out because of their duration. NeMo gives no reason for each setting."""
+"""A check for recordings that NeMo leaves out because of their duration. NeMo's log does not name the settings."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from nemo_squeezeformer.training.text_rows import LIMIT, SPLITS, manifests_of
 
 @dataclass
 class Outside:
-    """The rows whose duration is outside of a limit.
+    """The rows that are longer than ``max_duration``, or the rows that are shorter than ``min_duration``.
 
     Attributes:
+        rows: number of these rows.
+        seconds: sum of their durations.
         most: the duration that is the farthest from the limit, in seconds.
-        place: the file and the line of this duration.
+        place: the file and the line of the row with the duration ``most``.
     """
 
     rows: int = 0

@@ -1,7 +1,7 @@
 """Checks of the names of settings and recipes before NeMo is imported. The error proposes the most similar name.
 
-The names of the settings of a class are read from the source of the class, because the import of NeMo and Lightning
-takes seconds.
+The names of the settings of a class are read from the source code of the class, because an import of NeMo and Lightning
+takes several seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.integration import nemo_versions
 
-SIMILAR = 0.7  # ratio of difflib from which a name is a proposal
+SIMILAR = 0.7  # smallest ratio of difflib for a name that is proposed
+# Groups of the recipes, which are settings of the command line without a section.
 GROUPS = ("size", "rate", "positions", "data", "optim", "sched", "augment", "resume")
 OUR_ENCODER = "nemo_squeezeformer.SqueezeformerEncoder"
 CHECKED = {  # a section of a recipe, and the class whose arguments or fields are the settings of the section
@@ -36,8 +37,8 @@ def most_similar(name: str, known: Iterable[str]) -> str:
 def similar_setting(key: str, recipe: Any) -> str:
     """Return the setting of a recipe that ``key`` probably means, or "".
 
-    It is a setting of another section with the same name, for example ``model.train_ds.batch_size`` in place of
-    ``batch_size``, or the setting whose whole name is the most similar.
+    The result is a setting with the same last name in another section, for example ``model.train_ds.batch_size`` for
+    ``batch_size``. If there is no such setting, the result is the setting with the most similar whole name.
     """
     keys = list(_keys(recipe))
     last = key.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""The class of the model of a recipe of NeMo. NeMo's recipes do not name it, because a script belongs to each class."""
+"""The class of the model of a recipe of NeMo. NeMo's recipes do not name the class, because each class has a script."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 MODELS = "nemo.collections.asr.models."
-# The decoder, whether the recipe has a CTC decoder beside it, and whether the recipe has a tokenizer.
+# The keys are: the decoder, whether the recipe also has the section ``aux_ctc``, and whether it has a tokenizer.
 CLASSES = {
     ("ConvASRDecoder", False, False): "EncDecCTCModel",
     ("ConvASRDecoder", False, True): "EncDecCTCModelBPE",
@@ -15,13 +15,12 @@ CLASSES = {
     ("RNNTDecoder", True, False): "EncDecHybridRNNTCTCModel",
     ("RNNTDecoder", True, True): "EncDecHybridRNNTCTCBPEModel",
 }
-OTHERS = re.compile(
-    r"\beou\b|prompt|transf_decoder", flags=re.IGNORECASE
-)  # in recipes of models with the same decoders
+# These words occur in recipes of other models that have the same decoders.
+OTHERS = re.compile(r"\beou\b|prompt|transf_decoder", flags=re.IGNORECASE)
 
 
 def model_of(cfg: Any) -> str | None:
-    """Return the path of the class of NeMo whose sections a composed recipe has, or None.
+    """Return the path of NeMo's class of models that fits the sections of a composed recipe, or None.
 
     The function knows the models for speech recognition with CTC, with a transducer, and with both.
     """

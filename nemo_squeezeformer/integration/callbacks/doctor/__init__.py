@@ -1,1 +1,1 @@
-"""The callbacks that notice what goes wrong in a training, and say it once, in words, with the remedy."""
+"""Callbacks that warn once about each problem of a training, with the remedy. The section ``doctor`` sets them."""

@@ -1,4 +1,4 @@
-"""The callbacks of the doctor for a trainer."""
+"""The callbacks of this folder for a trainer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nemo_squeezeformer.integration.callbacks.doctor.text_watch import TextWatch
 
 
 def add_callbacks(trainer: Trainer, settings: Mapping[str, Any]) -> None:
-    """Add the callbacks that warn about the loss and the texts, and the estimate after the first steps.
+    """Add the callbacks that warn about the loss and the predictions, and the callback that estimates time and memory.
 
     Args:
         settings: the section ``doctor`` of a recipe. The callbacks have a default for each setting.

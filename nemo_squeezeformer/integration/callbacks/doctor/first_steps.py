@@ -15,9 +15,9 @@ from nemo_squeezeformer.process.peak_memory import GIB, peak_of_process
 
 
 class FirstSteps(Callback):
-    """A callback that measures the first steps and logs one line.
+    """A callback that measures the first steps, and then logs one line.
 
-    The first fifth of the steps is not measured, because kernels are chosen and memory is allocated in these steps.
+    The first fifth of the steps is not timed, because PyTorch chooses kernels and allocates memory in these steps.
 
     Args:
         steps: number of steps after which the line is logged.
@@ -86,6 +86,7 @@ def padded_seconds(model: Any, batch: Any) -> float:
 
 
 def wait(device: torch.device) -> None:
+    """Wait until a GPU has finished its work, so that a time includes this work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -1,4 +1,4 @@
-"""A warning if the loss rises again, because the peak learning rate is too high."""
+"""A warning if the loss rises after it has fallen, because the peak learning rate is too high."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ LOST = 0.5  # of the fall of the loss since the start of the run
 class LossWatch(Callback):
     """A callback that compares the mean loss of each window of steps with the lowest mean of a window.
 
-    The loss has risen if its mean is above 1.5 times the lowest mean, and at least half of the fall since the first
-    window is lost. The losses of a window are read from the device together.
+    The warning needs two conditions. The mean loss is above 1.5 times the lowest mean. The mean loss has risen from the
+    lowest mean by more than half of the fall from the first mean to the lowest mean. The losses of a window are read
+    from the device together.
 
     Args:
-        window: number of steps of a window.
+        window: number of steps in a window.
     """
 
     def __init__(self, window: int = 50) -> None:
@@ -32,7 +33,7 @@ class LossWatch(Callback):
         self._said = False
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        # Lightning divides the loss by the number of batches of a step.
+        # Lightning has divided the loss by the number of batches of an optimizer step.
         self._losses.append(trainer.accumulate_grad_batches * loss.detach().float().sum())
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -59,6 +60,7 @@ class LossWatch(Callback):
 
 
 def has_risen(first: float, lowest: float, mean: float) -> bool:
+    """Return True if the mean loss has risen, compared with the first mean and the lowest mean of the run."""
     return mean > RISEN * abs(lowest) and mean > lowest + LOST * (first - lowest)
 
 

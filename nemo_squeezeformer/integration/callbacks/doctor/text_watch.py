@@ -1,4 +1,4 @@
-"""Warnings about the texts of the validation: only empty predictions, and errors that are only letter case or signs."""
+"""Warnings about predictions in validation: all are empty, or most errors are only letter case and punctuation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nemo_squeezeformer.integration.callbacks.doctor.loss_watch import LossWatch
 
 HIGH = 0.5  # a word error rate that is worth an explanation
 GAIN = 0.2  # lower word error rate without letter case and punctuation
-FALLEN = 0.8  # of the first mean loss: the loss falls
+FALLEN = 0.8  # the loss falls if its mean is below this fraction of the first mean
 
 
 class TextWatch(Callback):
@@ -25,8 +25,8 @@ class TextWatch(Callback):
     of the model.
 
     Args:
-        loss: the callback that knows if the loss falls.
-        silent_after: number of steps after which only empty predictions are a problem. Before, they are normal.
+        loss: the callback whose mean losses show whether the loss falls.
+        silent_after: number of steps after which empty predictions are a problem. Before, they are normal.
     """
 
     def __init__(self, loss: LossWatch, silent_after: int = 500) -> None:
@@ -51,7 +51,7 @@ class TextWatch(Callback):
             self.judge(predicted, references, trainer.global_step, pl_module)
 
     def judge(self, predicted: list[str], references: list[str], step: int, model: Any) -> None:
-        """Warn about a batch of predictions, each problem once."""
+        """Warn if the predictions of a batch show a problem. The callback warns once about each problem."""
         if not any(text.strip() for text in predicted):
             if step >= self.silent_after:
                 self._say("silent", silent(step, self.loss, model))
