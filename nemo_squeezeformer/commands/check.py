@@ -1,4 +1,4 @@
-"""`nemo-squeezeformer check`: print what manifests contain, and what training would do wrong with them."""
+"""`nemo-squeezeformer check`: print the content of manifests, and the problems that training would have with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`train --dry-run`: train one step on the longest and on the widest batch, and say whether they fit."""
+"""`train --dry-run`: train a step on each of the two largest batches, and say whether they fit into the memory."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TRAINER = {
 def dry_run(cfg: Any) -> int:
     """Print the time and the memory of a training step on the largest batches. Return 0 if they fit, otherwise 1.
 
-    The batches contain noise and random tokens. The weights and the state of the optimizer are in the memory, as in
-    training.
+    The utterances are noise, and their tokens are random. The weights and the state of the optimizer are in the memory,
+    as in training.
 
     Raises:
         UserError: the recipe has an error, or its model is not a CTC model, a transducer or a hybrid.
@@ -83,7 +83,12 @@ def words(shape: Shape) -> str:
 
 
 def report(shapes: list[Shape], steps: list[tuple[float, int]], memory: int) -> list[str]:
-    """Return a line for each batch: the seconds of the step, and the peak memory so far in bytes."""
+    """Return the lines of the output.
+
+    Args:
+        steps: the seconds of each step, and the peak memory until the end of the step in bytes.
+        memory: the whole memory of the device in bytes, or 0 if it is unknown.
+    """
     lines = []
     for shape, (seconds, peak) in zip(shapes, steps):
         of = f" of {memory / GIB:.1f}" if memory else ""

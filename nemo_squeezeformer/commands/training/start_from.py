@@ -1,4 +1,4 @@
-"""The recipe of ``train --from MODEL``: the file of the model, and the settings in the file."""
+"""The recipe of ``train --from MODEL``, from the file of the model and the settings in the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEYS = ("init_from_nemo_model", "init_from_pretrained_model")  # NeMo's settings
 
 
 def recipe_of(model: str, overrides: Sequence[str], folder: Path) -> tuple[Any, str]:
-    """Return the composed recipe for the fine-tuning of a model, and a line about what is kept.
+    """Return the composed recipe for the fine-tuning of a model, and a line that names the parts that are kept.
 
     Args:
         model: a .nemo file, or the name of a pretrained model.
@@ -38,11 +38,11 @@ def asked_for(model: str | None, recipe: str | None, overrides: Sequence[str]) -
 
     Args:
         model: the value of ``--from``.
-        recipe: the first argument. With ``--from`` it is an override.
+        recipe: the first argument of the command line. With ``--from``, it is an override.
         overrides: the other arguments.
 
     Raises:
-        UserError: a recipe is given beside ``--from``, or the recipe for fine-tuning without a model.
+        UserError: a recipe is given together with ``--from``, or the recipe for fine-tuning is given without a model.
     """
     rest = list(overrides)
     if recipe == fine_tuning.RECIPE:

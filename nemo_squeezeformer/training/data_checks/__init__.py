@@ -1,1 +1,1 @@
-"""Checks of training data that need more than one manifest or the samples, and the report of ``check``."""
+"""Checks of several manifests, sample rates and samples, the largest batches, and the report of the command check."""

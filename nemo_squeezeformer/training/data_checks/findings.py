@@ -1,4 +1,4 @@
-"""The problems of data in words: of the manifests alone, and with the vocabulary and the frames of a model."""
+"""The problems of data in words: problems of manifests, and problems of manifests with a certain model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The largest batches of the training data: with the longest utterances, and with the most tokens."""
+"""The two largest batches of the training data: the batch ``longest`` and the batch ``widest``.
+
+All utterances of ``longest`` are as long as the longest utterance of the data. All utterances of ``widest`` are as long
+as the utterance with the most tokens, and have as many tokens.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +38,7 @@ class Shape:
 def largest_batches(cfg: Any) -> list[Shape]:
     """Return the longest and the widest batch of the local manifests of a composed recipe.
 
-    A batch is as large as if all of its utterances were the longest utterance, or the utterance with the most tokens.
-    The number of tokens is at most 2 too large for each pair of equal tokens.
+    For equal tokens in a row, CTC needs a blank between them. The number of tokens includes these blanks.
 
     Raises:
         UserError: the recipe has no local training data with text, or no vocabulary.

@@ -1,4 +1,4 @@
-"""The report about a manifest: durations, sample rates, text and levels of the recordings."""
+"""The report about a manifest: the durations, the sample rates, the text, and the levels of the recordings."""
 
 from __future__ import annotations
 

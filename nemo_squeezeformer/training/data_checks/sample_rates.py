@@ -1,4 +1,4 @@
-"""Recordings with a lower sample rate than the model. NeMo resamples them without a message."""
+"""Recordings whose sample rate is too low for the mel bands of the model. NeMo resamples them without a message."""
 
 from __future__ import annotations
 

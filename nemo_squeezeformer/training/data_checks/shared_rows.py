@@ -13,8 +13,8 @@ from nemo_squeezeformer.training.settings import value
 
 Place = tuple[str, int]  # a manifest and the number of a line
 Recording = tuple[Any, float]  # the paths of the audio, and the offset
-SHARED_TEXT = 0.5  # a larger share of evaluation texts that are training texts gives a message
-FEWEST = 20  # evaluation texts; with fewer texts, the share says little
+SHARED_TEXT = 0.5  # a message appears if a larger share of the evaluation texts are also training texts
+FEWEST = 20  # smallest number of evaluation texts for this message; with fewer texts, the share says little
 
 
 def recordings(manifests: Iterable[str]) -> dict[Recording, Place]:

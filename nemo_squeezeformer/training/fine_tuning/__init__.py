@@ -1,1 +1,1 @@
-"""The fine-tuning of a model: the recipe from its file, its vocabulary, and differences between a file and a model."""
+"""Fine-tuning: the recipe from a model file, the change of the vocabulary, and differences between file and model."""

@@ -1,4 +1,4 @@
-"""Settings that give the weights of a file another meaning in the model that training starts from them.
+"""Differences of settings that give the weights of a file another meaning in the model that is trained.
 
 The shapes of the weights are equal, so NeMo loads the weights without a message.
 """
@@ -16,7 +16,7 @@ FEATURES = {
     "window": "hann", "n_fft": None, "lowfreq": 0, "highfreq": None, "preemph": 0.97, "log": True, "mag_power": 2.0,
 }  # fmt: skip
 SHOWN = 3  # pieces in a message
-# The decoders whose outputs are numbered by a vocabulary, and the parts of the weights' names that belong to them.
+# The decoders whose outputs are the pieces of a vocabulary, and the beginnings of the names of their weights.
 VOCABULARIES = {"decoder": "decoder.", "joint": "joint.", "aux_ctc.decoder": "ctc_decoder."}
 
 
@@ -25,7 +25,7 @@ def find(there: Mapping[str, Any], here: Any, taken: Collection[str]) -> Iterato
 
     Args:
         there: the configuration in the file; it can be empty.
-        here: the configuration of the model.
+        here: the configuration of the model that is trained.
         taken: the names of the weights that the model takes from the file.
     """
     if not there:

@@ -14,8 +14,8 @@ from nemo_squeezeformer.training.fine_tuning.vocabulary_change import Change, ch
 from nemo_squeezeformer.training.settings import value
 
 RECIPE = "squeezeformer_finetune"
-SHARE = 0.1  # of the peak learning rate of the first training
-USUAL_RATE = 1e-4  # if the file does not say how it was trained
+SHARE = 0.1  # peak learning rate of fine-tuning, as a fraction of the peak learning rate in the file
+USUAL_RATE = 1e-4  # peak learning rate if the file does not contain a schedule
 SHAPED = ("size", "rate")  # groups of the other recipes that change the shapes of the weights
 # Sections of a file that belong to the run that wrote the file.
 OF_THE_RUN = ("train_ds", "validation_ds", "test_ds", "optim", "freeze_updates", "optim_param_groups", "nemo_version")
@@ -32,8 +32,8 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
         overrides: Hydra's overrides.
 
     Raises:
-        UserError: the file is not a CTC, transducer or hybrid model, an override changes the size, or the new
-            vocabulary is not valid.
+        UserError: the file is not a CTC, transducer or hybrid model, an override changes the size or the frame rate,
+            or the new vocabulary is not valid.
     """
     from omegaconf import OmegaConf
 
@@ -62,7 +62,7 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
 
 
 def own_labels(model: dict[str, Any]) -> list[str]:
-    """Return the characters of a model without a tokenizer, or the pieces that the file of another model lists."""
+    """Return the characters of a model without a tokenizer, or the sub-words in the configuration of another model."""
     sections = (model.get("decoder"), model.get("joint"), (model.get("aux_ctc") or {}).get("decoder"))
     lists = [model.get("labels"), *((section or {}).get("vocabulary") for section in sections)]
     return next(([str(label) for label in each] for each in lists if each), [])

@@ -1,4 +1,4 @@
-"""The tokenizer of a .nemo file as a folder that NeMo's ``tokenizer.dir`` names."""
+"""The tokenizer of a .nemo file, written into a folder for NeMo's setting ``tokenizer.dir``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _unpacked(path: str, section: dict[str, Any], folder: Path) -> dict[str, Any
 def _content(path: str, name: str) -> bytes:
     """Return the content of a file in the archive.
 
-    A name without ``nemo:``, as archives of NeMo 1.0 have it, is the end of the name of the file.
+    In archives of NeMo 1.0, the name has no ``nemo:`` and can be a path. Then only the last part of the path is used.
     """
     members = check_archive(path)
     wanted = os.path.normpath(name.removeprefix(INSIDE))
