@@ -18,7 +18,7 @@ def check(cfg: Any) -> None:
     from nemo_squeezeformer.training.settings import value
 
     name = value(cfg, "trainer.accelerator", "auto")
-    reason = {"gpu": gpus.without_gpu, "cuda": gpus.without_cuda}.get(name, str)()
+    reason = {"gpu": gpus.without_gpu, "cuda": gpus.without_cuda}.get(name, str)()  # str() is "": no reason
     if reason:
         raise UserError(f"trainer.accelerator={name}: {reason}; use trainer.accelerator=cpu, or a machine with a GPU")
 
