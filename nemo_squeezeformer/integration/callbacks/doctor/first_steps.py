@@ -27,11 +27,13 @@ class FirstSteps(Callback):
         self.steps = steps
         self._begin = 0
         self._started = 0.0
+        self._measured_from = 0
+        self._logged = False
         self._before = 0
         self._largest = 0.0  # seconds of audio of the largest batch, with padding
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin, self._started = trainer.global_step, 0.0
+        self._begin, self._started, self._logged = trainer.global_step, 0.0, False
         self._before = allocated(pl_module.device)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -44,11 +46,11 @@ class FirstSteps(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         done = trainer.global_step - self._begin
-        if done != self.steps or not self._started or not trainer.is_global_zero:
+        if self._logged or done != self.steps or not self._started or not trainer.is_global_zero:
             return
         wait(pl_module.device)
         each = (time.monotonic() - self._started) / (done - self._measured_from)
-        self._started = math.inf  # several batches of a step
+        self._logged = True  # the next batches can belong to the same number of optimizer steps
         logging.info(self._words(trainer, pl_module, each))
 
     def _words(self, trainer: Trainer, model: Any, each: float) -> str:
