@@ -79,6 +79,7 @@ GOOD: dict[str, list[Any]] = {
     "compile": [False],  # a compilation takes seconds
     "variant": ["nemo", "original"],
     "rope_base": [10000.0, 100],
+    "use_triton": [None, True, False],
     "rotary_fraction": [1.0, 0.5, 0.1],
 }
 REQUIRED: dict[str, Any] = {"feat_in": 5, "n_layers": 2, "d_model": 4, "n_heads": 2, "conv_kernel_size": 3}

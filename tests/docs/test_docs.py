@@ -31,8 +31,8 @@ QUICK = shlex.split(
 )
 TRANSDUCER = ["model.loss.loss_name=pytorch"]  # the same loss, without the compilation of NeMo's default loss
 # The reasons after ```bash not-run. The command downloads packages or models, runs a script that NeMo's package does
-# not contain, needs recordings that are missing, needs a microphone, or takes minutes or hours.
-NOT_RUN = {"network", "NeMo's scripts", "data", "microphone", "hours"}
+# not contain, needs recordings that are missing, needs a microphone or a GPU, or takes minutes or hours.
+NOT_RUN = {"network", "NeMo's scripts", "data", "microphone", "GPU", "hours"}
 FILE = re.compile(r'python title="(\w+\.py)"')  # the kind of a block that the reader saves as a file
 OTHER_PROGRAMS = {"pip", "arecord", "for", "done", "export", ".venv/bin/pip", ".venv/bin/python", ".ci/run"}
 SLOW = {  # they train or export models

@@ -108,13 +108,12 @@ def test_export_of_whole_utterances_works_and_a_window_around_a_recording_has_it
     from nemo_squeezeformer.deployment.onnx_stream.__main__ import main as onnx_stream
 
     assert main(["export", str(saved), "--output", str(output), "--offline"]) == 0
-    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
     capsys.readouterr()
-    assert onnx_stream([str(output), *recordings, str(tmp_path / "empty.wav")]) == 0
+    assert onnx_stream([str(output), *recordings]) == 0
     texts = [line.partition("\t")[2] for line in capsys.readouterr().out.splitlines()]
     assert main(["transcribe", str(saved), *recordings]) == 0
     expected = [line.partition("\t")[2] for line in capsys.readouterr().out.splitlines()]
-    assert texts == [*expected, ""] and texts[0] and texts[0] != texts[1]
+    assert texts == expected and texts[0] and texts[0] != texts[1]
     assert final == expected[0]  # the recording is shorter than the window
 
 

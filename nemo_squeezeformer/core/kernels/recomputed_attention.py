@@ -202,7 +202,7 @@ def _zeros(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _seed() -> int:
-    return int(torch.randint(2**62, ()).item())
+    return int(torch.randint(2**62, (), device="cpu").item())
 
 
 def _generator(x: Tensor, seed: int) -> torch.Generator:

@@ -35,7 +35,7 @@ class RecomputedBatch(PlainKernel):
         rate = dropout.p if dropout.training else 0.0
         if rate == 1.0:  # the blocks divide by the probability that a weight is kept
             return super().__call__(operands, frames, dropout)
-        seed = int(torch.randint(2**62, ()).item()) if rate else 0
+        seed = int(torch.randint(2**62, (), device="cpu").item()) if rate else 0
         return _attention(*low_precision(*operands[:5]), frames, rate, seed)
 
 
@@ -113,7 +113,7 @@ class _Attention(torch.autograd.Function):
         if is_differentiated_again():
             equation = partial(attended, frames=frames, rate=rate, seed=ctx.seed)
             return gradients(equation, ctx, (content, k, v, position, p), grad)
-        generator = _generator(content, ctx.seed) if rate else None
+        generator = _generator(content, ctx.seed, rate)
         grad = without_padding(grad, frames) / kept_rate(rate)
         # The sums over the blocks are in float32 or a wider dtype.
         exact = torch.promote_types(content.dtype, torch.float32)
@@ -129,7 +129,7 @@ class _Attention(torch.autograd.Function):
             for block in blocks(frames, content, k):
                 weights, g = block.weights(content, k, position, p), block.queries(grad)
                 grad_weights, used = g @ block.keys(values).transpose(-2, -1), weights
-                if generator is not None:
+                if rate:
                     mask = kept(weights, rate, generator)
                     used = weights * mask
                     grad_weights.mul_(mask)
@@ -170,12 +170,12 @@ def attended(
     seed: int,
 ) -> Tensor:
     """Return the attended values (B, H, T, d), computed by operations that autograd can differentiate."""
-    generator = _generator(content, seed) if rate else None
+    generator = _generator(content, seed, rate)
     b, h, t, d = content.shape
     found = v.new_empty(b, t, h, d).transpose(1, 2)  # the memory layout that the next projection reads
     for block in blocks(frames, content, k):
         weights = block.weights(content, k, position, p)
-        if generator is not None:
+        if rate:
             weights = weights * kept(weights, rate, generator)
         found[:, :, block.first : block.stop] = weights @ block.keys(v)
     return without_padding(found, frames) / kept_rate(rate)
@@ -197,5 +197,8 @@ def without_padding(x: Tensor, frames: Frames) -> Tensor:
     return x.masked_fill(frames.absent[:, None, frames.past :, None], 0.0) if frames.padded else x
 
 
-def _generator(x: Tensor, seed: int) -> torch.Generator:
+def _generator(x: Tensor, seed: int, rate: float) -> torch.Generator | None:
+    """Return a generator on the device of ``x``, or None without dropout. The meta device has no random numbers."""
+    if not rate or x.device.type == "meta":
+        return None
     return torch.Generator(x.device).manual_seed(seed)

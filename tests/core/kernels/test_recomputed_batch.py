@@ -151,7 +151,7 @@ def test_a_seed_is_drawn_on_the_cpu(monkeypatch):
     """A generator of the GPU gets its seed from the CPU. Otherwise, the host would wait for the GPU."""
     seeds: list[int] = []
 
-    def generator(x: Tensor, seed: int) -> torch.Generator:
+    def generator(x: Tensor, seed: int, rate: float) -> torch.Generator:
         seeds.append(seed)
         return torch.Generator().manual_seed(seed)
 
