@@ -16,6 +16,7 @@ from tests.samples.paths import ROOT
 RESULTS = ROOT / "benchmarks" / "results" / "sizes.json"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_one_command_measures_sizes_and_makes_the_page(tmp_path):
     threads, output = torch.get_num_threads(), tmp_path / "sizes.json"

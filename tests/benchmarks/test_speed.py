@@ -35,6 +35,7 @@ def quick(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_one_command_measures_everything_and_makes_the_page(quick):
     ((stem, data),) = read(quick).items()
     here = {"ours", "ours, optimised", "Conformer"} | ({"in-tree"} - set(missing()))
@@ -56,6 +57,7 @@ def test_one_command_measures_everything_and_makes_the_page(quick):
     assert f"![{stem}-time.png]" in text and f"![{stem}-memory.png]" in text
 
 
+@pytest.mark.slow
 def test_all_variants_of_a_network_have_equal_outputs(quick):
     (data,) = read(quick).values()
     rows = data["operations"][0]["measured"]
@@ -63,6 +65,7 @@ def test_all_variants_of_a_network_have_equal_outputs(quick):
     assert rows["ours, optimised"]["difference"] > 0.0  # the optimized encoder computes in another way
 
 
+@pytest.mark.slow
 def test_existing_measurements_are_repeated_only_with_again(quick, capsys):
     (path,) = quick.glob("*.json")
     before = path.read_text()

@@ -85,6 +85,7 @@ def run_script(name: str, folder: Path, *overrides: str) -> subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 
 
+@pytest.mark.slow
 def test_the_sub_word_script_trains(tmp_path):
     write_manifest(tmp_path)
     train_tokenizer([str(tmp_path / "train.json")], 24, str(tmp_path / "tokenizer"))

@@ -12,6 +12,7 @@ from tests.gpu import stand_in
 from tests.samples.paths import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not stand_in.is_available(), reason="this PyTorch has no devices that are written in Python")
 def test_no_value_is_read_from_the_stand_in_in_streams_inference_and_training(device):
     if device != "cpu":

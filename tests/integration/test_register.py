@@ -46,7 +46,10 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS.keys())
+@pytest.mark.parametrize(
+    "imports",
+    [pytest.param(ORDERS[name], id=name, marks=pytest.mark.slow if i > 1 else ()) for i, name in enumerate(ORDERS)],
+)
 def test_nemo_builds_the_encoder_and_old_names_in_any_order_of_imports(imports, tmp_path):
     program = f"""
 {imports}

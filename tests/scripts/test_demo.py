@@ -39,6 +39,7 @@ def model(ran):
     return ASRModel.restore_from(str(ran[0] / "squeezeformer.nemo"), map_location="cpu").eval()
 
 
+@pytest.mark.slow
 def test_the_report_names_wer_speed_voices_and_files(ran):
     output, done = ran
     for expected in ("WER:", "RTF:", "not in the training data", "reference", "| hypothesis", "for 6 steps"):
@@ -48,6 +49,7 @@ def test_the_report_names_wer_speed_voices_and_files(ran):
     assert f"transcribe {output / 'squeezeformer.nemo'} FILE" in done.stdout
 
 
+@pytest.mark.slow
 def test_nemos_messages_go_to_the_log_and_not_to_the_screen(ran):
     output, done = ran
     assert "[NeMo I" in (output / "demo.log").read_text()
@@ -56,12 +58,14 @@ def test_nemos_messages_go_to_the_log_and_not_to_the_screen(ran):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_model_restores_with_our_encoder(model):
     from nemo_squeezeformer import SqueezeformerEncoder
 
     assert isinstance(model.encoder, SqueezeformerEncoder)
 
 
+@pytest.mark.slow
 def test_the_figure_is_an_image(ran):
     from PIL import Image
 
@@ -91,6 +95,7 @@ def _make_it_babble(model, utterance):
         layer.bias -= seen[-1].mean(dim=(0, 2))
 
 
+@pytest.mark.slow
 def test_the_frames_in_the_figure_spell_the_transcript(ran, model):
     from nemo_squeezeformer.files import manifests
     from nemo_squeezeformer.transcription import hypotheses, models
@@ -110,6 +115,7 @@ def test_the_frames_in_the_figure_spell_the_transcript(ran, model):
     assert len(aligned.probabilities) * aligned.output_seconds == pytest.approx(utterance.duration, abs=0.06)
 
 
+@pytest.mark.slow
 def test_a_model_for_user_data_has_the_characters_of_the_data(ran, tmp_path):
     source = ran[0] / "speech"
     for part in ("train", "dev"):

@@ -122,8 +122,14 @@ def sizes(style: str, unet: str) -> list[tuple[int, int]]:
     return pairs
 
 
-@pytest.mark.parametrize("positions", ["rel_pos", "rope"])
-@pytest.mark.parametrize("unet", UNETS)
+@pytest.mark.parametrize(
+    "unet, positions",
+    [
+        pytest.param(unet, positions, marks=pytest.mark.slow if positions == "rope" and unet != "nested" else ())
+        for unet in UNETS
+        for positions in ("rel_pos", "rope")
+    ],
+)
 @pytest.mark.parametrize("style", STYLES)
 def test_chunks_equal_the_whole_utterance_in_every_style_and_temporal_unet(style, unet, positions):
     settings = STYLES[style] | UNETS[unet] | {"self_attention_model": positions}
