@@ -10,6 +10,7 @@ from benchmarks.measuring.forms import CONFORMER, OURS, RATE_4X, RATE_8X
 
 LETTERS = [" ", *"abcdefghijklmnopqrstuvwxyz'"]
 CHANNELS_8X = {"subsampling_conv_channels": 256}  # in the recipes of both projects
+ROTARY = {"self_attention_model": "rope"}
 # The widths of FastConformer give the number of parameters of Squeezeformer, as nearly as possible.
 SQUEEZEFORMER = {
     "xs": {"n_layers": 16, "d_model": 144, "n_heads": 4, "time_reduce_idx": 7, "time_recovery_idx": 15},
@@ -24,6 +25,8 @@ FASTCONFORMER = {
 ENCODERS: dict[str, tuple[str, dict[str, dict[str, int]], dict[str, Any]]] = {
     "Squeezeformer 4x": (OURS, SQUEEZEFORMER, RATE_4X | {"subsampling": "dw_striding"}),
     "Squeezeformer 8x": (OURS, SQUEEZEFORMER, RATE_8X | CHANNELS_8X),
+    "Squeezeformer 4x rotary": (OURS, SQUEEZEFORMER, RATE_4X | {"subsampling": "dw_striding"} | ROTARY),
+    "Squeezeformer 8x rotary": (OURS, SQUEEZEFORMER, RATE_8X | CHANNELS_8X | ROTARY),
     "FastConformer": (CONFORMER, FASTCONFORMER, RATE_8X | CHANNELS_8X),
 }
 PRECISIONS = ("float32", "int8")
