@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from benchmarks.measuring.encoders import built
 from benchmarks.measuring.results import RESULTS
 from benchmarks.positions.__main__ import main
@@ -15,7 +13,6 @@ from benchmarks.positions.page import page
 OUTPUT = RESULTS / "positions"
 
 
-@pytest.mark.skipif(not OUTPUT.exists(), reason="the comparison has not been measured yet")
 def test_the_page_is_made_from_the_results(capsys):
     main(["table"])
     assert capsys.readouterr().out == (OUTPUT / "README.md").read_text(encoding="utf-8")
