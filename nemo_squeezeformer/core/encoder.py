@@ -278,14 +278,14 @@ class SqueezeformerEncoder(nn.Module):
             self_attention_model,
             d_model,
             n_heads,
-            dropout_att,
-            untie_biases,
-            use_bias,
-            attention,
-            backends,
-            tokens,
-            rope_base,
-            rotary_fraction,
+            dropout=dropout_att,
+            untie_biases=untie_biases,
+            use_bias=use_bias,
+            form=attention,
+            sdpa=backends,
+            global_tokens=tokens,
+            rope_base=rope_base,
+            rotary_fraction=rotary_fraction,
         )
         self.attention.refuse_contexts(self.contexts, self.contexts.sizes)
         if block not in self.blocks:

@@ -19,8 +19,8 @@ class RotaryAttention(MultiHeadAttention):
     weights of ``MultiHeadAttention``: positions have no weights.
 
     A stream stores the values of past frames, and the keys of past frames before the rotation. Therefore every step can
-    count its frames from 0, and the angles of a long stream stay small and exact. A step of 480 ms of
-    size s with 156 remembered frames takes 42 ms instead of 47 ms with remembered inputs, on a thread of a busy CPU.
+    count its frames from 0, and the angles of a long stream stay small and exact. With stored inputs, every step would
+    project the past frames again.
 
     Args:
         d_model: Width D of the input and the output.
