@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from pathlib import Path
@@ -47,6 +48,20 @@ class Trained(NamedTuple):
     losses: list[float]
     cpu_seconds: float
     wall_seconds: float
+
+
+def prepared(args: argparse.Namespace) -> tuple[Task, Path]:
+    """Return the task and the file of results of a command line. Make the tokenizer, and set one thread."""
+    import torch
+    from nemo.utils import logging
+
+    torch.set_num_threads(1)
+    logging.setLevel(logging.ERROR)
+    args.output.mkdir(parents=True, exist_ok=True)
+    tokenizer = args.work / f"tokenizer-{args.name}-{args.vocabulary}"
+    task = Task(Recordings(args.train, args.dev, dict(args.test)), tokenizer, args.steps, args.batch)
+    make_tokenizer(task, args.vocabulary)
+    return task, args.output / f"{args.name}.jsonl"
 
 
 def make_tokenizer(task: Task, vocabulary: int) -> None:

@@ -7,22 +7,12 @@ import json
 
 from benchmarks.measuring import training
 from benchmarks.measuring.claims import claim
-from benchmarks.measuring.recordings import Recordings
 from benchmarks.positions.encoders import POSITIONS, small_config
 
 
 def train(args: argparse.Namespace) -> None:
     """Train both encoders with each seed and append a line of results for each training."""
-    import torch
-    from nemo.utils import logging
-
-    torch.set_num_threads(1)
-    logging.setLevel(logging.ERROR)
-    args.output.mkdir(parents=True, exist_ok=True)
-    results = args.output / f"{args.name}.jsonl"
-    tokenizer = args.work / f"tokenizer-{args.name}-{args.vocabulary}"
-    task = training.Task(Recordings(args.train, args.dev, dict(args.test)), tokenizer, args.steps, args.batch)
-    training.make_tokenizer(task, args.vocabulary)
+    task, results = training.prepared(args)
     for seed in range(args.seeds):
         for positions in POSITIONS:
             if not claim(results, positions, seed):

@@ -8,22 +8,12 @@ import time
 
 from benchmarks.measuring import training
 from benchmarks.measuring.claims import claim, done
-from benchmarks.measuring.recordings import Recordings
 from benchmarks.side_by_side.encoders import encoder_config
 from benchmarks.side_by_side.runs import best_peak
 
 
 def train(args: argparse.Namespace) -> None:
-    import torch
-    from nemo.utils import logging
-
-    torch.set_num_threads(1)
-    logging.setLevel(logging.ERROR)
-    args.output.mkdir(parents=True, exist_ok=True)
-    results = args.output / f"{args.name}.jsonl"
-    tokenizer = args.work / f"tokenizer-{args.name}-{args.vocabulary}"
-    task = training.Task(Recordings(args.train, args.dev, dict(args.test)), tokenizer, args.steps, args.batch)
-    training.make_tokenizer(task, args.vocabulary)
+    task, results = training.prepared(args)
 
     def do(architecture: str, peak: float, seed: int) -> None:
         if claim(results, architecture, peak, seed):
