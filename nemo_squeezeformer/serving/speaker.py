@@ -58,12 +58,14 @@ class Speaker:
         self.needed = self.taken = 0
 
     def hear(self, samples: Samples) -> None:
-        """Add samples (T,) at the sample rate of the microphone."""
-        self._add(self.resampled(samples), last=False)
+        """Add samples (T,) at the sample rate of the microphone. Samples after the end of the audio are left out."""
+        if not self.ended:  # the resampler refuses samples after its last block
+            self._add(self.resampled(samples), last=False)
 
     def end(self) -> None:
         """Mark the end of the audio. The message ``final`` follows."""
-        self._add(self.resampled(np.zeros(0, np.float32), last=True), last=True)
+        if not self.ended:
+            self._add(self.resampled(np.zeros(0, np.float32), last=True), last=True)
 
     def leave(self) -> None:
         """Give up the slot or the place in the line. No message follows."""
@@ -89,7 +91,6 @@ class Speaker:
 
     def _add(self, samples: Samples, last: bool) -> None:
         with self.changed:
-            if not self.ended:
-                self.rest, self.ended = np.concatenate([self.rest, samples]), last
-                if self.ready:
-                    self.changed.notify()
+            self.rest, self.ended = np.concatenate([self.rest, samples]), last
+            if self.ready:
+                self.changed.notify()

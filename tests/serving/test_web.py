@@ -65,6 +65,22 @@ def test_captions_over_the_page_are_the_text_of_the_recording(model, page):
     assert [visit(page, act)] == expected and len(expected[0]) > 10
 
 
+def test_samples_after_the_end_of_the_audio_are_left_out(page):
+    """A browser can send its last block after ``end``. The resampler of another sample rate refuses this block."""
+
+    async def act(session, late):
+        client = await Client.connected(session, page.address, 48_000)
+        await client.receive("begin")
+        await client.send(SIXTEEN)
+        await client.socket.send_str("end")
+        if late:
+            await client.send(SIXTEEN)
+        return await client.final()
+
+    texts = [visit(page, lambda session, late=late: act(session, late)) for late in (False, True)]
+    assert texts[0] == texts[1] != ""
+
+
 def test_the_third_of_two_is_told_to_wait_and_begins_when_a_browser_is_closed(model, page):
     async def act(session):
         first, second = [await Client.connected(session, page.address, RATE) for _ in range(2)]
