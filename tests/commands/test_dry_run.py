@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,13 @@ def test_the_printed_recipe_is_a_file_from_which_nemos_oomptimizer_builds_the_mo
     cfg = OmegaConf.load(tmp_path / "recipe.yaml")
     model = EncDecCTCModelBPE(cfg=cfg.model, trainer=lightning.Trainer(barebones=True, accelerator="cpu"))
     assert model.encoder.d_model == 32 and model.oomptimizer_schema["inputs"][2]["vocab_size"] == 16
+
+
+def test_the_peak_memory_does_not_count_the_program_that_started_this_one():
+    large = b"x" * 2**28
+    program = (
+        "from nemo_squeezeformer.process.peak_memory import peak_of_process as p; print(p(), len(b'x' * 2**26), p())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    before, _, after = map(int, done.stdout.split())
+    assert 2**20 < before < len(large) / 2 and after - before > 2**25
