@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import nemo_squeezeformer
 from nemo_squeezeformer.commands import COMMANDS
 from nemo_squeezeformer.process import program
+from nemo_squeezeformer.training.mistakes import misspelt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,6 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(argv: Sequence[str] | None) -> int:
     """Parse the arguments, and run the command that they name."""
     parser = build_parser()
+    first = next(iter(sys.argv[1:] if argv is None else argv), "")
+    meant = misspelt.most_similar(first, COMMANDS)
+    if meant and first not in COMMANDS:
+        parser.error(f"there is no command {first}; did you mean {meant}?")
     args, rest = parser.parse_known_args(argv)
     if any(argument.startswith("-") for argument in rest) or (rest and "overrides" not in args):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

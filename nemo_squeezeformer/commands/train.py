@@ -60,12 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not compare the text of the manifests with the vocabulary and the frame rate before training",
     )
     parser.add_argument("--verbose", action="store_true", help="show the traceback of an error that ends the training")
+    parser.add_argument("--device", help=argparse.SUPPRESS)  # an option of other commands, which users try here
 
 
 def main(args: argparse.Namespace) -> int:
     if args.list:
         print(listing())
         return 0
+    if args.device:
+        raise UserError(f"--device {args.device}: the device of train is a setting: {device_settings(args.device)}")
     start, overrides = start_from.asked_for(args.start, args.recipe, args.overrides)
     if start is None:
         if args.recipe is None:
@@ -98,6 +101,12 @@ def run(cfg: Any, args: argparse.Namespace) -> int:
             raise
         raise UserError(f"{line} (--verbose shows the traceback)") from error
     return 0
+
+
+def device_settings(device: str) -> str:
+    """Return the settings of the trainer for a name of PyTorch, such as ``cpu`` or ``cuda:1``."""
+    kind, _, number = device.partition(":")
+    return f"trainer.accelerator={kind}{f' trainer.devices=[{number}]' if number else ''}"
 
 
 def listing() -> str:

@@ -82,6 +82,8 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
 def _meant(error: str, recipe: str) -> str:
     """Return the setting of the recipe that is probably meant by the setting that Hydra could not override, or ""."""
     found = re.search(r"Could not override '([^']+)'", error)
+    if found and found[1] == "resume":  # the group of no recipe
+        return "+resume"
     meant = misspelt.similar_setting(found[1], compose(recipe)) if found and recipe else ""
     return "" if found and meant == found[1] else meant  # the name of a group that this recipe does not have
 

@@ -52,6 +52,14 @@ def test_an_unknown_argument_is_refused(arguments, capsys):
     assert "usage: nemo-squeezeformer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given, meant", [("tokeniser", "tokenizer"), ("infos", "info"), ("--fly", "")])
+def test_a_misspelt_command_is_refused_with_the_command_that_is_meant(given, meant, capsys):
+    with pytest.raises(SystemExit):
+        main([given])
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert (f"there is no command {given}; did you mean {meant}?" in shown) == bool(meant)
+
+
 def test_starting_loads_neither_torch_nor_nemo():
     program = (
         "import sys; from nemo_squeezeformer.__main__ import build_parser; build_parser()\n"

@@ -40,6 +40,7 @@ def test_print_shows_the_recipe_and_its_schedule_without_training(tmp_path, caps
     [
         ([], "no recipe is given"),
         (["squeezeformer_ctc_char"], "model.train_ds.manifest_filepath is not set"),
+        (["squeezeformer_ctc_char", "--device", "cuda:1"], "a setting: trainer.accelerator=cuda trainer.devices=[1]"),
         (["squeezeformer_ssl", "~model_target", "model.train_ds=null"], "does not say which model"),
     ],
 )

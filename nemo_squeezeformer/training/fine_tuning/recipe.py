@@ -16,7 +16,7 @@ from nemo_squeezeformer.training.settings import value
 RECIPE = "squeezeformer_finetune"
 SHARE = 0.1  # peak learning rate of fine-tuning, as a fraction of the peak learning rate in the file
 USUAL_RATE = 1e-4  # peak learning rate if the file does not contain a schedule
-SHAPED = ("size", "rate")  # groups of the other recipes that change the shapes of the weights
+SHAPED = ("size", "rate", "positions")  # groups of the other recipes that change the network
 # Sections of a file that belong to the run that wrote the file.
 OF_THE_RUN = ("train_ds", "validation_ds", "test_ds", "optim", "freeze_updates", "optim_param_groups", "nemo_version")
 OF_THE_VOCABULARY = ("tokenizer", "labels", "target")
@@ -32,8 +32,8 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
         overrides: Hydra's overrides.
 
     Raises:
-        UserError: the file is not a CTC, transducer or hybrid model, an override changes the size or the frame rate,
-            or the new vocabulary is not valid.
+        UserError: the file is not a CTC, transducer or hybrid model, an override changes the size, the frame rate
+            or the positions of attention, Hydra refuses an override, or the new vocabulary is not valid.
     """
     from omegaconf import OmegaConf
 
@@ -41,8 +41,8 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
         group = override.lstrip("+~").partition("=")[0]
         if group in SHAPED:
             raise UserError(
-                f"{override}: a fine-tuned model keeps the size and the frame rate of its file ({shape(config)}); "
-                f"remove {override}, or train a new model with this {group} and without --from"
+                f"{override}: a fine-tuned model keeps the size, the frame rate and the positions of its file "
+                f"({shape(config)}); remove {override}, or train a new model with {override} and without --from"
             )
     model: Any = OmegaConf.to_container(config, resolve=True)
     labels = own_labels(model)
@@ -57,7 +57,10 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
     OmegaConf.save(OmegaConf.create(written), recipe)
     # Files of other versions lack settings of the encoder. The encoder refuses settings that it does not have.
     given = [f"++{each}" if each.startswith("model.encoder.") else each for each in overrides]
-    cfg = recipes.compose(str(recipe), given)
+    try:
+        cfg = recipes.compose(str(recipe), given)
+    except UserError as error:  # the user does not know the composed recipe
+        raise UserError(str(error).replace(f"recipe {recipe}", f"--from {path}")) from error
     return cfg, change_vocabulary(cfg, path, labels, tokenizer)
 
 
