@@ -107,6 +107,8 @@ def _read(setting: str, path: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
     import torch
     import yaml
 
+    from nemo_squeezeformer.integration.resuming.checkpoint_contents import plain_objects
+
     if not os.path.isfile(path):
         raise UserError(f"{setting}={path}: this file does not exist")
     config: Mapping[str, Any] = {}
@@ -114,11 +116,13 @@ def _read(setting: str, path: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
         if setting == "init_from_nemo_model":
             weights, config = _read_nemo(path)
         else:
-            weights = torch.load(path, map_location="cpu")["state_dict"]
+            with plain_objects(path):
+                found = torch.load(path, map_location="cpu")
+            weights, config = found["state_dict"], (found.get("hyper_parameters") or {}).get("cfg") or {}
         return {name: weight.detach() for name, weight in weights.items()}, dict(config)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{setting}={path}: the file contains a configuration or another object, which PyTorch loads only from "
+            f"{setting}={path}: the file contains an object that can run code, which PyTorch loads only from "
             "trusted files; if you trust the file, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 in the environment"
         ) from error
     except (

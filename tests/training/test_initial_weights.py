@@ -91,17 +91,21 @@ def test_a_file_without_matching_weights_is_refused(file):
         check(recipe(model, init_from_nemo_model={"it": {"path": file, "include": ["encodr"]}}), model)
 
 
-def test_a_lightning_checkpoint_is_checked(tmp_path, monkeypatch):
+def test_a_lightning_checkpoint_is_checked(tmp_path):
     model, path = asr_model(), tmp_path / "last.ckpt"
     torch.save({"state_dict": asr_model(encoder={"d_model": 32}).state_dict()}, path)
     with pytest.raises(UserError, match=r"init_from_ptl_ckpt=.*last.ckpt does not fit"):
         check(recipe(model, init_from_ptl_ckpt=str(path)), model)
-    torch.save({"state_dict": model.state_dict(), "hyper_parameters": {"cfg": OmegaConf.create({"a": 1})}}, path)
+
+
+def test_the_configuration_in_a_lightning_checkpoint_is_compared(tmp_path, monkeypatch, caplog):
+    """PyTorch loads a file with a configuration only if the types of the configuration are allowed."""
+    model, path = asr_model(), tmp_path / "last.ckpt"
     monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", raising=False)
-    with pytest.raises(UserError, match="TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"):
-        check(recipe(model, init_from_ptl_ckpt=str(path)), model)
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    config = OmegaConf.create({"preprocessor": {**model.cfg.preprocessor, "window_stride": 0.02}})
+    torch.save({"state_dict": model.state_dict(), "hyper_parameters": {"cfg": config}}, path)
     check(recipe(model, init_from_ptl_ckpt=str(path)), model)
+    assert "window_stride is 0.02 in the file and 0.01 in the model" in caplog.text
 
 
 def test_a_missing_file_and_a_file_that_is_not_a_model_have_different_errors(tmp_path):
