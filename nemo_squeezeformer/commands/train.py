@@ -149,7 +149,14 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     from nemo.utils.exp_manager import exp_manager
     from nemo.utils.trainer_utils import resolve_trainer_cfg
 
-    from nemo_squeezeformer.integration.callbacks import bad_data, best_weights, resumed_schedule, run_end, run_progress
+    from nemo_squeezeformer.integration.callbacks import (
+        bad_data,
+        best_weights,
+        consistent_views,
+        resumed_schedule,
+        run_end,
+        run_progress,
+    )
     from nemo_squeezeformer.integration.callbacks.doctor import attach
     from nemo_squeezeformer.integration.callbacks.frozen_encoder import FrozenEncoder
     from nemo_squeezeformer.integration.callbacks.stop_after_batch import ended_by_signals
@@ -165,6 +172,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     bad_data.add_callbacks(trainer, stop_after=value(cfg, "bad_data.stop_after", 10))
     resumed_schedule.add_callback(trainer, value(cfg, "schedule.resumed", "keep"))
     attach.add_callbacks(trainer, value(cfg, "doctor", {}))
+    consistent_views.add_callback(trainer, value(cfg, "consistency"))
     if epochs := value(cfg, "fine_tuning.frozen_epochs"):
         trainer.callbacks.insert(0, FrozenEncoder(epochs))  # type: ignore[attr-defined]
     model = recipes.build(cfg, trainer)

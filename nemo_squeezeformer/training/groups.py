@@ -1,8 +1,8 @@
-"""Checks of the optimizer, the schedule, the augmentation and the positions of a recipe.
+"""Checks of the optimizer, the schedule, the augmentation, the positions and the loss of a recipe.
 
-The groups ``optim``, ``sched``, ``augment`` and ``positions`` of ``conf/`` compose settings that belong together. A
-single override, for example ``model.optim.name=sgd``, keeps the settings of another optimizer. The errors name the
-group.
+The groups ``optim``, ``sched``, ``augment``, ``positions`` and ``loss`` of ``conf/`` compose settings that belong
+together. A single override, for example ``model.optim.name=sgd``, keeps the settings of another optimizer. The errors
+name the group.
 """
 
 import inspect
@@ -24,6 +24,11 @@ NEMOS = {
 SAME_CURVE = {"NoamAnnealing": "inverse_sqrt"}  # a schedule of NeMo without a group: the group with the same curve
 CHANGES_OF_TIME = ("speed", "time_stretch")
 ATTENTION = "model.encoder.self_attention_model"
+WITHOUT_CTC = (
+    "the group loss is for recipes with a CTC decoder: the recipes whose names contain ctc, and ablation/*. Recipes "
+    "with only a transducer, and recipes for translation, classes, speakers, voice activity or self-supervised "
+    "training, have no CTC decoder; use one of the recipes with a CTC decoder, or remove loss=... from the command"
+)
 NOISE = "model.train_ds.augmentor.noise.manifest_path"
 
 
@@ -42,11 +47,12 @@ def choices(group: str) -> dict[str, dict[str, Any]]:
 
 
 def check(cfg: Any) -> None:
-    """Refuse a composed recipe whose optimizer, schedule or augmentation has settings that do not belong together.
+    """Refuse a composed recipe whose optimizer, schedule, augmentation or loss does not belong to its other settings.
 
     Raises:
         UserError: NeMo would fail when it builds the optimizer or the schedule, the manifest of the noise is missing,
-            or the augmentation would move labels of frames. The message names the setting and the group.
+            the augmentation would move labels of frames, or the model has no CTC decoder for ``loss=cr_ctc``. The
+            message names the setting and the group.
     """
     optim = _written(cfg, "model.optim")
     if optim is not None:
@@ -54,6 +60,8 @@ def check(cfg: Any) -> None:
         if isinstance(optim.get("sched"), dict):
             _check_settings("sched", optim["sched"])
     _check_augmentation(cfg)
+    if value(cfg, "consistency") is not None and not _has_ctc(cfg):
+        raise UserError(f"loss=cr_ctc: {WITHOUT_CTC}")
 
 
 def check_positions(cfg: Any, overrides: Iterable[str]) -> None:
@@ -75,6 +83,11 @@ def check_positions(cfg: Any, overrides: Iterable[str]) -> None:
                 "one of these settings. With positions=rope, model.encoder.att_context_size=[128,128] limits the "
                 "attention to a window"
             )
+
+
+def _has_ctc(cfg: Any) -> bool:
+    decoder = str(value(cfg, "model.decoder._target_", ""))
+    return decoder.endswith("ConvASRDecoder") or value(cfg, "model.aux_ctc") is not None
 
 
 def _written(cfg: Any, key: str) -> dict[str, Any] | None:

@@ -70,6 +70,8 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
             cfg = hydra.compose(recipe if recipe in ours else path.name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         line = _one_line(str(error))
+        if "Could not override 'loss'" in line:
+            raise UserError(f"recipe {recipe}: {groups.WITHOUT_CTC}") from error
         if meant := _meant(line, recipe if overrides else ""):
             line = f"{line.partition('. To append to your config')[0]}; did you mean {meant}?"
         raise UserError(f"recipe {recipe}: {line}") from error

@@ -29,6 +29,7 @@ def register() -> None:
         "short_warm_up": _short_warm_up,
         "unless": _unless,
         "on_cuda": _on_cuda,
+        "time_masks": _time_masks,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(f"squeezeformer.{name}", _only_in_recipes(name, resolver), replace=True)
@@ -85,6 +86,17 @@ def _short_warm_up(ratio: float, *, _parent_: Any, _root_: Any) -> int | None:
     written = OmegaConf.to_container(_parent_, resolve=False)
     ours = isinstance(written, dict) and "${squeezeformer." in str(written.get("warmup_ratio"))
     return 1 if ours and 0 < ratio * value(_root_, "trainer.max_steps", 0) < 1 else None
+
+
+def _time_masks(factor: float, *, _root_: Any) -> int:
+    """Return the number of time masks of the size, times ``factor``, rounded down."""
+    masks = value(_root_, "spec_augment.time_masks")
+    if masks is None:
+        raise UserError(
+            "loss=cr_ctc changes the number of time masks that the size sets, but this recipe has no size; add "
+            "model.spec_augment.time_masks=NUMBER"
+        )
+    return int(factor * masks)
 
 
 def _peak_lr(*, _root_: Any) -> float | None:

@@ -78,8 +78,9 @@ def equal(model, other) -> bool:
         pytest.param(6, [], marks=pytest.mark.slow),
         pytest.param(8, EVERY_STEP, marks=pytest.mark.slow),
         pytest.param(6, [*EVERY_STEP, *LHOTSE], marks=pytest.mark.slow),
+        pytest.param(6, [*EVERY_STEP, "loss=cr_ctc"], marks=pytest.mark.slow),
     ],
-    ids=["inside an epoch", "from the epoch before", "at an epoch's end", "inside an epoch of Lhotse's"],
+    ids=["inside an epoch", "from the epoch before", "at an epoch's end", "inside an epoch of Lhotse's", "with CR-CTC"],
 )
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_run(tmp_path, monkeypatch, kill, given):
     (tmp_path / "unbroken").mkdir()

@@ -11,6 +11,7 @@ from nemo_squeezeformer.process.causes import LESS_MEMORY, explain
 from nemo_squeezeformer.process.peak_memory import GIB, memory_of_machine
 from nemo_squeezeformer.training import recipes, schedule
 from nemo_squeezeformer.training.data_checks.largest_batches import Shape, largest_batches, sample_rate
+from nemo_squeezeformer.training.settings import value
 
 # The steps of a dry run write nothing and validate nothing.
 TRAINER = {
@@ -40,12 +41,14 @@ def dry_run(cfg: Any) -> int:
     from nemo.utils.trainer_utils import resolve_trainer_cfg
     from omegaconf import open_dict
 
+    from nemo_squeezeformer.integration.callbacks import consistent_views
     from nemo_squeezeformer.integration.callbacks.doctor.text_watch import can_be_read
 
     with open_dict(cfg):
         cfg.trainer.update(TRAINER)
     measure = _measure()
     trainer = lightning.Trainer(**{**resolve_trainer_cfg(cfg.trainer), "callbacks": [measure]})
+    consistent_views.add_callback(trainer, value(cfg, "consistency"))
     model = recipes.build(cfg, trainer)
     make = partial(batch_of, rate=sample_rate(cfg), vocabulary=_vocabulary(model))
     if not can_be_read(model, make(Shape("small", 1, 0.1, 1, ""))):

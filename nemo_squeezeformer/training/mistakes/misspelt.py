@@ -19,7 +19,7 @@ from nemo_squeezeformer.integration import nemo_versions
 
 SIMILAR = 0.7  # smallest ratio of difflib for a name that is proposed
 # Groups of the recipes, which are settings of the command line without a section.
-GROUPS = ("size", "rate", "positions", "data", "optim", "sched", "augment", "resume")
+GROUPS = ("size", "rate", "positions", "loss", "data", "optim", "sched", "augment", "resume")
 OUR_ENCODER = "nemo_squeezeformer.SqueezeformerEncoder"
 CHECKED = {  # a section of a recipe, and the class whose arguments or fields are the settings of the section
     "trainer": ("lightning", "pytorch/trainer/trainer.py", "Trainer"),
