@@ -10,7 +10,7 @@ import torch
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.integration.callbacks.consistent_views import ConsistentViews, add_callback, twice
-from nemo_squeezeformer.integration.consistency import consistency_of_rows
+from nemo_squeezeformer.integration.losses.consistency import consistency_of_rows
 from tests.samples.asr_models import asr_model
 
 AUDIO = torch.randn(2, 32000, generator=torch.Generator().manual_seed(0))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 
+import lightning.pytorch as lightning
 import pytest
 import torch
 from nemo.collections.asr.models import ASRModel
+from nemo.utils.trainer_utils import resolve_trainer_cfg
 from omegaconf import OmegaConf
 
+from nemo_squeezeformer.commands.training import start_from
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.integration.callbacks import consistent_views
 from nemo_squeezeformer.training import schedule
 from nemo_squeezeformer.training.recipes import compose, every_recipe, target
 from tests.samples.model_types import model_class, model_type
-from tests.samples.model_types.model_type import transcribed
+from tests.samples.model_types.model_type import SMALL, transcribed
 from tests.training.test_groups import slow_unless
 from tests.training.test_scale_data import lhotse
 
@@ -38,6 +42,7 @@ def test_a_recipe_with_a_ctc_decoder_has_more_masks_and_the_weight_of_the_paper(
     masks = OmegaConf.create(chosen).model.spec_augment.time_masks
     assert (usual["spec_augment"]["time_masks"], masks) == (7, 17)
     chosen["model"]["spec_augment"]["time_masks"] = usual["model"]["spec_augment"]["time_masks"]
+    assert chosen["trainer"].pop("callbacks")
     assert usual == chosen
 
 
@@ -72,6 +77,15 @@ def test_a_run_trains_logs_the_term_and_writes_a_usual_file(tmp_path):
     assert list(restored.state_dict()) == list(model.state_dict()) and "consistency" not in restored.cfg
     expected, found = transcribed(model.eval(), tmp_path), transcribed(restored, tmp_path)
     torch.testing.assert_close(found["encoded"], expected["encoded"])
+    tuned = start_from.recipe_of(str(saved), ["loss=cr_ctc"], tmp_path)[0]  # fine-tuning keeps the masks of the file
+    assert tuned.consistency.weight == 0.2 and tuned.model.spec_augment.time_masks == 5
+
+
+def test_the_trainer_of_nemos_scripts_has_the_callback_also_with_another_weight():
+    cfg = compose(FAST, [*SMALL, "loss=cr_ctc", "consistency.weight=0.1"])
+    trainer = lightning.Trainer(**resolve_trainer_cfg(cfg.trainer))
+    consistent_views.add_callback(trainer, cfg.consistency)
+    assert [each.weight for each in trainer.callbacks if isinstance(each, consistent_views.ConsistentViews)] == [0.1]
 
 
 @pytest.mark.slow

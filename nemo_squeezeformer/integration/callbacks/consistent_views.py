@@ -14,7 +14,7 @@ from nemo.utils import logging
 from torch import Tensor
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.integration.consistency import consistency_of_rows, reduced
+from nemo_squeezeformer.integration.losses.consistency import consistency_of_rows, reduced
 
 
 class ConsistentViews(Callback, Serialization):  # NeMo instantiates only Serialization classes from a configuration

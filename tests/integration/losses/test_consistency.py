@@ -7,7 +7,7 @@ import torch
 from nemo.collections.asr.losses.ctc import CTCLoss
 from torch import Tensor
 
-from nemo_squeezeformer.integration.consistency import consistency_of_rows, reduced
+from nemo_squeezeformer.integration.losses.consistency import consistency_of_rows, reduced
 
 LENGTHS = torch.tensor([7, 4, 1, 7, 4, 1])  # three utterances, two views
 TARGET_LENGTHS = torch.tensor([3, 2, 0, 3, 2, 0])

@@ -1,0 +1,1 @@
+"""Losses that NeMo does not have, or has only for CUDA. They need only torch."""
