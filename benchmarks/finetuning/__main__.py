@@ -21,9 +21,7 @@ from pathlib import Path
 
 from benchmarks.finetuning.page import page
 from benchmarks.finetuning.train import train
-from benchmarks.measuring.command_line import command_line
-from benchmarks.measuring.recordings import named_manifest
-from benchmarks.measuring.results import RESULTS
+from benchmarks.measuring.command_line import add_trainings, command_line
 
 
 def show(args: argparse.Namespace) -> None:
@@ -34,19 +32,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = command_line("benchmarks.finetuning", __doc__)
     commands = parser.add_subparsers(required=True)
     runs = commands.add_parser("run", help="train in both ways")
-    runs.add_argument("name", help="the name of the question on the page")
+    add_trainings(runs, "finetuning", vocabulary=128, steps=400, seeds=2)
     runs.add_argument("--from", dest="start", type=Path, required=True, help="the .nemo file of a trained model")
-    runs.add_argument("--train", nargs="+", type=Path, required=True)
-    runs.add_argument("--dev", type=Path, required=True)
-    runs.add_argument("--test", nargs="*", type=named_manifest, default=[])
-    runs.add_argument("--vocabulary", type=int, default=128)
-    runs.add_argument("--steps", type=int, default=400)
-    runs.add_argument("--batch", type=int, default=16)
     runs.add_argument("--rate", type=float, help="peak learning rate of fine-tuning (default: the rate of --from)")
     runs.add_argument("--peaks", nargs="+", type=float, default=[1e-3, 2e-3], help="peaks of training from nothing")
-    runs.add_argument("--seeds", type=int, default=2)
-    runs.add_argument("--output", type=Path, default=RESULTS / "finetuning")
-    runs.add_argument("--work", type=Path, default=Path("build/finetuning"))
     runs.set_defaults(do=train)
     tables = commands.add_parser("table", help="print the page")
     tables.add_argument("results", type=Path)

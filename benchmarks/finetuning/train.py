@@ -11,24 +11,13 @@ from typing import Any
 
 from benchmarks.measuring import training
 from benchmarks.measuring.claims import claim
-from benchmarks.measuring.recordings import Recordings
 
 FINE_TUNED, FROM_NOTHING = "fine-tuned", "from nothing"
 
 
 def train(args: argparse.Namespace) -> None:
     """Train the model of ``args.start`` in both ways with each seed, and append a line of JSON for each training."""
-    import torch
-    from nemo.utils import logging
-
-    torch.set_num_threads(1)
-    logging.setLevel(logging.ERROR)
-    args.output.mkdir(parents=True, exist_ok=True)
-    results = args.output / f"{args.name}.jsonl"
-    recordings = Recordings(args.train, args.dev, dict(args.test))
-    tokenizer = args.work / f"tokenizer-{args.name}-{args.vocabulary}"
-    task = training.Task(recordings, tokenizer, args.steps, args.batch)
-    training.make_tokenizer(task, args.vocabulary)
+    task, results = training.prepared(args)
     ways: list[tuple[str, float | None]] = [(FINE_TUNED, args.rate), *((FROM_NOTHING, peak) for peak in args.peaks)]
     for seed in range(args.seeds):
         for way, peak in ways:

@@ -22,7 +22,7 @@ from benchmarks.implementations.cases import CASES, NOTHING, SIZES, WORK, Case, 
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.machine import ROOT, allocator, commit, processor
 from benchmarks.measuring.tables import table
-from benchmarks.measuring.turns import interleaved
+from benchmarks.measuring.timing import interleaved
 from nemo_squeezeformer.analysis.counting import Alive
 from nemo_squeezeformer.core import SqueezeformerEncoder
 

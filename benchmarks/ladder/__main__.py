@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--peak", type=float, default=1.5e-3, help="peak learning rate")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=27)
-    parser.add_argument("--patience", type=float, default=15, help="seconds for the turns of each rung")
+    parser.add_argument("--patience", type=float, default=15, help="seconds for the calls of each rung")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--output", type=Path, default=RESULTS / "ladder")
     parser.add_argument("--work", type=Path, default=Path("build/ladder"), help="folder for the tokenizer")

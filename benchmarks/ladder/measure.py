@@ -12,7 +12,7 @@ import torch
 from benchmarks.ladder.rungs import BESIDE, RUNGS, build
 from benchmarks.measuring import counts
 from benchmarks.measuring.results import Results
-from benchmarks.measuring.turns import in_milliseconds, interleaved
+from benchmarks.measuring.timing import in_milliseconds, interleaved
 from nemo_squeezeformer.core import SqueezeformerEncoder
 
 

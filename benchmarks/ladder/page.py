@@ -102,12 +102,12 @@ def notes(data: dict[str, Any]) -> Iterator[str]:
         "operations for 30 s of features with 80 mel bands. A multiplication and an addition count as two operations."
     )
     for row in data.get("time", []):
-        turns = sorted({held["turns"] for held in row["measured"].values()})
+        each = sorted({held["turns"] for held in row["measured"].values()})
         beside = f" The machine also did other work (load {row['load']:g})." if row.get("load", 0) > 1.5 else ""
         yield (
             f"Time: the processor time of an inference with {row['seconds']} s of audio, batch 1, one thread and "
-            f"random weights. The program calls the rungs alternately.{beside} The table shows the median of {turns[0]}"
-            f"{' or more' if len(turns) > 1 else ''} calls, with the quartiles in brackets."
+            f"random weights. The program calls the rungs alternately.{beside} The table shows the median of {each[0]}"
+            f"{' or more' if len(each) > 1 else ''} calls, with the quartiles in brackets."
         )
     yield (
         "Paper: the published word error rates after training on the 960 hours of LibriSpeech. We did not measure "

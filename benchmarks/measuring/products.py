@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.measuring.turns import wait_for
+from benchmarks.measuring.timing import wait_for
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

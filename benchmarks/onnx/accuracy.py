@@ -27,7 +27,7 @@ from benchmarks.measuring import recordings
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.machine import versions
 from benchmarks.measuring.tables import head, line, timed
-from benchmarks.measuring.turns import interleaved, quartiles
+from benchmarks.measuring.timing import interleaved, quartiles
 from benchmarks.onnx.errors import relative
 
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -27,7 +27,7 @@ from benchmarks.measuring.encoders import Encoders, missing, utterances
 from benchmarks.measuring.machine import commit, conditions
 from benchmarks.measuring.products import peak_gflops
 from benchmarks.measuring.tables import head, line
-from benchmarks.measuring.turns import interleaved, quartiles
+from benchmarks.measuring.timing import interleaved, quartiles
 from benchmarks.onnx.errors import relative
 
 IN_TREE = "in-tree"
@@ -104,7 +104,7 @@ def callables(
     return {name: calls[name] for name in NAMES if name in calls}
 
 
-def table(encoders: Encoders, files: dict[str, Path], threads: int, lengths: Sequence[int], turns: int) -> list[str]:
+def table(encoders: Encoders, files: dict[str, Path], threads: int, lengths: Sequence[int], fewest: int) -> list[str]:
     """Return the section for a number of threads: milliseconds, and the speed relative to the first encoder."""
     calls = callables(encoders, files, threads)
     clock = time.thread_time if threads == 1 else time.perf_counter
@@ -114,7 +114,7 @@ def table(encoders: Encoders, files: dict[str, Path], threads: int, lengths: Seq
         prepared = {name: partial(call, inputs) for name, call in calls.items()}
         for name in prepared:
             prepared[name]()  # warm-up
-        took = interleaved(prepared, patience=10.0, fewest=turns, most=25, clock=clock)
+        took = interleaved(prepared, patience=10.0, fewest=fewest, most=25, clock=clock)
         times[seconds] = {name: quartiles([1e3 * value for value in values]) for name, values in took.items()}
     lines = [
         f"### {threads} thread{'s' * (threads > 1)}\n",
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--size", default="s", choices=("s", "quick"))
     parser.add_argument("--seconds", nargs="+", type=int, default=[5, 15, 60])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--turns", type=int, default=5, help="smallest number of turns")
+    parser.add_argument("--calls", type=int, default=5, help="smallest number of calls of each encoder")
     args = parser.parse_args()
 
     import onnxruntime
@@ -171,7 +171,7 @@ def main() -> None:
         encoders = Encoders(args.size, "cpu")
         files = graphs(encoders, Path(folder))
         for threads in args.threads:
-            print("\n".join(table(encoders, files, threads, args.seconds, args.turns)), flush=True)
+            print("\n".join(table(encoders, files, threads, args.seconds, args.calls)), flush=True)
         print("### Errors of the encodings\n")
         print("The errors are relative to the encodings of our Squeezeformer in PyTorch.\n")
         print("\n".join(errors(encoders, files, args.seconds[0])))

@@ -19,8 +19,7 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.measuring.command_line import command_line
-from benchmarks.measuring.recordings import named_manifest
+from benchmarks.measuring.command_line import add_trainings, command_line
 from benchmarks.measuring.results import RESULTS
 from benchmarks.positions.page import page
 from benchmarks.positions.train import train
@@ -42,17 +41,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = command_line("benchmarks.positions", __doc__)
     commands = parser.add_subparsers(required=True)
     runs = commands.add_parser("run", help="train and evaluate the encoders")
-    runs.add_argument("name", help="the name of the data on the page")
-    runs.add_argument("--train", nargs="+", type=Path, required=True)
-    runs.add_argument("--dev", type=Path, required=True)
-    runs.add_argument("--test", nargs="*", type=named_manifest, default=[])
-    runs.add_argument("--vocabulary", type=int, default=32)
-    runs.add_argument("--steps", type=int, default=1200)
-    runs.add_argument("--batch", type=int, default=16)
+    add_trainings(runs, "positions", vocabulary=32, steps=1200, seeds=3)
     runs.add_argument("--peak", type=float, default=1.5e-3)
-    runs.add_argument("--seeds", type=int, default=3)
-    runs.add_argument("--output", type=Path, default=OUTPUT)
-    runs.add_argument("--work", type=Path, default=Path("build/positions"))
     runs.set_defaults(do=train)
     times = commands.add_parser("time", help="measure time and memory")
     times.add_argument("--quick", action="store_true", help="measure a tiny encoder, to try the program")

@@ -17,7 +17,7 @@ from benchmarks.measuring.encoders import built, missing, utterances
 from benchmarks.measuring.forms import config
 from benchmarks.measuring.machine import commit, processor, versions
 from benchmarks.measuring.memory import peak_in_a_process
-from benchmarks.measuring.turns import in_milliseconds, interleaved
+from benchmarks.measuring.timing import in_milliseconds, interleaved
 from benchmarks.positions.encoders import POSITIONS
 from nemo_squeezeformer import core
 
@@ -71,8 +71,8 @@ def streaming(encoder: Any) -> Callable[[], None]:
     return step
 
 
-def in_turns(calls: dict[str, Callable[[], None]], patience: float) -> dict[str, Any]:
-    """Call each of ``calls`` once, and then measure all in turns."""
+def alternately_timed(calls: dict[str, Callable[[], None]], patience: float) -> dict[str, Any]:
+    """Call each of ``calls`` once, and then measure all alternately."""
     for call in calls.values():
         call()
     return in_milliseconds(interleaved(calls, patience, clock=thread_time))
@@ -103,9 +103,9 @@ def measure(args: argparse.Namespace) -> None:
     }
     for length_of_one in seconds:
         calls = {name: inference(encoder, length_of_one) for name, encoder in (plain | optimized).items()}
-        page["inference"][str(length_of_one)] = in_turns(calls, patience)
+        page["inference"][str(length_of_one)] = alternately_timed(calls, patience)
     page["training"] = {
-        str(rate): in_turns(
+        str(rate): alternately_timed(
             {name: training(build(name, size, dropout_att=rate).train(), length, batch) for name in names}, patience
         )
         for rate in (0.1, 0.0)
@@ -113,7 +113,7 @@ def measure(args: argparse.Namespace) -> None:
     stream = {"streaming": True, "att_context_size": [LEFT, CHUNK - 1]}
     steps = {name: build(name, size, **stream).eval() for name in POSITIONS}
     steps |= {f"{name}, optimized": build(name, size, **stream).optimize_for_inference() for name in POSITIONS}
-    page["streaming"] = in_turns({name: streaming(encoder) for name, encoder in steps.items()}, patience)
+    page["streaming"] = alternately_timed({name: streaming(encoder) for name, encoder in steps.items()}, patience)
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / f"time-nemo-{nemo.__version__}.json"
     file.write_text(json.dumps(page, indent=2) + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ from benchmarks.measuring.machine import commit, processor, versions
 from benchmarks.measuring.memory import peak_in_a_process
 from benchmarks.measuring.results import RESULTS
 from benchmarks.measuring.tables import head, line
-from benchmarks.measuring.turns import interleaved, quartiles
+from benchmarks.measuring.timing import interleaved, quartiles
 from benchmarks.runtimes.folders import ENCODERS, FASTCONFORMER, written
 
 RATE = 16000
@@ -61,18 +61,18 @@ def peak(folder: Path, seconds: float) -> float:
     return peak_in_a_process(prepare, threads=1)
 
 
-def times(folders: dict[str, Path], lengths: list[int], turns: int) -> dict[int, dict[str, list[float]]]:
+def times(folders: dict[str, Path], lengths: list[int], fewest: int) -> dict[int, dict[str, list[float]]]:
     """Return the quartiles of the seconds of each model, by length and name."""
     recognizers, found = {name: load(folder) for name, folder in folders.items()}, {}
     for seconds in lengths:
         samples = noise(seconds)
         calls = {name: partial(recognize, recognizer, samples) for name, recognizer in recognizers.items()}
-        took = interleaved(calls, patience=1.0, fewest=turns, most=9, clock=time.thread_time)
+        took = interleaved(calls, patience=1.0, fewest=fewest, most=9, clock=time.thread_time)
         found[seconds] = {name: quartiles(values) for name, values in took.items()}
     return found
 
 
-def measure(size: str, work: Path, lengths: list[int], turns: int) -> dict[str, Any]:
+def measure(size: str, work: Path, lengths: list[int], fewest: int) -> dict[str, Any]:
     """Return the measurements of a size: for each model the parameters, times, memory and size on disk."""
     folders: dict[str, Path] = {}
     found: dict[str, dict[str, Any]] = {}
@@ -88,7 +88,7 @@ def measure(size: str, work: Path, lengths: list[int], turns: int) -> dict[str, 
                 "seconds": {},
             }
     before = os.getloadavg()[0]
-    for seconds, of in times(folders, lengths, turns).items():
+    for seconds, of in times(folders, lengths, fewest).items():
         for key, values in of.items():
             found[key]["seconds"][str(seconds)] = values
     return {"commit": commit(), "load": f"{before:.0f} to {os.getloadavg()[0]:.0f}", "models": found}
@@ -120,7 +120,7 @@ def main() -> None:
     parser = command_line("benchmarks.runtimes", __doc__)
     parser.add_argument("--sizes", nargs="+", default=["xs", "s"], choices=FASTCONFORMER)
     parser.add_argument("--seconds", nargs="+", type=int, default=list(LENGTHS))
-    parser.add_argument("--turns", type=int, default=3, help="smallest number of turns for short audio")
+    parser.add_argument("--calls", type=int, default=3, help="smallest number of calls for short audio")
     parser.add_argument("--work", type=Path, default=Path("build/runtimes"), help="folder for the exported models")
     parser.add_argument("--output", type=Path, default=RESULTS / "runtimes.md")
     parser.add_argument("--only-export", action="store_true", help="export the models and measure nothing")
@@ -148,7 +148,7 @@ def main() -> None:
     for size in args.sizes:
         results = args.work / f"{size}.json"
         if not results.exists():
-            results.write_text(json.dumps(measure(size, args.work, args.seconds, args.turns), indent=1))
+            results.write_text(json.dumps(measure(size, args.work, args.seconds, args.calls), indent=1))
         lines += section(size, json.loads(results.read_text()))
     args.output.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 

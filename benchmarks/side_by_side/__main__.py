@@ -20,8 +20,7 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.measuring.command_line import command_line
-from benchmarks.measuring.recordings import named_manifest
+from benchmarks.measuring.command_line import add_trainings, command_line
 from benchmarks.measuring.results import RESULTS
 from benchmarks.side_by_side.encoders import ARCHITECTURES
 from benchmarks.side_by_side.page import page
@@ -44,18 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = command_line("benchmarks.side_by_side", __doc__)
     commands = parser.add_subparsers(required=True)
     runs = commands.add_parser("run", help="train and evaluate the encoders")
-    runs.add_argument("name", help="the name of the data on the page")
-    runs.add_argument("--train", nargs="+", type=Path, required=True)
-    runs.add_argument("--dev", type=Path, required=True)
-    runs.add_argument("--test", nargs="*", type=named_manifest, default=[])
-    runs.add_argument("--vocabulary", type=int, default=32)
-    runs.add_argument("--steps", type=int, default=800)
-    runs.add_argument("--batch", type=int, default=16)
+    add_trainings(runs, "side_by_side", vocabulary=32, steps=800, seeds=2)
     runs.add_argument("--peaks", nargs="+", type=float, default=[5e-4, 1.5e-3, 4.5e-3])
-    runs.add_argument("--seeds", type=int, default=2)
     runs.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
-    runs.add_argument("--output", type=Path, default=OUTPUT)
-    runs.add_argument("--work", type=Path, default=Path("build/side_by_side"))
     runs.set_defaults(do=train)
     times = commands.add_parser("time", help="measure the time of training steps")
     times.add_argument("--repeats", type=int, default=15)

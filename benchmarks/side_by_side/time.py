@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.measuring.counts import gflops, parameters
 from benchmarks.measuring.encoders import built, utterances
 from benchmarks.measuring.machine import processor, versions
-from benchmarks.measuring.turns import equal_turns, quartiles
+from benchmarks.measuring.timing import alternately, quartiles
 from benchmarks.side_by_side.encoders import ARCHITECTURES, encoder_config
 
 
@@ -40,7 +40,7 @@ def measure(args: argparse.Namespace) -> None:
         encoder(audio_signal=features, length=lengths)[0].square().mean().backward()
 
     steps = {name: partial(step, each.train()) for name, each in encoders.items()}
-    for name, seconds in equal_turns(steps, args.repeats, warm_up=2).items():
+    for name, seconds in alternately(steps, args.repeats, warm_up=2).items():
         low, middle, high = (round(1e3 * value) for value in quartiles(seconds))
         page[name] |= {"step_ms": middle, "step_ms_quartiles": [low, high]}
     page["conditions"] = {

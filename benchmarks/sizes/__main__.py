@@ -25,7 +25,7 @@ from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.machine import allocator, commit, processor
 from benchmarks.measuring.memory import peak_in_a_process
 from benchmarks.measuring.results import RESULTS
-from benchmarks.measuring.turns import interleaved, quartiles
+from benchmarks.measuring.timing import interleaved, quartiles
 from benchmarks.sizes.page import page, quoted
 from nemo_squeezeformer import core
 from nemo_squeezeformer.analysis.sizes import PUBLISHED, sizes

@@ -19,7 +19,7 @@ import torch
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.encoders import Encoders, missing, utterances
 from benchmarks.measuring.forms import shown
-from benchmarks.measuring.turns import interleaved
+from benchmarks.measuring.timing import interleaved
 from benchmarks.speed.measure import prepared
 
 # The smallest accepted speed relative to NeMo's Squeezeformer, by the seconds of the utterance and by encoder.
@@ -34,7 +34,7 @@ TOLERANCE = 1e-4  # largest accepted difference of outputs with equal weights: a
 def ratios(encoders: Encoders, seconds: int, names: list[str], patience: float) -> dict[str, float]:
     """Return the speed of each encoder relative to NeMo's Squeezeformer."""
     calls = {name: prepared(encoders, name, seconds, 1, training=False) for name in ["in-tree", *names]}
-    took = {name: median(turns) for name, turns in interleaved(calls, patience, clock=time.thread_time).items()}
+    took = {name: median(each) for name, each in interleaved(calls, patience, clock=time.thread_time).items()}
     return {name: took["in-tree"] / took[name] for name in names}
 
 

@@ -21,7 +21,7 @@ from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.counts import gflops
 from benchmarks.measuring.memory import peak_on_gpu
 from benchmarks.measuring.products import peak_gflops
-from benchmarks.measuring.turns import interleaved, quartiles
+from benchmarks.measuring.timing import interleaved, quartiles
 from benchmarks.speed.device_encoders import Network, networks, utterances
 from benchmarks.speed.device_page import page
 from benchmarks.speed.device_results import Results, Task

@@ -11,7 +11,7 @@ from benchmarks.measuring.encoders import Encoders, utterances
 from benchmarks.measuring.memory import peak_in_a_process, peak_on_gpu
 from benchmarks.measuring.products import TYPES
 from benchmarks.measuring.results import Results
-from benchmarks.measuring.turns import in_milliseconds, interleaved
+from benchmarks.measuring.timing import in_milliseconds, interleaved
 from benchmarks.speed.plan import Plan, apart
 
 

@@ -22,7 +22,7 @@ from benchmarks.measuring.counts import parameters
 from benchmarks.measuring.encoders import CacheAware, built
 from benchmarks.measuring.machine import allocator, processor, versions
 from benchmarks.measuring.tables import head, line
-from benchmarks.measuring.turns import equal_turns, quartiles
+from benchmarks.measuring.timing import alternately, quartiles
 
 SQUEEZEFORMER = {"_target_": "nemo_squeezeformer.SqueezeformerEncoder", "streaming": True}
 CONFORMER = {
@@ -82,7 +82,7 @@ def stepper(encoder: CacheAware, batch: int) -> Callable[[], None]:
 
 def milliseconds(steps: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Run the steps in turns and return lower quartile, median and upper quartile of each, in milliseconds."""
-    took = equal_turns(steps, repeats, warm_up=3)
+    took = alternately(steps, repeats, warm_up=3)
     return {name: [1e3 * value for value in quartiles(seconds)] for name, seconds in took.items()}
 
 

@@ -1,4 +1,4 @@
-"""Tests of the shared benchmark code: timing in turns, memory, equal encoders, files of results."""
+"""Tests of the shared benchmark code: times of alternate calls, memory, equal encoders, files of results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.measuring import memory, turns
+from benchmarks.measuring import memory, timing
 from benchmarks.measuring.encoders import Encoders, utterances
 from benchmarks.measuring.forms import CONFORMER, FORMS, OURS
 from benchmarks.measuring.results import Results
@@ -36,7 +36,7 @@ def test_measurements_under_other_conditions_are_refused(tmp_path):
         Results(path, conditions | {"machine": "another"}, "a")
 
 
-def test_calls_take_turns_and_fast_calls_get_more_turns():
+def test_calls_alternate_and_a_fast_function_is_called_more_often():
     order, now = [], [0.0]
 
     def work(name: str, seconds: float) -> None:
@@ -44,19 +44,19 @@ def test_calls_take_turns_and_fast_calls_get_more_turns():
         now[0] += seconds
 
     calls = {"slow": partial(work, "slow", 0.25), "fast": partial(work, "fast", 0.0625)}
-    took = turns.interleaved(calls, patience=0.5, fewest=2, most=12, clock=lambda: now[0])
+    took = timing.interleaved(calls, patience=0.5, fewest=2, most=12, clock=lambda: now[0])
     assert took == {"slow": 2 * [0.25], "fast": 8 * [0.0625]}
     assert order[2:] == ["fast", "fast", "slow", "fast", "fast", "fast", "fast", "slow", "fast", "fast"]
-    more = partial(turns.turns, patience=2.0, fewest=5, most=20)
-    # A long first turn counts.
+    more = partial(timing.further_calls, patience=2.0, fewest=5, most=20)
+    # A long first call counts.
     assert [more(first) for first in (0.01, 0.2, 0.9, 1.5, 6.0, 30.0)] == [20, 10, 5, 3, 1, 0]
-    assert turns.quartiles([3.0]) == [3.0, 3.0, 3.0]
+    assert timing.quartiles([3.0]) == [3.0, 3.0, 3.0]
 
 
-def test_warm_up_turns_do_not_count():
+def test_calls_of_the_warm_up_do_not_count():
     order: list[str] = []
     calls = {name: partial(order.append, name) for name in ("one", "two")}
-    took = turns.equal_turns(calls, 3, warm_up=2)
+    took = timing.alternately(calls, 3, warm_up=2)
     assert order == 5 * ["one", "two"] and [len(seconds) for seconds in took.values()] == [3, 3]
 
 

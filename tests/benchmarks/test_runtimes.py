@@ -20,7 +20,7 @@ from tests.samples.speech import write_manifest
 @pytest.mark.slow
 def test_the_page_has_a_row_for_each_encoder_and_precision(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
-    given = ["--sizes", "quick", "--seconds", "2", "--turns", "2", "--work", str(tmp_path), "--output", str(page)]
+    given = ["--sizes", "quick", "--seconds", "2", "--calls", "2", "--work", str(tmp_path), "--output", str(page)]
     monkeypatch.setattr(sys, "argv", ["runtimes", *given])
     program.main()
     rows = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")][2:]

@@ -1,6 +1,6 @@
-"""The timing of calls that run in turns, and the quartiles of their times.
+"""The times of functions that are called alternately, and the quartiles of their times.
 
-The state of a machine changes over time. Calls in turns are affected by these changes in the same way.
+The state of a machine changes over time. Alternate calls are affected by these changes in the same way.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-# Pairs of seconds and turns: a call that takes at least this time needs only this number of turns. From LONG on, the
-# first turn counts too, because the warm-up is then a small part of it.
+# Pairs of seconds and calls: a function that takes at least this time needs only this number of calls. From LONG on,
+# the first call counts too, because the warm-up is then a small part of it.
 ENOUGH = ((20.0, 1), (5.0, 2), (1.0, 3))
 LONG = 5.0
 
@@ -24,8 +24,8 @@ def wait_for(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def turns(first: float, patience: float, fewest: int, most: int) -> int:
-    """Return the number of further turns of a call whose first turn took ``first`` seconds."""
+def further_calls(first: float, patience: float, fewest: int, most: int) -> int:
+    """Return the number of further calls of a function whose first call took ``first`` seconds."""
     if first >= LONG:
         return next(number for least, number in ENOUGH if first >= least) - 1
     fewest = min(fewest, next((number for least, number in ENOUGH if first >= least), fewest))
@@ -40,14 +40,14 @@ def interleaved(
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Run the calls in turns and return the seconds of each turn of each call.
+    """Call the functions alternately and return the seconds of each call of each function.
 
-    The turns of every call are spread evenly over the whole run. A change of the machine then affects all calls.
+    The calls of each function are spread evenly over the whole run. A change of the machine then affects all calls.
 
     Args:
-        patience: Seconds for all turns of one call, approximately.
-        fewest: Smallest number of turns of a call. Long calls may have fewer turns, see ``ENOUGH``.
-        most: Largest number of turns of a call.
+        patience: Seconds for all calls of one function, approximately.
+        fewest: Smallest number of calls of a function. Slow functions may have fewer calls, see ``ENOUGH``.
+        most: Largest number of calls of a function.
         clock: The clock to read. For one thread, ``time.thread_time`` does not count the time of other programs.
     """
 
@@ -60,27 +60,27 @@ def interleaved(
 
     first = {name: once(name) for name in calls}
     seconds = {name: [took] if took >= LONG else [] for name, took in first.items()}
-    counts = {name: turns(took, patience, fewest, most) for name, took in first.items()}
-    schedule = sorted(((turn + 0.5) / count, name) for name, count in counts.items() for turn in range(count))
+    counts = {name: further_calls(took, patience, fewest, most) for name, took in first.items()}
+    schedule = sorted(((call + 0.5) / count, name) for name, count in counts.items() for call in range(count))
     for _, name in schedule:
         seconds[name].append(once(name))
     return seconds
 
 
-def equal_turns(calls: Mapping[str, Callable[[], object]], number: int, warm_up: int) -> dict[str, list[float]]:
-    """Run each call ``warm_up + number`` times in turns and return the seconds of the last ``number`` turns."""
+def alternately(calls: Mapping[str, Callable[[], object]], number: int, warm_up: int) -> dict[str, list[float]]:
+    """Call each function ``warm_up + number`` times and return the seconds of the last ``number`` calls."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(warm_up + number):
+    for repetition in range(warm_up + number):
         for name, call in calls.items():
             began = time.perf_counter()
             call()
-            if turn >= warm_up:
+            if repetition >= warm_up:
                 seconds[name].append(time.perf_counter() - began)
     return seconds
 
 
 def in_milliseconds(seconds: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
-    """Return the entry of each call for a file of results: the quartiles in ``ms``, and the number of ``turns``."""
+    """Return the entry of each function for a file of results: quartiles in ``ms``, number of calls in ``turns``."""
     return {
         name: {"ms": [round(1e3 * value, 2) for value in quartiles(took)], "turns": len(took)}
         for name, took in seconds.items()
