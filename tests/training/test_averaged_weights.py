@@ -12,6 +12,7 @@ from nemo.utils.exp_manager import exp_manager
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
+from nemo_squeezeformer.integration.callbacks import best_weights
 from tests.samples.asr_models import asr_model
 from tests.samples.speech import write_manifest
 
@@ -61,9 +62,10 @@ def trained(tmp_path_factory) -> tuple[Any, Weights, torch.Tensor, Path]:
         "name": "ema",
         "create_tensorboard_logger": False,
         "ema": {"enable": True, "decay": DECAY},
-        "checkpoint_callback_params": {"monitor": "val_wer", "save_top_k": 2},
+        "checkpoint_callback_params": {"monitor": "val_wer", "save_top_k": 2, "save_best_model": True},
     }
     log_dir = exp_manager(trainer, OmegaConf.create(settings))
+    best_weights.add_callback(trainer)
     model.set_trainer(trainer)
     model.setup_training_data({**data, "shuffle": False})
     model.setup_multiple_validation_data({**data, "shuffle": False})
@@ -92,6 +94,15 @@ def test_both_weights_are_saved_and_training_continues_with_the_trained_weights(
     states = {ema: torch.load(path, weights_only=False)["state_dict"] for ema, path in saved.items()}
     assert_close(states[False][name], weights.steps[-1], atol=0, rtol=0)
     assert_close(states[True][name], weights.validated[-1], atol=1e-6, rtol=0)
+
+
+def test_the_nemo_file_has_the_averaged_weights(trained):
+    from nemo.collections.asr.models import ASRModel
+
+    _, weights, _, folder = trained
+    saved = ASRModel.restore_from(str(folder / "ema.nemo"), map_location="cpu")
+    assert_close(weight(saved), weights.validated[-1], atol=1e-6, rtol=0)
+    assert (weight(saved) - weights.steps[-1]).abs().max() > 1e-6
 
 
 def test_the_mean_of_checkpoints_loads_as_a_model(trained):
