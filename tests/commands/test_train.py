@@ -95,6 +95,7 @@ def test_the_sub_word_script_trains(tmp_path):
     assert len(list((tmp_path / "nemo_experiments").rglob("*.nemo"))) == 1
 
 
+@pytest.mark.slow
 def test_the_character_script_reports_mistakes_without_a_traceback(tmp_path):
     done = run_script("speech_to_text_ctc_char.py", tmp_path, "model.test_ds.manifest_filepath=/not/test.json")
     assert done.returncode == 1

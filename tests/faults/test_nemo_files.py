@@ -263,8 +263,7 @@ def test_damaged_archives_are_restored_or_refused_in_one_line(units, files, bpe_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("units", ["char", "bpe"])
-def test_many_damaged_archives_are_restored_or_refused_in_one_line(units, files, bpe_files, tmp_path, canary):
-    given = files if units == "char" else bpe_files
-    outcomes = run_fuzzer(given, tmp_path, canary, MORE_INPUTS, seed=1)
+def test_many_damaged_archives_are_restored_or_refused_in_one_line(bpe_files, tmp_path, canary):
+    """The archive has all files of a model with characters, and the files of a tokenizer."""
+    outcomes = run_fuzzer(bpe_files, tmp_path, canary, MORE_INPUTS, seed=1)
     assert sum(outcomes.values()) == MORE_INPUTS and min(outcomes.values()) > MORE_INPUTS // 20, outcomes

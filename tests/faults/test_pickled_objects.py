@@ -110,7 +110,7 @@ def test_a_damaged_archive_of_initial_weights_is_a_user_error(ctc_file, tmp_path
             check(recipe(model, init_from_nemo_model=str(tmp_path / "cut.nemo")), model)
 
 
-@pytest.mark.parametrize("resume", [["+resume=exact"], []])
+@pytest.mark.parametrize("resume", [[], pytest.param(["+resume=exact"], marks=pytest.mark.slow)])
 def test_a_resumed_run_refuses_a_checkpoint_with_an_object(resume, marker, tmp_path, capsys):
     """An unchanged checkpoint, which contains the configuration of the model, is not refused.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -124,41 +122,3 @@ def test_random_numbers_depend_only_on_seed_process_epoch_and_batch():
     assert drawn() == drawn()
     others = {drawn(seed=1), drawn(batch=5), drawn(global_rank=1), drawn(current_epoch=4)}
     assert len(others | {drawn()}) == 5
-
-
-KILLED = """
-import os, signal
-from nemo_squeezeformer.integration.exact_resume import ExactResume
-from nemo_squeezeformer.__main__ import main
-import sys, torch
-torch.manual_seed(0)
-torch.set_num_threads(1)
-begin = ExactResume.on_train_batch_start
-def begin_or_die(self, trainer, *rest):
-    if trainer.global_step == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    begin(self, trainer, *rest)
-ExactResume.on_train_batch_start = begin_or_die
-sys.exit(main(sys.argv[2:]))
-"""
-
-
-@pytest.mark.slow
-def test_a_program_resumed_after_sigkill_ends_with_the_weights_of_an_uninterrupted_program(tmp_path):
-    (tmp_path / "program.py").write_text(KILLED)
-
-    def program(kill: int, name: str) -> int:
-        arguments = ["train", "squeezeformer_ctc_char", *settings(tmp_path), "+resume=exact", *EVERY_STEP]
-        command = [sys.executable, "program.py", str(kill), *arguments, f"exp_manager.exp_dir={name}"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True).returncode
-
-    assert program(-1, "unbroken") == 0
-    assert program(6, "killed") == -9
-    assert program(-1, "killed") == 0
-    unbroken, resumed = (
-        torch.load(next((tmp_path / name).rglob("*-last.ckpt")), map_location="cpu", weights_only=False)
-        for name in ("unbroken", "killed")
-    )
-    assert resumed["global_step"] == unbroken["global_step"] == 12
-    for name, weight in unbroken["state_dict"].items():
-        torch.testing.assert_close(resumed["state_dict"][name], weight, rtol=0, atol=0)
