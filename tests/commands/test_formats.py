@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,15 @@ def model(folder, tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture
-def run(model, monkeypatch) -> Callable[..., int]:
-    """Return a function that transcribes. The model is loaded once for each decoder."""
-    loaded: dict[str, Any] = {}
+@pytest.fixture(scope="module")
+def load() -> Callable[..., Any]:
+    """Return a function that loads a model once for all tests."""
+    return cache(lambda name, *_: load_model(name, torch.device("cpu")))
 
-    def load(name: str, *more: Any) -> Any:
-        return loaded.setdefault(name, load_model(name, torch.device("cpu")))
+
+@pytest.fixture
+def run(model, load, monkeypatch) -> Callable[..., int]:
+    """Return a function that transcribes with the loaded model."""
 
     monkeypatch.setattr("nemo_squeezeformer.transcription.models.load_model", load)
 

@@ -276,11 +276,19 @@ def train(folder: Path, *callbacks: Callback, monkeypatch) -> tuple[int, Path | 
     return status, next(folder.rglob("*-last.ckpt"), None)
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    """Return the last checkpoint of a run that receives no signal."""
+    with pytest.MonkeyPatch.context() as patch:
+        status, last = train(tmp_path_factory.mktemp("unbroken"), monkeypatch=patch)
+    assert status == 0 and last is not None
+    return last
+
+
 @pytest.mark.parametrize(
     "number, step, hook",
     [
         (signal.SIGTERM, 6, "on_before_zero_grad"),
-        pytest.param(signal.SIGINT, 6, "on_before_zero_grad", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 3, "on_train_batch_start", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 4, "on_train_epoch_start", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 4, "on_validation_batch_start", marks=pytest.mark.slow),
@@ -291,10 +299,8 @@ def train(folder: Path, *callbacks: Callback, monkeypatch) -> tuple[int, Path | 
     ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_a_signal_ends_training_with_a_checkpoint_from_which_the_run_continues_exactly(
-    number, step, hook, tmp_path, monkeypatch, capsys
+    number, step, hook, unbroken, tmp_path, monkeypatch, capsys
 ):
-    status, unbroken = train(tmp_path / "unbroken", monkeypatch=monkeypatch)
-    assert status == 0
     capsys.readouterr()
     status, last = train(tmp_path / "cut", Signal(number, step, hook), monkeypatch=monkeypatch)
     line = capsys.readouterr().err.splitlines()[-1]
