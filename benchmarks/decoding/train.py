@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from benchmarks.measuring import training
 from benchmarks.measuring.recordings import Recordings
-from benchmarks.measuring.transducer_loss import AntiDiagonalTransducerLoss
 
 RECIPE = "squeezeformer_hybrid_transducer_ctc_bpe"
 BATCH = 16
@@ -59,6 +58,7 @@ def _hybrid(task: training.Task, start: Path, peak: float = 1.5e-3, seed: int = 
     from nemo.collections.asr.models import ASRModel
     from omegaconf import OmegaConf
 
+    from nemo_squeezeformer.integration.callbacks import transducer_loss
     from nemo_squeezeformer.training.recipes import check, compose
 
     cfg = compose(RECIPE, overrides(task))
@@ -72,7 +72,7 @@ def _hybrid(task: training.Task, start: Path, peak: float = 1.5e-3, seed: int = 
     ctc = ASRModel.restore_from(str(start), map_location="cpu")
     model.encoder.load_state_dict(ctc.encoder.state_dict())
     model.ctc_decoder.load_state_dict(ctc.decoder.state_dict())
-    model.loss._loss = AntiDiagonalTransducerLoss(model.joint.num_classes_with_blank - 1)
+    transducer_loss.add_callback(trainer)
     trainer.fit(model)
     return model
 

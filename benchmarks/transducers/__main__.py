@@ -10,8 +10,7 @@ trainings use NeMo's models and trainer, and equal data and schedules.
 The digits have no frequencies above 4 kHz. Therefore, the models have 40 mel features up to 4 kHz. With `--full-band`,
 the models have 80 mel features up to 8 kHz, which sherpa-onnx and onnx-asr need.
 
-NeMo's transducer loss for CPUs has loops in Python and takes seconds for each step. NeMo's TDT loss needs CUDA. This
-program computes the same losses by anti-diagonals. tests/benchmarks/test_transducers.py shows that the losses agree.
+The losses are the losses that `nemo-squeezeformer train` uses on a CPU.
 """
 
 from __future__ import annotations
@@ -25,9 +24,7 @@ import torch
 
 from benchmarks.measuring.command_line import command_line
 from benchmarks.measuring.recordings import digits
-from benchmarks.measuring.tdt_loss import AntiDiagonalTDTLoss
 from benchmarks.measuring.training import Task, data_settings, make_tokenizer, one_thread_trainer, schedule
-from benchmarks.measuring.transducer_loss import AntiDiagonalTransducerLoss
 
 RECIPES = {
     "hybrid": "squeezeformer_hybrid_transducer_ctc_char",
@@ -46,8 +43,7 @@ WIDTHS = {
 }
 BATCH = 16
 PIECES = 27  # sub-word units of the model with durations
-# `train` replaces the loss. A CPU cannot build the loss of the recipe, which needs CUDA.
-TDT_LOSS = ["model.loss.loss_name=tdt_pytorch", "+model.loss.tdt_pytorch_kwargs=${model.loss.tdt_kwargs}"]
+TDT_LOSS = ["model.loss.tdt_kwargs.omega=0"]  # every step trains the durations
 
 
 def tokenizer(args: argparse.Namespace) -> Path:
@@ -105,24 +101,19 @@ def config(name: str, args: argparse.Namespace) -> Any:
     return cfg.model_target, model
 
 
-def loss_of(model: Any) -> torch.nn.Module:
-    """Return the loss of a transducer, or of a transducer with durations."""
-    tdt = model.cfg.loss.get("tdt_kwargs")
-    blank = model.joint.num_classes_with_blank - 1 - model.joint.num_extra_outputs
-    return AntiDiagonalTDTLoss(blank, tdt.durations, tdt.sigma) if tdt else AntiDiagonalTransducerLoss(blank)
-
-
 def train(name: str, args: argparse.Namespace) -> None:
     import lightning.pytorch as lightning
     from hydra.utils import get_class
     from nemo.utils import logging
+
+    from nemo_squeezeformer.integration.callbacks import transducer_loss
 
     logging.setLevel(logging.ERROR)
     lightning.seed_everything(args.seed)
     target, cfg = config(name, args)
     trainer = one_thread_trainer(args.steps)
     model = get_class(target)(cfg=cfg, trainer=trainer)
-    model.loss._loss = loss_of(model)
+    transducer_loss.add_callback(trainer)
     began = time.process_time()
     trainer.fit(model)
     print(f"{name}: {args.steps} steps in {time.process_time() - began:.0f} processor seconds")

@@ -156,6 +156,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
         resumed_schedule,
         run_end,
         run_progress,
+        transducer_loss,
     )
     from nemo_squeezeformer.integration.callbacks.doctor import attach
     from nemo_squeezeformer.integration.callbacks.frozen_encoder import FrozenEncoder
@@ -172,6 +173,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     bad_data.add_callbacks(trainer, stop_after=value(cfg, "bad_data.stop_after", 10))
     resumed_schedule.add_callback(trainer, value(cfg, "schedule.resumed", "keep"))
     attach.add_callbacks(trainer, value(cfg, "doctor", {}))
+    transducer_loss.add_callback(trainer)
     consistent_views.add_callback(trainer, value(cfg, "consistency"))
     if epochs := value(cfg, "fine_tuning.frozen_epochs"):
         trainer.callbacks.insert(0, FrozenEncoder(epochs))  # type: ignore[attr-defined]

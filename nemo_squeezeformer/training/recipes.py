@@ -17,7 +17,7 @@ from nemo_squeezeformer.training.settings import value
 from nemo_squeezeformer.training.text_rows import SPLITS
 
 CONF = "nemo_squeezeformer.conf"
-CUDA_LOSSES = ("tdt", "multiblank_rnnt")  # losses of NeMo's transducers that need CUDA
+CUDA_LOSS = "multiblank_rnnt"  # a loss of NeMo that needs CUDA, without an equal loss in this package
 ABLATION = "ablation"  # the folder of the paper's steps from Conformer to Squeezeformer
 
 
@@ -137,8 +137,8 @@ def check(cfg: Any, audio: bool = True, text: bool = True) -> None:
     """Check a composed recipe for errors that training would report late or never.
 
     The check finds missing manifests, unreadable audio, a missing tokenizer, text that the model cannot learn, and a
-    loss that the accelerator does not support. The check does not change the recipe. ``fill_labels`` sets labels that
-    are null.
+    loss or a compilation that the accelerator does not support. The check does not change the recipe. ``fill_labels``
+    sets labels that are null.
 
     Args:
         audio: if True, also compare each row of the manifests with the audio file of the row.
@@ -149,6 +149,7 @@ def check(cfg: Any, audio: bool = True, text: bool = True) -> None:
     """
     check_names(cfg)
     _check_loss(cfg)
+    _check_compile(cfg)
     for split in SPLITS:
         check_manifests(cfg, split, audio)
     if audio or text:
@@ -185,11 +186,19 @@ def check_names(cfg: Any) -> None:
 
 def _check_loss(cfg: Any) -> None:
     loss, given = value(cfg, "model.loss.loss_name"), value(cfg, "trainer.accelerator", "auto")
-    if loss in CUDA_LOSSES and accelerator(given) != "cuda":
+    if loss == CUDA_LOSS and accelerator(given) != "cuda":
         raise UserError(
             f"model.loss.loss_name={loss}: NeMo has this loss for CUDA only, and trainer.accelerator={given} does "
-            "not select CUDA here; train on a GPU, or use a recipe with the plain loss (the name of the recipe has "
-            "transducer instead of tdt)"
+            "not select CUDA here; train on a GPU, or use model.loss.loss_name=default"
+        )
+
+
+def _check_compile(cfg: Any) -> None:
+    given = value(cfg, "trainer.accelerator", "auto")
+    if value(cfg, "model.encoder.compile", False) and accelerator(given) == "cpu":
+        raise UserError(
+            f"model.encoder.compile=true with trainer.accelerator={given}: on a CPU, PyTorch compiles the layers again "
+            "for new lengths, which takes minutes each time; use model.encoder.compile=false, or train on a GPU"
         )
 
 

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from nemo_squeezeformer.__main__ import build_parser, main
 from nemo_squeezeformer.training.recipes import compose, recipes
-from tests.samples.model_types import model_class, model_type
+from tests.samples.model_types import model_class
 from tests.samples.pages import TYPED, Block, blocks, name, prose, sources
 from tests.samples.paths import ROOT
 
@@ -200,8 +200,7 @@ def test_the_table_of_recipes_agrees_with_the_recipes_and_with_this_nemo():
     column = 1 if nemo.__version__.startswith("2.") else 0
     for recipe, model, _, *tested in rows:
         assert target(recipe).split(".")[-1] == model
-        expected = "not trained" if model_type(recipe, target(recipe)).gpu_only else "yes"
-        assert tested[column] == (expected if model_class(target(recipe)) else "-"), recipe
+        assert tested[column] == ("yes" if model_class(target(recipe)) else "-"), recipe
     assert compose("squeezeformer_ctc_char_small").model_target == target("squeezeformer_ctc_char_small")
 
 

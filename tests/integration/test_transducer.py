@@ -1,13 +1,17 @@
-"""Tests of the losses of transducers: computed in pieces or at once, and the TDT loss in NeMo's slow implementation."""
+"""Tests of the training of transducers: the loss without CUDA, and the loss in pieces of the batch."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
-from nemo.collections.asr.losses.rnnt import RNNTLoss
+from nemo.collections.asr.losses.rnnt_pytorch import RNNTLossPytorch
 
 from nemo_squeezeformer.commands.train import train
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.integration.callbacks.transducer_loss import TransducerLossWithoutCUDA, equal_loss
 from nemo_squeezeformer.training.recipes import build, check, compose
 from tests.samples.model_types import MODEL_TYPES
 from tests.samples.model_types.model_type import signals
@@ -39,15 +43,14 @@ def test_the_loss_in_pieces_of_the_batch_equals_the_loss_of_the_whole_batch(reci
     whole = step("model.joint.fuse_loss_wer=false")
     pieces = step("model.joint.fused_batch_size=3")
     torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-5)  # the order of the sums differs
-    quicker_on_a_cpu = step("model.joint.fuse_loss_wer=false", "model.loss.loss_name=pytorch")
-    torch.testing.assert_close(quicker_on_a_cpu, whole, rtol=1e-4, atol=1e-5)
+    of_nemo = step("model.joint.fuse_loss_wer=false", "model.loss.loss_name=pytorch")
+    torch.testing.assert_close(of_nemo, whole, rtol=1e-4, atol=1e-5)
     other = step("model.joint.fused_batch_size=3", "model.rnnt_reduction=mean_volume")
     assert (other["loss"] - whole["loss"]).abs() > 0.1
 
 
 @pytest.mark.parametrize("recipe", ["squeezeformer_tdt_bpe", "squeezeformer_hybrid_tdt_ctc_bpe"])
-def test_tdt_trains_the_whole_encoder_and_the_durations(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)  # this loss calls cuda() without need
+def test_tdt_trains_the_whole_encoder_and_the_durations(recipe, tmp_path):
     torch.manual_seed(0)
     model = build(compose(recipe, MODEL_TYPES[recipe].overrides(tmp_path))).train()
     model.joint.set_fuse_loss_wer(False)
@@ -59,18 +62,43 @@ def test_tdt_trains_the_whole_encoder_and_the_durations(recipe, tmp_path, monkey
     durations = model.cfg.loss.tdt_kwargs.durations
     assert joined.shape[-1] == model.tokenizer.vocab_size + 1 + len(durations)
 
-    loss = RNNTLoss(
-        num_classes=model.tokenizer.vocab_size,
-        loss_name="tdt_pytorch",
-        loss_kwargs={"durations": list(durations), "sigma": model.cfg.loss.tdt_kwargs.sigma},
-    )
-    assert loss._blank == model.loss._blank
-    loss(log_probs=joined, targets=targets, input_lengths=encoded_lengths, target_lengths=target_lengths).backward()
+    model.loss._loss = equal_loss(model.loss._loss)
+    model.loss._loss.omega = 0.0  # otherwise a step can leave out the durations
+    batch = {"targets": targets, "input_lengths": encoded_lengths, "target_lengths": target_lengths}
+    model.loss(log_probs=joined, **batch).backward()
     assert [name for name, weight in model.encoder.named_parameters() if not weight.grad.any()] == []
     assert model.joint.joint_net[-1].weight.grad[-len(durations) :].any(dim=1).all()
 
 
-def test_tdt_without_cuda_is_refused_before_slow_work(tmp_path):
-    cfg = compose("squeezeformer_tdt_bpe", MODEL_TYPES["squeezeformer_tdt_bpe"].overrides(tmp_path))
-    with pytest.raises(UserError, match=r"model.loss.loss_name=tdt.*trainer.accelerator=cpu.*on a GPU"):
-        check(cfg)
+@pytest.mark.parametrize("recipe", ["squeezeformer_tdt_bpe", "squeezeformer_hybrid_transducer_ctc_char"])
+def test_training_on_a_cpu_replaces_only_the_slow_loss(recipe, tmp_path):
+    kind = MODEL_TYPES.get(recipe, MODEL_TYPES["EncDecHybridRNNTCTCModel"])
+    loss = "tdt" if "tdt" in recipe else "warprnnt_numba"
+    early = f"model.loss.{loss}_kwargs.fastemit_lambda=0.25"
+    model = build(compose(recipe, [*kind.overrides(tmp_path), early]))
+    before, named = model.loss._loss, dict(model.cfg.loss)
+    for device, replaced in (("cuda", False), ("cpu", True)):
+        TransducerLossWithoutCUDA().setup(on(device), model, "fit")
+        assert (model.loss._loss is not before) is replaced
+    ours = model.joint.loss._loss  # the joint network computes the loss of pieces of the batch
+    assert ours is model.loss._loss and ours.fastemit_lambda == 0.25 and ours.blank == before.blank
+    assert all(getattr(ours, name) == value for name, value in vars(before).items() if name in ("sigma", "omega"))
+    assert dict(model.cfg.loss) == named
+
+
+def on(device: str) -> Any:
+    """Return a trainer whose strategy trains on the device."""
+    return SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+
+
+def test_other_losses_than_the_default_are_not_replaced(tmp_path):
+    overrides = [*MODEL_TYPES["EncDecRNNTModel"].overrides(tmp_path), "model.loss.loss_name=pytorch"]
+    model = build(compose("squeezeformer_transducer_char", overrides))
+    TransducerLossWithoutCUDA().setup(on("cpu"), model, "fit")
+    assert isinstance(model.loss._loss, RNNTLossPytorch)
+
+
+def test_a_loss_for_cuda_only_is_refused_before_slow_work(tmp_path):
+    overrides = [*MODEL_TYPES["EncDecRNNTModel"].overrides(tmp_path), "model.loss.loss_name=multiblank_rnnt"]
+    with pytest.raises(UserError, match=r"model.loss.loss_name=multiblank_rnnt.*trainer.accelerator=cpu.*on a GPU"):
+        check(compose("squeezeformer_transducer_char", overrides))

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.training import settings
-from nemo_squeezeformer.training.recipes import CONF, build, compose, recipes
+from nemo_squeezeformer.training.recipes import CONF, compose, recipes
 from tests.samples.model_types import model_class, model_type
 from tests.samples.paths import ROOT
 
@@ -32,7 +32,6 @@ def target_of(recipe: str) -> str:
 
 TARGETS = {name: target_of(name) for name in recipes()}
 TYPES = {name: model_type(name, target) for name, target in TARGETS.items()}
-GPU_ONLY = [name for name, kind in TYPES.items() if kind.gpu_only]
 
 
 @dataclass
@@ -48,22 +47,15 @@ class Tried:
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory):
-    """A function that trains the model of a recipe and returns it. The results are cached.
-
-    If the loss needs a GPU, the model is only built.
-    """
+    """A function that trains the model of a recipe and returns it. The results are cached."""
     found: dict[str, Tried | Exception] = {}
 
     def attempt(recipe: str) -> Tried:
         kind, folder = TYPES[recipe], tmp_path_factory.mktemp(recipe)
         torch.manual_seed(0)
         cfg = compose(recipe, kind.overrides(folder))
-        if kind.gpu_only:
-            model, saved = build(cfg), folder / "built.nemo"
-            model.save_to(saved)
-        else:
-            model = kind.train(cfg)
-            (saved,) = (folder / "exp").rglob("*.nemo")
+        model = kind.train(cfg)
+        (saved,) = (folder / "exp").rglob("*.nemo")
         return Tried(cfg, folder, model, saved, kind.output(model.eval(), folder))
 
     def once(recipe: str) -> Tried:
@@ -127,7 +119,7 @@ def test_every_recipe_composes_in_every_size_with_the_encoder_of_that_size(recip
         assert (sched["hold_steps"], sched["hold_ratio"]) == (None, 160 / 500)
 
 
-@pytest.mark.parametrize("recipe", [name for name in recipes() if name not in GPU_ONLY])
+@pytest.mark.parametrize("recipe", recipes())
 def test_every_recipe_trains_the_whole_encoder_and_logs_the_metric_of_checkpoints(recipe, tried):
     done = tried(recipe)
     trainer = done.model.trainer
@@ -174,9 +166,9 @@ def test_a_saved_model_gives_the_same_output_in_another_process(recipe, tried, r
     assert any(torch.is_tensor(value) and value.unique().numel() > 1 for value in done.output.values())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="NeMo has these losses for CUDA only")
-@pytest.mark.parametrize("recipe", GPU_ONLY)
-def test_recipes_whose_loss_needs_a_gpu_train_on_a_gpu(recipe, tmp_path):
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="NeMo has the TDT loss for CUDA only")
+@pytest.mark.parametrize("recipe", ["squeezeformer_tdt_bpe", "squeezeformer_hybrid_tdt_ctc_bpe"])
+def test_tdt_recipes_train_with_the_loss_of_nemo_on_a_gpu(recipe, tmp_path):
     cfg = compose(recipe, [*TYPES[recipe].overrides(tmp_path), "trainer.accelerator=gpu", "trainer.devices=1"])
     model = TYPES[recipe].train(cfg)
     assert model.trainer.global_step == 2

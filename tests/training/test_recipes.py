@@ -114,6 +114,14 @@ def test_unreadable_audio_stops_training_unless_the_check_is_skipped(tmp_path):
     check(cfg, audio=False)
 
 
+def test_compiled_layers_are_refused_in_training_on_a_cpu(tmp_path):
+    cfg = compose("squeezeformer_ctc_char", [*CHARACTERS.overrides(tmp_path), "model.encoder.compile=true"])
+    with pytest.raises(UserError, match="model.encoder.compile=true with trainer.accelerator=cpu.*compile=false"):
+        check(cfg)
+    cfg.model.encoder.compile = False
+    check(cfg)
+
+
 def test_null_labels_are_the_characters_of_the_training_text(tmp_path):
     cfg = compose("squeezeformer_ctc_char", [*CHARACTERS.overrides(tmp_path), "model.labels=null"])
     check(cfg)

@@ -41,7 +41,7 @@ def dry_run(cfg: Any) -> int:
     from nemo.utils.trainer_utils import resolve_trainer_cfg
     from omegaconf import open_dict
 
-    from nemo_squeezeformer.integration.callbacks import consistent_views
+    from nemo_squeezeformer.integration.callbacks import consistent_views, transducer_loss
     from nemo_squeezeformer.integration.callbacks.doctor.text_watch import can_be_read
 
     with open_dict(cfg):
@@ -49,6 +49,7 @@ def dry_run(cfg: Any) -> int:
     measure = _measure()
     trainer = lightning.Trainer(**{**resolve_trainer_cfg(cfg.trainer), "callbacks": [measure]})
     consistent_views.add_callback(trainer, value(cfg, "consistency"))
+    transducer_loss.add_callback(trainer)
     model = recipes.build(cfg, trainer)
     make = partial(batch_of, rate=sample_rate(cfg), vocabulary=_vocabulary(model))
     if not can_be_read(model, make(Shape("small", 1, 0.1, 1, ""))):

@@ -90,7 +90,6 @@ class ModelType:
         encoder: The path of the encoder in the recipe and in the model.
         train: Trains a composed recipe and returns the model.
         loss: The name under which the model logs its training loss.
-        gpu_only: The reason why the model cannot train on a CPU. It is still built on a CPU.
     """
 
     data: Callable[[Path], list[str]]
@@ -100,7 +99,6 @@ class ModelType:
     encoder: str = "model.encoder"
     train: Callable[[Any], Any] = train
     loss: str = "train_loss"
-    gpu_only: str = ""
 
     def overrides(self, folder: Path) -> list[str]:
         """Return all overrides for a training of two steps in ``folder``."""

@@ -18,7 +18,6 @@ TRANSDUCER_KEYS = """
 """
 
 NARROW = ("transducer.hidden=16", "model.decoding.greedy.max_symbols=2")
-TDT = "NeMo implements the TDT loss only for CUDA"
 CTC = COMMON_KEYS + SPEECH_KEYS + CTC_KEYS + " model.ctc_reduction model.decoder.vocabulary"
 TRANSDUCER = COMMON_KEYS + SPEECH_KEYS + TRANSDUCER_KEYS
 HYBRID = TRANSDUCER + CTC_KEYS + " model.aux_ctc.ctc_loss_weight model.aux_ctc.decoder.vocabulary"
@@ -32,8 +31,6 @@ MODEL_TYPES: dict[str, ModelType] = {
     "EncDecHybridRNNTCTCBPEModel": ModelType(
         tokenized, small=NARROW, keys=HYBRID + PLAIN_KEYS + " model.tokenizer.dir"
     ),
-    "squeezeformer_tdt_bpe": ModelType(tokenized, small=NARROW, keys=TRANSDUCER + PLAIN_KEYS + TDT_KEYS, gpu_only=TDT),
-    "squeezeformer_hybrid_tdt_ctc_bpe": ModelType(
-        tokenized, small=NARROW, keys=HYBRID + PLAIN_KEYS + TDT_KEYS, gpu_only=TDT
-    ),
+    "squeezeformer_tdt_bpe": ModelType(tokenized, small=NARROW, keys=TRANSDUCER + PLAIN_KEYS + TDT_KEYS),
+    "squeezeformer_hybrid_tdt_ctc_bpe": ModelType(tokenized, small=NARROW, keys=HYBRID + PLAIN_KEYS + TDT_KEYS),
 }
