@@ -24,10 +24,11 @@ from tests.training.test_scale_data import lhotse
 WITH_CTC = [name for name in every_recipe() if "ctc" in name or name.startswith("ablation/")]
 WITHOUT_CTC = [name for name in every_recipe() if name not in WITH_CTC]
 FAST = "squeezeformer_ctc_char"
-KINDS = [  # a recipe of each class, and the streaming recipes
+KINDS = [  # a recipe of each class, TDT, and the streaming recipes
     "squeezeformer_ctc_bpe",
     "squeezeformer_ctc_bpe_original",
     "squeezeformer_ctc_bpe_streaming",
+    "squeezeformer_hybrid_tdt_ctc_bpe",
     "squeezeformer_hybrid_transducer_ctc_bpe_eou",
     "squeezeformer_hybrid_transducer_ctc_bpe_prompt",
     "squeezeformer_hybrid_transducer_ctc_bpe_streaming",
