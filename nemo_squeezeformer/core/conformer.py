@@ -36,8 +36,11 @@ class ConformerLayer(nn.Module):
         adaptive_scale: bool = True,
         use_bias: bool = True,
         eps: float = 1e-5,
+        branch_weight: float = 1.0,
     ):
         super().__init__()
+        if branch_weight != 1.0:
+            raise ValueError("deep_norm=True with block='conformer': this layer has no LayerNorm after its sums")
         self.norm_feed_forward1 = nn.LayerNorm(d_model, eps)
         self.feed_forward1 = FeedForward(d_model, d_ff, dropout, use_bias)
 

@@ -19,6 +19,9 @@ from nemo_squeezeformer.training.settings import value
 # The shapes of the weights depend on these settings of the encoder.
 SIZE = ("d_model", "n_layers", "feat_in", "subsampling_factor", "conv_kernel_size")
 
+# Settings of the encoder that change the function of the same weights, with their defaults.
+FUNCTION = {"variant": "nemo", "deep_norm": False}
+
 
 def load(cfg: Any, model: Any) -> None:
     """Check the files that initialize the weights of ``model``, and load the weights.
@@ -71,13 +74,14 @@ def check(cfg: Any, model: Any) -> list[dict[str, Any]]:
         encoder_taken = any(name.startswith("encoder.") for name in taken)
         if encoder_taken and (warning := position_weights.differences(given, own)):
             logging.warning(f"{setting}={path}: {warning}")
-        there, here = encoder.get("variant", "nemo"), value(cfg, "model.encoder.variant", "nemo")
-        if there != here and encoder_taken:
-            logging.warning(
-                f"{setting}={path}: the encoder in this file has model.encoder.variant={there}, but the model has "
-                f"{here}; the same weights compute another function with another variant, and training must adapt the "
-                "weights"
-            )
+        for name, published in FUNCTION.items():
+            there, here = encoder.get(name, published), value(cfg, f"model.encoder.{name}", published)
+            if there != here and encoder_taken:
+                logging.warning(
+                    f"{setting}={path}: the encoder in this file has model.encoder.{name}={there}, but the model has "
+                    f"{here}; the same weights compute another function with another {name}, and training must adapt "
+                    f"the weights; to keep the function of the file, set model.encoder.{name}={there}"
+                )
         fresh -= taken
         found.append({name: tensors[name] for name in sorted(taken)})
     if files and fresh:

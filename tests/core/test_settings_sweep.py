@@ -81,6 +81,7 @@ GOOD: dict[str, list[Any]] = {
     "rope_base": [10000.0, 100],
     "use_triton": [None, True, False],
     "rotary_fraction": [1.0, 0.5, 0.1],
+    "deep_norm": [False, True],
 }
 REQUIRED: dict[str, Any] = {"feat_in": 5, "n_layers": 2, "d_model": 4, "n_heads": 2, "conv_kernel_size": 3}
 

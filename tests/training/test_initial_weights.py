@@ -143,6 +143,12 @@ def test_another_order_of_the_labels_is_a_warning(file, caplog):
     assert "another meaning" not in caplog.text
 
 
+def test_weights_without_deep_norm_in_a_model_with_it_are_a_warning(file, caplog):
+    start(asr_model(encoder={"deep_norm": True}), init_from_nemo_model=file)
+    assert "has model.encoder.deep_norm=False, but the model has True" in caplog.text
+    assert "to keep the function of the file, set model.encoder.deep_norm=False" in caplog.text
+
+
 def test_other_features_are_a_warning(file, caplog):
     start(asr_model(preprocessor={"window_stride": 0.02, "highfreq": 4000}), init_from_nemo_model=file)
     assert "window_stride is 0.01 in the file and 0.02 in the model" in caplog.text

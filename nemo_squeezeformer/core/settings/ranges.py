@@ -38,6 +38,7 @@ SWITCHES = (
     "streaming",
     "gradient_checkpointing",
     "compile",
+    "deep_norm",
 )
 NAMES = (
     "self_attention_model",

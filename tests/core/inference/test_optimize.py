@@ -30,6 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "conformer without biases": {"block": "conformer", "use_bias": False, "time_reduce_idx": 1},
     "scales that stay the identity": {"adaptive_scale": False},
     "no biases": {"use_bias": False},
+    "DeepNorm": {"deep_norm": True, "time_reduce_idx": 1},
     "abs_pos": {"self_attention_model": "abs_pos"},
     "rope": {"self_attention_model": "rope", "time_reduce_idx": 1},
     "local": {"self_attention_model": "rel_pos_local_attn", "att_context_size": [4, 3], "time_reduce_idx": 1},
