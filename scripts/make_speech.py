@@ -30,7 +30,7 @@ VARIANTS = [
     "steph", "travis", "victor", "zac",
 ]
 # fmt: on
-MOST_VOICES = len(ACCENTS) * len(VARIANTS) // 2
+MOST_VOICES = 6 * len(ACCENTS) * (len(VARIANTS) // 6)  # dev and test have a sixth of the variants each
 
 ROOMS = ["kitchen", "bedroom", "garden", "office", "hall"]
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -58,7 +58,7 @@ def draw_sentence(rng: np.random.Generator) -> str:
 
 
 def draw_texts(sizes: dict[str, int], rng: np.random.Generator) -> dict[str, list[str]]:
-    """Draw the sentences of each part, in the order of the parts in ``sizes``.
+    """Draw the sentences of each part from the 37 words, in the order of the parts in ``sizes``.
 
     A sentence can occur several times in a part, but not in two parts.
     """
@@ -72,6 +72,26 @@ def draw_texts(sizes: dict[str, int], rng: np.random.Generator) -> dict[str, lis
                 texts[part].append(text)
         taken.update(texts[part])
     return texts
+
+
+def choose_texts(sizes: dict[str, int], file: Path, rng: np.random.Generator) -> dict[str, list[str]]:
+    """Choose the sentences of each part from the lines of a text file. No sentence occurs twice.
+
+    Raises:
+        UserError: the file cannot be read, or has too few different lines.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the sentences of {file} ({error})") from None
+    sentences = [line for line in dict.fromkeys(map(str.strip, lines)) if line]
+    if len(sentences) < sum(sizes.values()):
+        raise UserError(
+            f"{file} has {len(sentences)} different sentences, but {sum(sizes.values())} utterances are asked for; "
+            "add sentences, or ask for fewer utterances"
+        )
+    order = iter(rng.permutation(len(sentences)))
+    return {part: [sentences[next(order)] for _ in range(size)] for part, size in sizes.items()}
 
 
 def draw_voices(number: int, rng: np.random.Generator) -> dict[str, list[Voice]]:
@@ -130,7 +150,7 @@ def word_spans(text: str, events: list[tuple[int, float]], offset: float, end: f
 
 
 def make_speech(
-    output: Path, sizes: dict[str, int], voices: int, seed: int, extension: str = "flac"
+    output: Path, sizes: dict[str, int], voices: int, seed: int, extension: str = "flac", sentences: Path | None = None
 ) -> dict[str, Path]:
     """Write ``output/PART.jsonl`` and ``output/audio/PART/`` for train, dev and test, and return the manifests.
 
@@ -144,9 +164,11 @@ def make_speech(
         voices: number of voices of all parts.
         seed: random seed, 0 or more.
         extension: format of the audio files, flac or wav.
+        sentences: a text file with a sentence in each line. By default, the sentences are commands for a smart home.
 
     Raises:
-        UserError: a number is out of range, a package is missing, or the folder is not writable.
+        UserError: a number is out of range, a package is missing, the folder is not writable, or ``sentences`` cannot
+            be read or has too few lines.
     """
     for part, size in sizes.items():
         if size < 1:
@@ -156,7 +178,8 @@ def make_speech(
     if seed < 0:
         raise UserError(f"seed {seed}: expected 0 or more")
     rng = np.random.default_rng(seed)
-    texts = draw_texts({part: sizes[part] for part in ("test", "dev", "train")}, rng)
+    order = {part: sizes[part] for part in ("test", "dev", "train")}
+    texts = choose_texts(order, sentences, rng) if sentences else draw_texts(order, rng)
     manifests = {}
     with tqdm(total=sum(sizes.values()), desc="speaking", unit="utterance", disable=None) as bar:
         for number, (part, part_voices) in enumerate(draw_voices(voices, rng).items()):
@@ -222,10 +245,13 @@ def main() -> int:
     )
     add("--seed", type=int, default=0, help="random seed; the same seed gives the same files")
     add("--format", choices=["flac", "wav"], default="flac", help="format of the audio files")
+    add(
+        "--text", type=Path, metavar="FILE", help="sentences, one in each line; without FILE: commands for a smart home"
+    )
     args = parser.parse_args()
     sizes = {"train": args.train, "dev": args.dev, "test": args.test}
     try:
-        manifests = make_speech(args.output, sizes, args.voices, args.seed, args.format)
+        manifests = make_speech(args.output, sizes, args.voices, args.seed, args.format, args.text)
     except UserError as error:
         parser.error(str(error))
     for manifest in manifests.values():

@@ -89,6 +89,19 @@ def test_words_cover_the_text_and_their_times_cover_the_speech(speech):
         assert np.mean(audio[begin:end] ** 2) > 30 * np.mean(silence**2)
 
 
+def test_sentences_of_a_file_are_spoken_once(tmp_path):
+    file, sizes = tmp_path / "sentences.txt", {"train": 3, "dev": 1, "test": 1}
+    spoken = {"a small house", "two green apples", "we walk home", "it rains today", "the train is late"}
+    file.write_text("\n".join([*sorted(spoken), "", "we walk home", " it rains today "]))
+    manifests = make_speech.make_speech(tmp_path / "speech", sizes, 3, seed=0, sentences=file)
+    texts = [row["text"] for manifest in manifests.values() for row in rows(manifest)]
+    assert len(texts) == 5 and set(texts) == spoken
+    with pytest.raises(UserError, match=r"has 5 different sentences, but 6 utterances are asked for; add sentences"):
+        make_speech.make_speech(tmp_path / "more", sizes | {"dev": 2}, 3, seed=0, sentences=file)
+    with pytest.raises(UserError, match=r"cannot read the sentences of .*absent\.txt"):
+        make_speech.make_speech(tmp_path / "more", sizes, 3, seed=0, sentences=tmp_path / "absent.txt")
+
+
 @pytest.mark.parametrize("accent", make_speech.ACCENTS)
 def test_espeak_knows_every_accent(accent):
     espeak.Synthesiser(espeak.Voice(accent, "m1", 50, 150), seed=0)

@@ -1,0 +1,135 @@
+"""The page of results of the bench: all trainings, and the differences between trainings with equal seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from benchmarks.learning.changes import UNCHANGED
+from benchmarks.measuring.claims import done
+from benchmarks.measuring.tables import table
+
+OURS, OURS_8X = "Squeezeformer", "Squeezeformer 8x"
+OPPONENTS = {
+    "Conformer, equal parameters": OURS,
+    "Conformer, equal operations": OURS,
+    "FastConformer": OURS_8X,
+}  # an encoder of NeMo: our encoder that the page compares with it
+LEARNED = 90.0  # a word error rate in percent; a model with a higher rate has not learned to transcribe
+
+
+class Group(NamedTuple):
+    """The trainings that differ only in the seed."""
+
+    encoder: str
+    change: str
+    peak: float
+    steps: int
+    batch: int
+
+    @property
+    def name(self) -> str:
+        return self.encoder if self.change == UNCHANGED else f"{self.encoder}, {self.change}"
+
+
+Groups = dict[Group, dict[int, dict[str, Any]]]  # the lines of results of each group, by seed
+
+
+def page(results: Path) -> str:
+    """Return the page as Markdown."""
+    return "\n\n".join(parts(results)) + "\n"
+
+
+def parts(results: Path) -> Iterator[str]:
+    yield "# How well small encoders learn"
+    yield (
+        "`python -m benchmarks.learning` makes this page. The `.jsonl` files in this folder have all trainings, and no "
+        "training is left out. All trainings use NeMo's CTC model with sub-words, SpecAugment, AdamW, "
+        "a warm-up of a tenth of the steps and then a cosine curve to almost zero, on one thread."
+    )
+    for path in sorted(results.glob("*.jsonl")):
+        groups = grouped(done(path))
+        yield f"## {path.stem}"
+        yield (
+            'Word error rates are in percent. "dev" has one number for each seed. "last tenth" is the mean change of '
+            "dev in the last tenth of the steps."
+        )
+        yield table(
+            ["encoder", "parameters", "peak rate", "steps", "dev", "mean", "test", "last tenth", "processor minutes"],
+            [row(group, runs) for group, runs in groups.items()],
+        )
+        compared = list(differences(groups))
+        if compared:
+            yield (
+                '"difference" is the difference of the two word error rates on dev for equal seeds, in points: the '
+                "mean, and the interval that has the true mean with 95 % confidence (Student's t). The difference is "
+                "shown only if the interval does not contain 0. A negative difference favors the first name."
+            )
+            yield table(["compared", "with", "peak rate", "steps", "seeds", "difference", "shown"], compared)
+
+
+def grouped(runs: list[dict[str, Any]]) -> Groups:
+    """Return the trainings by group and by seed, in the order of the file."""
+    groups: Groups = {}
+    for run in runs:
+        group = Group(*(run[field] for field in Group._fields))
+        groups.setdefault(group, {})[run["seed"]] = run
+    return {group: dict(sorted(runs.items())) for group, runs in groups.items()}
+
+
+def row(group: Group, runs: dict[int, dict[str, Any]]) -> list[str]:
+    rates = [rate(run) for run in runs.values()]
+    tests = [value for run in runs.values() for value in run["test"].values()]
+    falls = [run["dev"][-1] - run["dev"][-2] for run in runs.values()]
+    return [
+        group.name,
+        f"{next(iter(runs.values()))['parameters']:,}",
+        f"{group.peak:g}",
+        str(group.steps),
+        ", ".join(f"{each:.1f}" for each in rates),
+        f"{mean(rates):.1f}" + (f" ± {stdev(rates):.1f}" if len(rates) > 1 else ""),
+        f"{mean(tests):.1f}" if tests else "-",
+        f"{mean(falls):+.1f}",
+        f"{mean(run['cpu_seconds'] for run in runs.values()) / 60:.0f}",
+    ]
+
+
+def rate(run: dict[str, Any]) -> float:
+    """Return the word error rate on dev at the end, in percent. A training that was not finite has 100."""
+    return float(run["dev"][-1]) if run["finite"] else 100.0
+
+
+def pairs(groups: Groups) -> Iterator[tuple[Group, Group]]:
+    """Yield the compared groups: a change and the unchanged recipe, and our encoder and an encoder of NeMo."""
+    for group in groups:
+        if group.change != UNCHANGED:
+            yield group, group._replace(change=UNCHANGED)
+    for theirs in groups:
+        if theirs.encoder in OPPONENTS:
+            for ours in groups:
+                if ours == theirs._replace(encoder=OPPONENTS[theirs.encoder], change=ours.change):
+                    yield ours, theirs
+
+
+def differences(groups: Groups) -> Iterator[list[str]]:
+    """Yield a row for each pair of groups with at least two common seeds."""
+    for pair in pairs(groups):
+        seeds = sorted(set(groups[pair[0]]) & set(groups.get(pair[1], {})))
+        if len(seeds) > 1:
+            first, second = ([rate(groups[each][seed]) for seed in seeds] for each in pair)
+            middle, width = interval([one - other for one, other in zip(first, second)])
+            shown = "yes" if abs(middle) > width else "no"
+            if min(mean(first), mean(second)) > LEARNED:
+                shown = "no: neither has learned"
+            names = [each.name for each in pair]
+            group = pair[0]
+            yield [*names, f"{group.peak:g}", str(group.steps), str(len(seeds)), f"{middle:+.1f} ± {width:.1f}", shown]
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Return the mean of the values, and half of the width of its 95 % confidence interval (Student's t)."""
+    from scipy.stats import t
+
+    return mean(values), float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
