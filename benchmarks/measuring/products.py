@@ -24,9 +24,16 @@ def products(n: int, precision: str, device: str) -> dict[str, Callable[[], Tens
 
 @torch.inference_mode()
 def peak_gflops(precision: str = "fp32", device: str = "cpu", n: int = 2048, repeats: int = 7) -> dict[str, float]:
-    """Return the GFLOP/s of the fastest of ``repeats`` n x n products, for each library, with the current threads."""
+    """Return the GFLOP/s of the fastest of ``repeats`` n x n products, for each library, with the current threads.
+
+    A library that has no product of this precision for this processor is left out.
+    """
     best = {}
     for name, product in products(n, precision, device).items():
+        try:
+            product()
+        except RuntimeError:
+            continue
         took = []
         for _ in range(repeats):
             wait_for(device)

@@ -28,7 +28,7 @@ RESULTS = ALL_RESULTS / "ladder"
 TINY = {"d_model": 16, "n_layers": 3, "n_heads": 2, "subsampling_conv_channels": 4, "conv_kernel_size": 7}
 OURS_ALONE = {
     *("_target_", "variant", "block", "adaptive_scale", "time_reduce_idx", "time_recovery_idx"),
-    *("gradient_checkpointing", "compile"),
+    *("gradient_checkpointing", "compile", "deep_norm"),
 }
 
 
