@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 from benchmarks.measuring import training
 from benchmarks.measuring.recordings import Recordings
+from benchmarks.measuring.small_encoders import SHARED, SQUEEZEFORMER
 
 RECIPE = "squeezeformer_hybrid_transducer_ctc_bpe"
 BATCH = 16
 CTC_ENCODER = (
-    training.SHARED
-    | training.SQUEEZEFORMER
-    | {"d_model": 96, "time_reduce_idx": 2, "subsampling_factor": 4, "conv_kernel_size": 31}
+    SHARED | SQUEEZEFORMER | {"d_model": 96, "time_reduce_idx": 2, "subsampling_factor": 4, "conv_kernel_size": 31}
 )
 
 

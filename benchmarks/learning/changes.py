@@ -23,7 +23,6 @@ UNCHANGED = "unchanged"
 CHANGES = {
     UNCHANGED: Change(),
     "DeepNorm": Change(encoder={"deep_norm": True}),
-    "layer norm": Change(encoder={"conv_norm_type": "layer_norm"}),
     "CR-CTC": Change(("loss=cr_ctc",), views=2),
     "DeepNorm, CR-CTC": Change(("loss=cr_ctc",), {"deep_norm": True}, views=2),
 }

@@ -29,11 +29,11 @@ REAL = {
         "test": ["connected_test.jsonl"],  # an unseen speaker
     },
 }
-DATA = (*REAL, "synthetic")
+VOCABULARIES = {"speechocean": 128, "digits": 27, "synthetic": 128}  # numbers of sub-words
 
 
 def recordings(name: str, work: Path = WORK) -> Recordings:
-    """Return the manifests of a name in ``DATA``."""
+    """Return the manifests of a name in ``VOCABULARIES``."""
     folder = work / name
     tests = {"test": folder / "test.jsonl"} if (folder / "test.jsonl").exists() else {}
     return Recordings([folder / "train.jsonl"], folder / "dev.jsonl", tests)

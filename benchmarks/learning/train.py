@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.learning.changes import CHANGES, UNCHANGED
-from benchmarks.learning.encoders import encoder_config
+from benchmarks.learning.encoders import ENCODERS
 from benchmarks.measuring import training
 from benchmarks.measuring.recordings import Recordings
 
@@ -123,7 +123,7 @@ def recipe(run: Run, recordings: Recordings, tokenizer: Path) -> Any:
     )
     with open_dict(cfg):
         OmegaConf.resolve(cfg)
-        cfg.model.encoder = encoder_config(run.encoder) | CHANGES[run.change].encoder
+        cfg.model.encoder = ENCODERS[run.encoder] | CHANGES[run.change].encoder
     return cfg
 
 

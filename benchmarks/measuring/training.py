@@ -11,26 +11,6 @@ from typing import Any, NamedTuple
 
 from benchmarks.measuring.recordings import Recordings, rows
 
-SQUEEZEFORMER = {
-    "_target_": "nemo_squeezeformer.SqueezeformerEncoder",
-    "subsampling": "dw_striding",
-    "time_recovery_idx": None,
-    "adaptive_scale": True,
-}
-CONFORMER = {
-    "_target_": "nemo.collections.asr.modules.ConformerEncoder",
-    "dropout_pre_encoder": 0.0,
-}
-SHARED = {
-    "feat_in": 80,
-    "n_layers": 6,
-    "n_heads": 2,
-    "subsampling_conv_channels": 32,
-    "dropout": 0.0,  # a thousand steps do not overfit, and dropout would take a third of the time on a CPU
-    "dropout_att": 0.0,
-    "dropout_emb": 0.0,
-}
-
 
 class Task(NamedTuple):
     """A training task: ``steps`` optimizer steps with ``batch`` recordings each."""

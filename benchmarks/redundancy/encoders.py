@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.measuring.training import CONFORMER, SHARED, SQUEEZEFORMER
+from benchmarks.measuring.small_encoders import CONFORMER, SHARED, SQUEEZEFORMER
 
 CONFORMER_NAME, FLAT, UNET = "Conformer", "Squeezeformer without U-Net", "Squeezeformer"
 # All have the same depth and width. The U-Net starts and ends at the same layers as in the published sizes.

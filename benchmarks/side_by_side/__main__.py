@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.measuring.command_line import add_trainings, command_line
 from benchmarks.measuring.results import RESULTS
-from benchmarks.side_by_side.encoders import ARCHITECTURES
+from benchmarks.measuring.small_encoders import SMALL_ENCODERS
 from benchmarks.side_by_side.page import page
 from benchmarks.side_by_side.train import train
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     runs = commands.add_parser("run", help="train and evaluate the encoders")
     add_trainings(runs, "side_by_side", vocabulary=32, steps=800, seeds=2)
     runs.add_argument("--peaks", nargs="+", type=float, default=[5e-4, 1.5e-3, 4.5e-3])
-    runs.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    runs.add_argument("--architectures", nargs="+", choices=SMALL_ENCODERS, default=list(SMALL_ENCODERS))
     runs.set_defaults(do=train)
     times = commands.add_parser("time", help="measure the time of training steps")
     times.add_argument("--repeats", type=int, default=15)

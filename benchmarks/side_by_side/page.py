@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.claims import done
+from benchmarks.measuring.small_encoders import SMALL_ENCODERS
 from benchmarks.measuring.tables import table
-from benchmarks.side_by_side.encoders import ARCHITECTURES
 from benchmarks.side_by_side.runs import best_peak, failed
 
 EXPLAINED = """\
@@ -28,7 +28,7 @@ EXPLAINED = """\
 
 def times(timed: dict[str, Any]) -> str:
     rows = []
-    for name in ARCHITECTURES:
+    for name in SMALL_ENCODERS:
         row = timed[name]
         low, high = row["step_ms_quartiles"]
         counts = [f"{row['parameters']:,}", f"{row['gflops_30_s']:.2f}"]
@@ -45,7 +45,7 @@ def rates(runs: list[dict[str, Any]]) -> str:
     sets = list(most)
     peaks = sorted({run["peak_lr"] for run in runs})
     rows = []
-    for name in ARCHITECTURES:
+    for name in SMALL_ENCODERS:
         mine = [run for run in runs if run["architecture"] == name]
         best = best_peak(runs, name, peaks)
         if best is None:

@@ -13,8 +13,8 @@ from torch import nn
 from benchmarks.measuring.counts import gflops, parameters
 from benchmarks.measuring.encoders import built, utterances
 from benchmarks.measuring.machine import processor, versions
+from benchmarks.measuring.small_encoders import SMALL_ENCODERS
 from benchmarks.measuring.timing import alternately, quartiles
-from benchmarks.side_by_side.encoders import ARCHITECTURES, encoder_config
 
 
 def counted(encoder: nn.Module) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def measure(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    encoders = {name: built(encoder_config(name)) for name in ARCHITECTURES}
+    encoders = {name: built(config) for name, config in SMALL_ENCODERS.items()}
     page = {name: counted(encoder) for name, encoder in encoders.items()}
     features, lengths = torch.randn(16, 80, 400), torch.randint(200, 401, (16,))
 

@@ -8,7 +8,7 @@ import time
 
 from benchmarks.measuring import training
 from benchmarks.measuring.claims import claim, done
-from benchmarks.side_by_side.encoders import encoder_config
+from benchmarks.measuring.small_encoders import SMALL_ENCODERS
 from benchmarks.side_by_side.runs import best_peak
 
 
@@ -17,7 +17,7 @@ def train(args: argparse.Namespace) -> None:
 
     def do(architecture: str, peak: float, seed: int) -> None:
         if claim(results, architecture, peak, seed):
-            trained = training.train(encoder_config(architecture), task, peak, seed)
+            trained = training.train(SMALL_ENCODERS[architecture], task, peak, seed)
             row = {"data": args.name, "architecture": architecture, "peak_lr": peak, "seed": seed}
             row |= training.outcome(trained, task.recordings)
             with results.open("a") as file:

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.learning import phrases
 from benchmarks.learning.__main__ import main
-from benchmarks.learning.encoders import ENCODERS, encoder_config
+from benchmarks.learning.data import VOCABULARIES
+from benchmarks.learning.encoders import ENCODERS
 from benchmarks.learning.page import interval, page
 from benchmarks.learning.train import Run
 from benchmarks.measuring.counts import parameters
@@ -41,7 +42,7 @@ def test_phrases_are_pieces_of_whole_sentences_without_code():
 
 
 def test_the_encoders_have_nearly_equal_parameters_unless_their_operations_are_equal():
-    counts = {name: parameters(built(encoder_config(name))) for name in ENCODERS}
+    counts = {name: parameters(built(config)) for name, config in ENCODERS.items()}
     ours = counts.pop("Squeezeformer")
     assert counts.pop("Conformer, equal operations") < ours / 2
     assert all(count == pytest.approx(ours, rel=0.01) for count in counts.values())
@@ -56,14 +57,14 @@ def test_the_page_shows_every_training_and_compares_equal_seeds(tmp_path):
     ours, theirs = "Squeezeformer", "Conformer, equal operations"
     lines = [result(Run(ours, seed=seed), [80.0, 40.0 + seed]) for seed in range(3)]
     lines += [result(Run(theirs, seed=seed), [81.0, 50.0 + seed]) for seed in (2, 1, 0)]
-    lines += [result(Run(ours, "layer norm", seed=seed), [80.0, 30.0 + 9 * seed]) for seed in range(2)]
+    lines += [result(Run(ours, "DeepNorm", seed=seed), [80.0, 30.0 + 9 * seed]) for seed in range(2)]
     lines += [result(Run(ours, peak=4.5e-3), [99.0, 20.0], finite=False)]
     (tmp_path / "words.jsonl").write_text("\n".join(lines))
     shown = page(tmp_path)
     assert f"| {ours} | 1,000 | 0.0015 | 1000 | 40.0, 41.0, 42.0 | 41.0 ± 1.0 | - | -39.0 | 2 |" in shown
     assert f"| {ours} | 1,000 | 0.0045 | 1000 | 100.0 | 100.0 |" in shown
     assert f"| {ours} | {theirs} | 0.0015 | 1000 | 3 | -10.0 ± 0.0 | yes |" in shown
-    assert f"| {ours}, layer norm | {ours} | 0.0015 | 1000 | 2 | -6.0 ± 50.8 | no |" in shown
+    assert f"| {ours}, DeepNorm | {ours} | 0.0015 | 1000 | 2 | -6.0 ± 50.8 | no |" in shown
 
 
 def test_a_difference_between_encoders_that_learned_nothing_is_not_shown(tmp_path):
@@ -79,12 +80,12 @@ def test_a_difference_between_encoders_that_learned_nothing_is_not_shown(tmp_pat
 
 @pytest.mark.slow
 def test_a_stopped_training_continues_after_its_last_validation(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(VOCABULARIES, "digits", 20)
     data = tmp_path / "work" / "digits"
     data.mkdir(parents=True)
     for name in ("train", "dev", "test"):
         write_manifest(data, 8 if name == "train" else 2, name=name).rename(data / f"{name}.jsonl")
-    given = ["run", "digits", "--steps", "20", "--batch", "4", "--vocabulary", "20", "--seeds", "0"]
+    given = ["run", "digits", "--steps", "20", "--batch", "4", "--seeds", "0"]
     given += ["--encoders", "Squeezeformer", "--changes", "DeepNorm, CR-CTC", "--work", str(tmp_path / "work")]
     main([*given, "--output", str(tmp_path / "whole")])
 

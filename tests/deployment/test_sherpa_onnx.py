@@ -230,12 +230,13 @@ def test_the_command_line_of_sherpa_onnx_reads_the_readmes_folder(recordings, tm
 @pytest.mark.parametrize("streams", [False, True], ids=["whole utterances", "streams"])
 @pytest.mark.parametrize("weights", ["int8", "float16"])
 def test_smaller_weights_give_nearly_the_text_of_float32(weights, streams, recordings, tmp_path):
+    if weights == "int8" and int8_saturates():
+        pytest.skip("int8 sums saturate on this processor, and the text of random weights changes with them")
     model = streaming("hybrid", (24, 11), recordings, "rnnt" if streams else "ctc")
     texts = expected(model, list(recordings.values()), streams)
     write_folder("sherpa-onnx", model, tmp_path / "folder", GraphSettings(streams, weights=weights))
     found = recognized(recognizer(tmp_path / "folder", streams), list(recordings.values()))
-    likeness = SequenceMatcher(None, " ".join(found), " ".join(texts), autojunk=False).ratio()
-    assert likeness > (0.1 if weights == "int8" and int8_saturates() else 0.8)
+    assert SequenceMatcher(None, " ".join(found), " ".join(texts), autojunk=False).ratio() > 0.8
 
 
 @pytest.mark.slow
