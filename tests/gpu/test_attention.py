@@ -14,8 +14,9 @@ from tests.gpu.forms import CASES, EACH_CASE, MASKS, batch, encoder
 
 EXACT = 5e-4  # relative error of float32 sums in another order, over three layers and their gradients
 # In a low precision, the error of a form may be larger than the error of plain attention by these factors. Gradients
-# that nearly cancel have errors of chance. In single gradients, PyTorch's fused kernel for CPUs loses 5 times as much.
-ALL, EACH, CHANCE = 1.25, 6.0, 0.05
+# that nearly cancel have errors of chance, which differ between processors: the mean error was 1.10 times as large on
+# one processor, and 1.25 times on another. In single gradients, PyTorch's fused kernel for CPUs loses 5 times as much.
+OUTPUT, MEAN, EACH, CHANCE = 1.25, 1.5, 6.0, 0.05
 LOW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 Result = dict[str, Tensor]
 
@@ -79,7 +80,7 @@ def test_every_form_loses_no_more_in_low_precision_than_plain_attention(case, pr
     lost = error(reference(case, training, device, precision), exact)
     assert 1e-4 < lost["output"] < 0.1  # the precision is low
     errors = error(result(device, CASES[case][0], training, precision), exact)
-    assert errors["output"] <= ALL * lost["output"] and mean(errors) <= ALL * mean(lost)
+    assert errors["output"] <= OUTPUT * lost["output"] and mean(errors) <= MEAN * mean(lost)
     assert {name: value for name, value in errors.items() if not value <= EACH * lost[name] + CHANCE} == {}
 
 
