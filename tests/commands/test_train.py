@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from nemo.collections.asr.models import ASRModel
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.commands.tokenizer import train_tokenizer
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.integration.resuming.checkpoint_contents import read_data
 from nemo_squeezeformer.training.recipes import build, compose
 from tests.samples.model_types.model_type import SMALL
 from tests.samples.paths import ROOT
@@ -57,8 +61,8 @@ def test_a_model_class_that_this_nemo_does_not_have_is_named():
 
 
 @pytest.mark.slow
-def test_two_processes_train_together_and_show_the_schedule_once(tmp_path):
-    arguments = [*SMALL, *data(tmp_path), "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1"]
+def test_two_processes_train_together_show_the_schedule_once_and_save_the_best_weights(tmp_path):
+    arguments = [*SMALL, *data(tmp_path), "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=2"]
     done = subprocess.run(
         [
             sys.executable,
@@ -75,9 +79,16 @@ def test_two_processes_train_together_and_show_the_schedule_once(tmp_path):
     shown = done.stdout + done.stderr
     assert done.returncode == 0, shown[-3000:]
     assert "MEMBER: 2/2" in shown
-    assert "2 x 2 processes" in shown.replace("batch_size=", "") and "effective maximum steps = 2)" in shown
+    assert "2 x 2 processes" in shown.replace("batch_size=", "") and "effective maximum steps = 4)" in shown
     assert shown.count("learning-rate schedule") == 1
-    assert len(list((tmp_path / "exp").rglob("*.nemo"))) == 1
+    (saved,) = (tmp_path / "exp").rglob("*.nemo")
+    best = re.findall(r"[.]nemo has the weights of (.+[.]ckpt)", shown)[-1]
+    (checkpoint,) = (tmp_path / "exp").rglob(best)
+    weights, expected = (
+        ASRModel.restore_from(str(saved), map_location="cpu").state_dict(),
+        read_data(str(checkpoint))["state_dict"],
+    )
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
 
 
 def run_script(name: str, folder: Path, *overrides: str) -> subprocess.CompletedProcess:
