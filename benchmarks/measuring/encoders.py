@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring.forms import FORMS, config
+from benchmarks.measuring.counts import gflops, parameters
+from benchmarks.measuring.forms import COUNTED, FORMS, OURS, config
 
 
 class CacheAware(Protocol):
@@ -32,6 +34,17 @@ def built(settings: dict[str, Any]) -> Any:
     import nemo_squeezeformer  # noqa: F401  registers with NeMo
 
     return Serialization.from_config_dict(OmegaConf.create(settings))
+
+
+def counted(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the number of parameters of an encoder, and its operations for an utterance of 30 s, in 10^9.
+
+    The operations of our encoder are counted with plain attention.
+    """
+    encoder = built(settings | (COUNTED["4x"] if settings["_target_"] == OURS else {})).eval()
+    with torch.no_grad():
+        operations = gflops(partial(encoder, **utterances(30, 1)))
+    return {"parameters": parameters(encoder), "gflops_30_s": round(operations, 2)}
 
 
 def missing() -> dict[str, str]:

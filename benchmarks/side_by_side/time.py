@@ -5,22 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.measuring.counts import gflops, parameters
-from benchmarks.measuring.encoders import built, utterances
+from benchmarks.measuring.encoders import built, counted
 from benchmarks.measuring.machine import processor, versions
 from benchmarks.measuring.small_encoders import SMALL_ENCODERS
 from benchmarks.measuring.timing import alternately, quartiles
-
-
-def counted(encoder: nn.Module) -> dict[str, Any]:
-    with torch.no_grad():
-        operations = gflops(partial(encoder.eval(), **utterances(30, 1)))
-    return {"parameters": parameters(encoder), "gflops_30_s": round(operations, 2)}
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -33,7 +25,7 @@ def measure(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     encoders = {name: built(config) for name, config in SMALL_ENCODERS.items()}
-    page = {name: counted(encoder) for name, encoder in encoders.items()}
+    page = {name: counted(config) for name, config in SMALL_ENCODERS.items()}
     features, lengths = torch.randn(16, 80, 400), torch.randint(200, 401, (16,))
 
     def step(encoder: nn.Module) -> None:
