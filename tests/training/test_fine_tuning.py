@@ -81,8 +81,22 @@ def test_the_recipe_has_the_settings_of_the_file_and_a_tenth_of_its_rate(bpe_fil
         ({}, 1e-4),
     ],
 )
-def test_the_rate_is_a_tenth_of_the_peak_of_the_first_training(optim, rate):
-    assert fine_tuning.peak_lr({"optim": optim}) == pytest.approx(rate)
+def test_the_rate_is_a_share_of_the_peak_of_the_first_training(optim, rate):
+    assert fine_tuning.peak_lr({"optim": optim}, fine_tuning.KEPT_VOCABULARY) == pytest.approx(rate)
+    assert fine_tuning.peak_lr({"optim": optim}, fine_tuning.NEW_VOCABULARY) == pytest.approx(5 * rate)
+
+
+@pytest.mark.parametrize(
+    "given, rate", [([], 1e-3), (["schedule.peak_lr=0.0003"], 3e-4), (["model.optim.lr=0.1"], 0.1)]
+)
+def test_with_a_new_vocabulary_the_rate_is_half_of_the_rate_of_the_file_or_the_given_rate(
+    bpe_file, data, tmp_path, given, rate
+):
+    tokenizer = write_tokenizer(tmp_path / "new", 20)
+    cfg, words = composed(bpe_file, tmp_path / "recipe", *data, f"model.tokenizer.dir={tokenizer}", *given)
+    assert cfg.model.optim.lr == pytest.approx(rate)
+    assert cfg.model.optim_param_groups.decoder.lr == pytest.approx(2 * rate)
+    assert words.endswith("2 times the learning rate of the encoder; the encoder is frozen for the first 0.2 epochs")
 
 
 class Watch(Callback):
@@ -131,6 +145,7 @@ def test_with_a_new_vocabulary_the_decoder_learns_first_and_faster(ctc_file, dat
     """The model of the file has characters, and the new model has sub-words. NeMo cannot start it from this file."""
     tokenizer = write_tokenizer(tmp_path / "new", 20)
     given = [*data, f"model.tokenizer.dir={tokenizer}", "trainer.max_epochs=4", "model.optim.sched.warmup_steps=1"]
+    given += ["fine_tuning.frozen_epochs=1"]
     model = trained(ctc_file, tmp_path, *given)
     assert type(model).__name__ == "EncDecCTCModelBPE" and model.decoder.num_classes_with_blank == 21
     encoder = torch.cat([v.flatten().float() for n, v in weights_of(ctc_file).items() if n.startswith("encoder.")])
@@ -138,7 +153,7 @@ def test_with_a_new_vocabulary_the_decoder_learns_first_and_faster(ctc_file, dat
     torch.testing.assert_close(watch.encoder[2], encoder, rtol=0, atol=0)
     assert not torch.equal(watch.encoder[3], encoder)
     assert not torch.equal(watch.decoder[0], watch.decoder[1])
-    assert watch.rates[1] == pytest.approx(10 * watch.rates[0])
+    assert watch.rates[1] == pytest.approx(2 * watch.rates[0])
 
     (saved,) = (tmp_path / "exp").rglob("*.nemo")
     from nemo.collections.asr.models import ASRModel

@@ -14,8 +14,9 @@ from nemo_squeezeformer.training.fine_tuning.vocabulary_change import Change, ch
 from nemo_squeezeformer.training.settings import value
 
 RECIPE = "squeezeformer_finetune"
-SHARE = 0.1  # peak learning rate of fine-tuning, as a fraction of the peak learning rate in the file
-USUAL_RATE = 1e-4  # peak learning rate if the file does not contain a schedule
+# Peak learning rate of fine-tuning, as a fraction of the peak learning rate in the file.
+KEPT_VOCABULARY, NEW_VOCABULARY = 0.1, 0.5
+USUAL_RATE = 1e-3  # the peak learning rate in a file without a schedule
 SHAPED = ("size", "rate", "positions")  # groups of the other recipes that change the network
 # Sections of a file that belong to the run that wrote the file.
 OF_THE_RUN = ("train_ds", "validation_ds", "test_ds", "optim", "freeze_updates", "optim_param_groups", "nemo_version")
@@ -51,7 +52,7 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
         "defaults": [f"/finetune/{RECIPE}", "_self_"],
         "model_target": model.get("target"),
         "model": {name: part for name, part in model.items() if name not in (*OF_THE_RUN, *OF_THE_VOCABULARY)},
-        "schedule": {"peak_lr": peak_lr(model)},
+        "schedule": {"peak_lr": peak_lr(model, KEPT_VOCABULARY)},
     }
     recipe = folder / f"{RECIPE}.yaml"
     OmegaConf.save(OmegaConf.create(written), recipe)
@@ -61,7 +62,10 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
         cfg = recipes.compose(str(recipe), given)
     except UserError as error:  # the user does not know the composed recipe
         raise UserError(str(error).replace(f"recipe {recipe}", f"--from {path}")) from error
-    return cfg, change_vocabulary(cfg, path, labels, tokenizer)
+    change = change_vocabulary(cfg, path, labels, tokenizer)
+    if change.new and not any(each.lstrip("+").startswith("schedule.peak_lr=") for each in overrides):
+        cfg.schedule.peak_lr = peak_lr(model, NEW_VOCABULARY)
+    return cfg, change
 
 
 def own_labels(model: dict[str, Any]) -> list[str]:
@@ -71,8 +75,8 @@ def own_labels(model: dict[str, Any]) -> list[str]:
     return next(([str(label) for label in each] for each in lists if each), [])
 
 
-def peak_lr(model: dict[str, Any]) -> float:
-    """Return the peak learning rate for fine-tuning: a tenth of the peak in the configuration of the file.
+def peak_lr(model: dict[str, Any], share: float) -> float:
+    """Return the peak learning rate for fine-tuning: ``share`` of the peak in the configuration of the file.
 
     Files without a schedule do not say with which rate they were trained, for example files of
     ``nemo-squeezeformer import``.
@@ -80,13 +84,11 @@ def peak_lr(model: dict[str, Any]) -> float:
     optim = model.get("optim") or {}
     rate, sched = optim.get("lr"), optim.get("sched") or {}
     if not isinstance(rate, (int, float)) or not sched:
-        return USUAL_RATE
-    if sched.get("name") == "NoamAnnealing":  # lr is a factor of this schedule
+        rate = USUAL_RATE
+    elif sched.get("name") == "NoamAnnealing":  # lr is a factor of this schedule
         width, steps = sched.get("d_model"), sched.get("warmup_steps")
-        if not width or not steps:
-            return USUAL_RATE
-        rate *= 1 / math.sqrt(width * steps)
-    return float(f"{SHARE * rate:.4g}")
+        rate = rate / math.sqrt(width * steps) if width and steps else USUAL_RATE
+    return float(f"{share * rate:.4g}")
 
 
 def shape(config: Any) -> str:
@@ -103,5 +105,5 @@ def summary(cfg: Any, path: str, change: Change) -> str:
     frozen, factor = value(cfg, "fine_tuning.frozen_epochs", 0), value(cfg, "fine_tuning.new_decoder_rate", 1)
     words += f"; their learning rate is {factor:g} times the learning rate of the encoder"
     if frozen:
-        words += f"; the encoder is frozen for the first {'epoch' if frozen == 1 else f'{frozen:g} epochs'}"
+        words += f"; the encoder is frozen for the first {frozen:g} epochs"
     return words
