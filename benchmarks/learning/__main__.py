@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.learning.changes import CHANGES, UNCHANGED
-from benchmarks.learning.data import VOCABULARIES, WORK, recordings
+from benchmarks.learning.data import DATA, WORK, recordings
 from benchmarks.learning.encoders import ENCODERS
 from benchmarks.measuring.claims import done
 from benchmarks.measuring.command_line import command_line
@@ -39,10 +39,10 @@ def run(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     logging.setLevel(logging.ERROR)
-    found = recordings(args.data, args.work)
-    vocabulary = VOCABULARIES[args.data]
-    tokenizer = args.work / f"tokenizer-{args.data}-{vocabulary}"
-    training.make_tokenizer(training.Task(found, tokenizer, 0, 0), vocabulary)
+    data = DATA[args.data]
+    found = recordings(data, args.work)
+    tokenizer = args.work / f"tokenizer-{data.folder}-{data.vocabulary}"
+    training.make_tokenizer(training.Task(found, tokenizer, 0, 0), data.vocabulary)
     results = args.output / f"{args.data}.jsonl"
     args.output.mkdir(parents=True, exist_ok=True)
     for seed, change, encoder, peak in product(args.seeds, args.changes, args.encoders, args.peaks):
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = command_line("benchmarks.learning", __doc__)
     commands = parser.add_subparsers(required=True)
     runs = commands.add_parser("run", help="train and evaluate what is missing")
-    runs.add_argument("data", choices=VOCABULARIES)
+    runs.add_argument("data", choices=DATA)
     runs.add_argument("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS))
     runs.add_argument("--changes", nargs="+", choices=CHANGES, default=[UNCHANGED])
     runs.add_argument("--peaks", nargs="+", type=float, default=[1.5e-3])

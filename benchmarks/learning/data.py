@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.learning.phrases import phrases
 from benchmarks.measuring.command_line import command_line
@@ -29,12 +30,27 @@ REAL = {
         "test": ["connected_test.jsonl"],  # an unseen speaker
     },
 }
-VOCABULARIES = {"speechocean": 128, "digits": 27, "synthetic": 128}  # numbers of sub-words
 
 
-def recordings(name: str, work: Path = WORK) -> Recordings:
-    """Return the manifests of a name in ``VOCABULARIES``."""
-    folder = work / name
+class Data(NamedTuple):
+    """The data of trainings: a folder with manifests, and a number of sub-words."""
+
+    folder: str
+    vocabulary: int
+
+
+DATA = {
+    "digits": Data("digits", 27),
+    "speechocean": Data("speechocean", 128),
+    "synthetic": Data("synthetic", 128),
+    # For encoders with 80 ms per frame. With 128 sub-words, 4 % of the utterances have more tokens than such frames.
+    "synthetic-512": Data("synthetic", 512),
+}
+
+
+def recordings(data: Data, work: Path = WORK) -> Recordings:
+    """Return the manifests of the data."""
+    folder = work / data.folder
     tests = {"test": folder / "test.jsonl"} if (folder / "test.jsonl").exists() else {}
     return Recordings([folder / "train.jsonl"], folder / "dev.jsonl", tests)
 

@@ -7,10 +7,13 @@ from typing import Any
 from benchmarks.measuring.small_encoders import SMALL_ENCODERS
 
 CONFORMER = SMALL_ENCODERS["Conformer"]
+SQUEEZEFORMER_8X = SMALL_ENCODERS["Squeezeformer 8x"]
 ENCODERS: dict[str, dict[str, Any]] = {
     "Squeezeformer": SMALL_ENCODERS["Squeezeformer"],
     "Conformer, equal parameters": CONFORMER,
     "Conformer, equal operations": CONFORMER | {"d_model": 44},  # the width with the smallest difference in operations
-    "Squeezeformer 8x": SMALL_ENCODERS["Squeezeformer 8x"],
+    "Squeezeformer 8x": SQUEEZEFORMER_8X,
+    "Squeezeformer 8x without U-Net": SQUEEZEFORMER_8X
+    | {"time_reduce_idx": None},  # as many operations as FastConformer
     "FastConformer": SMALL_ENCODERS["FastConformer"],
 }

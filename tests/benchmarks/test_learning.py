@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.learning import phrases
 from benchmarks.learning.__main__ import main
-from benchmarks.learning.data import VOCABULARIES
+from benchmarks.learning.data import DATA, Data
 from benchmarks.learning.encoders import ENCODERS
 from benchmarks.learning.page import interval, page
 from benchmarks.learning.train import Run
@@ -80,7 +80,7 @@ def test_a_difference_between_encoders_that_learned_nothing_is_not_shown(tmp_pat
 
 @pytest.mark.slow
 def test_a_stopped_training_continues_after_its_last_validation(tmp_path, monkeypatch):
-    monkeypatch.setitem(VOCABULARIES, "digits", 20)
+    monkeypatch.setitem(DATA, "digits", Data("digits", 20))
     data = tmp_path / "work" / "digits"
     data.mkdir(parents=True)
     for name in ("train", "dev", "test"):
