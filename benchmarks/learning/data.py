@@ -33,18 +33,35 @@ REAL = {
 
 
 class Data(NamedTuple):
-    """The data of trainings: a folder with manifests, and a number of sub-words."""
+    """The data of trainings.
+
+    Attributes:
+        folder: a folder with manifests.
+        vocabulary: number of sub-words.
+        words: a description for the page of results.
+    """
 
     folder: str
     vocabulary: int
+    words: str
 
 
+SYNTHETIC_WORDS = (
+    f"Synthetic speech: {SYNTHETIC['train']:,} phrases of open text with {VOICES} voices. The phrases and the voices "
+    "of dev and test are not in the training data."
+)
 DATA = {
-    "digits": Data("digits", 27),
-    "speechocean": Data("speechocean", 128),
-    "synthetic": Data("synthetic", 128),
-    # For encoders with 80 ms per frame. With 128 sub-words, 4 % of the utterances have more tokens than such frames.
-    "synthetic-512": Data("synthetic", 512),
+    "digits": Data(
+        "digits", 27, "Digits of four speakers, alone and in sequences. The test speaker is another speaker."
+    ),
+    "speechocean": Data("speechocean", 128, "English sentences of many speakers. Dev has other speakers."),
+    "synthetic": Data("synthetic", 128, SYNTHETIC_WORDS),
+    "synthetic-512": Data(
+        "synthetic",
+        512,
+        "The data of synthetic, for encoders with 80 ms per frame. With 128 sub-words, 4 % of the utterances have more "
+        "tokens than such frames.",
+    ),
 }
 
 

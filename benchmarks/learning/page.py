@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from benchmarks.learning.changes import CHANGES, UNCHANGED
+from benchmarks.learning.data import DATA
 from benchmarks.learning.encoders import ENCODERS
 from benchmarks.measuring.claims import done
 from benchmarks.measuring.encoders import counted
@@ -55,11 +57,13 @@ def parts(results: Path) -> Iterator[str]:
         "training is left out. All trainings use NeMo's CTC model with sub-words, SpecAugment, AdamW, "
         "a warm-up of a tenth of the steps and then a cosine curve to almost zero, on one thread."
     )
-    yield table(["encoder", "parameters", "GFLOPs for 30 s"], list(counts()))
+    yield table(["encoder", "parameters", "GFLOPs for 30 s"], counts())
     for path in sorted(results.glob("*.jsonl")):
         groups = grouped(done(path))
+        data, batches = DATA[path.stem], ", ".join(map(str, sorted({group.batch for group in groups})))
         yield f"## {path.stem}"
         yield (
+            f"{data.words} The vocabulary has {data.vocabulary} sub-words. A batch has {batches} utterances. "
             'Word error rates are in percent. "dev" has one number for each seed. "last tenth" is the mean change of '
             "dev in the last tenth of the steps."
         )
@@ -88,10 +92,11 @@ def grouped(runs: list[dict[str, Any]]) -> Groups:
     return {group: dict(sorted(groups[group].items())) for group in sorted(groups, key=lambda each: each.place)}
 
 
-def counts() -> Iterator[list[str]]:
-    for name, settings in ENCODERS.items():
-        count = counted(settings)
-        yield [name, f"{count['parameters']:,}", f"{count['gflops_30_s']:.2f}"]
+@cache
+def counts() -> list[list[str]]:
+    """Return the rows with the parameters and the operations of the encoders."""
+    count = {name: counted(settings) for name, settings in ENCODERS.items()}
+    return [[name, f"{each['parameters']:,}", f"{each['gflops_30_s']:.2f}"] for name, each in count.items()]
 
 
 def row(group: Group, runs: dict[int, dict[str, Any]]) -> list[str]:

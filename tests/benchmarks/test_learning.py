@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.learning import phrases
 from benchmarks.learning.__main__ import main
-from benchmarks.learning.data import DATA, Data
+from benchmarks.learning.data import DATA
 from benchmarks.learning.encoders import ENCODERS
 from benchmarks.learning.page import interval, page
 from benchmarks.learning.train import Run
@@ -59,7 +59,7 @@ def test_the_page_shows_every_training_and_compares_equal_seeds(tmp_path):
     lines += [result(Run(theirs, seed=seed), [81.0, 50.0 + seed]) for seed in (2, 1, 0)]
     lines += [result(Run(ours, "DeepNorm", seed=seed), [80.0, 30.0 + 9 * seed]) for seed in range(2)]
     lines += [result(Run(ours, peak=4.5e-3), [99.0, 20.0], finite=False)]
-    (tmp_path / "words.jsonl").write_text("\n".join(lines))
+    (tmp_path / "digits.jsonl").write_text("\n".join(lines))
     shown = page(tmp_path)
     assert f"| {ours} | 0.0015 | 1000 | 40.0, 41.0, 42.0 | 41.0 ± 1.0 | - | -39.0 | 2 |" in shown
     assert f"| {ours} | 0.0045 | 1000 | 100.0 | 100.0 |" in shown
@@ -72,7 +72,7 @@ def test_a_difference_between_encoders_that_learned_nothing_is_not_shown(tmp_pat
     lines = [result(run, [100.0, 97.0]) for run in runs]
     lines += [result(Run("FastConformer", seed=seed), [100.0, 99.0]) for seed in range(2)]
     lines += [result(Run("Squeezeformer 8x", seed=seed), [100.0, 98.0]) for seed in range(2)]
-    (tmp_path / "words.jsonl").write_text("\n".join(lines))
+    (tmp_path / "digits.jsonl").write_text("\n".join(lines))
     assert "| Squeezeformer 8x | FastConformer | 0.0015 | 1000 | 2 | -1.0 ± 0.0 | no: neither has learned |" in page(
         tmp_path
     )
@@ -80,7 +80,7 @@ def test_a_difference_between_encoders_that_learned_nothing_is_not_shown(tmp_pat
 
 @pytest.mark.slow
 def test_a_stopped_training_continues_after_its_last_validation(tmp_path, monkeypatch):
-    monkeypatch.setitem(DATA, "digits", Data("digits", 20))
+    monkeypatch.setitem(DATA, "digits", DATA["digits"]._replace(vocabulary=20))
     data = tmp_path / "work" / "digits"
     data.mkdir(parents=True)
     for name in ("train", "dev", "test"):
