@@ -137,3 +137,13 @@ def test_the_readme_quotes_speed_memory_and_streams():
         nemos = f"{at_60_s(head, old)} {unit} | {at_60_s(head, sdpa)} {unit} (SDPA) | {at_60_s(head, fast)} {unit}"
         assert f"| {mine} | {nemos} |" in part
     assert f"| {stream(0, 3)} ms; 8x: {stream(1, 3)} ms | - | {stream(0, 4)} ms | {stream(1, 4)} ms |" in part
+
+
+def test_the_readme_quotes_what_small_encoders_learn():
+    measured = cells("learning/README.md", "## synthetic\n")
+    names = ("Squeezeformer, DeepNorm", "Conformer, equal operations")
+    ours, theirs = (measured[name][3].split(" ")[0] for name in names)
+    part = " ".join(sections(ROOT / "README.md")["Compared with NeMo"].split())
+    assert (
+        f"The word error rate is {ours} % with Squeezeformer and DeepNorm, and {theirs} % with NeMo's Conformer" in part
+    )

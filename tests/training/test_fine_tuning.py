@@ -96,7 +96,7 @@ def test_with_a_new_vocabulary_the_rate_is_half_of_the_rate_of_the_file_or_the_g
     cfg, words = composed(bpe_file, tmp_path / "recipe", *data, f"model.tokenizer.dir={tokenizer}", *given)
     assert cfg.model.optim.lr == pytest.approx(rate)
     assert cfg.model.optim_param_groups.decoder.lr == pytest.approx(2 * rate)
-    assert words.endswith("2 times the learning rate of the encoder; the encoder is frozen for the first 0.2 epochs")
+    assert words.endswith("2 times the learning rate of the encoder; the encoder is frozen for 0.2 epochs")
 
 
 class Watch(Callback):

@@ -105,5 +105,5 @@ def summary(cfg: Any, path: str, change: Change) -> str:
     frozen, factor = value(cfg, "fine_tuning.frozen_epochs", 0), value(cfg, "fine_tuning.new_decoder_rate", 1)
     words += f"; their learning rate is {factor:g} times the learning rate of the encoder"
     if frozen:
-        words += f"; the encoder is frozen for the first {frozen:g} epochs"
+        words += f"; the encoder is frozen for {frozen:g} epochs"
     return words
