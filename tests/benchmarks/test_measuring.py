@@ -74,7 +74,9 @@ def prepare_failure():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_peak_memory_counts_only_the_call():
     for mebibytes in (32, 96):
-        assert memory.peak_in_a_process(partial(prepare_ones, mebibytes), 1) == pytest.approx(mebibytes, abs=4)
+        # On a busy machine the kernel may take pages from the process during the call. Then a peak is too small.
+        peaks = [memory.peak_in_a_process(partial(prepare_ones, mebibytes), 1) for _ in range(3)]
+        assert max(peaks) == pytest.approx(mebibytes, abs=4)
     with pytest.raises(RuntimeError, match="ValueError: no such encoder"):
         memory.peak_in_a_process(prepare_failure, 1)
 
