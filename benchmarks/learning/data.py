@@ -47,8 +47,8 @@ class Data(NamedTuple):
 
 
 SYNTHETIC_WORDS = (
-    f"Synthetic speech: {SYNTHETIC['train']:,} phrases of open text with {VOICES} voices. The phrases and the voices "
-    "of dev and test are not in the training data."
+    f"Synthetic speech of open text, with {SYNTHETIC['train']:,} phrases in train, and {VOICES} voices in all parts "
+    "together. The phrases and the voices of dev and test are not in the training data."
 )
 DATA = {
     "digits": Data(
@@ -59,7 +59,7 @@ DATA = {
     "synthetic-512": Data(
         "synthetic",
         512,
-        "The data of synthetic, for encoders with 80 ms per frame. With 128 sub-words, 4 % of the utterances have more "
+        "The data of synthetic, for encoders with 80 ms per frame. With 128 sub-words, some utterances have more "
         "tokens than such frames.",
     ),
 }

@@ -13,7 +13,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "Conformer, equal parameters": CONFORMER,
     "Conformer, equal operations": CONFORMER | {"d_model": 44},  # the width with the smallest difference in operations
     "Squeezeformer 8x": SQUEEZEFORMER_8X,
-    "Squeezeformer 8x without U-Net": SQUEEZEFORMER_8X
-    | {"time_reduce_idx": None},  # as many operations as FastConformer
+    # Without the U-Net, the number of operations is nearly the number of FastConformer.
+    "Squeezeformer 8x without U-Net": SQUEEZEFORMER_8X | {"time_reduce_idx": None},
     "FastConformer": SMALL_ENCODERS["FastConformer"],
 }

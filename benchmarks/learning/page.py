@@ -58,7 +58,7 @@ def parts(results: Path) -> Iterator[str]:
         "a warm-up of a tenth of the steps and then a cosine curve to almost zero, on one thread."
     )
     yield table(["encoder", "parameters", "GFLOPs for 30 s"], counts())
-    for path in sorted(results.glob("*.jsonl")):
+    for path in sorted(results.glob("*.jsonl"), key=lambda path: list(DATA).index(path.stem)):
         groups = grouped(done(path))
         data, batches = DATA[path.stem], ", ".join(map(str, sorted({group.batch for group in groups})))
         yield f"## {path.stem}"

@@ -59,11 +59,13 @@ def test_the_page_shows_every_training_and_compares_equal_seeds(tmp_path):
     lines += [result(Run(theirs, seed=seed), [81.0, 50.0 + seed]) for seed in (2, 1, 0)]
     lines += [result(Run(ours, "DeepNorm", seed=seed), [80.0, 30.0 + 9 * seed]) for seed in range(2)]
     lines += [result(Run(ours, peak=4.5e-3), [99.0, 20.0], finite=False)]
+    lines += [result(Run(theirs, peak=5e-4, seed=seed), [70.0, 45.0 + seed]) for seed in range(3)]
     (tmp_path / "digits.jsonl").write_text("\n".join(lines))
     shown = page(tmp_path)
     assert f"| {ours} | 0.0015 | 1000 | 40.0, 41.0, 42.0 | 41.0 ± 1.0 | - | -39.0 | 2 |" in shown
     assert f"| {ours} | 0.0045 | 1000 | 100.0 | 100.0 |" in shown
     assert f"| {ours} | {theirs} | 0.0015 | 1000 | 3 | -10.0 ± 0.0 | yes |" in shown
+    assert f"| {ours} | {theirs} | 0.0015, 0.0005 | 1000 | 3 | -5.0 ± 0.0 | yes |" in shown  # the best rates
     assert f"| {ours}, DeepNorm | {ours} | 0.0015 | 1000 | 2 | -6.0 ± 50.8 | no |" in shown
 
 

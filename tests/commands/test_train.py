@@ -84,10 +84,8 @@ def test_two_processes_train_together_show_the_schedule_once_and_save_the_best_w
     (saved,) = (tmp_path / "exp").rglob("*.nemo")
     best = re.findall(r"[.]nemo has the weights of (.+[.]ckpt)", shown)[-1]
     (checkpoint,) = (tmp_path / "exp").rglob(best)
-    weights, expected = (
-        ASRModel.restore_from(str(saved), map_location="cpu").state_dict(),
-        read_data(str(checkpoint))["state_dict"],
-    )
+    weights = ASRModel.restore_from(str(saved), map_location="cpu").state_dict()
+    expected = read_data(str(checkpoint))["state_dict"]
     assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
 
 
