@@ -55,7 +55,9 @@ def parts(results: Path) -> Iterator[str]:
     yield (
         "`python -m benchmarks.learning` makes this page. The `.jsonl` files in this folder have all trainings, and no "
         "training is left out. All trainings use NeMo's CTC model with sub-words, SpecAugment, AdamW, "
-        "a warm-up of a tenth of the steps and then a cosine curve to almost zero, on one thread."
+        "a warm-up of a tenth of the steps and then a cosine curve to almost zero, on one thread. With CR-CTC, the "
+        "encoder sees two views of each utterance. Therefore a training with CR-CTC has half of the steps or half of "
+        "the batch of the table, and nearly the same cost."
     )
     yield table(["encoder", "parameters", "GFLOPs for 30 s"], counts())
     for path in sorted(results.glob("*.jsonl"), key=lambda path: list(DATA).index(path.stem)):
@@ -75,12 +77,14 @@ def parts(results: Path) -> Iterator[str]:
         if compared:
             yield (
                 '"difference" is the difference of the two word error rates on dev for equal seeds, in points: the '
-                "mean, and the interval that has the true mean with 95 % confidence (Student's t). The difference is "
+                "mean, and the interval that has the true mean with 95 % confidence (Student's t). "
+                '"relative" is this mean divided by the mean word error rate of the second name. The difference is '
                 "shown only if the interval does not contain 0. A negative difference favors the first name. Trainings "
                 "are compared at equal peak rates. Encoders are also compared at the best peak rate of each encoder: "
                 "the rate with the lowest mean word error rate on dev."
             )
-            yield table(["compared", "with", "peak rates", "steps", "seeds", "difference", "shown"], compared)
+            columns = ["compared", "with", "peak rates", "steps", "seeds", "difference", "relative", "shown"]
+            yield table(columns, compared)
 
 
 def grouped(runs: list[dict[str, Any]]) -> Groups:
@@ -121,10 +125,11 @@ def rate(run: dict[str, Any]) -> float:
 
 
 def pairs(groups: Groups) -> Iterator[tuple[Group, Group]]:
-    """Yield the compared groups: a change and the unchanged recipe, and our encoder and an encoder of NeMo."""
+    """Yield the compared groups: with and without a change, and our encoder and an encoder of NeMo."""
     for group in groups:
-        if group.change != UNCHANGED and (unchanged := group._replace(change=UNCHANGED)) in groups:
-            yield group, unchanged
+        before = group._replace(change=CHANGES[group.change].before)
+        if before != group and before in groups:
+            yield group, before
     best = best_peaks(groups)
     for theirs in groups:
         for ours in groups:
@@ -161,7 +166,7 @@ def differences(groups: Groups) -> Iterator[list[str]]:
                 shown = "no: neither has learned"
             peaks = ", ".join(f"{peak:g}" for peak in dict.fromkeys((ours.peak, theirs.peak)))
             cells = [ours.name, theirs.name, peaks, str(ours.steps), str(len(seeds))]
-            yield [*cells, f"{middle:+.1f} ± {width:.1f}", shown]
+            yield [*cells, f"{middle:+.1f} ± {width:.1f}", f"{100 * middle / mean(second):+.0f} %", shown]
 
 
 def interval(values: list[float]) -> tuple[float, float]:

@@ -25,9 +25,9 @@ class Run:
         change: a name in ``CHANGES``.
         peak: the peak learning rate.
         seed: the seed of the initial weights, of the order of the data and of the augmentation.
-        steps: the number of batches that the encoder sees. With a change that shows each batch twice, the number of
-            optimizer steps is half of it. The learning rate falls to almost zero at the last step.
-        batch: the number of utterances in a batch.
+        steps: the number of optimizer steps, before the change divides it. The learning rate falls to almost zero at
+            the last step.
+        batch: the number of utterances in a batch, before the change divides it.
     """
 
     encoder: str
@@ -44,7 +44,12 @@ class Run:
     @property
     def updates(self) -> int:
         """Return the number of optimizer steps."""
-        return self.steps // CHANGES[self.change].views
+        return self.steps // CHANGES[self.change].fewer_steps
+
+    @property
+    def utterances(self) -> int:
+        """Return the number of utterances in a batch."""
+        return self.batch // CHANGES[self.change].fewer_utterances
 
     @property
     def name(self) -> str:
@@ -117,7 +122,7 @@ def recipe(run: Run, recordings: Recordings, tokenizer: Path) -> Any:
             "trainer.max_epochs=-1",
             f"model.optim.lr={run.peak}",
             "model.optim.sched.warmup_ratio=0.1",
-            *training.data_settings(recordings, run.batch),
+            *training.data_settings(recordings, run.utterances),
             *CHANGES[run.change].recipe,
         ],
     )
