@@ -64,7 +64,7 @@ def _trained(start: Path, task: training.Task, way: str, peak: float | None, see
             self.each.append(float(outputs["loss"]))
 
     with tempfile.TemporaryDirectory() as folder:
-        cfg, words = start_from.recipe_of(str(start), settings(task, peak), Path(folder))
+        cfg, words, _ = start_from.recipe_of(str(start), settings(task, peak), Path(folder))
         if way == FROM_NOTHING:
             without_weights(cfg)
         lightning.seed_everything(seed)

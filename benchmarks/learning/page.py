@@ -57,7 +57,7 @@ def parts(results: Path) -> Iterator[str]:
         "training is left out. All trainings use NeMo's CTC model with sub-words, SpecAugment, AdamW, "
         "a warm-up of a tenth of the steps and then a cosine curve to almost zero, on one thread. With CR-CTC, the "
         "encoder sees two views of each utterance. Therefore a training with CR-CTC has half of the steps or half of "
-        "the batch of the table, and nearly the same cost."
+        "the batch of the table. The processor minutes depend on the machine and on its load."
     )
     yield table(["encoder", "parameters", "GFLOPs for 30 s"], counts())
     for path in sorted(results.glob("*.jsonl"), key=lambda path: list(DATA).index(path.stem)):

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe(parser, DESCRIPTION)
     add = parser.add_argument
     add("manifests", nargs="+", metavar="MANIFEST", help="NeMo manifest; the first is the training data")
-    add("overrides", nargs="*", metavar="key=value", help="Hydra overrides of --recipe or --model")
+    add("overrides", nargs="*", default=[], metavar="key=value", help="Hydra overrides of --recipe or --model")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--model", metavar="MODEL", help=".nemo file, or name of a pretrained model")
     chosen.add_argument("--recipe", metavar="RECIPE", help="recipe of this package, or YAML file")
@@ -44,7 +44,8 @@ def main(args: argparse.Namespace) -> int:
     """Print the report. Return 1 if a problem was found, otherwise 0.
 
     Raises:
-        UserError: a manifest is missing, empty or not text, or the recipe or the model does not exist.
+        UserError: a manifest is missing, empty or not text, the recipe or the model does not exist, or the recipe
+            lacks a tokenizer.
     """
     from nemo_squeezeformer.training.data_checks import findings
     from nemo_squeezeformer.training.data_checks.manifest_report import report
@@ -60,8 +61,8 @@ def main(args: argparse.Namespace) -> int:
     found = [message for made, _ in read for message in findings.of_manifest(made)]
     if args.model or args.recipe:
         with tempfile.TemporaryDirectory(prefix="nemo-squeezeformer-") as folder:
-            cfg = _recipe(args, manifests, overrides, Path(folder))
-            found += findings.with_model(cfg, read[0][1])
+            cfg, differences = _recipe(args, manifests, overrides, Path(folder))
+            found += [*differences, *findings.with_model(cfg, read[0][1])]
     else:
         found += findings.of_sets(manifests)
     if args.json:
@@ -95,21 +96,28 @@ def problems(found: list[str]) -> list[str]:
     return [f"found {len(found)}:", *(f"  - {message}" for message in found)] if found else ["no problem was found"]
 
 
-def _recipe(args: argparse.Namespace, manifests: list[str], overrides: list[str], folder: Path) -> Any:
-    """Return the composed recipe with the manifests as its data."""
+def _recipe(
+    args: argparse.Namespace, manifests: list[str], overrides: list[str], folder: Path
+) -> tuple[Any, list[str]]:
+    """Return the composed recipe with the manifests as its data, and how its features differ from a model's.
+
+    Raises:
+        UserError: the recipe or the model does not exist, or the recipe lacks a tokenizer.
+    """
     from nemo_squeezeformer.commands.training import start_from
     from nemo_squeezeformer.training import recipes
 
     splits = {"train_ds": manifests[:1], "validation_ds": manifests[1:] or manifests[:1]}
     data = [f"model.{split}.manifest_filepath=[{','.join(map(_quoted, paths))}]" for split, paths in splits.items()]
     if args.model:
-        cfg, words = start_from.recipe_of(args.model, [*data, *overrides], folder)
+        cfg, words, differences = start_from.recipe_of(args.model, [*data, *overrides], folder, "--model")
         print(words, file=sys.stderr)
     else:
-        cfg = recipes.compose(args.recipe, [*data, *overrides])
+        cfg, differences = recipes.compose(args.recipe, [*data, *overrides]), []
+    recipes.check_tokenizers(cfg)
     if len(manifests) == 1:
         cfg.model.validation_ds.manifest_filepath = None
-    return cfg
+    return cfg, differences
 
 
 def _quoted(path: str) -> str:

@@ -75,8 +75,11 @@ def main(args: argparse.Namespace) -> int:
             raise UserError(f"no recipe is given; give one of {', '.join(recipes.recipes())}, or a path to a YAML file")
         return run(recipes.compose(args.recipe, overrides), args)
     with tempfile.TemporaryDirectory(prefix="nemo-squeezeformer-") as folder:  # for the tokenizer of the model
-        cfg, words = start_from.recipe_of(start, overrides, Path(folder))
+        cfg, words, differences = start_from.recipe_of(start, overrides, Path(folder))
         say(words)
+        if args.dry_run:  # a training says the differences when it loads the weights
+            for difference in differences:
+                say(difference)
         return run(cfg, args)
 
 
@@ -89,10 +92,11 @@ def run(cfg: Any, args: argparse.Namespace) -> int:
         schedule.check(cfg)
         print(schedule.summary(cfg))
         return 0
+    checks = {"audio_check": not args.skip_audio_check, "text_check": not args.skip_text_check}
     try:
         if args.dry_run:
-            return dry_run.dry_run(cfg)
-        train(cfg, audio_check=not args.skip_audio_check, text_check=not args.skip_text_check)
+            return dry_run.dry_run(cfg, **checks)
+        train(cfg, **checks)
     except UserError:
         raise
     except Exception as error:
@@ -190,5 +194,5 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
             if best is not None:
                 best.load_into(model)
             trainer.test(model)
-    logging.info(run_end.words(best, log_dir, value(cfg, "exp_manager", {})))
+    logging.info(run_end.words(trainer.checkpoint_callback, best, log_dir, value(cfg, "exp_manager", {})))
     return model

@@ -176,7 +176,7 @@ def _field_problem(row: dict[str, Any], required: Sequence[str]) -> str:
     for field in ("duration", "offset"):
         value = row.get(field)
         if value is not None and not _is_seconds(value):
-            return f"{field} {_shown(value)} is not a number of seconds; write a number without quotation marks"
+            return f"{field} {_shown(value)} is not a number of seconds; write a number from 0, without quotation marks"
     if row.get("duration") == 0:
         return f"duration 0 for {cut(str(audio))}: the row has no audio; remove the row"
     return ""

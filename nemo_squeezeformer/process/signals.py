@@ -43,6 +43,8 @@ class Signals:
         self.before_end: list[Callable[[], object]] = []
         self._arrived = 0.0
         self._put_off = False
+        self._notice = ""
+        self._timer: threading.Timer | None = None
         self._handlers: dict[signal.Signals, Handler] = {}
         self._process = os.getpid()
 
@@ -88,9 +90,19 @@ class Signals:
         if signal.SIGINT in self._handlers:
             signal.signal(signal.SIGINT, self._handle)
 
-    def put_off(self) -> None:
-        """From now on, raise the exception of a signal only in ``check``, or ``PATIENCE`` seconds after the signal."""
-        self._put_off = True
+    def put_off(self, notice: str = "") -> None:
+        """From now on, raise the exception of a signal only in ``check``, or ``PATIENCE`` seconds after the signal.
+
+        Args:
+            notice: a line that tells the user what Ctrl-C waits for. With a notice, only ``check`` raises the exception
+                of Ctrl-C, because no other process waits for the end of this process.
+        """
+        self._put_off, self._notice = True, notice
+
+    def hold(self) -> None:
+        """Raise the exception of a signal that has arrived only in ``check``, however long this takes."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def stop_putting_off(self) -> None:
         """From now on, a signal raises its exception at once. Raise the exception of a signal that was put off."""
@@ -118,7 +130,10 @@ class Signals:
 
     def _raise_when_possible(self) -> None:
         self.due = True
-        if self._put_off:
+        if self._put_off and self._notice and self.received == signal.SIGINT:
+            with contextlib.suppress(OSError):  # the terminal can be gone
+                os.write(2, f"\n{self._notice}\n".encode())  # print() could be interrupted inside another print()
+        elif self._put_off:
             self._later(PATIENCE)
         elif _is_being_imported("torch"):  # an exception ends the process with abort() in C++ code of this import
             self._later(AGAIN)
@@ -137,9 +152,9 @@ class Signals:
                 self._put_off = False
                 signal.pthread_kill(threading.main_thread().ident or 0, self.received or signal.SIGTERM)
 
-        timer = threading.Timer(seconds, wake)
-        timer.daemon = True
-        timer.start()
+        self._timer = threading.Timer(seconds, wake)
+        self._timer.daemon = True
+        self._timer.start()
 
     def _unraisable(self, lost: Any) -> None:
         """Raise an exception again that arose where Python ignores exceptions, for example in a garbage collection."""

@@ -60,6 +60,12 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
         place = hydra.initialize_config_module(CONF, version_base=None)
     elif path.suffix in (".yaml", ".yml") and path.is_file():
         place = hydra.initialize_config_dir(str(path.resolve().parent), version_base=None)
+    elif len(path.parts) > 1 + recipe.startswith(ABLATION) or path.suffix in (".yaml", ".yml", ".json", ".jsonl"):
+        found = "this is not a YAML file" if path.is_file() else "there is no such file"
+        raise UserError(
+            f"no recipe {recipe}: {found}; give the name of a recipe (`nemo-squeezeformer train --list`), or a path to "
+            "a YAML file"
+        )
     else:
         meant = misspelt.most_similar(recipe.removesuffix(".yaml"), ours)
         names = f"did you mean {meant}? `nemo-squeezeformer train --list` shows all names"
@@ -177,11 +183,20 @@ def check_names(cfg: Any) -> None:
         if section is not None and split != "test_ds" and not is_named(section):
             raise UserError(f"model.{split}.manifest_filepath is not set; add model.{split}.manifest_filepath=PATH")
         require_manifests(cfg, split)
+    check_tokenizers(cfg)
+    if OmegaConf.is_missing(cfg.model, "labels"):
+        raise UserError("model.labels is not set; add model.labels=[...], with one label for each output of the model")
+
+
+def check_tokenizers(cfg: Any) -> None:
+    """Check the folders of the tokenizers in a composed recipe.
+
+    Raises:
+        UserError: the folder of a tokenizer is not set, or lacks a file.
+    """
     languages = value(cfg, "model.tokenizer.langs", {})
     for section in ("model.tokenizer", *(f"model.tokenizer.langs.{name}" for name in languages)):
         _check_tokenizer(cfg, section)
-    if OmegaConf.is_missing(cfg.model, "labels"):
-        raise UserError("model.labels is not set; add model.labels=[...], with one label for each output of the model")
 
 
 def _check_loss(cfg: Any) -> None:

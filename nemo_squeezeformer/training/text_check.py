@@ -6,10 +6,11 @@ tokens than frames, whose CTC loss is 0, and a row of the validation data that i
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.manifest_rows import good_rows
 from nemo_squeezeformer.training.ctc_frames import ctc_frames, ctc_head
 from nemo_squeezeformer.training.data_checks import shared_rows
 from nemo_squeezeformer.training.settings import value
@@ -29,6 +30,7 @@ FORMS: Mapping[str, Callable[[str], str]] = {
     "in upper case": str.upper,
     "in lower case and in Unicode's form NFC": lambda text: unicodedata.normalize("NFC", text.lower()),
 }
+AS_TRAINING = "write the text as the training text"
 SKIP = "with --skip-text-check, training uses the text as it is"
 
 
@@ -68,7 +70,8 @@ def check(cfg: Any, say: Callable[[str], object] | None = None) -> None:
             _check_frames(cfg, rows, encoded, say)
             seen = set(_letters(rows, known))
         elif seen and not unknown:
-            _warn_of_unseen(split, _letters(rows, known, counts=True), seen, rows, say)
+            for message in of_unseen(split.name, _letters(rows, known, counts=True), seen, rows):
+                say(message)
 
 
 def _warn(message: str) -> None:
@@ -81,10 +84,11 @@ def _refuse_missing_text(split: Split, say: Callable[[str], object]) -> None:
     """Refuse rows without text. An empty text is a row without speech, and gives a warning."""
     missing = [row for row in split.rows if row.text is None]
     if missing:
+        fields = next(row for number, row in good_rows(missing[0].manifest) if number == missing[0].number)
         raise UserError(
             f"{len(missing):,} of {len(split.rows):,} rows of the {split.name} data have no {split.field} (the first: "
             f'{missing[0].place}), and would teach the model to say nothing; add the text, write "{split.field}": "" '
-            f"for recordings without speech, or remove the rows; {SKIP}"
+            f"for recordings without speech, or remove the rows (the row has the fields: {', '.join(fields)}); {SKIP}"
         )
     empty = [row for row in split.rows if not (row.text or "").strip()]
     if len(empty) == len(split.rows):
@@ -192,16 +196,21 @@ def _report_unknown(
 
 def _remedy(split: Split, vocabulary: Vocabulary, rows: list[TextRow]) -> str:
     """Return the form of the text that the vocabulary has, or the vocabulary that the text needs."""
-    text = "\n".join(row.text or "" for row in rows[:TRIED])
-    before = _number_missing(vocabulary, text)
-    for name, form in FORMS.items():
-        if _number_missing(vocabulary, form(text)) < 0.5 * before:
-            return f"write the text {name}"
+    if form := _form(vocabulary, rows):
+        return form
     if split.key != "train_ds":
-        return "write the text as the training text"
+        return AS_TRAINING
     if isinstance(vocabulary, Characters):
         return "set model.labels=null to keep all characters"
     return "make a tokenizer of this text: nemo-squeezeformer tokenizer MANIFEST --vocab-size N --output DIR"
+
+
+def _form(vocabulary: Vocabulary, rows: Sequence[TextRow]) -> str:
+    """Return the form in which the vocabulary has the characters of the text, or ""."""
+    text = "\n".join(row.text or "" for row in rows[:TRIED])
+    before = _number_missing(vocabulary, text)
+    forms = (name for name, form in FORMS.items() if _number_missing(vocabulary, form(text)) < 0.5 * before)
+    return next((f"write the text {name}" for name in forms), "")
 
 
 def _number_missing(vocabulary: Vocabulary, text: str) -> int:
@@ -209,18 +218,23 @@ def _number_missing(vocabulary: Vocabulary, text: str) -> int:
     return sum(seen[letter] for letter in vocabulary.missing(seen))
 
 
-def _warn_of_unseen(
-    split: Split, letters: Counter[str], seen: set[str], rows: list[TextRow], say: Callable[[str], object]
-) -> None:
-    """Warn about characters that the training text does not have. The model cannot learn these characters."""
+def of_unseen(name: str, letters: Counter[str], seen: set[str], rows: Sequence[TextRow]) -> Iterator[str]:
+    """Yield a message if many characters do not occur in the training text. The model cannot learn these characters.
+
+    Args:
+        name: the name of the data in the message, for example ``validation``.
+        letters: the characters of the data, and how often each character occurs.
+        seen: the characters of the training text.
+        rows: the rows of the data.
+    """
     unseen = {letter: number for letter, number in letters.most_common() if letter not in seen}
     share = sum(unseen.values()) / max(1, sum(letters.values()))
     if share <= STRANGE:
         return
     touched = [row for row in rows if not set(unseen).isdisjoint(row.text or "")] or rows
-    remedy = _remedy(split, Characters(sorted(seen)), touched)
-    say(
-        f"{share:.1%} of the characters of the {split.name} text never occur in the training text: "
+    remedy = _form(Characters(sorted(seen)), touched) or AS_TRAINING
+    yield (
+        f"{share:.1%} of the characters of the {name} text never occur in the training text: "
         f"{''.join(unseen)[:SHOWN]!r} (the first row: {touched[0].place}), so the error rates are too high; {remedy}"
     )
 

@@ -34,7 +34,7 @@ def found(capsys, *arguments: str) -> str:
 
 
 def test_good_manifests_have_a_table_and_no_problem(tmp_path, capsys):
-    train, dev = write(tmp_path, "train", [{}, {"text": "three"}]), write(tmp_path, "dev", [{"text": "four"}])
+    train, dev = write(tmp_path, "train", [{}, {"text": "three"}]), write(tmp_path, "dev", [{"text": "tone"}])
     assert main(["check", train, dev]) == 0
     shown = capsys.readouterr().out
     assert "rows            2\n" in shown and "16000 Hz: 2" in shown
@@ -86,6 +86,25 @@ def test_recordings_and_texts_in_two_sets_are_found(tmp_path, capsys):
     assert "20 of 20 texts of the other data are also training texts" in found(capsys, train, dev)
 
 
+def test_characters_that_only_the_second_set_has_are_found(tmp_path, capsys):
+    train = write(tmp_path, "train", [{"text": "ONE TWO"}])
+    dev = write(tmp_path, "dev", [{"text": "two one"}])
+    shown = found(capsys, train, dev)
+    assert "100.0% of the characters of the dev text never occur in the training text: 'otwne'" in shown
+    assert shown.strip().endswith("write the text in upper case")
+
+
+def test_a_manifest_that_is_given_twice_is_named(tmp_path, capsys):
+    train = write(tmp_path, "train", [{}])
+    assert f"the train data and the training data have the same manifest {train}" in found(capsys, train, train)
+
+
+def test_other_features_than_the_features_of_a_model_are_found(ctc_file, tmp_path, capsys):
+    train = write(tmp_path, "train", [{}])
+    shown = found(capsys, train, "--model", str(ctc_file), "model.preprocessor.normalize=NA")
+    assert "normalize is per_feature in the file and NA in the model" in shown
+
+
 def test_the_vocabulary_and_the_rate_of_a_model_are_compared(ctc_file, tmp_path, capsys):
     rows: list[dict[str, Any]] = [{"text": "ONE TWO", "samples": noise(1.0)[::2], "rate": 8000}]
     shown = found(capsys, write(tmp_path, "train", rows), "--model", str(ctc_file))
@@ -110,13 +129,20 @@ def test_the_frames_of_a_recipe_are_compared_and_the_five_worst_are_named(tmp_pa
         (["size=m"], "no manifest is given"),
         (["TRAIN", "size=m"], "add --recipe RECIPE or --model MODEL"),
         (["TRAIN", "--recipe", "none"], "no recipe none"),
-        (["TRAIN", "--model", "none.nemo"], "there is no such file"),
+        (["TRAIN", "--recipe", "squeezeformer_ctc_bpe"], "model.tokenizer.dir is not set; create a tokenizer with"),
+        (["TRAIN", "--model", "none.nemo"], "--model none.nemo: there is no such file"),
+        (["TRAIN", "--model", "none.h5"], "--model none.h5: a file of TensorFlow does not contain the settings"),
+        ([], "required: MANIFEST"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path, capsys):
     given = [write(tmp_path, "train", [{}]) if each == "TRAIN" else each for each in arguments]
-    assert main(["check", *given]) == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    try:
+        status = main(["check", *given])
+    except SystemExit as end:  # of argparse
+        status = end.code
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert status == 2 and message in error and not error.endswith(", key=value")
 
 
 def test_the_command_loads_neither_nemo_nor_torch(tmp_path):

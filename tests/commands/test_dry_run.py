@@ -31,12 +31,17 @@ def given(tmp_path) -> list[str]:
 
 
 def test_the_longest_and_the_widest_batch_are_trained_and_nothing_is_written(given, tmp_path, capsys):
-    assert main(["train", "squeezeformer_ctc_char", *given, "--dry-run"]) == 0
+    assert main(["train", "squeezeformer_ctc_char", *given, "--dry-run", "--skip-audio-check"]) == 0
     longest, widest, last = capsys.readouterr().out.splitlines()[-3:]
     assert longest.startswith("longest ") and f"2 x 1.5 s with 3 tokens, as {tmp_path}/train.json, line 2" in longest
     assert widest.startswith("widest ") and "2 x 1 s with 20 tokens" in widest and "line 3" in widest
     assert "peak memory" in longest and last == "both batches fit"
     assert not (tmp_path / "exp").exists()
+
+
+def test_recordings_that_training_would_refuse_are_refused(given, capsys):
+    assert main(["train", "squeezeformer_ctc_char", *given, "--dry-run"]) == 2
+    assert "line 2: duration 1.5 s is more than the 1.00 s of 'train_1.wav'" in capsys.readouterr().err
 
 
 def test_a_batch_that_does_not_fit_is_named_with_the_remedy(given, tmp_path, capsys):

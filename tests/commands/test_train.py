@@ -63,6 +63,8 @@ def test_a_model_class_that_this_nemo_does_not_have_is_named():
 @pytest.mark.slow
 def test_two_processes_train_together_show_the_schedule_once_and_save_the_best_weights(tmp_path):
     arguments = [*SMALL, *data(tmp_path), "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=2"]
+    # The loss falls, so the highest loss chooses the first checkpoint and not the last.
+    arguments += [f"exp_manager.checkpoint_callback_params.{each}" for each in ("monitor=val_loss", "mode=max")]
     done = subprocess.run(
         [
             sys.executable,
@@ -84,6 +86,7 @@ def test_two_processes_train_together_show_the_schedule_once_and_save_the_best_w
     (saved,) = (tmp_path / "exp").rglob("*.nemo")
     best = re.findall(r"[.]nemo has the weights of (.+[.]ckpt)", shown)[-1]
     (checkpoint,) = (tmp_path / "exp").rglob(best)
+    assert "-step=2." in best
     weights = ASRModel.restore_from(str(saved), map_location="cpu").state_dict()
     expected = read_data(str(checkpoint))["state_dict"]
     assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())

@@ -210,6 +210,40 @@ def test_a_signal_that_is_put_off_too_long_is_raised(monkeypatch, capsys):
     assert time.monotonic() - begin < 5
 
 
+def test_no_signal_interrupts_what_is_done_before_the_check(monkeypatch, capsys):
+    monkeypatch.setattr(signals, "PATIENCE", 0.1)
+    reached = []
+
+    def command() -> int:
+        signals.current.put_off()
+        signal.raise_signal(signal.SIGTERM)
+        signals.current.hold()
+        time.sleep(0.5)
+        reached.append("the file is written")
+        signals.current.check()
+        return 0
+
+    assert ended(command, capsys)[0] == 143
+    assert reached == ["the file is written"]
+
+
+def test_ctrl_c_waits_with_a_notice_and_without_a_limit(monkeypatch, capfd):
+    monkeypatch.setattr(signals, "PATIENCE", 0.1)
+    reached = []
+
+    def command() -> int:
+        signals.current.put_off("wait for the end")
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.5)
+        reached.append("end of the batch")
+        signals.current.check()
+        return 0
+
+    assert program.run("program", command) == 130
+    assert reached == ["end of the batch"]
+    assert capfd.readouterr().err.splitlines() == ["", "wait for the end", "program: interrupted"]
+
+
 @both
 def test_a_script_that_run_starts_ends_with_one_line(number, tmp_path):
     script = tmp_path / "script.py"
@@ -308,7 +342,7 @@ def test_a_signal_ends_training_with_a_checkpoint_from_which_the_run_continues_e
     then = f"the same command resumes the run from {last}"
     if last is None:  # the first validation, after which NeMo writes the first checkpoint
         assert (step, hook) == (4, "on_validation_batch_start")
-        then = "the run has no complete checkpoint, and starts again from the beginning"
+        then = "the run has no complete checkpoint, so the next run starts from the beginning"
     assert line == f"nemo-squeezeformer: {WORD[number]}: {then}"
     assert not list(tmp_path.rglob("*unfinished*"))
     status, resumed = train(tmp_path / "cut", monkeypatch=monkeypatch)

@@ -17,7 +17,7 @@ from nemo.utils.callbacks import NeMoModelCheckpoint
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.integration.callbacks import stop_after_batch
+from nemo_squeezeformer.integration.callbacks import best_weights, stop_after_batch
 from nemo_squeezeformer.integration.resuming.checkpoint_contents import plain_objects
 from nemo_squeezeformer.training.mistakes import interrupted_runs
 from nemo_squeezeformer.training.recipes import compose
@@ -84,6 +84,15 @@ def test_the_end_names_the_best_result_and_the_files(run):
     assert "Best val_loss: " in best and best.endswith(f"({best_of(run.folder / 'checkpoints').name})")
     assert model.endswith(f"The model with these weights is {run.folder}/checkpoints/{NAME}.nemo")
     assert files.endswith(f"Logs and checkpoints are in {run.folder}")
+
+
+def test_checkpoints_that_were_not_validated_give_a_warning(tmp_path, caplog):
+    for settings, warned in (({"every_n_train_steps": 2}, True), ({"every_n_epochs": 1}, False)):
+        caplog.clear()
+        writer = NeMoModelCheckpoint(dirpath=tmp_path, monitor="val_wer", save_best_model=True, **settings)
+        trainer: Any = SimpleNamespace(checkpoint_callback=writer, callbacks=[])
+        best_weights.add_callback(trainer)
+        assert ("the best checkpoint can have weights that were not validated" in caplog.text) == warned
 
 
 def test_the_bar_shows_the_whole_run(run):

@@ -58,11 +58,13 @@ def write_recipe(folder, **changes) -> str:
     return str(path)
 
 
-def test_a_recipe_of_nemo_trains_without_further_settings(tmp_path):
+def test_a_recipe_of_nemo_trains_without_further_settings_and_the_end_names_its_files(tmp_path, caplog):
     from nemo_squeezeformer.__main__ import main
 
     assert main(["train", write_recipe(tmp_path), *spoken(tmp_path)]) == 0
-    assert len(list((tmp_path / "exp" / "NeMos").rglob("NeMos.nemo"))) == 1
+    (saved,) = (tmp_path / "exp" / "NeMos").rglob("NeMos.nemo")
+    assert "Best val_wer: 100.00% (NeMos--val_wer=" in caplog.text
+    assert f"The model of the last step is {saved}" in caplog.text
 
 
 def test_a_recipe_of_nemo_is_announced_without_a_plan_of_ours(tmp_path):

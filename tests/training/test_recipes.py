@@ -47,7 +47,7 @@ def test_a_program_with_nemos_hydra_runner_finds_the_recipes_without_a_path(tmp_
     "recipe, overrides, message",
     [
         ("squeezeformer_ctc", [], "no recipe squeezeformer_ctc: did you mean squeezeformer_ctc_"),
-        ("mine/none.yaml", [], "no recipe mine/none.yaml"),
+        ("mine/none.yaml", [], "no recipe mine/none.yaml: there is no such file"),
         ("squeezeformer_ctc_bpe", ["size=huge"], "size/huge"),
         ("squeezeformer_ctc_bpe", ["modle.x=1"], "modle"),
     ],

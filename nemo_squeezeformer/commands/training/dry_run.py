@@ -21,18 +21,23 @@ TRAINER = {
 }  # fmt: skip
 
 
-def dry_run(cfg: Any) -> int:
+def dry_run(cfg: Any, audio_check: bool = True, text_check: bool = True) -> int:
     """Print the time and the memory of a training step on the largest batches. Return 0 if they fit, otherwise 1.
 
     The utterances are noise, and their tokens are random. The weights and the state of the optimizer are in the memory,
     as in training.
+
+    Args:
+        cfg: a composed recipe.
+        audio_check: if True, first compare every row of the manifests with the audio file of the row, as in training.
+        text_check: if True, first compare the text of the manifests with the vocabulary and the frame rate.
 
     Raises:
         UserError: the recipe has an error, or its model is not a CTC model, a transducer or a hybrid.
     """
     recipes.target(cfg)
     schedule.check(cfg)
-    recipes.check(cfg, audio=False)
+    recipes.check(cfg, audio=audio_check, text=text_check)
     recipes.fill_labels(cfg)
     shapes = largest_batches(cfg)
 

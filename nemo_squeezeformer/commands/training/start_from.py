@@ -8,29 +8,33 @@ from typing import Any
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.nemo_archive import CONFIG, check_archive, read_member
+from nemo_squeezeformer.training.fine_tuning import model_differences
 from nemo_squeezeformer.training.fine_tuning import recipe as fine_tuning
+from nemo_squeezeformer.training.settings import value
 
 KEYS = ("init_from_nemo_model", "init_from_pretrained_model")  # NeMo's settings for the same purpose
 
 
-def recipe_of(model: str, overrides: Sequence[str], folder: Path) -> tuple[Any, str]:
-    """Return the composed recipe for the fine-tuning of a model, and a line that names the parts that are kept.
+def recipe_of(model: str, overrides: Sequence[str], folder: Path, option: str = "--from") -> tuple[Any, str, list[str]]:
+    """Return the recipe for the fine-tuning of a model, a line about the kept parts, and differences of the features.
 
     Args:
         model: a .nemo file, or the name of a pretrained model.
         overrides: Hydra's overrides.
         folder: an empty folder for the tokenizer of the model. It must exist until the trained model is saved.
+        option: the option of the command that gave the model, for messages.
 
     Raises:
         UserError: the model does not exist, the file is damaged or unsafe, or ``fine_tuning.compose`` refuses it.
     """
     from nemo_squeezeformer.transcription.saved_settings import read_settings
 
-    path = model_file(model)
+    path = model_file(model, option)
     members = check_archive(path)
     config = read_settings(path, read_member(path, members[CONFIG]), set(members))
     cfg, change = fine_tuning.compose(path, config, folder, overrides)
-    return cfg, fine_tuning.summary(cfg, path, change)
+    differences = model_differences.of_features(value(config, "preprocessor", {}), value(cfg, "model.preprocessor", {}))
+    return cfg, fine_tuning.summary(cfg, path, change), list(differences)
 
 
 def asked_for(model: str | None, recipe: str | None, overrides: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -60,8 +64,12 @@ def asked_for(model: str | None, recipe: str | None, overrides: Sequence[str]) -
     return model, rest
 
 
-def model_file(name: str) -> str:
+def model_file(name: str, option: str) -> str:
     """Return the path of a .nemo file. A pretrained model is fetched.
+
+    Args:
+        name: a path, or the name of a pretrained model.
+        option: the option of the command, for messages.
 
     Raises:
         UserError: the file does not exist, is not a .nemo file, or the pretrained model cannot be fetched.
@@ -69,13 +77,18 @@ def model_file(name: str) -> str:
     path = Path(name).expanduser()
     if path.suffix == ".ckpt":
         raise UserError(
-            f"--from {name}: a .ckpt file does not contain the tokenizer; give the .nemo file of the run, which "
+            f"{option} {name}: a .ckpt file does not contain the tokenizer; give the .nemo file of the run, which "
             "lies beside the .ckpt file"
+        )
+    if path.suffix in (".h5", ".hdf5"):
+        raise UserError(
+            f"{option} {name}: a file of TensorFlow does not contain the settings of the model; first make a .nemo "
+            "file with `nemo-squeezeformer import`"
         )
     if path.is_file():
         return str(path)
     if path.is_dir() or path.suffix == ".nemo" or path.is_absolute():
-        raise UserError(f"--from {name}: there is no such file; give a .nemo file or the name of a pretrained model")
+        raise UserError(f"{option} {name}: there is no such file; give a .nemo file or the name of a pretrained model")
     from nemo.collections.asr.models import ASRModel
 
     try:
@@ -85,6 +98,6 @@ def model_file(name: str) -> str:
     except Exception as error:  # the model hub, the network and the cache raise many kinds of errors
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise UserError(
-            f"--from {name}: this is not a file, and it could not be fetched as a pretrained model ({reason}); check "
+            f"{option} {name}: this is not a file, and it could not be fetched as a pretrained model ({reason}); check "
             "the name and the network, or download the .nemo file and give its path"
         ) from error

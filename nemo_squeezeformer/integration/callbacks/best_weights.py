@@ -118,6 +118,12 @@ def add_callback(trainer: Trainer) -> BestWeights | None:
     writer = trainer.checkpoint_callback
     if not isinstance(writer, NeMoModelCheckpoint) or not writer.save_best_model:
         return None
+    if writer._every_n_train_steps or writer._train_time_interval:
+        logging.warning(
+            f"exp_manager saves checkpoints between validations: {writer.monitor} of such a checkpoint is the result "
+            "of an earlier validation, so the best checkpoint can have weights that were not validated; in place of "
+            "every_n_train_steps and train_time_interval, set trainer.val_check_interval to a number of batches"
+        )
     callback = BestWeights(writer)
     trainer.callbacks.append(callback)  # type: ignore[attr-defined]
     return callback

@@ -18,6 +18,8 @@ from nemo.utils.callbacks import NeMoModelCheckpoint
 
 from nemo_squeezeformer.errors import Terminated
 
+NOTICE = "Ctrl-C: the training ends after this batch and writes a checkpoint; press Ctrl-C again to end it at once"
+
 
 class PutOff(Protocol):
     """Signals whose exception can be put off, for example until the end of a batch."""
@@ -25,7 +27,8 @@ class PutOff(Protocol):
     due: bool
     before_end: list[Callable[[], object]]
 
-    def put_off(self) -> None: ...
+    def put_off(self, notice: str = "") -> None: ...
+    def hold(self) -> None: ...
     def stop_putting_off(self) -> None: ...
     def check(self) -> None: ...
     def end(self) -> None: ...
@@ -45,7 +48,7 @@ class StopAfterBatch(Callback):
         self._steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.signals.put_off()
+        self.signals.put_off(NOTICE if trainer.world_size == 1 else "")
         launcher = trainer.strategy.launcher
         if launcher is not None:  # the processes of other devices would wait for this process
             self.signals.before_end.append(partial(launcher.kill, signal.SIGKILL))
@@ -58,6 +61,7 @@ class StopAfterBatch(Callback):
     ) -> None:
         if not self.signals.due:
             return
+        self.signals.hold()  # a signal that interrupts the writing leaves an incomplete checkpoint
         if trainer.global_step > self._steps:  # otherwise, the checkpoint would lack gradients that are accumulated
             _save_last(trainer)
         self.signals.check()
@@ -115,7 +119,7 @@ def how_to_continue(trainer: Trainer, resumable: bool) -> str:
     if not path.exists() or NeMoModelCheckpoint.is_checkpoint_unfinished(path):
         if resumable and any(Path(getattr(writer, "dirpath", None) or "no folder").glob("*.ckpt")):
             return "the same command resumes the run from its newest complete checkpoint"
-        return "the run has no complete checkpoint, and starts again from the beginning"
+        return "the run has no complete checkpoint, so the next run starts from the beginning"
     if resumable:
         return f"the same command resumes the run from {path}"
     version = path.parent.parent.name

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.manifest_rows import good_rows
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.training import text_check
 from nemo_squeezeformer.training.data_checks import sample_rates, shared_rows
 from nemo_squeezeformer.training.settings import value
+from nemo_squeezeformer.training.text_rows import TextRow
 
 FAST = 30.0  # characters per second; fast speech in an alphabet has about 20
 
@@ -30,7 +33,10 @@ def of_manifest(made: Mapping[str, Any]) -> Iterator[str]:
     if len(made["channels"]) > 1 or made["channels"].keys() - {"1"}:
         channels = ", ".join(f"{number:,} with {each}" for each, number in made["channels"].items())
         if made["channels"]:
-            yield f"recordings of {name} have several channels ({channels}); set channel_selector=average for training"
+            yield (
+                f"recordings of {name} have several channels ({channels}); for training, "
+                "add +model.train_ds.channel_selector=average"
+            )
     speed = text["characters_per_second"]
     if speed and speed > FAST:
         yield f"the text of {name} has {speed} characters per second, more than speech has; check the durations"
@@ -42,8 +48,21 @@ def of_manifest(made: Mapping[str, Any]) -> Iterator[str]:
 
 def of_sets(manifests: Sequence[str]) -> Iterator[str]:
     """Yield the problems of several manifests. The first manifest is the training data."""
-    for other in manifests[1:]:
-        yield from shared_rows.find(manifests[:1], [other], Path(other).stem)
+    training, *others = manifests
+    seen = set(_letters(_rows(training))) if others else set()
+    for other in others:
+        name, rows = Path(other).stem, _rows(other)
+        yield from shared_rows.find([training], [other], name)
+        if seen:
+            yield from text_check.of_unseen(name, _letters(rows), seen, rows)
+
+
+def _rows(manifest: str) -> list[TextRow]:
+    return [TextRow(manifest, number, row.get("text"), None, 0.0) for number, row in good_rows(manifest)]
+
+
+def _letters(rows: Sequence[TextRow]) -> Counter[str]:
+    return Counter(letter for row in rows for letter in row.text or "" if not letter.isspace())
 
 
 def with_model(cfg: Any, training: Sequence[Utterance]) -> Iterator[str]:

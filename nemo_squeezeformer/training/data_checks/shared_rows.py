@@ -42,6 +42,12 @@ def find(train: Sequence[str], other: Sequence[str], name: str) -> Iterator[str]
         other: the manifests of the evaluation data.
         name: the name of the evaluation data in messages, for example ``validation``.
     """
+    if same := {os.path.abspath(path) for path in train} & {os.path.abspath(path) for path in other}:
+        yield (
+            f"the {name} data and the training data have the same manifest {min(same)}, so the error rate does not "
+            f"show how well the model transcribes new recordings; use another manifest for the {name} data"
+        )
+        return
     seen, evaluated = recordings(train), recordings(other)
     both = [(place, seen[each]) for each, place in evaluated.items() if each in seen]
     if both:

@@ -31,13 +31,19 @@ def find(there: Mapping[str, Any], here: Any, taken: Collection[str]) -> Iterato
     if not there:
         return
     if any(name.startswith("encoder.") for name in taken):
-        yield from _features(there.get("preprocessor") or {}, value(here, "preprocessor", {}))
+        yield from of_features(there.get("preprocessor") or {}, value(here, "preprocessor", {}))
     for section, prefix in VOCABULARIES.items():
         if any(name.startswith(prefix) for name in taken):
             yield from _vocabulary(section, _pieces(there, section), _pieces(here, section))
 
 
-def _features(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+def of_features(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the difference between the features of a file and of the model that is trained.
+
+    Args:
+        there: the configuration of the preprocessor in the file; it can be empty.
+        here: the configuration of the preprocessor of the model; it can be empty.
+    """
     kinds = [str(each.get("_target_", "")).rpartition(".")[2] for each in (there, here)]
     if there and here and kinds[0] != kinds[1]:
         yield (

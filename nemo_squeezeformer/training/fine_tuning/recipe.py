@@ -11,6 +11,7 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training import recipes
 from nemo_squeezeformer.training.fine_tuning.tokenizer_of_file import unpacked_tokenizer
 from nemo_squeezeformer.training.fine_tuning.vocabulary_change import Change, change_vocabulary
+from nemo_squeezeformer.training.initial_weights import SIZE
 from nemo_squeezeformer.training.settings import value
 
 RECIPE = "squeezeformer_finetune"
@@ -18,6 +19,8 @@ RECIPE = "squeezeformer_finetune"
 KEPT_VOCABULARY, NEW_VOCABULARY = 0.1, 0.5
 USUAL_RATE = 1e-3  # the peak learning rate in a file without a schedule
 SHAPED = ("size", "rate", "positions")  # groups of the other recipes that change the network
+# Settings on which the shapes of the weights depend.
+SHAPES = ("preprocessor.features", *(f"encoder.{name}" for name in SIZE))
 # Sections of a file that belong to the run that wrote the file.
 OF_THE_RUN = ("train_ds", "validation_ds", "test_ds", "optim", "freeze_updates", "optim_param_groups", "nemo_version")
 OF_THE_VOCABULARY = ("tokenizer", "labels", "target")
@@ -33,8 +36,9 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
         overrides: Hydra's overrides.
 
     Raises:
-        UserError: the file is not a CTC, transducer or hybrid model, an override changes the size, the frame rate
-            or the positions of attention, Hydra refuses an override, or the new vocabulary is not valid.
+        UserError: the file is not a CTC, transducer or hybrid model, an override changes the size, the frame rate,
+            the number of mel bands or the positions of attention, Hydra refuses an override, or the new vocabulary is
+            not valid.
     """
     from omegaconf import OmegaConf
 
@@ -62,6 +66,13 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
         cfg = recipes.compose(str(recipe), given)
     except UserError as error:  # the user does not know the composed recipe
         raise UserError(str(error).replace(f"recipe {recipe}", f"--from {path}")) from error
+    for setting in SHAPES:
+        there, here = value(config, setting), value(cfg, f"model.{setting}")
+        if there is not None and here != there:
+            raise UserError(
+                f"model.{setting}={here}: the weights in {path} have {setting}={there}; remove model.{setting}={here}, "
+                "or train a new model without --from"
+            )
     change = change_vocabulary(cfg, path, labels, tokenizer)
     if change.new and not any(each.lstrip("+").startswith("schedule.peak_lr=") for each in overrides):
         cfg.schedule.peak_lr = peak_lr(model, NEW_VOCABULARY)
