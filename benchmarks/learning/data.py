@@ -60,7 +60,7 @@ DATA = {
         "synthetic",
         512,
         "The data of synthetic, for encoders with 80 ms per frame. With 128 sub-words, some utterances have more "
-        "tokens than such frames.",
+        "tokens than frames of 80 ms.",
     ),
 }
 

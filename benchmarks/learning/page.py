@@ -79,11 +79,11 @@ def parts(results: Path) -> Iterator[str]:
                 '"difference" is the difference of the two word error rates on dev for equal seeds, in points: the '
                 "mean, and the interval that has the true mean with 95 % confidence (Student's t). "
                 '"relative" is this mean divided by the mean word error rate of the second name. The difference is '
-                "shown only if the interval does not contain 0. A negative difference favors the first name. Trainings "
-                "are compared at equal peak rates. Encoders are also compared at the best peak rate of each encoder: "
-                "the rate with the lowest mean word error rate on dev."
+                "significant if the interval does not contain 0. A negative difference favors the first name. "
+                "Trainings are compared at equal peak rates. Encoders are also compared at the best peak rate of each "
+                "encoder: the rate with the lowest mean word error rate on dev."
             )
-            columns = ["compared", "with", "peak rates", "steps", "seeds", "difference", "relative", "shown"]
+            columns = ["compared", "with", "peak rates", "steps", "seeds", "difference", "relative", "significant"]
             yield table(columns, compared)
 
 
@@ -161,12 +161,12 @@ def differences(groups: Groups) -> Iterator[list[str]]:
         if len(seeds) > 1:
             first, second = ([rate(groups[each][seed]) for seed in seeds] for each in (ours, theirs))
             middle, width = interval([one - other for one, other in zip(first, second)])
-            shown = "yes" if abs(middle) > width else "no"
+            significant = "yes" if abs(middle) > width else "no"
             if min(mean(first), mean(second)) > LEARNED:
-                shown = "no: neither has learned"
+                significant = "no: neither has learned"
             peaks = ", ".join(f"{peak:g}" for peak in dict.fromkeys((ours.peak, theirs.peak)))
             cells = [ours.name, theirs.name, peaks, str(ours.steps), str(len(seeds))]
-            yield [*cells, f"{middle:+.1f} ± {width:.1f}", f"{100 * middle / mean(second):+.0f} %", shown]
+            yield [*cells, f"{middle:+.1f} ± {width:.1f}", f"{100 * middle / mean(second):+.0f} %", significant]
 
 
 def interval(values: list[float]) -> tuple[float, float]:

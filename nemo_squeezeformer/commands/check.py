@@ -16,7 +16,8 @@ from nemo_squeezeformer.files.manifest_paths import expanded
 HELP = "check manifests and their recordings before training"
 DESCRIPTION = """\
 Print the durations, sample rates, characters and levels of the recordings of manifests, and the problems that training
-would have with them. The first manifest is the training data. The other manifests are validation and test data.
+would have with them. The first manifest is the training data. It can name several files, for example
+'train_{0..9}.json'. The other manifests are validation and test data.
 
 With --model or --recipe, the text is compared with the vocabulary and with the number of frames of the model, and the
 recordings with the features. The command does not load NeMo, except for the name of a pretrained model. The exit status
@@ -52,19 +53,21 @@ def main(args: argparse.Namespace) -> int:
 
     words = [*args.manifests, *args.overrides]
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
-    manifests = [path for word in words if word not in overrides for path in expanded(word)]
-    if not manifests:
+    groups = [expanded(word) for word in words if word not in overrides]
+    if not groups:
         raise UserError("no manifest is given; give the path of a NeMo manifest")
     if overrides and not (args.model or args.recipe):
         raise UserError(f"{' '.join(overrides)}: overrides change a recipe; add --recipe RECIPE or --model MODEL")
-    read = [report(path, samples=not args.skip_samples) for path in manifests]
+    training, others = list(groups[0]), [path for group in groups[1:] for path in group]
+    read = [report(path, samples=not args.skip_samples) for path in (*training, *others)]
     found = [message for made, _ in read for message in findings.of_manifest(made)]
     if args.model or args.recipe:
         with tempfile.TemporaryDirectory(prefix="nemo-squeezeformer-") as folder:
-            cfg, differences = _recipe(args, manifests, overrides, Path(folder))
-            found += [*differences, *findings.with_model(cfg, read[0][1])]
+            cfg, differences = _recipe(args, training, others, overrides, Path(folder))
+            rows = [row for _, part in read[: len(training)] for row in part]
+            found += [*differences, *findings.with_model(cfg, rows)]
     else:
-        found += findings.of_sets(manifests)
+        found += findings.of_sets(training, others)
     if args.json:
         print(json.dumps({"manifests": [made for made, _ in read], "found": found}, indent=1, ensure_ascii=False))
     else:
@@ -97,7 +100,7 @@ def problems(found: list[str]) -> list[str]:
 
 
 def _recipe(
-    args: argparse.Namespace, manifests: list[str], overrides: list[str], folder: Path
+    args: argparse.Namespace, training: list[str], others: list[str], overrides: list[str], folder: Path
 ) -> tuple[Any, list[str]]:
     """Return the composed recipe with the manifests as its data, and how its features differ from a model's.
 
@@ -107,7 +110,7 @@ def _recipe(
     from nemo_squeezeformer.commands.training import start_from
     from nemo_squeezeformer.training import recipes
 
-    splits = {"train_ds": manifests[:1], "validation_ds": manifests[1:] or manifests[:1]}
+    splits = {"train_ds": training, "validation_ds": others or training}
     data = [f"model.{split}.manifest_filepath=[{','.join(map(_quoted, paths))}]" for split, paths in splits.items()]
     if args.model:
         cfg, words, differences = start_from.recipe_of(args.model, [*data, *overrides], folder, "--model")
@@ -115,7 +118,7 @@ def _recipe(
     else:
         cfg, differences = recipes.compose(args.recipe, [*data, *overrides]), []
     recipes.check_tokenizers(cfg)
-    if len(manifests) == 1:
+    if not others:
         cfg.model.validation_ds.manifest_filepath = None
     return cfg, differences
 

@@ -15,6 +15,8 @@ from nemo_squeezeformer.training import initial_weights, recipes, schedule
 from nemo_squeezeformer.training.data import is_named
 from nemo_squeezeformer.training.settings import value
 
+# The variables in which torchrun, SLURM, MPI and Lightning count the processes and the machines.
+RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 HELP = "train a model from a recipe"
 EXAMPLE = """\
 example:
@@ -144,7 +146,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     recipes.check_names(cfg)
     schedule.check(cfg)
     shown = schedule.summary(cfg) if is_named(value(cfg, "model.train_ds")) else "no data to train on"
-    on_main_process = all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    on_main_process = all(int(os.environ.get(name, 0)) == 0 for name in RANKS)
     recipes.check(cfg, audio=audio_check and on_main_process, text=text_check and on_main_process)
     recipes.fill_labels(cfg)
 
@@ -179,7 +181,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     attach.add_callbacks(trainer, value(cfg, "doctor", {}))
     transducer_loss.add_callback(trainer)
     consistent_views.add_callback(trainer, value(cfg, "consistency"))
-    if epochs := value(cfg, "fine_tuning.frozen_epochs"):
+    if (epochs := value(cfg, "fine_tuning.frozen_epochs")) is not None:
         trainer.callbacks.insert(0, FrozenEncoder(epochs))  # type: ignore[attr-defined]
     model = recipes.build(cfg, trainer)
     initial_weights.load(cfg, model)
@@ -192,7 +194,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
         trainer.fit(model)
         if is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
             if best is not None:
-                best.load_into(model)
+                best.load_into(trainer, model)
             trainer.test(model)
     logging.info(run_end.words(trainer.checkpoint_callback, best, log_dir, value(cfg, "exp_manager", {})))
     return model

@@ -58,7 +58,7 @@ def ctc_frames(cfg: Any, seconds: Any, halvings: int = 0) -> Any:
     features, encoder = value(cfg, "model.preprocessor", {}), value(cfg, "model.encoder", {})
     rate = features.get("sample_rate") or value(cfg, "model.sample_rate", 16000)
     hop = int(rate * (features.get("window_stride") or 0.01))
-    frames = (seconds * rate).astype("int64") // max(1, hop)
+    frames = (seconds * rate).round().astype("int64") // max(1, hop)
     if str(features.get("_target_", "")).endswith("OriginalMelSpectrogramPreprocessor"):
         frames += 1
     factor = encoder.get("subsampling_factor") or 1

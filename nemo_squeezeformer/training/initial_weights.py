@@ -19,8 +19,12 @@ from nemo_squeezeformer.training.settings import value
 # The shapes of the weights depend on these settings of the encoder.
 SIZE = ("d_model", "n_layers", "feat_in", "subsampling_factor", "conv_kernel_size")
 
-# Settings of the encoder that change the function of the same weights, with their defaults.
-FUNCTION = {"variant": "nemo", "deep_norm": False}
+# Settings of the encoder that change the function of the same weights. Files of NeMo 2.7.3 lack the first two settings,
+# which then have these values.
+FUNCTION = {
+    "variant": "nemo", "deep_norm": False,
+    "n_heads": None, "rope_base": None, "xscaling": None, "time_reduce_idx": None, "time_recovery_idx": None,
+}  # fmt: skip
 
 
 def load(cfg: Any, model: Any) -> None:
@@ -76,7 +80,8 @@ def check(cfg: Any, model: Any) -> list[dict[str, Any]]:
             logging.warning(f"{setting}={path}: {warning}")
         for name, published in FUNCTION.items():
             there, here = encoder.get(name, published), value(cfg, f"model.encoder.{name}", published)
-            if there != here and encoder_taken:
+            known = published is not None or (name in encoder and name in cfg.model.encoder)
+            if there != here and known and encoder_taken:
                 logging.warning(
                     f"{setting}={path}: the encoder in this file has model.encoder.{name}={there}, but the model has "
                     f"{here}; the same weights compute another function with another {name}, and training must adapt "

@@ -94,9 +94,25 @@ def test_characters_that_only_the_second_set_has_are_found(tmp_path, capsys):
     assert shown.strip().endswith("write the text in upper case")
 
 
+def test_the_files_of_the_first_manifest_are_all_training_data(tmp_path, capsys):
+    write(tmp_path, "train_0", [{"text": f"text {number}"} for number in range(20)])
+    write(tmp_path, "train_1", [{"text": f"text {number}"} for number in range(20)])
+    dev = write(tmp_path, "dev", [{"text": "zest"}])
+    shown = found(capsys, f"{tmp_path}/train_{{0..1}}.json", dev)
+    assert "found 1:" in shown and "of the dev text never occur" in shown
+    shown = found(capsys, f"{tmp_path}/train_{{0..1}}.json", "--recipe", "squeezeformer_ctc_char", "model.labels=[a]")
+    assert "of 220 characters of the training text" in shown
+
+
+def test_a_row_that_is_not_json_is_one_problem(tmp_path, capsys):
+    train = write(tmp_path, "train", [{}])
+    Path(train).write_text(Path(train).read_text() + json.dumps({"audio_filepath": "gone.wav", "duration": 1.0}) + "\n")
+    assert "found 1:" in found(capsys, train)
+
+
 def test_a_manifest_that_is_given_twice_is_named(tmp_path, capsys):
     train = write(tmp_path, "train", [{}])
-    assert f"the train data and the training data have the same manifest {train}" in found(capsys, train, train)
+    assert f"(both have the manifest {train})" in found(capsys, train, train)
 
 
 def test_other_features_than_the_features_of_a_model_are_found(ctc_file, tmp_path, capsys):

@@ -44,6 +44,18 @@ def test_recordings_that_training_would_refuse_are_refused(given, capsys):
     assert "line 2: duration 1.5 s is more than the 1.00 s of 'train_1.wav'" in capsys.readouterr().err
 
 
+def test_the_tokens_of_a_tdt_model_are_not_its_durations(tmp_path, capsys):
+    arguments = [*SMALL, *tokenized(tmp_path), "--dry-run"]
+    assert main(["train", "squeezeformer_tdt_bpe", *arguments]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "both batches fit"
+
+
+@pytest.mark.parametrize("setting", ["+trainer.limit_train_batches=0.5", "+trainer.overfit_batches=1"])
+def test_both_batches_run_with_fewer_batches_of_data(setting, given, capsys):
+    assert main(["train", "squeezeformer_ctc_char", *given, "--dry-run", "--skip-audio-check", setting]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-3:]] == ["longest", "widest", "both"]
+
+
 def test_a_batch_that_does_not_fit_is_named_with_the_remedy(given, tmp_path, capsys):
     """An utterance of two years does not fit into any memory."""
     manifest = tmp_path / "train.json"

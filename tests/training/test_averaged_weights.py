@@ -122,3 +122,24 @@ def test_the_mean_of_checkpoints_loads_as_a_model(trained):
     with torch.no_grad():
         log_probs, *_ = other.eval()(input_signal=audio, input_signal_length=torch.tensor([16000]))
     assert log_probs.isfinite().all()
+
+
+def test_the_test_after_training_uses_the_averaged_weights_of_the_best_checkpoint(trained):
+    model, weights, _, folder = trained
+    seen = []
+
+    class Seen(lightning.Callback):
+        def on_test_batch_end(self, trainer: Any, model: Any, *_: Any) -> None:
+            seen.append(weight(model).clone())
+
+    trainer = model.trainer
+    trainer.callbacks.append(Seen())
+    model.setup_multiple_test_data({**model.cfg.train_ds, "shuffle": False})
+    (best,) = (callback for callback in trainer.callbacks if isinstance(callback, best_weights.BestWeights))
+    # Without its checkpoint, the last step is not the best: NeMo would test the moving average of the last step.
+    best.writer.best_k_models = dict(list(best.writer.best_k_models.items())[:1])
+    best.load_into(trainer, model)
+    trainer.test(model)
+    assert len(seen) == 1
+    assert_close(seen[0], weights.validated[0], atol=1e-6, rtol=0)
+    assert (seen[0] - weights.validated[1]).abs().max() > 1e-6

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging as python_logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import soundfile
@@ -12,8 +14,10 @@ import torch
 from nemo.utils import logging
 
 from nemo_squeezeformer.__main__ import main
-from nemo_squeezeformer.integration.callbacks.doctor.loss_watch import has_risen
+from nemo_squeezeformer.integration.callbacks.doctor.first_steps import FirstSteps
+from nemo_squeezeformer.integration.callbacks.doctor.loss_watch import LossWatch, has_risen
 from nemo_squeezeformer.integration.callbacks.doctor.text_watch import plain
+from nemo_squeezeformer.integration.callbacks.run_progress import loss_of
 from tests.samples.asr_models import LETTERS, asr_model
 from tests.samples.model_types.model_type import SMALL, spoken
 from tests.samples.speech import RATE, noise
@@ -116,6 +120,32 @@ def test_the_time_and_the_memory_are_estimated_after_the_first_steps(decoder, tm
     train(tmp_path, *settings[decoder], "doctor.estimate_after=5", recipe=f"squeezeformer_{decoder}_char")
     message = one(log, "After 5 steps: ")
     assert "so the last 3 steps take 0:00:" in message and "GiB with batches of up to 2 s" in message
+
+
+def test_the_time_of_a_validation_is_not_the_time_of_a_step(monkeypatch, log):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    first, model = FirstSteps(10), SimpleNamespace(device=torch.device("cpu"))
+    trainer: Any = SimpleNamespace(global_step=0, is_global_zero=True, estimated_stepping_batches=30)
+    first.on_train_start(trainer, model)
+    for step in range(10):
+        first.on_train_batch_start(trainer, model, None, step)
+        now[0] += 2.0
+        trainer.global_step += 1
+        first.on_train_batch_end(trainer, model)
+        if step % 3 == 2:
+            first.on_validation_start(trainer, model)
+            now[0] += 100.0
+    assert "After 10 steps: 2.00 s for a step, so the last 20 steps take 0:00:40" in one(log, "After 10 steps")
+
+
+def test_the_watch_and_the_bar_use_the_loss_of_a_batch_and_not_its_share_of_a_step():
+    trainer: Any = SimpleNamespace(accumulate_grad_batches=4, global_step=1)
+    watch, model = LossWatch(window=1), SimpleNamespace(cfg={})
+    for _ in range(4):
+        watch.on_train_batch_end(trainer, model, {"loss": torch.tensor(25.0)}, None, 0)
+    assert watch.mean == 100.0 and loss_of(trainer, torch.tensor(25.0)) == 100.0
+    assert loss_of(trainer, {}) is None
 
 
 def test_a_loss_has_risen_if_half_of_its_fall_is_lost():

@@ -163,6 +163,12 @@ def test_with_a_new_vocabulary_the_decoder_learns_first_and_faster(ctc_file, dat
     assert all(parameter.requires_grad for parameter in model.encoder.parameters())
 
 
+def test_without_freezing_the_encoder_learns_at_once_and_the_rates_are_not_saved(ctc_file, data, tmp_path, watch):
+    given = [*data, f"model.tokenizer.dir={write_tokenizer(tmp_path / 'new', 20)}", "trainer.max_steps=1"]
+    model = trained(ctc_file, tmp_path, *given, "fine_tuning.frozen_epochs=0")
+    assert watch.training == [True] and "optim_param_groups" not in model.cfg
+
+
 @pytest.mark.parametrize("change", ["tokenizer", pytest.param("characters", marks=pytest.mark.slow)])
 def test_a_hybrid_gets_a_new_vocabulary(change, bpe_file, data, tmp_path, watch):
     new = [f"model.tokenizer.dir={write_tokenizer(tmp_path / 'new', 20)}"]

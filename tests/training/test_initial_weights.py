@@ -149,6 +149,11 @@ def test_weights_without_deep_norm_in_a_model_with_it_are_a_warning(file, caplog
     assert "to keep the function of the file, set model.encoder.deep_norm=False" in caplog.text
 
 
+def test_another_place_of_the_temporal_unet_is_a_warning(file, caplog):
+    start(asr_model(encoder={"time_reduce_idx": 0}), init_from_nemo_model=file)
+    assert "has model.encoder.time_reduce_idx=1, but the model has 0" in caplog.text
+
+
 def test_other_features_are_a_warning(file, caplog):
     start(asr_model(preprocessor={"window_stride": 0.02, "highfreq": 4000}), init_from_nemo_model=file)
     assert "window_stride is 0.01 in the file and 0.02 in the model" in caplog.text

@@ -16,6 +16,7 @@ from nemo_squeezeformer.training.settings import value
 # The steps of a dry run write nothing and validate nothing.
 TRAINER = {
     "max_epochs": 1, "max_steps": 2, "devices": 1, "num_nodes": 1, "accumulate_grad_batches": 1, "limit_val_batches": 0,
+    "limit_train_batches": 1.0, "overfit_batches": 0, "fast_dev_run": False,
     "val_check_interval": 1.0, "enable_progress_bar": False, "enable_checkpointing": False, "logger": False,
     "callbacks": None, "log_every_n_steps": 1,
 }  # fmt: skip
@@ -99,7 +100,7 @@ def report(shapes: list[Shape], steps: list[tuple[float, int]], memory: int) -> 
         memory: the whole memory of the device in bytes, or 0 if it is unknown.
     """
     lines = []
-    for shape, (seconds, peak) in zip(shapes, steps):
+    for shape, (seconds, peak) in zip(shapes, steps, strict=True):
         of = f" of {memory / GIB:.1f}" if memory else ""
         lines.append(f"{shape.name:<8}{seconds:6.1f} s, peak memory {peak / GIB:.2f}{of} GiB: {words(shape)}")
     return [*lines, "both batches fit"]
@@ -131,7 +132,8 @@ def _measure() -> Any:
 def _vocabulary(model: Any) -> int:
     """Return the number of tokens without the blank; 1 if the model has no such decoder."""
     part = getattr(model, "joint", None) or getattr(model, "decoder", None)
-    return max(1, getattr(part, "num_classes_with_blank", 2) - 1)
+    durations = getattr(part, "num_extra_outputs", 0)  # the outputs of a TDT model for durations
+    return max(1, getattr(part, "num_classes_with_blank", 2) - durations - 1)
 
 
 def _memory(device: Any) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from nemo.collections.common.callbacks.ema import EMA, EMAOptimizer
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from nemo.utils import logging
 from nemo.utils.callbacks import NeMoModelCheckpoint
@@ -36,6 +37,7 @@ class BestWeights(Checkpoint):  # Lightning calls the checkpoint callbacks last,
         writer.save_best_model = writer.always_save_nemo = writer.save_nemo_on_train_end = False
         self.path = Path(writer._format_nemo_checkpoint_name())
         self._written: Path | None = None
+        self._seen: int | None = None
 
     @property
     def best(self) -> Path | None:
@@ -61,10 +63,17 @@ class BestWeights(Checkpoint):  # Lightning calls the checkpoint callbacks last,
         weights: dict[str, torch.Tensor] = read_data(str(average if average.is_file() else self.best))["state_dict"]
         return weights
 
-    def load_into(self, model: torch.nn.Module) -> None:
+    def load_into(self, trainer: Trainer, model: torch.nn.Module) -> None:
         """Give the model the weights of the best checkpoint, for a test after training."""
-        if (weights := self.weights()) is not None:
-            model.load_state_dict(weights)
+        if (weights := self.weights()) is None:
+            return
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, EMAOptimizer):
+                optimizer.join()  # a thread still reads the weights for the moving average
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EMA):  # otherwise, the test would use the moving average of the last step
+                callback.validate_original_weights = True
+        model.load_state_dict(weights)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write_if_better(trainer, pl_module)
@@ -80,7 +89,11 @@ class BestWeights(Checkpoint):  # Lightning calls the checkpoint callbacks last,
             self._write(trainer, pl_module)
 
     def _write_if_better(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.always and self.best is not None and self.best != self._written:
+        saved = self.writer._last_global_step_saved
+        if not self.always or saved == self._seen:  # comparing the metrics in each step would wait for the GPU
+            return
+        self._seen = saved
+        if self.best is not None and self.best != self._written:
             self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: Any) -> None:

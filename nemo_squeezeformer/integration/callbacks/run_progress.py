@@ -68,9 +68,8 @@ class RunProgress(ProgressBar):
     ) -> None:
         if self._bar is None:
             return
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if isinstance(loss, torch.Tensor):
-            self._losses.append(loss.detach())
+        if (loss := loss_of(trainer, outputs)) is not None:
+            self._losses.append(loss)
         if time.monotonic() >= self._next:  # reading a loss waits for a GPU
             self._next = time.monotonic() + self._interval
             self._bar.set_postfix_str(self._words(trainer), refresh=False)
@@ -97,10 +96,23 @@ class RunProgress(ProgressBar):
         epoch = min(trainer.current_epoch + 1, epochs or math.inf)
         words = [f"epoch {epoch}{f'/{epochs}' if epochs else ''}"]
         if self._losses:
-            words.append(f"loss {torch.stack([loss.float() for loss in self._losses]).mean().item():.2f}")
+            words.append(f"loss {torch.stack(list(self._losses)).mean().item():.2f}")
         if (found := trainer.callback_metrics.get(self.metric)) is not None:
             words.append(f"{self.metric} {shown(self.metric, float(found))}")
         return ", ".join(words)
+
+
+def loss_of(trainer: Trainer, outputs: Any) -> torch.Tensor | None:
+    """Return the loss of a batch, a scalar on the device, or None if the step has no loss.
+
+    Args:
+        outputs: the argument of ``on_train_batch_end``. Lightning has divided its loss by the number of batches of an
+            optimizer step.
+    """
+    loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+    if not isinstance(loss, torch.Tensor):
+        return None
+    return trainer.accumulate_grad_batches * loss.detach().float().sum()
 
 
 def shown(metric: str, value: float) -> str:

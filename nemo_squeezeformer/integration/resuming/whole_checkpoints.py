@@ -24,7 +24,7 @@ from nemo_squeezeformer.integration.resuming.checkpoint_contents import DamagedC
 
 MARKER = NeMoModelCheckpoint.UNFINISHED_CHECKPOINT_SUFFIX
 END_OF_ARCHIVE = 1024  # a tar file ends with 1024 zero bytes
-WAITING = 60.0  # in seconds
+WAITING = 1800.0  # in seconds; the main process first checks all audio files
 
 
 def newest_of_run(trainer: Trainer, settings: Mapping[str, Any], moves: bool) -> Path | None:

@@ -46,13 +46,12 @@ def of_manifest(made: Mapping[str, Any]) -> Iterator[str]:
             yield f"{found['files']:,} recordings of {name} are {kind}, the first: {found['first'][0]}; {remedy}"
 
 
-def of_sets(manifests: Sequence[str]) -> Iterator[str]:
-    """Yield the problems of several manifests. The first manifest is the training data."""
-    training, *others = manifests
-    seen = set(_letters(_rows(training))) if others else set()
+def of_sets(training: Sequence[str], others: Sequence[str]) -> Iterator[str]:
+    """Yield the problems of the manifests of validation and test data with the manifests of training data."""
+    seen = {letter for path in training for letter in _letters(_rows(path))} if others else set()
     for other in others:
         name, rows = Path(other).stem, _rows(other)
-        yield from shared_rows.find([training], [other], name)
+        yield from shared_rows.find(training, [other], name)
         if seen:
             yield from text_check.of_unseen(name, _letters(rows), seen, rows)
 

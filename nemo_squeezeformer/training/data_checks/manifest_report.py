@@ -65,7 +65,7 @@ def _text(rows: Sequence[Utterance]) -> dict[str, Any]:
     seconds = sum(duration for _, duration in spoken)
     letters = Counter(letter for text in texts for letter in text)
     return {
-        "missing": sum(each.row.get("text") is None and "label" not in each.row for each in rows),
+        "missing": sum(not each.problem and each.row.get("text") is None and "label" not in each.row for each in rows),
         "empty": sum(each.row.get("text") is not None and not text.strip() for text, each in zip(texts, rows)),
         "words": sum(len(text.split()) for text in texts),
         "different": len(set(texts)),

@@ -42,20 +42,16 @@ def find(train: Sequence[str], other: Sequence[str], name: str) -> Iterator[str]
         other: the manifests of the evaluation data.
         name: the name of the evaluation data in messages, for example ``validation``.
     """
-    if same := {os.path.abspath(path) for path in train} & {os.path.abspath(path) for path in other}:
-        yield (
-            f"the {name} data and the training data have the same manifest {min(same)}, so the error rate does not "
-            f"show how well the model transcribes new recordings; use another manifest for the {name} data"
-        )
-        return
     seen, evaluated = recordings(train), recordings(other)
     both = [(place, seen[each]) for each, place in evaluated.items() if each in seen]
     if both:
         (there, line), (here, own) = both[0]
+        where, remedy = f"the first: {there}, line {line}, and {here}, line {own}", "remove these rows from"
+        if os.path.abspath(there) == os.path.abspath(here):
+            where, remedy = f"both have the manifest {here}", "use another manifest for"
         yield (
-            f"{len(both):,} of {len(evaluated):,} recordings of the {name} data are also training data (the first: "
-            f"{there}, line {line}, and {here}, line {own}), so the error rate does not show how well the model "
-            f"transcribes new recordings; remove these rows from the {name} data"
+            f"{len(both):,} of {len(evaluated):,} recordings of the {name} data are also training data ({where}), so "
+            f"the error rate does not show how well the model transcribes new recordings; {remedy} the {name} data"
         )
         return
     texts = {str(row.get("text")) for path in train for _, row in good_rows(path) if row.get("text")}

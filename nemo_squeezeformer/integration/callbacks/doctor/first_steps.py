@@ -20,13 +20,14 @@ class FirstSteps(Callback):
     The first fifth of the steps is not timed, because PyTorch chooses kernels and allocates memory in these steps.
 
     Args:
-        steps: number of steps after which the line is logged.
+        steps: number of steps after which the line is logged; 0: no line.
     """
 
     def __init__(self, steps: int = 50) -> None:
         self.steps = steps
         self._begin = 0
         self._started = 0.0
+        self._validating = 0.0  # when the validation has started
         self._measured_from = 0
         self._logged = False
         self._before = 0
@@ -38,15 +39,22 @@ class FirstSteps(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         done = trainer.global_step - self._begin
+        if self._validating:  # the time of a validation does not belong to a step
+            self._started += time.monotonic() - self._validating
+            self._validating = 0.0
         if not self._started and done >= self.steps // 5:
             wait(pl_module.device)
             self._started, self._measured_from = time.monotonic(), done
         if done < self.steps:
             self._largest = max(self._largest, padded_seconds(pl_module, batch))
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._started:
+            self._validating = time.monotonic()
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         done = trainer.global_step - self._begin
-        if self._logged or done != self.steps or not self._started or not trainer.is_global_zero:
+        if self._logged or not done or done != self.steps or not self._started or not trainer.is_global_zero:
             return
         wait(pl_module.device)
         each = (time.monotonic() - self._started) / (done - self._measured_from)

@@ -9,6 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from nemo.utils import logging
 from torch import Tensor
 
+from nemo_squeezeformer.integration.callbacks.run_progress import loss_of
+
 RISEN = 1.5  # times the lowest mean loss
 LOST = 0.5  # of the fall of the loss since the start of the run
 
@@ -32,11 +34,11 @@ class LossWatch(Callback):
         self._losses: list[Tensor] = []
         self._said = False
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        # Lightning has divided the loss by the number of batches of an optimizer step.
-        self._losses.append(trainer.accumulate_grad_batches * loss.detach().float().sum())
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (loss := loss_of(trainer, outputs)) is not None:
+            self._losses.append(loss)
         if len(self._losses) < self.window * trainer.accumulate_grad_batches:
             return
         losses = torch.stack(self._losses)
