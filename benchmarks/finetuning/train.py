@@ -54,21 +54,12 @@ def _trained(start: Path, task: training.Task, way: str, peak: float | None, see
     from nemo_squeezeformer.training import initial_weights, recipes
     from nemo_squeezeformer.training.settings import value
 
-    class Losses(lightning.Callback):
-        """The training loss of each step."""
-
-        def __init__(self) -> None:
-            self.each: list[float] = []
-
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-            self.each.append(float(outputs["loss"]))
-
     with tempfile.TemporaryDirectory() as folder:
         cfg, words, _ = start_from.recipe_of(str(start), settings(task, peak), Path(folder))
         if way == FROM_NOTHING:
             without_weights(cfg)
         lightning.seed_everything(seed)
-        losses, epochs = Losses(), value(cfg, "fine_tuning.frozen_epochs")
+        losses, epochs = training.losses(), value(cfg, "fine_tuning.frozen_epochs")
         trainer = training.one_thread_trainer(task.steps, losses, *([FrozenEncoder(epochs)] if epochs else []))
         model = recipes.build(cfg, trainer)
         initial_weights.load(cfg, model)

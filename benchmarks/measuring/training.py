@@ -98,6 +98,22 @@ def model_config(encoder: dict[str, Any], task: Task, peak: float) -> Any:
     return cfg
 
 
+def losses() -> Any:
+    """Return a callback that keeps the training loss of each step in its list ``each``."""
+    import lightning.pytorch as lightning
+
+    class Losses(lightning.Callback):
+        """The training loss of each step."""
+
+        def __init__(self) -> None:
+            self.each: list[float] = []
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            self.each.append(float(outputs["loss"]))
+
+    return Losses()
+
+
 def one_thread_trainer(steps: int, *callbacks: Any) -> Any:
     """Return a Lightning trainer for ``steps`` steps on the CPU, without logs, checkpoints and validation."""
     import lightning.pytorch as lightning
@@ -122,22 +138,13 @@ def train(encoder: dict[str, Any], task: Task, peak: float, seed: int) -> Traine
     import lightning.pytorch as lightning
     from nemo.collections.asr.models import EncDecCTCModelBPE
 
-    class Losses(lightning.Callback):
-        """The training loss of each step."""
-
-        def __init__(self) -> None:
-            self.each: list[float] = []
-
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-            self.each.append(float(outputs["loss"]))
-
-    losses = Losses()
+    noted = losses()
     lightning.seed_everything(seed)
-    trainer = one_thread_trainer(task.steps, losses)
+    trainer = one_thread_trainer(task.steps, noted)
     model = EncDecCTCModelBPE(cfg=model_config(encoder, task, peak), trainer=trainer)
     began, wall = time.process_time(), time.time()
     trainer.fit(model)
-    return Trained(model, losses.each, time.process_time() - began, time.time() - wall)
+    return Trained(model, noted.each, time.process_time() - began, time.time() - wall)
 
 
 def outcome(trained: Trained, recordings: Recordings) -> dict[str, Any]:
