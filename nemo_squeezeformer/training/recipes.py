@@ -60,16 +60,15 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
         place = hydra.initialize_config_module(CONF, version_base=None)
     elif path.suffix in (".yaml", ".yml") and path.is_file():
         place = hydra.initialize_config_dir(str(path.resolve().parent), version_base=None)
-    elif len(path.parts) > 1 + recipe.startswith(ABLATION) or path.suffix in (".yaml", ".yml", ".json", ".jsonl"):
-        found = "this is not a YAML file" if path.is_file() else "there is no such file"
-        raise UserError(
-            f"no recipe {recipe}: {found}; give the name of a recipe (`nemo-squeezeformer train --list`), or a path to "
-            "a YAML file"
-        )
     else:
         meant = misspelt.most_similar(recipe.removesuffix(".yaml"), ours)
-        names = f"did you mean {meant}? `nemo-squeezeformer train --list` shows all names"
-        names = names if meant else f"give one of {', '.join(ours)}"
+        named = "`nemo-squeezeformer train --list` shows all names"
+        if meant:
+            names = f"did you mean {meant}? {named}"
+        elif path.suffix or len(path.parts) > 1:
+            names = f"{'this is not a YAML file' if path.is_file() else 'there is no such file'}; {named}"
+        else:
+            names = f"give one of {', '.join(ours)}"
         raise UserError(f"no recipe {recipe}: {names}, or give a path to a YAML file")
     try:
         with place:
