@@ -19,8 +19,8 @@ from nemo_squeezeformer.training.settings import value
 # The shapes of the weights depend on these settings of the encoder.
 SIZE = ("d_model", "n_layers", "feat_in", "subsampling_factor", "conv_kernel_size")
 
-# Settings of the encoder that change the function of the same weights. Files of NeMo 2.7.3 lack the first two settings,
-# which then have these values.
+# Settings of the encoder that change the function of the same weights, and the value in files without the setting. With
+# None, a setting is compared only if the file and the model have it.
 FUNCTION = {
     "variant": "nemo", "deep_norm": False,
     "n_heads": None, "rope_base": None, "xscaling": None, "time_reduce_idx": None, "time_recovery_idx": None,

@@ -19,8 +19,8 @@ RECIPE = "squeezeformer_finetune"
 KEPT_VOCABULARY, NEW_VOCABULARY = 0.1, 0.5
 USUAL_RATE = 1e-3  # the peak learning rate in a file without a schedule
 SHAPED = ("size", "rate", "positions")  # groups of the other recipes that change the network
-# Settings on which the shapes of the weights depend.
-SHAPES = ("preprocessor.features", *(f"encoder.{name}" for name in SIZE))
+# Settings that an override cannot change, because the shapes of the weights depend on them.
+FIXED = ("preprocessor.features", *(f"encoder.{name}" for name in SIZE))
 # Sections of a file that belong to the run that wrote the file.
 OF_THE_RUN = ("train_ds", "validation_ds", "test_ds", "optim", "freeze_updates", "optim_param_groups", "nemo_version")
 OF_THE_VOCABULARY = ("tokenizer", "labels", "target")
@@ -66,7 +66,7 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
         cfg = recipes.compose(str(recipe), given)
     except UserError as error:  # the user does not know the composed recipe
         raise UserError(str(error).replace(f"recipe {recipe}", f"--from {path}")) from error
-    for setting in SHAPES:
+    for setting in FIXED:
         there, here = value(config, setting), value(cfg, f"model.{setting}")
         if there is not None and here != there:
             raise UserError(
