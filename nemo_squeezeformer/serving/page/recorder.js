@@ -16,7 +16,7 @@ class Recorder extends AudioWorkletProcessor {
   }
 
   process([[samples]]) { // the browser has mixed all channels into one
-    if (samples) {
+    if (samples && !this.ended) { // a browser can call this again, because the microphone is still connected
       for (const sample of samples) {
         this.block[this.filled++] = Math.max(-32768, Math.min(32767, Math.round(32768 * sample)));
         if (this.filled === BLOCK) this.post();
