@@ -1,1 +1,1 @@
-"""Does fine-tuning reach a lower word error rate than training from nothing in the same number of steps?"""
+"""Does fine-tuning reach a lower word error rate than training from random weights in the same number of steps?"""

@@ -1,4 +1,4 @@
-"""Fine-tuning with a new vocabulary against training from nothing, at the same number of steps.
+"""Fine-tuning with a new vocabulary against training from random weights, at the same number of steps.
 
     python -m benchmarks.finetuning run digits-to-speechocean --from DIGITS_MODEL.nemo --train train.jsonl \\
         --dev dev.jsonl
@@ -7,10 +7,10 @@
     python -m benchmarks.finetuning table benchmarks/results/finetuning > benchmarks/results/finetuning/README.md
 
 `run` trains the network of the file in both ways with each seed: from the weights of the file, as `nemo-squeezeformer
-train --from` does, and from nothing with each peak learning rate of `--peaks`. Both ways use one thread, the same new
-tokenizer, the same batches and the same number of steps. A run is one line of JSON. Several processes may share the
-work, and a stopped program goes on with the next training. To repeat the trainings of a stopped process, delete its
-files in the folder `NAME.claims` beside the results.
+train --from` does, and from random weights with each peak learning rate of `--peaks`. Both ways use one thread, the
+same new tokenizer, the same batches and the same number of steps. A run is one line of JSON. Several processes may
+share the work, and a stopped program goes on with the next training. To repeat the trainings of a stopped process,
+delete its files in the folder `NAME.claims` beside the results.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     add_trainings(runs, "finetuning", vocabulary=128, steps=400, seeds=2)
     runs.add_argument("--from", dest="start", type=Path, required=True, help="the .nemo file of a trained model")
     runs.add_argument("--rate", type=float, help="peak learning rate of fine-tuning (default: the rate of --from)")
-    runs.add_argument("--peaks", nargs="+", type=float, default=[1e-3, 2e-3], help="peaks of training from nothing")
+    runs.add_argument(
+        "--peaks", nargs="+", type=float, default=[1e-3, 2e-3], help="peaks of training from random weights"
+    )
     runs.set_defaults(do=train)
     tables = commands.add_parser("table", help="print the page")
     tables.add_argument("results", type=Path)

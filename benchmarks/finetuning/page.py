@@ -1,4 +1,4 @@
-"""The page of results that compares fine-tuning with training from nothing."""
+"""The page of results that compares fine-tuning with training from random weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.finetuning.train import FINE_TUNED, FROM_NOTHING
+from benchmarks.finetuning.train import FINE_TUNED, FROM_RANDOM
 from benchmarks.measuring.claims import done
 from benchmarks.measuring.tables import table
 
@@ -14,7 +14,7 @@ from benchmarks.measuring.tables import table
 def rows(runs: list[dict[str, Any]]) -> Iterator[list[str]]:
     """Yield a row for each way and peak learning rate, with one number for each seed. No run is left out."""
     sets = evaluated(runs)
-    for way in (FINE_TUNED, FROM_NOTHING):
+    for way in (FINE_TUNED, FROM_RANDOM):
         for peak in sorted({run["peak_lr"] for run in runs if run["way"] == way}):
             mine = sorted((r for r in runs if (r["way"], r["peak_lr"]) == (way, peak)), key=lambda run: run["seed"])
             rates = [", ".join(f"{run['wer'][name]:.1f}" if run["wer"] else "-" for run in mine) for name in sets]

@@ -1,4 +1,4 @@
-"""The trainings of one question: from the weights of a file, and from nothing, with equal networks, data and steps."""
+"""The trainings of a question: from a file and from random weights, with equal networks, data and steps."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from benchmarks.measuring import training
 from benchmarks.measuring.claims import claim
 
-FINE_TUNED, FROM_NOTHING = "fine-tuned", "from nothing"
+FINE_TUNED, FROM_RANDOM = "fine-tuned", "from random weights"
 
 
 def train(args: argparse.Namespace) -> None:
     """Train the model of ``args.start`` in both ways with each seed, and append a line of JSON for each training."""
     task, results = training.prepared(args)
-    ways: list[tuple[str, float | None]] = [(FINE_TUNED, args.rate), *((FROM_NOTHING, peak) for peak in args.peaks)]
+    ways: list[tuple[str, float | None]] = [(FINE_TUNED, args.rate), *((FROM_RANDOM, peak) for peak in args.peaks)]
     for seed in range(args.seeds):
         for way, peak in ways:
             if claim(results, way, peak or 0.0, seed):
@@ -56,7 +56,7 @@ def _trained(start: Path, task: training.Task, way: str, peak: float | None, see
 
     with tempfile.TemporaryDirectory() as folder:
         cfg, words, _ = start_from.recipe_of(str(start), settings(task, peak), Path(folder))
-        if way == FROM_NOTHING:
+        if way == FROM_RANDOM:
             without_weights(cfg)
         lightning.seed_everything(seed)
         losses, epochs = training.losses(), value(cfg, "fine_tuning.frozen_epochs")

@@ -1,4 +1,4 @@
-"""Tests of the comparison of fine-tuning with training from nothing, on a tiny model."""
+"""Tests of the comparison of fine-tuning with training from random weights, on a tiny model."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def test_both_ways_are_trained_once_and_shown_on_the_page(ctc_file, tmp_path, ca
     main(given)
     main(given)  # every training was done
     runs = [json.loads(line) for line in (tmp_path / "results" / "tiny.jsonl").read_text().splitlines()]
-    assert [(run["way"], run["peak_lr"]) for run in runs] == [("fine-tuned", 5e-4), ("from nothing", 1e-3)]
+    assert [(run["way"], run["peak_lr"]) for run in runs] == [("fine-tuned", 5e-4), ("from random weights", 1e-3)]
     assert all(run["steps"] == 30 and run["finite"] and "dev" in run["wer"] for run in runs)
     assert "these modules start untrained: decoder" in runs[0]["start"] and runs[0]["loss"] != runs[1]["loss"]
     capsys.readouterr()
     main(["table", str(tmp_path / "results")])
     page = capsys.readouterr().out
-    assert "| fine-tuned | 0.0005 |" in page and "| from nothing | 0.001 |" in page
+    assert "| fine-tuned | 0.0005 |" in page and "| from random weights | 0.001 |" in page

@@ -34,7 +34,18 @@ TRANSDUCER = ["model.loss.loss_name=pytorch"]  # the same loss, without the comp
 # not contain, needs recordings that are missing, needs a microphone or a GPU, or takes minutes or hours.
 NOT_RUN = {"network", "NeMo's scripts", "data", "microphone", "GPU", "hours"}
 FILE = re.compile(r'python title="(\w+\.py)"')  # the kind of a block that the reader saves as a file
-OTHER_PROGRAMS = {"pip", "arecord", "for", "done", "export", ".venv/bin/pip", ".venv/bin/python", ".ci/run"}
+OTHER_PROGRAMS = {
+    "pip",
+    "arecord",
+    "for",
+    "done",
+    "export",
+    ".venv/bin/pip",
+    ".venv/bin/python",
+    ".ci/run",
+    "srun",
+    "torchrun",
+}
 SLOW = {  # they train or export models
     f"docs/{page}.md"
     for page in (
@@ -148,7 +159,7 @@ def check_program(command: str) -> None:
     if words[:1] == ["nemo-squeezeformer"]:
         args = build_parser().parse_known_args(words[1:])[0]  # raises SystemExit for unknown arguments
         if words[1] == "train":
-            assert args.recipe in recipes(), command
+            assert args.start or args.recipe in recipes(), command
     elif words[:1] == ["make"]:
         targets = re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         assert [word for word in words[1:] if "=" not in word][0] in targets, command
