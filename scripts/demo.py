@@ -206,6 +206,7 @@ def train(
     )
     cfg.model.train_ds.manifest_filepath = str(manifests["train"])
     cfg.model.validation_ds.manifest_filepath = str(manifests["dev"])
+    recipes.check_names(cfg)
     recipes.check(cfg)
     recipes.fill_labels(cfg)
     lightning.seed_everything(args.seed, workers=True)

@@ -34,9 +34,12 @@ def run(args: argparse.Namespace) -> None:
     import torch
     from nemo.utils import logging
 
-    from benchmarks.learning.train import Run, train
+    from benchmarks.learning.train import PARTS, Run, train
     from benchmarks.measuring import training
 
+    parts = PARTS * max(CHANGES[change].fewer_steps for change in args.changes)
+    if args.steps % parts:
+        raise SystemExit(f"--steps {args.steps}: give a multiple of {parts}, so that the last step is validated")
     torch.set_num_threads(1)
     logging.setLevel(logging.ERROR)
     data = DATA[args.data]

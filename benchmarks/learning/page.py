@@ -20,6 +20,7 @@ OPPONENTS = {  # an encoder of NeMo: our encoders that the page compares with it
     "Conformer, equal operations": ("Squeezeformer",),
     "FastConformer": ("Squeezeformer 8x", "Squeezeformer 8x without U-Net"),
 }
+VERSIONS = "NeMo 3.0.0, torch 2.13.0+cpu"  # of the trainings whose lines have no versions
 LEARNED = 90.0  # a word error rate in percent; a model with a higher rate has not learned to transcribe
 
 
@@ -52,18 +53,21 @@ def page(results: Path) -> str:
 
 def parts(results: Path) -> Iterator[str]:
     yield "# How well small encoders learn"
+    trainings = {path.stem: done(path) for path in sorted(results.glob("*.jsonl"), key=place)}
+    versions = sorted({run.get("versions", VERSIONS) for runs in trainings.values() for run in runs})
     yield (
         "`python -m benchmarks.learning` makes this page. The `.jsonl` files in this folder have all trainings, and no "
         "training is left out. All trainings use NeMo's CTC model with sub-words, SpecAugment, AdamW, "
         "a warm-up of a tenth of the steps and then a cosine curve to almost zero, on one thread. With CR-CTC, the "
         "encoder sees two views of each utterance. Therefore a training with CR-CTC has half of the steps or half of "
-        "the batch of the table. The processor minutes depend on the machine and on its load."
+        "the batch of the table. The processor minutes depend on the machine and on its load. "
+        f"The versions are: {'; '.join(versions)}."
     )
     yield table(["encoder", "parameters", "GFLOPs for 30 s"], counts())
-    for path in sorted(results.glob("*.jsonl"), key=lambda path: list(DATA).index(path.stem)):
-        groups = grouped(done(path))
-        data, batches = DATA[path.stem], ", ".join(map(str, sorted({group.batch for group in groups})))
-        yield f"## {path.stem}"
+    for name, runs in trainings.items():
+        groups = grouped(runs)
+        data, batches = DATA[name], ", ".join(map(str, sorted({group.batch for group in groups})))
+        yield f"## {name}"
         yield (
             f"{data.words} The vocabulary has {data.vocabulary} sub-words. A batch has {batches} utterances. "
             'Word error rates are in percent. "dev" has one number for each seed. "last tenth" is the mean change of '
@@ -81,10 +85,15 @@ def parts(results: Path) -> Iterator[str]:
                 '"relative" is this mean divided by the mean word error rate of the second name. The difference is '
                 "significant if the interval does not contain 0. A negative difference favors the first name. "
                 "Trainings are compared at equal peak rates. Encoders are also compared at the best peak rate of each "
-                "encoder: the rate with the lowest mean word error rate on dev."
+                "encoder: the rate with the lowest mean word error rate on dev, of the rates with the most seeds."
             )
             columns = ["compared", "with", "peak rates", "steps", "seeds", "difference", "relative", "significant"]
             yield table(columns, compared)
+
+
+def place(results: Path) -> int:
+    """Return the place of the data on the page."""
+    return list(DATA).index(results.stem)
 
 
 def grouped(runs: list[dict[str, Any]]) -> Groups:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.learning.phrases > phrases.txt
 
-The packages are pinned in constraints.txt, so every machine finds the same phrases. Phrases are short, because a small
-encoder then learns to align text and audio in fewer steps.
+constraints.txt fixes the packages, so machines with the same version of Python find the same phrases. Phrases are
+short, because a small encoder then learns to align text and audio in fewer steps.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def texts() -> Iterator[str]:
     """Yield the documentation strings of all Python files of the packages that are installed."""
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
-        for folder in spec.submodule_search_locations or () if spec else ():
+        if spec is None:
+            raise SystemExit(f"the package {name} is not installed, but the phrases come from its texts; run make test")
+        for folder in spec.submodule_search_locations or ():
             for path in sorted(Path(folder).rglob("*.py")):
                 yield from _of_file(path)
 

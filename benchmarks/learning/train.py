@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.learning.changes import CHANGES, UNCHANGED
 from benchmarks.learning.encoders import ENCODERS
-from benchmarks.measuring import training
+from benchmarks.measuring import machine, training
 from benchmarks.measuring.recordings import Recordings
 
 PARTS = 10  # a training is validated after each tenth of its steps
@@ -73,6 +73,7 @@ def train(run: Run, recordings: Recordings, tokenizer: Path, checkpoint: Path) -
     from nemo_squeezeformer.integration.exact_resume import ExactResume
     from nemo_squeezeformer.training import recipes
 
+    commit = machine.commit()
     lightning.seed_everything(run.seed)
     cfg = recipe(run, recordings, tokenizer)
     curve = _curve(checkpoint)
@@ -97,6 +98,8 @@ def train(run: Run, recordings: Recordings, tokenizer: Path, checkpoint: Path) -
     tests = training.word_error_rates(model, recordings.tests) if finite else {}
     checkpoint.unlink(missing_ok=True)
     return asdict(run) | {
+        "commit": commit,
+        "versions": machine.versions(),
         "parameters": sum(weight.numel() for weight in model.encoder.parameters()),
         "loss": curve.losses,
         "dev": curve.rates,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -52,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     from nemo_squeezeformer.training.data_checks.manifest_report import report
 
     words = [*args.manifests, *args.overrides]
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    overrides = [word for word in words if "=" in word and not os.path.exists(word)]
     groups = [expanded(word) for word in words if word not in overrides]
     if not groups:
         raise UserError("no manifest is given; give the path of a NeMo manifest")
@@ -65,9 +66,9 @@ def main(args: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory(prefix="nemo-squeezeformer-") as folder:
             cfg, differences = _recipe(args, training, others, overrides, Path(folder))
             rows = [row for _, part in read[: len(training)] for row in part]
-            found += [*differences, *findings.with_model(cfg, rows)]
+            found += [*differences, *findings.compared(findings.with_model(cfg, rows))]
     else:
-        found += findings.of_sets(training, others)
+        found += findings.compared(findings.of_sets(training, others))
     if args.json:
         print(json.dumps({"manifests": [made for made, _ in read], "found": found}, indent=1, ensure_ascii=False))
     else:

@@ -92,12 +92,13 @@ def main(args: argparse.Namespace) -> int:
         import torch
 
         from nemo_squeezeformer.transcription import models
+        from nemo_squeezeformer.transcription.live.contexts import set_context
 
         model = models.load_model(args.model, torch.device("cpu"), args.verbose)
         models.choose_decoder(model, args.decoder)
         if args.att_context_size is not None:
             try:
-                model.encoder.set_default_att_context_size(args.att_context_size)
+                set_context(model, args.att_context_size)
             except ValueError as error:
                 raise UserError(f"--att-context-size: {error}") from error
         try:

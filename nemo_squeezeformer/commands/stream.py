@@ -168,7 +168,7 @@ def main(args: argparse.Namespace) -> int:
 def _streams(model: Any, slots: int, args: argparse.Namespace) -> tuple[Any, str]:
     """Return ``Streams`` or ``WindowStreams``, and a description of the latency."""
     from nemo_squeezeformer.transcription import models
-    from nemo_squeezeformer.transcription.live.contexts import choose_context
+    from nemo_squeezeformer.transcription.live.contexts import choose_context, set_context
     from nemo_squeezeformer.transcription.live.streams import Streams
     from nemo_squeezeformer.transcription.live.window_streams import WindowStreams, choose_window
 
@@ -184,7 +184,7 @@ def _streams(model: Any, slots: int, args: argparse.Namespace) -> tuple[Any, str
                 reason = str(error).partition(";")[0]
                 say(f"{args.model} was not trained for streams ({reason}): the audio is cut into windows")
         elif args.att_context_size:
-            model.encoder.set_default_att_context_size(args.att_context_size)
+            set_context(model, args.att_context_size)
         window, latency = choose_window(model, args.latency, args.chunk, args.window)
         models.optimize(model)
         return WindowStreams(model, slots, window, **times), latency

@@ -87,15 +87,11 @@ def main(args: argparse.Namespace) -> int:
 
 def run(cfg: Any, args: argparse.Namespace) -> int:
     """Print, try or train a composed recipe, and return the exit status."""
-    if args.print:
-        from omegaconf import OmegaConf
-
-        print(OmegaConf.to_yaml(cfg))
-        schedule.check(cfg)
-        print(schedule.summary(cfg))
-        return 0
     checks = {"audio_check": not args.skip_audio_check, "text_check": not args.skip_text_check}
     try:
+        if args.print:
+            print_recipe(cfg)
+            return 0
         if args.dry_run:
             return dry_run.dry_run(cfg, **checks)
         train(cfg, **checks)
@@ -107,6 +103,15 @@ def run(cfg: Any, args: argparse.Namespace) -> int:
             raise
         raise UserError(f"{line} (--verbose shows the traceback)") from error
     return 0
+
+
+def print_recipe(cfg: Any) -> None:
+    """Print a composed recipe and the line about its learning rate."""
+    from omegaconf import OmegaConf
+
+    print(OmegaConf.to_yaml(cfg))
+    schedule.check(cfg)
+    print(schedule.summary(cfg))
 
 
 def device_settings(device: str) -> str:
@@ -155,25 +160,52 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     from nemo.utils.exp_manager import exp_manager
     from nemo.utils.trainer_utils import resolve_trainer_cfg
 
-    from nemo_squeezeformer.integration.callbacks import (
-        bad_data,
-        best_weights,
-        consistent_views,
-        resumed_schedule,
-        run_end,
-        run_progress,
-        transducer_loss,
-    )
-    from nemo_squeezeformer.integration.callbacks.doctor import attach
-    from nemo_squeezeformer.integration.callbacks.frozen_encoder import FrozenEncoder
-    from nemo_squeezeformer.integration.callbacks.stop_after_batch import ended_by_signals
-    from nemo_squeezeformer.integration.resuming import whole_checkpoints
-    from nemo_squeezeformer.integration.resuming.checkpoint_contents import require_data, require_finite
+    from nemo_squeezeformer.integration.callbacks import run_end
+    from nemo_squeezeformer.integration.callbacks.stop_after_batch import ended_by_signals, is_out_of_time
+    from nemo_squeezeformer.integration.resuming import checkpoint_contents, whole_checkpoints
 
     trainer = lightning.Trainer(**resolve_trainer_cfg(cfg.trainer))
     newest = whole_checkpoints.newest_of_run(trainer, value(cfg, "exp_manager") or {}, moves=on_main_process)
     log_dir = exp_manager(trainer, cfg.get("exp_manager", None))
     trainer.ckpt_path = str(newest) if newest else trainer.ckpt_path
+    best = add_callbacks(trainer, cfg)
+    model = recipes.build(cfg, trainer)
+    resumed = str(trainer.ckpt_path or "")  # the checkpoint that exp_manager has chosen
+    average = str(whole_checkpoints.average_of(Path(resumed))) if resumed else ""
+    if resumed:
+        checkpoint_contents.require_data(resumed)
+        checkpoint_contents.require_data(average)
+        checkpoint_contents.require_finite(resumed)
+    else:
+        initial_weights.load(cfg, model)
+    schedule.keep_warm_up(model)
+    logging.info(shown)
+    resumable = bool(value(cfg, "exp_manager.resume_if_exists"))
+    # NeMo loads the moving averages as PyTorch loads weights, but the file also has a configuration.
+    with ended_by_signals(trainer, signals.current, resumable), checkpoint_contents.plain_objects(average):
+        trainer.fit(model)
+        out_of_time = is_out_of_time(trainer, resumable)
+        if not out_of_time and is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
+            if best is not None:
+                best.load_into(trainer, model)
+            trainer.test(model)
+    logging.info(run_end.words(trainer.checkpoint_callback, best, log_dir, value(cfg, "exp_manager", {})))
+    return model
+
+
+def add_callbacks(trainer: Any, cfg: Any) -> Any:
+    """Add the callbacks of this package to a trainer. Return the callback of the best weights, or None."""
+    from nemo_squeezeformer.integration.callbacks import (
+        bad_data,
+        best_weights,
+        consistent_views,
+        resumed_schedule,
+        run_progress,
+        transducer_loss,
+    )
+    from nemo_squeezeformer.integration.callbacks.doctor import attach
+    from nemo_squeezeformer.integration.callbacks.frozen_encoder import FrozenEncoder
+
     best = best_weights.add_callback(trainer)
     run_progress.replace_bar(trainer, value(cfg, "exp_manager.checkpoint_callback_params.monitor", "val_wer"))
     bad_data.add_callbacks(trainer, stop_after=value(cfg, "bad_data.stop_after", 10))
@@ -182,19 +214,5 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     transducer_loss.add_callback(trainer)
     consistent_views.add_callback(trainer, value(cfg, "consistency"))
     if (epochs := value(cfg, "fine_tuning.frozen_epochs")) is not None:
-        trainer.callbacks.insert(0, FrozenEncoder(epochs))  # type: ignore[attr-defined]
-    model = recipes.build(cfg, trainer)
-    initial_weights.load(cfg, model)
-    schedule.keep_warm_up(model)
-    logging.info(shown)
-    if trainer.ckpt_path:  # the checkpoint that exp_manager has chosen for resuming
-        require_data(str(trainer.ckpt_path))
-        require_finite(str(trainer.ckpt_path))
-    with ended_by_signals(trainer, signals.current, bool(value(cfg, "exp_manager.resume_if_exists"))):
-        trainer.fit(model)
-        if is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
-            if best is not None:
-                best.load_into(trainer, model)
-            trainer.test(model)
-    logging.info(run_end.words(trainer.checkpoint_callback, best, log_dir, value(cfg, "exp_manager", {})))
-    return model
+        trainer.callbacks.insert(0, FrozenEncoder(epochs))
+    return best

@@ -17,6 +17,10 @@ DEEPEST = 100  # levels of lists and objects in a row; json cannot write a row w
 ONE_OBJECT = "a manifest has one JSON object per line"
 
 
+class UnusableRows(UserError):
+    """Rows of a manifest that cannot be used."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A line of a manifest.
@@ -53,9 +57,9 @@ def good_rows(
     """Yield the line number and the fields of each good row of a manifest.
 
     Raises:
-        UserError: the manifest is missing, empty or not text; or some rows are not JSON objects, lack a field of
-            ``required``, or have a field of a wrong type. The error comes after the last row and covers the whole
-            manifest.
+        UserError: the manifest is missing, empty or not text.
+        UnusableRows: some rows are not JSON objects, lack a field of ``required``, or have a field of a wrong type. The
+            error comes after the last row and covers the whole manifest.
     """
     rows, problems = 0, list[str]()
     for row in parsed_rows(manifest, required, for_training):
@@ -68,9 +72,9 @@ def good_rows(
 
 
 def refuse(manifest: str | os.PathLike[str], problems: Sequence[str], rows: int) -> None:
-    """Raise UserError if some of the ``rows`` rows of a manifest have problems."""
+    """Raise UnusableRows if some of the ``rows`` rows of a manifest have problems."""
     if problems:
-        raise UserError(summary(f"{manifest}: {len(problems)} of {rows} rows cannot be used", problems))
+        raise UnusableRows(summary(f"{manifest}: {len(problems)} of {rows} rows cannot be used", problems))
 
 
 def summary(head: str, problems: Sequence[str]) -> str:

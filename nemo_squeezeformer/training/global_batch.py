@@ -27,13 +27,17 @@ def global_batch(cfg: Any) -> GlobalBatch:
     """Return the global batch of a composed recipe.
 
     Raises:
-        UserError: the global batch is 0, or Lightning refuses the devices.
+        UserError: the global batch is 0, a setting is not a number, or Lightning refuses the devices.
     """
     key, size = _batch(value(cfg, "model.train_ds", {}), value(cfg, "schedule.mean_seconds", LIBRISPEECH_MEAN_SECONDS))
     devices, nodes = value(cfg, "trainer.devices", "auto"), value(cfg, "trainer.num_nodes", 1)
-    number = processes(value(cfg, "trainer.accelerator", "auto"), devices) * nodes
     accumulate = value(cfg, "trainer.accumulate_grad_batches", 1)
     given = value(cfg, f"model.train_ds.{key}")
+    counts = {f"model.train_ds.{key}": size, "trainer.num_nodes": nodes, "trainer.accumulate_grad_batches": accumulate}
+    for name, count in counts.items():
+        if count is not None and not isinstance(count, (int, float)):
+            raise UserError(f"{name}={count} is not a number; give the number of utterances, machines or batches")
+    number = processes(value(cfg, "trainer.accelerator", "auto"), devices) * nodes
     words = f"model.train_ds.{key}={given} x {number} processes x trainer.accumulate_grad_batches={accumulate}"
     if not size or size * number * accumulate <= 0:
         where = f"trainer.devices={devices}, trainer.num_nodes={nodes}"
@@ -45,8 +49,9 @@ def utterances_of_batch(cfg: Any, seconds: float) -> int:
     """Return the number of utterances of a batch of one process if all utterances have this length in seconds."""
     train = dict(value(cfg, "model.train_ds", {}))
     for name in ("bucket_batch_size", "bucketing_batch_size"):  # the last bucket has the longest utterances
-        if isinstance(train.get(name), list) and train[name]:
-            train[name] = train[name][-1:]
+        sizes = train.get(name)
+        if sizes:
+            train[name] = sizes[-1:] if isinstance(sizes, list) else [sizes]
     _, size = _batch(train, seconds)
     return max(1, int(size or 1))
 
@@ -62,6 +67,11 @@ def _batch(train: dict[str, Any], mean_seconds: float) -> tuple[str, float | Non
             sizes = [sizes * (i + 1) for i in range(len(buckets) if isinstance(buckets, list) else 1)]
         return "bucketing_batch_size", sum(sizes) / len(sizes)
     if sizes := train.get("bucket_batch_size"):
+        if not isinstance(sizes, list):
+            raise UserError(
+                f"model.train_ds.bucket_batch_size={sizes} is not a list; give the number of utterances for each "
+                "bucket, for example [32,16,8]"
+            )
         return "bucket_batch_size", sum(sizes) / len(sizes)
     size, seconds, quadratic = map(train.get, ("batch_size", "batch_duration", "quadratic_duration"))
     if not seconds:

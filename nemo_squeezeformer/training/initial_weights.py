@@ -54,7 +54,8 @@ def check(cfg: Any, model: Any) -> list[dict[str, Any]]:
 
     from nemo_squeezeformer.core.attention import position_weights
 
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    own = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    check_files(cfg)
     fresh, files, found = set(own), list(_files(cfg)), list[dict[str, Any]]()
     for setting, path, include, exclude in files:
         tensors, config = _read(setting, path)
@@ -98,14 +99,36 @@ def check(cfg: Any, model: Any) -> list[dict[str, Any]]:
 
 
 def _files(cfg: Any) -> Iterator[tuple[str, str, Sequence[str], Sequence[str]]]:
-    """Yield for each file the setting, the path, and the parts of weight names to include and to exclude."""
+    """Yield for each file the setting, the path, and the parts of weight names to include and to exclude.
+
+    Raises:
+        UserError: a setting is neither a path nor a dictionary of files.
+    """
     for setting in ("init_from_nemo_model", "init_from_ptl_ckpt"):
-        given = cfg.get(setting)
+        given = value(cfg, setting)
         if isinstance(given, str):
-            yield setting, given, [""], []
-        elif given is not None:
-            for entry in given.values():
-                yield setting, entry.path, list(entry.get("include", [""])), list(entry.get("exclude", []))
+            given = {"file": {"path": given}}
+        entries = list(given.values()) if isinstance(given, dict) else [given]
+        for entry in entries if given is not None else []:
+            if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+                raise UserError(
+                    f"{setting}={given} is not a path; give a path, or a path for each file: "
+                    f"'+{setting}={{base: {{path: FILE}}, other: {{path: FILE}}}}'"
+                )
+            limits = (entry.get("include") or [""], entry.get("exclude") or [])
+            parts = [[each] if isinstance(each, str) else each for each in limits]
+            yield setting, os.path.expanduser(entry["path"]), *parts
+
+
+def check_files(cfg: Any) -> None:
+    """Check that the files that initialize the weights exist.
+
+    Raises:
+        UserError: a file does not exist, or a setting is neither a path nor a dictionary of files.
+    """
+    for setting, path, _, _ in _files(cfg):
+        if not os.path.isfile(path):
+            raise UserError(f"{setting}={path}: this file does not exist")
 
 
 def _read(setting: str, path: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
@@ -118,8 +141,6 @@ def _read(setting: str, path: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
 
     from nemo_squeezeformer.integration.resuming.checkpoint_contents import plain_objects
 
-    if not os.path.isfile(path):
-        raise UserError(f"{setting}={path}: this file does not exist")
     config: Mapping[str, Any] = {}
     try:
         if setting == "init_from_nemo_model":

@@ -12,8 +12,8 @@ from typing import Any
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.global_batch import utterances_of_batch
 from nemo_squeezeformer.training.settings import value
-from nemo_squeezeformer.training.text_rows import TextRow, read_split
-from nemo_squeezeformer.training.vocabularies import vocabularies
+from nemo_squeezeformer.training.text_rows import read_split
+from nemo_squeezeformer.training.vocabularies import encode_rows, vocabularies
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,15 @@ def largest_batches(cfg: Any) -> list[Shape]:
             "--dry-run needs local manifests with durations and a vocabulary; set model.train_ds.manifest_filepath, "
             "and model.tokenizer.dir or model.labels"
         )
-    tokens = [_tokens(row, known) for row in rows]
+    first = next(iter(known))
+    spoken = [row if row.language in known else row._replace(language=first) for row in rows]
+    tokens = [each.frames for each in encode_rows(spoken, known)]
     longest = max(range(len(rows)), key=lambda row: rows[row].seconds)
     widest = max(range(len(rows)), key=lambda row: (tokens[row], rows[row].seconds))
     return [
         Shape(name, utterances_of_batch(cfg, rows[row].seconds), rows[row].seconds, tokens[row], rows[row].place)
         for name, row in (("longest", longest), ("widest", widest))
     ]
-
-
-def _tokens(row: TextRow, known: Any) -> int:
-    vocabulary = known.get(None) or known.get(row.language) or next(iter(known.values()))
-    return vocabulary.encode([row.text or ""])[0].frames
 
 
 def sample_rate(cfg: Any) -> int:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training import devices, groups, removed_settings, schedule, text_check
+from nemo_squeezeformer.training import devices, groups, initial_weights, removed_settings, schedule
 from nemo_squeezeformer.training.data import is_named, manifest_files
+from nemo_squeezeformer.training.data_checks import left_out, text_check
+from nemo_squeezeformer.training.data_checks.manifest_checks import characters, check_manifests, require_manifests
 from nemo_squeezeformer.training.devices import accelerator
-from nemo_squeezeformer.training.manifest_checks import characters, check_manifests, require_manifests
-from nemo_squeezeformer.training.mistakes import interrupted_runs, left_out, misspelt, nemo_recipes
+from nemo_squeezeformer.training.mistakes import interrupted_runs, misspelt, nemo_recipes
 from nemo_squeezeformer.training.settings import value
 from nemo_squeezeformer.training.text_rows import SPLITS
 
-CONF = "nemo_squeezeformer.conf"
 CUDA_LOSS = "multiblank_rnnt"  # a loss of NeMo that needs CUDA, without an equal loss in this package
 ABLATION = "ablation"  # the folder of the paper's steps from Conformer to Squeezeformer
 
@@ -26,7 +26,7 @@ def recipes(folder: str = "") -> list[str]:
 
     If ``folder`` is given, return the names of the recipes in this folder, for example ``ablation/1_unet``.
     """
-    place = files(CONF).joinpath(folder) if folder else files(CONF)
+    place = files(groups.CONF).joinpath(folder) if folder else files(groups.CONF)
     names = sorted(entry.name.removesuffix(".yaml") for entry in place.iterdir() if entry.name.endswith(".yaml"))
     return [f"{folder}/{name}" if folder else name for name in names]
 
@@ -57,8 +57,10 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Any:
     path, ours = Path(recipe).expanduser(), every_recipe()
     place: Any
     if recipe in ours:
-        place = hydra.initialize_config_module(CONF, version_base=None)
-    elif path.suffix in (".yaml", ".yml") and path.is_file():
+        place = hydra.initialize_config_module(groups.CONF, version_base=None)
+    elif path.suffix == ".yml" and path.is_file():
+        raise UserError(f"recipe {recipe}: Hydra reads only files that end with .yaml; rename the file")
+    elif path.suffix == ".yaml" and path.is_file():
         place = hydra.initialize_config_dir(str(path.resolve().parent), version_base=None)
     else:
         meant = misspelt.most_similar(recipe.removesuffix(".yaml"), ours)
@@ -141,8 +143,8 @@ def target(cfg: Any) -> str:
 def check(cfg: Any, audio: bool = True, text: bool = True) -> None:
     """Check a composed recipe for errors that training would report late or never.
 
-    The check finds missing manifests, unreadable audio, a missing tokenizer, text that the model cannot learn, and a
-    loss or a compilation that the accelerator does not support. The check does not change the recipe. ``fill_labels``
+    The check finds unreadable manifests and audio, text that the model cannot learn, and a loss or a compilation that
+    the accelerator does not support. Call ``check_names`` first. The check does not change the recipe. ``fill_labels``
     sets labels that are null.
 
     Args:
@@ -152,7 +154,6 @@ def check(cfg: Any, audio: bool = True, text: bool = True) -> None:
     Raises:
         UserError: the recipe has an error. The message names the setting, the value and the remedy.
     """
-    check_names(cfg)
     _check_loss(cfg)
     _check_compile(cfg)
     for split in SPLITS:
@@ -166,7 +167,7 @@ def check(cfg: Any, audio: bool = True, text: bool = True) -> None:
 def check_names(cfg: Any) -> None:
     """Check the names of settings, files and the accelerator in a composed recipe.
 
-    This part of ``check`` needs a second, because it imports neither NeMo nor PyTorch, and reads no file of data.
+    The check needs less than a second, because it imports neither NeMo nor PyTorch, and reads no file of data.
 
     Raises:
         UserError: a setting or a file does not exist, this machine does not have the accelerator, or a run that resumes
@@ -177,6 +178,8 @@ def check_names(cfg: Any) -> None:
     misspelt.check(cfg)
     devices.check(cfg)
     interrupted_runs.check(cfg)
+    if not value(cfg, "exp_manager.resume_if_exists"):  # a resumed run takes the weights from its checkpoint
+        initial_weights.check_files(cfg)
     for split in SPLITS:
         section = value(cfg, f"model.{split}")
         if section is not None and split != "test_ds" and not is_named(section):

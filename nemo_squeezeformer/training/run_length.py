@@ -1,4 +1,4 @@
-"""Checks that refuse runs that would never end, and runs with Lhotse that would never validate."""
+"""Checks that refuse runs that would never begin or never end, and runs with Lhotse that would never validate."""
 
 from typing import Any
 
@@ -19,14 +19,30 @@ def check(cfg: Any) -> None:
     train = value(cfg, "model.train_ds")
     if not is_named(train):
         return
+    epochs, steps = _number(cfg, "trainer.max_epochs"), _number(cfg, "trainer.max_steps", -1)
+    for name, number in (("trainer.max_epochs", epochs), ("trainer.max_steps", steps)):
+        if number == 0:
+            raise UserError(f"{name}=0: the run would train nothing; give a number from 1, or remove the setting")
     if train.get("use_lhotse"):
         _check_lhotse(cfg)
-    epochs, steps = value(cfg, "trainer.max_epochs"), value(cfg, "trainer.max_steps", -1)
     if steps < 0 and epochs is not None and epochs < 0:
         given = f"trainer.max_epochs={epochs} and trainer.max_steps={steps}"
         raise UserError(
             f"{given}: the run would never end, so the learning rate cannot be planned; set one of the two settings"
         )
+
+
+def _number(cfg: Any, name: str, default: int | None = None) -> Any:
+    """Return a setting that counts epochs or steps.
+
+    Raises:
+        UserError: the setting is not a whole number.
+    """
+    given = value(cfg, name, default)
+    whole = given is None or (isinstance(given, (int, float)) and float(given).is_integer())
+    if isinstance(given, bool) or not whole:
+        raise UserError(f"{name}={given} is not a whole number; give the number of {name.rpartition('_')[2]}")
+    return given
 
 
 def _check_lhotse(cfg: Any) -> None:

@@ -132,9 +132,9 @@ def peak_lr(cfg: Any) -> float:
         UserError: the recipe has no published peak, or the global batch is 0.
     """
     published, batch = value(cfg, "schedule.peak_lr"), value(cfg, "schedule.peak_lr_batch")
-    if not published or not batch:
+    if not all(isinstance(each, (int, float)) and each > 0 for each in (published, batch)):
         given = f"schedule.peak_lr={published} and schedule.peak_lr_batch={batch}"
-        raise UserError(f"{given}: both must be above 0; a size (for example size=s) sets both")
+        raise UserError(f"{given}: both must be numbers above 0; a size (for example size=s) sets both")
     share = min(1.0, global_batch(cfg).utterances / batch)
     return float(f"{published * math.sqrt(share):.4g}")  # rounded, because saved models show this number
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -38,14 +38,33 @@ class TextRow(NamedTuple):
         return f"{self.manifest}, line {self.number}"
 
 
+class Source(NamedTuple):
+    """A manifest, and how NeMo reads its rows.
+
+    Attributes:
+        path: the manifest.
+        text_field: the field of a row that contains the text.
+        language_field: the field of a row that names the language.
+        tags: fields that NeMo adds to each row.
+    """
+
+    path: str
+    text_field: str = "text"
+    language_field: str = "lang"
+    tags: Mapping[str, Any] = {}  # no code changes the dictionary
+
+
+DEFAULT = Source("")  # the fields that NeMo reads without other settings
+
+
 @dataclass(frozen=True)
 class Split:
     """The rows of a split that NeMo does not leave out because of the duration.
 
     Attributes:
         key: the section of the recipe, for example ``train_ds``.
-        field: the field of a row that contains the text.
-        language_field: the field of a row that names the language.
+        field: the field of a row that contains the text, for messages.
+        language_field: the field of a row that names the language, for messages.
         rows: the rows.
     """
 
@@ -68,25 +87,37 @@ def read_split(cfg: Any, key: str) -> Split | None:
     section = value(cfg, f"model.{key}")
     if not isinstance(section, dict):
         return None
-    lhotse = bool(section.get("use_lhotse"))
-    field = str(section.get("text_field") or "text") if lhotse else "text"
-    language = str(section.get("lang_field") or "lang") if lhotse else "lang"
-    manifests = [path for path in manifests_of(section) if "://" not in path and os.path.isfile(path)]
-    if not manifests:
+    if not section.get("use_lhotse"):
+        section = {key: section.get(key) for key in ("manifest_filepath", "min_duration", "max_duration")}
+    sources = [each for each in sources_of(section) if "://" not in each.path and os.path.isfile(each.path)]
+    if not sources:
         return None
     shortest, longest = (section.get(name) for name in ("min_duration", "max_duration"))
     rows = [
         row
-        for path in manifests
-        for row in islice(_rows(path, field, language), max(1, LIMIT // len(manifests)))
+        for source in sources
+        for row in islice(_rows(source), max(1, LIMIT // len(sources)))
         if not row.seconds or (row.seconds >= (shortest or 0) and row.seconds <= (longest or float("inf")))
     ]
-    return Split(key, field, language, rows)
+    text = " or ".join(dict.fromkeys(each.text_field for each in sources))
+    language = " or ".join(dict.fromkeys(each.language_field for each in sources))
+    return Split(key, text, language, rows)
 
 
-def manifests_of(section: Any) -> Iterator[str]:
-    """Yield the manifests of a data section and of the data sets that an ``input_cfg`` names."""
-    yield from manifest_files(section.get("manifest_filepath"))
+def sources_of(section: Mapping[str, Any], above: Source = DEFAULT) -> Iterator[Source]:
+    """Yield the manifests of a data section and of the data sets that an ``input_cfg`` names.
+
+    A data set has the fields of the group ``above`` that contains it, unless it names other fields. The tags of a group
+    replace the tags of its data sets.
+    """
+    own = Source(
+        "",
+        str(section.get("text_field") or above.text_field),
+        str(section.get("lang_field") or above.language_field),
+        {**(section.get("tags") or {}), **above.tags},
+    )
+    for path in manifest_files(section.get("manifest_filepath")):
+        yield own._replace(path=path)
     inputs = section.get("input_cfg")
     if isinstance(inputs, str) and os.path.isfile(inputs):
         import yaml
@@ -95,10 +126,11 @@ def manifests_of(section: Any) -> Iterator[str]:
             inputs = yaml.safe_load(file)
     for each in inputs if isinstance(inputs, list) else []:
         if isinstance(each, dict) and each.get("type") in (*PLAIN_TYPES, "group"):
-            yield from manifests_of(each)
+            yield from sources_of(each, own)
 
 
-def _rows(path: str, field: str, language: str) -> Iterator[TextRow]:
+def _rows(source: Source) -> Iterator[TextRow]:
+    path, field = source.path, source.text_field
     for number, row in good_rows(path):
         text = row.get(field)
         if text is None and row.get("text_filepath"):  # NeMo reads the text from this file
@@ -106,5 +138,5 @@ def _rows(path: str, field: str, language: str) -> Iterator[TextRow]:
         if text is not None and not isinstance(text, str):
             raise UserError(f"{path}, line {number}: {field} {text!r} is not a string; write it in quotation marks")
         seconds = row.get("duration")
-        spoken = row.get(language)
+        spoken = row.get(source.language_field, source.tags.get(source.language_field))
         yield TextRow(path, number, text, None if spoken is None else str(spoken), float(seconds or 0.0))

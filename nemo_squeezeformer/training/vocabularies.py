@@ -1,13 +1,14 @@
 """The vocabulary of a recipe: the tokens of a text, and the characters that the vocabulary lacks."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import eq
 from typing import Any, NamedTuple, Protocol
 
 from nemo_squeezeformer.files.sentencepiece_model import read_model
 from nemo_squeezeformer.training.settings import value
+from nemo_squeezeformer.training.text_rows import TextRow
 
 UNKNOWN = "[UNK]"  # the unknown piece of WordPiece
 
@@ -126,6 +127,20 @@ def vocabularies(cfg: Any) -> dict[str | None, Vocabulary]:
         if name != "spl_tokens" and (made := _read(value(cfg, section, {}), section)) is not None:
             found[name] = made
     return found
+
+
+def encode_rows(rows: Sequence[TextRow], known: Mapping[str | None, Vocabulary]) -> list[Encoded]:
+    """Return the numbers of tokens of each row. Equal texts are encoded once.
+
+    Args:
+        rows: rows of a manifest. The language of each row is a key of ``known``.
+        known: the result of ``vocabularies``.
+    """
+    found: dict[tuple[str | None, str], Encoded] = {}
+    for language, vocabulary in known.items():
+        texts = list(dict.fromkeys(row.text or "" for row in rows if row.language == language))
+        found |= {(language, text): each for text, each in zip(texts, vocabulary.encode(texts))}
+    return [found[row.language, row.text or ""] for row in rows]
 
 
 def _read(section: dict[str, Any], name: str) -> Vocabulary | None:

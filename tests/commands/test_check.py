@@ -53,11 +53,11 @@ def test_json_has_the_same_facts(tmp_path, capsys):
 
 
 CASES = [  # rows, and parts of the message
-    ([{}, {"samples": np.zeros(RATE)}], ["1 recordings", "are silent", "train1.wav"]),
+    ([{}, {"samples": np.zeros(RATE)}], ["1 of 2 recordings", "are silent", "train1.wav"]),
     ([{"samples": np.sign(noise(1.0))}], ["are clipped, the first", "train0.wav", "lower level"]),
     ([{"samples": np.full(RATE, np.nan)}], ["are unreadable", "not finite"]),
     ([{}, {"duration": 9.0}], ["1 of 2 rows", "9.0 s is more than the 1.00 s", "correct the row"]),
-    ([{}, {"audio_filepath": "train0.wav"}], ["1 rows", "have the recording of an earlier row"]),
+    ([{}, {"audio_filepath": "train0.wav"}], ["1 of 2 rows", "have the recording of an earlier row"]),
     ([{}, {"samples": noise(1.0)[::2], "rate": 8000}], ["several sample rates (1 with 16000 Hz, 1 with 8000 Hz)"]),
     ([{}, {"samples": np.stack([noise(1.0)] * 2, 1)}], ["several channels (1 with 1, 1 with 2)", "channel_selector"]),
     ([{"text": "one " * 20}], ["80.0 characters per second", "check the durations"]),
@@ -110,6 +110,15 @@ def test_a_row_that_is_not_json_is_one_problem(tmp_path, capsys):
     assert "found 1:" in found(capsys, train)
 
 
+@pytest.mark.parametrize("recipe", [[], ["--recipe", "squeezeformer_ctc_char"]])
+def test_rows_that_cannot_be_used_do_not_hide_the_facts_of_the_other_rows(recipe, tmp_path, capsys):
+    train, dev = write(tmp_path, "train", [{}, {}]), write(tmp_path, "dev", [{}, {}])
+    Path(dev).write_text(Path(dev).read_text() + "{broken\n")
+    shown = found(capsys, train, dev, *recipe)
+    assert "rows            3, of these 1 cannot be used" in shown and "found 2:" in shown
+    assert "dev.json, line 3: not a JSON object" in shown and "the text was not compared" in shown
+
+
 def test_a_manifest_that_is_given_twice_is_named(tmp_path, capsys):
     train = write(tmp_path, "train", [{}])
     assert f"(both have the manifest {train})" in found(capsys, train, train)
@@ -135,7 +144,14 @@ def test_the_frames_of_a_recipe_are_compared_and_the_five_worst_are_named(tmp_pa
     shown = found(capsys, write(tmp_path, "train", rows), "--recipe", "squeezeformer_ctc_char")
     worst = ", ".join(f"{tmp_path}/train.json, line {n + 1} needs {6 * n + 18} and has 13" for n in (6, 5, 4, 3, 2))
     assert "7 of 7 utterances of the training data" in shown and f"The worst: {worst}. " in shown
-    assert "1 of 8 training utterances (0.00 h) are longer than model.train_ds.max_duration=16.7" in shown
+    assert "1 of 8 recordings of the training data (0.00 of 0.01 hours) are longer than" in shown
+    assert "the longest: 17 s, " in shown
+
+
+def test_a_long_override_is_not_taken_for_a_path(tmp_path, capsys):
+    labels = f"model.labels=[{','.join(f'l{number}' for number in range(150))}]"
+    shown = found(capsys, write(tmp_path, "train", [{}]), "--recipe", "squeezeformer_ctc_char", labels)
+    assert "are not in model.labels" in shown
 
 
 @pytest.mark.parametrize(

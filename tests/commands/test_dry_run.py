@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.commands.training.dry_run import batch_of
-from nemo_squeezeformer.training.data_checks.largest_batches import Shape, largest_batches
+from nemo_squeezeformer.training.global_batch import utterances_of_batch
+from nemo_squeezeformer.training.largest_batches import Shape, largest_batches
 from nemo_squeezeformer.training.recipes import compose
 from tests.samples.asr_models import asr_model
 from tests.samples.model_types.model_type import SMALL, spoken, tokenized
@@ -54,6 +56,19 @@ def test_the_tokens_of_a_tdt_model_are_not_its_durations(tmp_path, capsys):
 def test_both_batches_run_with_fewer_batches_of_data(setting, given, capsys):
     assert main(["train", "squeezeformer_ctc_char", *given, "--dry-run", "--skip-audio-check", setting]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-3:]] == ["longest", "widest", "both"]
+
+
+def test_the_batches_of_lhotse_are_tried(given, capsys):
+    lhotse = ["data=lhotse", "trainer.max_steps=10", "model.train_ds.batch_duration=8"]
+    kept = [setting for setting in given if not setting.startswith("model.train_ds.batch_size")]
+    assert main(["train", "squeezeformer_ctc_char", *kept, *lhotse, "--dry-run"]) == 0
+    longest, widest, last = capsys.readouterr().out.splitlines()[-3:]
+    assert ": 4 x 1.5 s" in longest and ": 7 x 1 s" in widest and last == "both batches fit"
+
+
+def test_with_a_number_for_all_buckets_the_longest_bucket_has_this_number_of_utterances():
+    train = {"is_tarred": True, "bucketing_batch_size": 8, "manifest_filepath": ["a.json", "b.json", "c.json"]}
+    assert utterances_of_batch(OmegaConf.create({"model": {"train_ds": train}}), 16.0) == 8
 
 
 def test_a_batch_that_does_not_fit_is_named_with_the_remedy(given, tmp_path, capsys):
@@ -119,7 +134,6 @@ def test_a_batch_is_the_input_that_nemos_schema_describes(tokenizer, tmp_path: P
 def test_the_printed_recipe_is_a_file_from_which_nemos_oomptimizer_builds_the_model(tmp_path, capsys):
     import lightning.pytorch as lightning
     from nemo.collections.asr.models import EncDecCTCModelBPE
-    from omegaconf import OmegaConf
 
     given = [*SMALL, *tokenized(tmp_path), "trainer.max_epochs=1"]
     assert main(["train", "squeezeformer_ctc_bpe", *given, "--print"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.deployment.onnx import model_files
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.transcription.live.contexts import set_context
 from tests.samples.asr_models import asr_model
 from tests.samples.encoders import features
 
@@ -103,3 +105,8 @@ def test_a_transducer_with_durations_has_no_description(tmp_path):
     model.joint._num_extra_outputs = 5
     with pytest.raises(UserError, match="TDT"):
         model_files.export(model, tmp_path / "out.onnx", model_files.GraphSettings(True))
+
+
+def test_an_encoder_without_contexts_is_named():
+    with pytest.raises(ValueError, match="an encoder of class Identity has no att_context_size; leave out"):
+        set_context(SimpleNamespace(encoder=torch.nn.Identity()), [16, 3])

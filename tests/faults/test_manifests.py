@@ -23,7 +23,7 @@ from nemo_squeezeformer.files.manifest_paths import expanded
 from nemo_squeezeformer.files.manifest_rows import read_rows
 from nemo_squeezeformer.files.manifests import read_utterances
 from nemo_squeezeformer.files.training_text import read_sentences
-from nemo_squeezeformer.training.manifest_checks import characters, check_manifests
+from nemo_squeezeformer.training.data_checks.manifest_checks import characters, check_manifests
 from tests.samples.speech import noise
 
 RATE = 16_000

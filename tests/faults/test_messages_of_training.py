@@ -57,6 +57,21 @@ def test_a_wrong_setting_is_one_line_with_its_cause_and_its_remedy(settings, cau
     assert cause in line and remedy in line
 
 
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("model.train_ds.batch_size=abc", "model.train_ds.batch_size=abc is not a number"),
+        ("trainer.accumulate_grad_batches=abc", "trainer.accumulate_grad_batches=abc is not a number"),
+        ("trainer.accumulate_grad_batches=${nope}", "'nope'"),
+        ("schedule.peak_lr=abc", "schedule.peak_lr=abc"),
+        ("+model.train_ds.bucket_batch_size=8", "model.train_ds.bucket_batch_size=8 is not a list"),
+    ],
+)
+def test_a_recipe_that_cannot_be_printed_is_one_line(setting, message, given, capsys):
+    assert main(["train", "squeezeformer_ctc_char", *given, setting, "--print"]) == 2
+    assert message in last_line(capsys)
+
+
 def last_line(capsys) -> str:
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(BEGIN)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -289,7 +290,7 @@ class Signal(Callback):
             signal.raise_signal(self.number)
 
 
-def train(folder: Path, *callbacks: Callback, monkeypatch) -> tuple[int, Path | None]:
+def train(folder: Path, *callbacks: Callback, monkeypatch, more: Sequence[str] = ()) -> tuple[int, Path | None]:
     """Run ``train`` with ``+resume=exact`` from fixed weights. Return the status and the last checkpoint."""
     import lightning.pytorch as lightning
 
@@ -302,7 +303,7 @@ def train(folder: Path, *callbacks: Callback, monkeypatch) -> tuple[int, Path | 
     lightning_trainer = lightning.Trainer
     torch.manual_seed(0)
     folder.mkdir(exist_ok=True)
-    overrides = [*settings(folder), "+resume=exact", f"exp_manager.exp_dir={folder}/exp"]
+    overrides = [*settings(folder), "+resume=exact", f"exp_manager.exp_dir={folder}/exp", *more]
     overrides.append("exp_manager.checkpoint_callback_params.always_save_nemo=false")
     with monkeypatch.context() as patch:
         patch.setattr(lightning, "Trainer", trainer)
@@ -350,6 +351,20 @@ def test_a_signal_ends_training_with_a_checkpoint_from_which_the_run_continues_e
     weights, others = (torch.load(path, weights_only=False)["state_dict"] for path in (unbroken, resumed))
     for name, weight in weights.items():
         torch.testing.assert_close(others[name], weight, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_signal_between_the_batches_of_a_step_waits_for_the_step(tmp_path, monkeypatch, capsys):
+    more = ["trainer.accumulate_grad_batches=2"]
+    _, unbroken = train(tmp_path / "unbroken", monkeypatch=monkeypatch, more=more)
+    first = Signal(signal.SIGINT, 3, "on_train_batch_start")  # the first of two batches
+    status, last = train(tmp_path / "cut", first, monkeypatch=monkeypatch, more=more)
+    assert status == 130 and last is not None and "-step=4" in last.name
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"the same command resumes the run from {last}")
+    assert train(tmp_path / "cut", monkeypatch=monkeypatch, more=more)[0] == 0
+    resumed = next((tmp_path / "cut").rglob("*-last.ckpt"))
+    weights, others = (torch.load(path, weights_only=False)["state_dict"] for path in (unbroken, resumed))
+    assert all(torch.equal(weight, others[name]) for name, weight in weights.items())
 
 
 def test_a_signal_before_the_first_step_ends_training(tmp_path, monkeypatch, capsys):

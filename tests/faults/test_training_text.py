@@ -15,8 +15,9 @@ from nemo.utils import logging
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.tokenizers import train_tokenizer
-from nemo_squeezeformer.training import text_check, vocabularies
+from nemo_squeezeformer.training import vocabularies
 from nemo_squeezeformer.training.ctc_frames import ctc_frames, ctc_head
+from nemo_squeezeformer.training.data_checks import text_check
 from nemo_squeezeformer.training.recipes import build, compose
 from tests.samples.model_types import MODEL_TYPES
 from tests.samples.speech import WORDS
@@ -305,6 +306,27 @@ def test_the_manifests_of_an_input_cfg_are_checked(tmp_path, pieces):
     given = [f"model.tokenizer.dir={pieces}", "data=lhotse", "model.train_ds.manifest_filepath=null"]
     with pytest.raises(UserError, match=r"1 of 2 rows .*bad.json, line 2\)"):
         check(BPE, write(tmp_path, GOOD), *given, inputs)
+
+
+@pytest.mark.parametrize("place", ["data set", "group"])
+def test_a_data_set_of_an_input_cfg_has_its_own_fields_and_tags(place, tmp_path, pieces):
+    """NeMo gives the fields and the tags of a group to all data sets of the group."""
+    manifest = write(tmp_path, [None] * 3, answer="one two")
+    given = [f"model.tokenizer.langs.en.dir={pieces}", f"model.tokenizer.langs.spl_tokens.dir={pieces}"]
+    own = "text_field: answer, tags: {target_lang: en}"
+    entry = f"{{type: nemo, manifest_filepath: {manifest}, {own if place == 'data set' else 'weight: 1'}}}"
+    group = f"{{type: group, {own if place == 'group' else 'weight: 1'}, input_cfg: [{entry}]}}"
+    given += [f"model.{split}.manifest_filepath=null" for split in ("train_ds", "validation_ds")]
+
+    def check_inputs(old: str = "", new: str = "") -> None:
+        inputs = [f"++model.{split}.input_cfg=[{group}]".replace(old, new) for split in ("train_ds", "validation_ds")]
+        text_check.check(compose("squeezeformer_aed", [*given, *inputs, "trainer.max_steps=10"]))
+
+    check_inputs()
+    with pytest.raises(UserError, match="have no text"):
+        check_inputs("text_field", "other_field")
+    with pytest.raises(UserError, match="the row has no target_lang"):
+        check_inputs("target_lang", "other_lang")
 
 
 def test_train_refuses_the_text_before_the_model_is_built_and_the_option_skips_the_check(tmp_path, capsys):

@@ -16,7 +16,7 @@ from nemo.utils import logging
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.integration.callbacks.doctor.first_steps import FirstSteps
 from nemo_squeezeformer.integration.callbacks.doctor.loss_watch import LossWatch, has_risen
-from nemo_squeezeformer.integration.callbacks.doctor.text_watch import plain
+from nemo_squeezeformer.integration.callbacks.doctor.text_watch import TextWatch, plain
 from nemo_squeezeformer.integration.callbacks.run_progress import loss_of
 from tests.samples.asr_models import LETTERS, asr_model
 from tests.samples.model_types.model_type import SMALL, spoken
@@ -146,6 +146,29 @@ def test_the_watch_and_the_bar_use_the_loss_of_a_batch_and_not_its_share_of_a_st
         watch.on_train_batch_end(trainer, model, {"loss": torch.tensor(25.0)}, None, 0)
     assert watch.mean == 100.0 and loss_of(trainer, torch.tensor(25.0)) == 100.0
     assert loss_of(trainer, {}) is None
+
+
+def test_a_resumed_run_continues_with_the_means_and_repeats_no_warning(log):
+    optimizer = SimpleNamespace(param_groups=[{"lr": 1.0}])
+    trainer: Any = SimpleNamespace(accumulate_grad_batches=1, global_step=1, optimizers=[optimizer])
+    model = SimpleNamespace(cfg={})
+    loss, resumed_loss = LossWatch(window=1), LossWatch(window=1)
+    text, resumed_text = TextWatch(loss, silent_after=1), TextWatch(resumed_loss, silent_after=1)
+    for value in (9.0, 1.0, 8.0):
+        loss.on_train_batch_end(trainer, model, {"loss": torch.tensor(value)}, None, 0)
+    text.judge([""], ["one"], 2, model)
+    resumed_loss.load_state_dict(loss.state_dict())
+    resumed_text.load_state_dict(text.state_dict())
+    resumed_loss.on_train_batch_end(trainer, model, {"loss": torch.tensor(7.0)}, None, 0)
+    resumed_text.judge([""], ["one"], 3, model)
+    assert (resumed_loss.first, resumed_loss.mean, resumed_loss.lowest) == (9.0, 7.0, (1.0, 1))
+    assert one(log, "The loss rises") and one(log, "After 2 steps, the model predicts only blanks")
+
+
+def test_null_turns_the_warnings_and_the_estimate_off(tmp_path, log):
+    settings = ["window", "silent_after", "estimate_after"]
+    train(tmp_path, "model.optim.lr=1e-9", "trainer.max_epochs=2", *(f"doctor.{name}=null" for name in settings))
+    assert not [each for each in log if "The loss rises" in each or "only blanks" in each or "After" in each]
 
 
 def test_a_loss_has_risen_if_half_of_its_fall_is_lost():

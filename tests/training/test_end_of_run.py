@@ -17,10 +17,11 @@ from nemo.utils.callbacks import NeMoModelCheckpoint
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.integration.callbacks import best_weights, stop_after_batch
+from nemo_squeezeformer.integration.callbacks import best_weights, run_end, stop_after_batch
 from nemo_squeezeformer.integration.resuming.checkpoint_contents import plain_objects
 from nemo_squeezeformer.training.mistakes import interrupted_runs
 from nemo_squeezeformer.training.recipes import compose
+from tests.samples.asr_models import asr_model
 from tests.samples.model_types.model_type import SMALL, spoken
 
 PARAMETERS = "exp_manager.checkpoint_callback_params"
@@ -109,6 +110,52 @@ def test_a_run_that_resumes_does_not_begin_anew_beside_a_dated_run(run, monkeypa
     interrupted_runs.check(compose("squeezeformer_ctc_char", [*run.settings, "+resume=exact", given]))
     interrupted_runs.check(compose("squeezeformer_ctc_char", run.settings))
     assert given == f"++exp_manager.version={run.folder.name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("averages", [False, True], ids=["weights", "averages"])
+def test_a_run_that_resumes_does_not_need_the_file_of_its_first_weights(averages, tmp_path, caplog):
+    first = tmp_path / "first.nemo"
+    asr_model("ctc", "char").save_to(str(first))
+    settings = [*SMALL, *spoken(tmp_path), f"exp_manager.exp_dir={tmp_path}/exp", "+resume=exact"]
+    settings += [f"+init_from_nemo_model={{base: {{path: {first}, include: [decoder.decoder_layers.0.bias]}}}}"]
+    settings += ["exp_manager.ema.enable=true"] if averages else []
+    logging.getLogger("nemo_logger").addHandler(caplog.handler)
+    try:
+        assert main(["train", "squeezeformer_ctc_char", *settings, "trainer.max_epochs=1"]) == 0
+        assert "start untrained" in caplog.text
+        caplog.clear()
+        first.unlink()
+        assert main(["train", "squeezeformer_ctc_char", *settings, "trainer.max_epochs=2"]) == 0
+        assert "start untrained" not in caplog.text
+    finally:
+        logging.getLogger("nemo_logger").removeHandler(caplog.handler)
+    names = [path.name for path in (tmp_path / "exp").rglob("*-last.ckpt")]
+    assert len(names) == 1 and "-step=4-" in names[0]
+
+
+@pytest.mark.slow
+def test_a_run_whose_time_is_over_is_not_tested_and_says_how_it_continues(tmp_path, caplog):
+    settings = [*SMALL, *spoken(tmp_path), f"exp_manager.exp_dir={tmp_path}/exp", "+resume=exact"]
+    settings += [f"model.test_ds.manifest_filepath={tmp_path}/dev.json", "model.test_ds.num_workers=0"]
+    logging.getLogger("nemo_logger").addHandler(caplog.handler)
+    try:
+        limit = ["exp_manager.max_time_per_run=00:00:00:02", "trainer.max_epochs=2000"]
+        assert main(["train", "squeezeformer_ctc_char", *settings, *limit]) == 0
+        (last,) = (tmp_path / "exp").rglob("*-last.ckpt")
+        over = "The time of exp_manager.max_time_per_run is over: the same command resumes the run from "
+        assert f"{over}{last}" in caplog.text and "test_wer" not in caplog.text
+        steps = int(last.name.partition("step=")[2].partition("-")[0])
+        caplog.clear()
+        limit = ["exp_manager.max_time_per_run=00:01:00:00", f"trainer.max_steps={steps + 2}"]
+        assert main(["train", "squeezeformer_ctc_char", *settings, *limit]) == 0
+        assert "is over" not in caplog.text
+    finally:
+        logging.getLogger("nemo_logger").removeHandler(caplog.handler)
+
+
+def test_a_run_without_a_folder_names_no_folder():
+    assert run_end.words(None, None, None, {"create_tensorboard_logger": True}) == ""
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from nemo_squeezeformer.analysis.sizes import sizes
 from nemo_squeezeformer.training import settings
-from nemo_squeezeformer.training.recipes import CONF, compose, recipes
+from nemo_squeezeformer.training.groups import CONF
+from nemo_squeezeformer.training.recipes import compose, recipes
 from tests.samples.model_types import model_class, model_type
 from tests.samples.paths import ROOT
 

@@ -224,6 +224,12 @@ def test_mistakes_are_one_line(arguments, message, ctc_file, data, capsys):
     assert message in capsys.readouterr().err.splitlines()[-1].replace(str(ctc_file), "FILE")
 
 
+def test_a_recipe_without_a_test_set_is_composed(ctc_file, data, capsys):
+    given = ["train", "--from", str(ctc_file), *data, "~model.test_ds", "--print"]
+    assert main(given) == 0
+    assert "test_ds" not in capsys.readouterr().out
+
+
 def test_a_model_without_text_is_refused(tmp_path):
     from omegaconf import OmegaConf
 

@@ -116,6 +116,21 @@ def test_a_missing_file_and_a_file_that_is_not_a_model_have_different_errors(tmp
             check(recipe(model, init_from_nemo_model=str(path)), model)
 
 
+@pytest.mark.parametrize("given", [["a.nemo", "b.nemo"], {"path": "a.nemo"}, {"base": {"include": ["encoder."]}}, 5])
+def test_another_form_of_the_setting_is_refused_with_the_right_form(given):
+    model = asr_model()
+    with pytest.raises(UserError, match=r"is not a path; give a path, .*'\+init_from_nemo_model=\{base: \{path: FILE"):
+        check(recipe(model, init_from_nemo_model=given), model)
+
+
+def test_a_home_folder_and_a_part_of_a_name_without_brackets_are_accepted(file, caplog, monkeypatch):
+    folder, _, name = file.rpartition("/")
+    monkeypatch.setenv("HOME", folder)
+    model = asr_model()
+    check(recipe(model, init_from_nemo_model={"it": {"path": f"~/{name}", "include": "decoder."}}), model)
+    assert "these modules start untrained: encoder.layers" in caplog.text
+
+
 def test_rotary_positions_start_from_a_file_with_relative_positions_and_name_what_is_left_out(file, caplog):
     model = asr_model(encoder={"self_attention_model": "rope"})
     before = model.encoder.layers[0].self_attn.linear_q.weight.clone()

@@ -11,7 +11,7 @@ import pytest
 from nemo.utils import logging as nemos_log
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training.mistakes import left_out
+from nemo_squeezeformer.training.data_checks import left_out
 from nemo_squeezeformer.training.recipes import compose
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.training import schedule
-from nemo_squeezeformer.training.recipes import check, compose, fill_labels
+from nemo_squeezeformer.training import recipes, schedule
+from nemo_squeezeformer.training.recipes import compose, fill_labels
 from tests.samples.model_types import MODEL_TYPES
 
 BPE, CHARACTERS = MODEL_TYPES["EncDecCTCModelBPE"], MODEL_TYPES["EncDecCTCModel"]
@@ -55,6 +55,18 @@ def test_a_program_with_nemos_hydra_runner_finds_the_recipes_without_a_path(tmp_
 def test_a_recipe_or_override_that_does_not_exist_is_named(recipe, overrides, message):
     with pytest.raises(UserError, match=message):
         compose(recipe, overrides)
+
+
+def test_a_file_that_hydra_does_not_read_because_of_its_ending_is_named(tmp_path):
+    (tmp_path / "mine.yml").write_text("defaults:\n  - squeezeformer_ctc_char\n")
+    with pytest.raises(UserError, match=r"mine.yml: Hydra reads only files that end with .yaml; rename the file"):
+        compose(str(tmp_path / "mine.yml"))
+
+
+def check(cfg, audio=True):
+    """Check a recipe as ``train`` does."""
+    recipes.check_names(cfg)
+    recipes.check(cfg, audio=audio)
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,13 @@ def test_a_run_that_never_ends_is_refused_also_in_nemos_scripts():
     schedule.check(recipe("trainer.max_epochs=-1"))  # the recipe names no data
 
 
+@pytest.mark.parametrize("name", ["trainer.max_epochs", "trainer.max_steps"])
+@pytest.mark.parametrize("given, message", [("0", "would train nothing"), ("abc", "whole number"), ("2.5", "whole")])
+def test_a_run_without_a_step_and_a_length_that_is_not_a_number_are_refused(name, given, message):
+    with pytest.raises(UserError, match=f"{name}={given}.*{message}"):
+        schedule.check(recipe(TRAIN, f"{name}={given}"))
+
+
 @pytest.mark.parametrize(
     "setting, replacement",
     [

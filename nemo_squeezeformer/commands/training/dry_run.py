@@ -10,14 +10,15 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.process.causes import LESS_MEMORY, explain
 from nemo_squeezeformer.process.peak_memory import GIB, memory_of_machine
 from nemo_squeezeformer.training import recipes, schedule
-from nemo_squeezeformer.training.data_checks.largest_batches import Shape, largest_batches, sample_rate
+from nemo_squeezeformer.training.largest_batches import Shape, largest_batches, sample_rate
 from nemo_squeezeformer.training.settings import value
 
 # The steps of a dry run write nothing and validate nothing.
 TRAINER = {
-    "max_epochs": 1, "max_steps": 2, "devices": 1, "num_nodes": 1, "accumulate_grad_batches": 1, "limit_val_batches": 0,
-    "limit_train_batches": 1.0, "overfit_batches": 0, "fast_dev_run": False,
-    "val_check_interval": 1.0, "enable_progress_bar": False, "enable_checkpointing": False, "logger": False,
+    "max_epochs": 1, "max_steps": 2, "devices": 1, "num_nodes": 1, "accumulate_grad_batches": 1,
+    "limit_train_batches": 2, "limit_val_batches": 0, "overfit_batches": 0, "fast_dev_run": False,
+    "val_check_interval": 1.0, "check_val_every_n_epoch": 1,
+    "enable_progress_bar": False, "enable_checkpointing": False, "logger": False,
     "callbacks": None, "log_every_n_steps": 1,
 }  # fmt: skip
 
@@ -37,6 +38,7 @@ def dry_run(cfg: Any, audio_check: bool = True, text_check: bool = True) -> int:
         UserError: the recipe has an error, or its model is not a CTC model, a transducer or a hybrid.
     """
     recipes.target(cfg)
+    recipes.check_names(cfg)
     schedule.check(cfg)
     recipes.check(cfg, audio=audio_check, text=text_check)
     recipes.fill_labels(cfg)

@@ -14,6 +14,7 @@ from nemo.utils import logging
 from nemo.utils.callbacks import NeMoModelCheckpoint
 
 from nemo_squeezeformer.integration.resuming.checkpoint_contents import read_data
+from nemo_squeezeformer.integration.resuming.whole_checkpoints import average_of
 
 
 class BestWeights(Checkpoint):  # Lightning calls the checkpoint callbacks last, in the order of the list
@@ -59,7 +60,7 @@ class BestWeights(Checkpoint):  # Lightning calls the checkpoint callbacks last,
         """Return the weights of the best checkpoint, or None if there is no best checkpoint."""
         if self.best is None:
             return None
-        average = self.best.with_name(f"{self.best.stem}-EMA.ckpt")
+        average = average_of(self.best)
         weights: dict[str, torch.Tensor] = read_data(str(average if average.is_file() else self.best))["state_dict"]
         return weights
 

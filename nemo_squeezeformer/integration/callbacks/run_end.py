@@ -31,7 +31,8 @@ def words(writer: Any, best: BestWeights | None, log_dir: Path | None, settings:
         if path.is_file():
             weights = "with these weights" if best and lines else "of the last step"
             lines.append(f"The model {weights} is {path}")
-    if settings.get("create_tensorboard_logger") and importlib.util.find_spec("tensorboard"):
+    if log_dir and settings.get("create_tensorboard_logger") and importlib.util.find_spec("tensorboard"):
         lines.append(f"This command shows the curves: tensorboard --logdir {shlex.quote(str(log_dir))}")
-    lines.append(f"Logs and checkpoints are in {log_dir}")
+    if log_dir:
+        lines.append(f"Logs and checkpoints are in {log_dir}")
     return "\n".join(lines)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from nemo.utils import logging
 from nemo.utils.callbacks import NeMoModelCheckpoint
 
 from nemo_squeezeformer.errors import Terminated
 
-NOTICE = "Ctrl-C: the training ends after this batch and writes a checkpoint; press Ctrl-C again to end it at once"
+NOTICE = "Ctrl-C: the training ends after this step and writes a checkpoint; press Ctrl-C again to end it at once"
 
 
 class PutOff(Protocol):
@@ -35,12 +36,13 @@ class PutOff(Protocol):
 
 
 class StopAfterBatch(Callback):
-    """A callback that delays the exception of a signal until the end of a batch, and first writes the last checkpoint.
+    """A callback that delays the exception of a signal until the end of a step, and first writes the last checkpoint.
 
-    An exception inside a batch would leave a part of a step in the weights. An exception while a checkpoint is written
-    would leave an incomplete file. With several processes, the callback writes no checkpoint, because the processes do
-    not stop after the same batch. On GPUs, NeMo's ``PreemptionCallback`` writes the checkpoint of several processes.
-    During validation, the signal ends the run at once, because Lightning cannot resume in the middle of a validation.
+    An exception inside a step would leave a part of the step in the weights. An exception while a checkpoint is written
+    would leave an incomplete file. With several processes, the exception comes after a batch. The callback then writes
+    no checkpoint, because the processes do not stop after the same batch. On GPUs, NeMo's ``PreemptionCallback`` writes
+    the checkpoint of several processes. During validation, the signal ends the run at once, because Lightning cannot
+    resume in the middle of a validation.
     """
 
     def __init__(self, signals: PutOff):
@@ -61,8 +63,10 @@ class StopAfterBatch(Callback):
     ) -> None:
         if not self.signals.due:
             return
-        self.signals.hold()  # a signal that interrupts the writing leaves an incomplete checkpoint
-        if trainer.global_step > self._steps:  # otherwise, the checkpoint would lack gradients that are accumulated
+        if trainer.world_size == 1:
+            if trainer.global_step == self._steps:  # the checkpoint would lack the gradients that are accumulated
+                return
+            self.signals.hold()  # a signal that interrupts the writing leaves an incomplete checkpoint
             _save_last(trainer)
         self.signals.check()
 
@@ -76,7 +80,7 @@ class StopAfterBatch(Callback):
 def _save_last(trainer: Trainer) -> None:
     """Write the last checkpoint, as NeMo's ``PreemptionCallback`` does."""
     writer = trainer.checkpoint_callback
-    if trainer.world_size > 1 or not isinstance(writer, NeMoModelCheckpoint):
+    if not isinstance(writer, NeMoModelCheckpoint):
         return
     if writer._last_global_step_saved != trainer.global_step:
         logging.info(f"Writing a checkpoint of step {trainer.global_step} before the end")
@@ -110,6 +114,23 @@ def ended_by_signals(trainer: Trainer, signals: PutOff, resumable: bool) -> Iter
         while cause is not None and not isinstance(cause, KeyboardInterrupt):
             cause = cause.__context__
         raise (type(cause) if cause else Terminated)(how_to_continue(trainer, resumable)) from None
+
+
+def is_out_of_time(trainer: Trainer, resumable: bool) -> bool:
+    """Return True, and log how to continue, if ``max_time_per_run`` has ended ``trainer.fit`` before its last step.
+
+    Args:
+        trainer: the trainer after ``trainer.fit``. Lightning does not raise an exception at the end of the time.
+        resumable: whether the same command continues the run.
+    """
+    left = [each.time_remaining() for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+    steps, epochs = trainer.max_steps, trainer.max_epochs
+    last_step = 0 <= steps <= trainer.global_step
+    last_epoch = epochs is not None and 0 <= epochs <= trainer.current_epoch
+    if last_step or last_epoch or all(seconds is None or seconds > 0 for seconds in left):
+        return False
+    logging.info(f"The time of exp_manager.max_time_per_run is over: {how_to_continue(trainer, resumable)}")
+    return True
 
 
 def how_to_continue(trainer: Trainer, resumable: bool) -> str:

@@ -109,7 +109,7 @@ def _plan(folder: Path, averages: bool) -> tuple[Path | None, list[Path]]:
     for path in candidates:
         whole = chosen is not None and not NeMoModelCheckpoint.is_checkpoint_unfinished(path)
         if not whole and not (
-            (is_whole(path) or not zipfile.is_zipfile(path)) and (not averages or is_whole(_average(path)))
+            (is_whole(path) or not zipfile.is_zipfile(path)) and (not averages or is_whole(average_of(path)))
         ):
             bad.append(path)
         elif chosen is None:
@@ -172,5 +172,6 @@ def _is_average(path: Path) -> bool:
     return path.stem.endswith("-EMA")
 
 
-def _average(path: Path) -> Path:
+def average_of(path: Path) -> Path:
+    """Return the file with the moving averages of the weights that belongs to a checkpoint."""
     return path.with_name(f"{path.stem}-EMA.ckpt")

@@ -1,1 +1,1 @@
-"""Checks of several manifests, sample rates and samples, the largest batches, and the report of the command check."""
+"""Checks of the data: of manifests, text, durations and recordings, and the report of the command `check`."""

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.files.manifest_rows import good_rows
+from nemo_squeezeformer.files.manifest_rows import UnusableRows, good_rows
 from nemo_squeezeformer.files.manifests import Utterance
-from nemo_squeezeformer.training import text_check
-from nemo_squeezeformer.training.data_checks import sample_rates, shared_rows
+from nemo_squeezeformer.training.data_checks import left_out, sample_rates, shared_rows, text_check
 from nemo_squeezeformer.training.settings import value
 from nemo_squeezeformer.training.text_rows import TextRow
 
@@ -24,7 +23,8 @@ def of_manifest(made: Mapping[str, Any]) -> Iterator[str]:
     if made["unusable"]:
         yield f"{made['unusable']:,} of {rows:,} rows of {name} cannot be used, the first: {made['problems'][0]}"
     if made["repeated_recordings"]:
-        yield f"{made['repeated_recordings']:,} rows of {name} have the recording of an earlier row; remove them"
+        number = f"{made['repeated_recordings']:,} of {rows:,} rows of {name}"
+        yield f"{number} have the recording of an earlier row; remove them"
     if text["missing"]:
         yield f"{text['missing']:,} of {rows:,} rows of {name} have no text; add the text, or remove the rows"
     if len(made["sample_rates"]) > 1:
@@ -43,17 +43,29 @@ def of_manifest(made: Mapping[str, Any]) -> Iterator[str]:
     remedies = {"silent": "remove them", "clipped": "record them with a lower level", "unreadable": "copy them again"}
     for kind, remedy in remedies.items():
         if (found := made.get(kind)) and found["files"]:
-            yield f"{found['files']:,} recordings of {name} are {kind}, the first: {found['first'][0]}; {remedy}"
+            number = f"{found['files']:,} of {rows:,} recordings of {name}"
+            yield f"{number} are {kind}, the first: {found['first'][0]}; {remedy}"
 
 
 def of_sets(training: Sequence[str], others: Sequence[str]) -> Iterator[str]:
     """Yield the problems of the manifests of validation and test data with the manifests of training data."""
-    seen = {letter for path in training for letter in _letters(_rows(path))} if others else set()
+    if not others:
+        return
+    train = shared_rows.read(training)
+    seen = {letter for path in training for letter in _letters(_rows(path))}
     for other in others:
         name, rows = Path(other).stem, _rows(other)
-        yield from shared_rows.find(training, [other], name)
+        yield from shared_rows.find(train, shared_rows.read([other]), name)
         if seen:
             yield from text_check.of_unseen(name, _letters(rows), seen, rows)
+
+
+def compared(found: Iterator[str]) -> Iterator[str]:
+    """Yield the problems of a comparison. If rows cannot be used, the last problem says that the comparison ended."""
+    try:
+        yield from found
+    except UnusableRows:
+        yield "the text was not compared, because rows cannot be used; correct these rows, and run the command again"
 
 
 def _rows(manifest: str) -> list[TextRow]:
@@ -73,16 +85,11 @@ def with_model(cfg: Any, training: Sequence[Utterance]) -> Iterator[str]:
     found: list[str] = []
     rate, highest = value(cfg, "model.sample_rate", 16000), value(cfg, "model.preprocessor.highfreq")
     yield from sample_rates.find(training, rate, highest, "training")
-    longest = value(cfg, "model.train_ds.max_duration")
-    left_out = [each for each in training if longest and each.duration > longest]
-    if left_out:
-        hours = sum(each.duration for each in left_out) / 3600
-        yield (
-            f"{len(left_out):,} of {len(training):,} training utterances ({hours:.2f} h) are longer than "
-            f"model.train_ds.max_duration={longest}, and training leaves them out; cut them, or increase the setting"
-        )
     try:
+        left_out.check(cfg, found.append)
         text_check.check(cfg, found.append)
+    except UnusableRows:
+        raise
     except UserError as error:
         found.append(f"training refuses this: {error}")
     yield from found

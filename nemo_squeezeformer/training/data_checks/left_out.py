@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifest_rows import good_rows
+from nemo_squeezeformer.training.nemo_log import warn
 from nemo_squeezeformer.training.settings import value
-from nemo_squeezeformer.training.text_rows import LIMIT, SPLITS, manifests_of
+from nemo_squeezeformer.training.text_rows import LIMIT, SPLITS, sources_of
 
 
 @dataclass
@@ -46,8 +48,12 @@ class Durations:
     long: Outside = field(default_factory=Outside)
 
 
-def check(cfg: Any) -> None:
-    """Say how many recordings the limits of the duration leave out. NeMo's log shows the warnings.
+def check(cfg: Any, say: Callable[[str], object] = warn) -> None:
+    """Say how many recordings the limits of the duration leave out.
+
+    Args:
+        cfg: a composed recipe.
+        say: a function that gets each warning (default: NeMo's log shows the warnings).
 
     Raises:
         UserError: the limits leave out all recordings of a split.
@@ -77,13 +83,13 @@ def check(cfg: Any) -> None:
                 message += ", which needs more memory, or cut the recordings"
             if found.short.rows + found.long.rows == found.rows:
                 raise UserError(message)
-            _warn(message)
+            say(message)
 
 
 def durations(section: dict[str, Any], shortest: float, longest: float) -> Durations:
     """Return the durations of the local manifests of a resolved data section. At most ``LIMIT`` rows are read."""
     found = Durations()
-    paths = [path for path in manifests_of(section) if "://" not in path and os.path.isfile(path)]
+    paths = [each.path for each in sources_of(section) if "://" not in each.path and os.path.isfile(each.path)]
     for path in paths:
         for number, row in islice(good_rows(path), max(1, LIMIT // len(paths))):
             seconds = float(row.get("duration") or 0.0)
@@ -94,9 +100,3 @@ def durations(section: dict[str, Any], shortest: float, longest: float) -> Durat
             elif 0 < seconds < shortest:
                 found.short.add(seconds, place, seconds < found.short.most)
     return found
-
-
-def _warn(message: str) -> None:
-    from nemo.utils import logging
-
-    logging.warning(message)

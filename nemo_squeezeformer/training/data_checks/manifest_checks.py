@@ -12,6 +12,7 @@ from nemo_squeezeformer.files.manifest_rows import good_rows
 from nemo_squeezeformer.files.manifests import Utterance, read_utterances
 from nemo_squeezeformer.training.data import manifest_files
 from nemo_squeezeformer.training.data_checks import sample_rates
+from nemo_squeezeformer.training.nemo_log import warn
 from nemo_squeezeformer.training.settings import value
 from nemo_squeezeformer.training.text_rows import SPLITS
 
@@ -65,9 +66,7 @@ def check_manifests(cfg: Any, split: str, audio: bool) -> None:
 def _warn_of_low_rates(cfg: Any, split: str, utterances: Sequence[Utterance]) -> None:
     rate, highest = value(cfg, "model.sample_rate", 16000), value(cfg, "model.preprocessor.highfreq")
     for message in sample_rates.find(utterances, rate, highest, SPLITS[split]):
-        from nemo.utils import logging
-
-        logging.warning(message)
+        warn(message)
 
 
 def characters(named: Any) -> Counter[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from nemo_squeezeformer.files.audio.levels import Level, read_levels
 from nemo_squeezeformer.files.manifests import Utterance, read_utterances
+from nemo_squeezeformer.training.data_checks.manifest_checks import REQUIRED
 from nemo_squeezeformer.training.data_checks.shared_rows import recording
-from nemo_squeezeformer.training.manifest_checks import REQUIRED
 
 SHOWN = 5  # rows or files of a kind
 

@@ -13,9 +13,10 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifest_rows import good_rows
 from nemo_squeezeformer.training.ctc_frames import ctc_frames, ctc_head
 from nemo_squeezeformer.training.data_checks import shared_rows
+from nemo_squeezeformer.training.nemo_log import warn
 from nemo_squeezeformer.training.settings import value
 from nemo_squeezeformer.training.text_rows import SPLITS, Split, TextRow, read_split
-from nemo_squeezeformer.training.vocabularies import Characters, Encoded, Vocabulary, vocabularies
+from nemo_squeezeformer.training.vocabularies import Characters, Encoded, Vocabulary, encode_rows, vocabularies
 
 NO_TEXT = ("ClassificationModel", "LabelModel")  # the ends of the names of models whose rows have a label
 MOSTLY = 0.5  # a larger share of unknown characters of the training text is an error
@@ -34,7 +35,7 @@ AS_TRAINING = "write the text as the training text"
 SKIP = "with --skip-text-check, training uses the text as it is"
 
 
-def check(cfg: Any, say: Callable[[str], object] | None = None) -> None:
+def check(cfg: Any, say: Callable[[str], object] = warn) -> None:
     """Check the text of the local manifests of a composed recipe.
 
     A recipe whose model is not trained with text is not checked.
@@ -46,7 +47,6 @@ def check(cfg: Any, say: Callable[[str], object] | None = None) -> None:
         UserError: training would not learn the text: rows have no text, most characters of the training text are
             unknown, or CTC, the only loss, cannot align any utterance. The message names the first row and the remedy.
     """
-    say = say or _warn
     target = str(value(cfg, "model_target") or value(cfg, "model.target") or "")
     if target.endswith(NO_TEXT) or (value(cfg, "model.tokenizer") is None and "labels" not in cfg.model):
         return
@@ -64,7 +64,7 @@ def check(cfg: Any, say: Callable[[str], object] | None = None) -> None:
     seen: set[str] | None = None
     for key, split in splits.items():
         rows = _spoken(split, known)
-        encoded = _encoded(rows, known)
+        encoded = encode_rows(rows, known)
         unknown = _check_unknown(split, rows, encoded, known, say)
         if key == "train_ds":
             _check_frames(cfg, rows, encoded, say)
@@ -72,12 +72,6 @@ def check(cfg: Any, say: Callable[[str], object] | None = None) -> None:
         elif seen and not unknown:
             for message in of_unseen(split.name, _letters(rows, known, counts=True), seen, rows):
                 say(message)
-
-
-def _warn(message: str) -> None:
-    from nemo.utils import logging
-
-    logging.warning(message)
 
 
 def _refuse_missing_text(split: Split, say: Callable[[str], object]) -> None:
@@ -117,15 +111,6 @@ def _spoken(split: Split, known: Mapping[str | None, Vocabulary]) -> list[TextRo
                 f"({', '.join(map(str, known))}); add the language to the row, or a tokenizer of the language"
             )
     return split.rows
-
-
-def _encoded(rows: list[TextRow], known: Mapping[str | None, Vocabulary]) -> list[Encoded]:
-    """Return the numbers of tokens of each row. Equal texts are encoded once."""
-    found: dict[tuple[str | None, str], Encoded] = {}
-    for language, vocabulary in known.items():
-        texts = list(dict.fromkeys(row.text or "" for row in rows if row.language == language))
-        found |= {(language, text): each for text, each in zip(texts, vocabulary.encode(texts))}
-    return [found[row.language, row.text or ""] for row in rows]
 
 
 def _letters(rows: list[TextRow], known: Mapping[str | None, Vocabulary], counts: bool = False) -> Counter[str]:
@@ -274,7 +259,8 @@ def _check_frames(cfg: Any, rows: list[TextRow], encoded: list[Encoded], say: Ca
 
 def _more_frames(cfg: Any, halvings: int, share: float) -> str:
     remedies = []
-    if (value(cfg, "model.encoder.subsampling_factor") or 1) > 4:
+    # Fine-tuning keeps the frame rate of the file.
+    if (value(cfg, "model.encoder.subsampling_factor") or 1) > 4 and value(cfg, "fine_tuning") is None:
         remedies.append("set rate=4x")
     if halvings:
         remedies.append("choose a layer outside the temporal U-Net")

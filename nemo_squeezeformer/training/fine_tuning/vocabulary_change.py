@@ -9,8 +9,9 @@ from typing import Any
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.sentencepiece_model import read_model
-from nemo_squeezeformer.training.manifest_checks import characters
+from nemo_squeezeformer.training.data_checks.manifest_checks import characters
 from nemo_squeezeformer.training.settings import value
+from nemo_squeezeformer.training.text_rows import SPLITS
 
 # NeMo's classes of models with characters, and the same models with sub-words.
 WITH_SUB_WORDS = {
@@ -75,8 +76,9 @@ def change_vocabulary(cfg: Any, path: str, labels: Sequence[str], tokenizer: dic
             cfg.model.tokenizer = tokenizer
         else:
             cfg.model.labels = list(labels)
-            for split in ("train_ds", "validation_ds", "test_ds"):
-                cfg.model[split].labels = "${model.labels}"
+            for split in SPLITS:
+                if cfg.model.get(split) is not None:
+                    cfg.model[split].labels = "${model.labels}"
         cfg.model_target = f"{MODELS}.{WITH_SUB_WORDS[kind] if tokenizer else kind}"
         if new:
             _forget_vocabulary(cfg, characters=tokenizer is None)

@@ -10,6 +10,19 @@ from nemo_squeezeformer.transcription.live.feature_stream import FeatureStream
 from nemo_squeezeformer.transcription.live.streams import latencies, latency
 
 
+def set_context(model: Any, size: Sequence[int]) -> None:
+    """Set the ``att_context_size`` of the encoder of a NeMo ASR model.
+
+    Raises:
+        ValueError: the encoder has no ``att_context_size``, or does not support the size.
+    """
+    encoder = model.encoder
+    if not hasattr(encoder, "set_default_att_context_size"):
+        name = type(encoder).__name__
+        raise ValueError(f"an encoder of class {name} has no att_context_size; leave out --att-context-size")
+    encoder.set_default_att_context_size(list(size))
+
+
 def choose_context(model: Any, milliseconds: int | None, size: Sequence[int] | None) -> str:
     """Set the context of the encoder, and return a description of the latency and the context.
 
@@ -31,7 +44,7 @@ def choose_context(model: Any, milliseconds: int | None, size: Sequence[int] | N
             f"an encoder of class {type(encoder).__name__} does not stream; use a model with a streaming encoder"
         )
     if size:
-        encoder.set_default_att_context_size(list(size))
+        set_context(model, size)
     else:
         known = latencies(model)
         fitting = [known_size for known_size, ms in known.items() if milliseconds in (None, ms)]

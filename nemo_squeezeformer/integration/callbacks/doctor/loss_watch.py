@@ -20,10 +20,10 @@ class LossWatch(Callback):
 
     The warning needs two conditions. The mean loss is above 1.5 times the lowest mean. The mean loss has risen from the
     lowest mean by more than half of the fall from the first mean to the lowest mean. The losses of a window are read
-    from the device together.
+    from the device together. The checkpoints of a run have the means, so that a resumed run continues with them.
 
     Args:
-        window: number of steps in a window.
+        window: number of steps in a window; 0: no warning.
     """
 
     def __init__(self, window: int = 50) -> None:
@@ -34,12 +34,20 @@ class LossWatch(Callback):
         self._losses: list[Tensor] = []
         self._said = False
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self.first, "mean": self.mean, "lowest": self.lowest, "said": self._said}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.first, self.mean, self.lowest, self._said = (
+            state_dict[key] for key in ("first", "mean", "lowest", "said")
+        )
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (loss := loss_of(trainer, outputs)) is not None:
+        if self.window and (loss := loss_of(trainer, outputs)) is not None:
             self._losses.append(loss)
-        if len(self._losses) < self.window * trainer.accumulate_grad_batches:
+        if not self._losses or len(self._losses) < self.window * trainer.accumulate_grad_batches:
             return
         losses = torch.stack(self._losses)
         self._losses = []

@@ -26,13 +26,20 @@ class TextWatch(Callback):
 
     Args:
         loss: the callback whose mean losses show whether the loss falls.
-        silent_after: number of steps after which empty predictions are a problem. Before, they are normal.
+        silent_after: number of steps after which empty predictions are a problem. Before, they are normal. With 0,
+            the callback does not warn about empty predictions.
     """
 
     def __init__(self, loss: LossWatch, silent_after: int = 500) -> None:
         self.loss = loss
         self.silent_after = silent_after
         self._said: set[str] = set()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"said": sorted(self._said)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._said = set(state_dict["said"])
 
     def on_validation_batch_end(
         self,
@@ -53,7 +60,7 @@ class TextWatch(Callback):
     def judge(self, predicted: list[str], references: list[str], step: int, model: Any) -> None:
         """Warn if the predictions of a batch show a problem. The callback warns once about each problem."""
         if not any(text.strip() for text in predicted):
-            if step >= self.silent_after:
+            if 0 < self.silent_after <= step:
                 self._say("silent", silent(step, self.loss, model))
             return
         wer = word_error_rate(predicted, references)
