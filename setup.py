@@ -46,7 +46,7 @@ setup(
         "audio": ["av"],  # to transcribe m4a, mp4, wma and other audio that soundfile does not read
         "plots": ["matplotlib"],  # for the figure of `nemo-squeezeformer redundancy`
         "serve": ["aiohttp>=3.9"],  # for the web page of `nemo-squeezeformer serve`
-        "vad": ["silero-vad"],  # to cut long recordings at pauses; the package contains the weights
+        "vad": ["silero-vad>=6.2.3"],  # to cut long recordings at pauses; the package contains the weights
         "safetensors": ["safetensors"],  # for nemo_squeezeformer.deployment.weights without NeMo; NeMo installs it
         "tensorflow": ["h5py"],  # to import the authors' checkpoints; TensorFlow itself is not needed
         "dev": [  # for the tests, the demo, lint and type checks

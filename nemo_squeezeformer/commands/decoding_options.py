@@ -62,6 +62,8 @@ def check(args: argparse.Namespace) -> None:
             raise UserError(f"{name} needs --{option}; pass --{option}, or leave out {name}")
     if args.beam and args.beam > 1 and args.confidence:
         raise UserError("--confidence: NeMo's beam search gives no confidence; leave out --beam")
+    if args.timestamps and args.format == "txt":
+        raise UserError("--timestamps: --format txt has no times; pass --format jsonl, srt, vtt or ctm")
     if args.confidence and args.format != "jsonl":
         raise UserError(f"--confidence: --format {args.format} has no confidence; pass --format jsonl")
     if args.lm:

@@ -91,6 +91,14 @@ def positive(text: str) -> int:
     return found
 
 
+def not_negative(text: str) -> int:
+    """Parse the value of an option that must be an integer from 0."""
+    found = whole_number(text)
+    if found < 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
+    return found
+
+
 def context_size(text: str) -> list[int]:
     """Parse the value of ``--att-context-size``, for example ``156,11`` or ``[156, 11]``."""
     try:

@@ -23,6 +23,7 @@ from nemo_squeezeformer.commands.rows.finished import Finished
 from nemo_squeezeformer.commands.rows.screen import Screen
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
+from nemo_squeezeformer.process.causes import is_out_of_memory
 
 HELP = "transcribe audio files or standard input in chunks, with a .nemo model"
 DESCRIPTION = """\
@@ -160,9 +161,15 @@ def main(args: argparse.Namespace) -> int:
             model = models.load_model(args.model, chosen_device(args.device), args.verbose)
             models.choose_decoder(model, args.decoder)
             waiting = [index for index in usable if index not in done]
-            streams, latency = _streams(model, max(min(args.batch_size, len(waiting)), 1), args)
-            say(f"latency {latency}, streams at once: {streams.slots}")
-            return _stream(model, streams, waiting, finished, args)
+            try:
+                streams, latency = _streams(model, max(min(args.batch_size, len(waiting)), 1), args)
+                say(f"latency {latency}, streams at once: {streams.slots}")
+                return _stream(model, streams, waiting, finished, args)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                problem = f"out of memory with --batch-size {args.batch_size}: pass a smaller --batch-size"
+                raise UserError(problem) from None
 
 
 def _streams(model: Any, slots: int, args: argparse.Namespace) -> tuple[Any, str]:

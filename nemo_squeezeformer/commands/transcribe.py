@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 from nemo_squeezeformer.commands import decoding_options
 from nemo_squeezeformer.commands.inputs import check_device, check_model, chosen_device, quiet, say
-from nemo_squeezeformer.commands.options import add_model, add_transcribing, context_size, describe, positive
+from nemo_squeezeformer.commands.options import (
+    add_model,
+    add_transcribing,
+    context_size,
+    describe,
+    not_negative,
+    positive,
+)
 from nemo_squeezeformer.commands.rows import cut_options, formats, transcripts
 from nemo_squeezeformer.commands.rows.decoded_rows import transcribe
 from nemo_squeezeformer.commands.rows.finished import Finished
+from nemo_squeezeformer.commands.rows.partial_lines import Row
+from nemo_squeezeformer.commands.rows.recording_names import by_name
 from nemo_squeezeformer.commands.rows.rendering import line_of
 from nemo_squeezeformer.files.manifests import Utterance
 
@@ -75,7 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='numbers of encoder frames to the left and right that attention sees, for example "[128, 128]"; time and '
         "memory are then linear in the length (default: the model's setting)",
     )
-    add("--num-workers", type=int, metavar="N", help="processes that read audio (default: 0 on cpu, 4 on cuda)")
+    workers = "processes that read audio (default: 0 on cpu, 4 on cuda)"
+    add("--num-workers", type=not_negative, metavar="N", help=workers)
     add("--amp", choices=("bf16", "fp16"), help="automatic mixed precision (default: the model's own precision)")
     add(
         "--timestamps",
@@ -118,7 +127,13 @@ def main(args: argparse.Namespace) -> int:
         done, status = formats.begin(partial, utterances, args, *ON_WHICH_ROWS_DEPEND)
         if status is not None:
             return status
-        finished = Finished(utterances, partial, done, args.strict, functools.partial(line_of, args.format))
+        recordings = by_name(utterances) if args.format == "ctm" else {}
+        names = {index: name for name, indices in recordings.items() for index in indices}
+
+        def line(index: int, row: Row) -> str:
+            return line_of(args.format, utterances[index], row, names.get(index, ""))
+
+        finished = Finished(utterances, partial, done, args.strict, line)
         with quiet(args.verbose):
             from nemo_squeezeformer.transcription import memory
 

@@ -156,7 +156,7 @@ def _segment_problem(row: dict[str, Any], header: Header, for_training: bool) ->
 
 def _utterance(row: dict[str, Any], paths: list[str], headers: list[Header]) -> Utterance:
     audio: str | list[str] = paths if isinstance(row["audio_filepath"], list) else paths[0]
-    channels = len(paths) if isinstance(audio, list) else headers[0].channels
+    channels = len(paths) if len(paths) > 1 else headers[0].channels
     offset = float(row.get("offset") or 0.0)
     rest = headers[0].seconds - offset
     duration = float(min(row.get("duration") or rest, rest))

@@ -65,7 +65,7 @@ def train_model(sentences: Sequence[str], vocab_size: int, kind: str, lower_case
             minloglevel=2,
             normalization_rule_name="nmt_nfkc_cf" if lower_case else "nmt_nfkc",
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         problem = f"SentencePiece cannot train with --vocab-size {vocab_size} --type {kind}: {error}"
         if bound := BOUND.search(str(error)):
             problem = f"--vocab-size {vocab_size} is too large for this text; the largest that works is {bound[1]}"
@@ -82,11 +82,13 @@ def append_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
     pieces at the end.
 
     Raises:
-        UserError: the model already has one of the pieces.
+        UserError: the model already has one of the pieces, or a piece is empty or given twice.
     """
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    if "" in pieces or len(set(pieces)) < len(pieces):
+        raise UserError(f"--append {' '.join(map(repr, pieces))}: give each piece once, with at least one character")
     known = {processor.id_to_piece(i) for i in range(processor.get_piece_size())}
     if made := sorted(known & set(pieces)):
         raise UserError(

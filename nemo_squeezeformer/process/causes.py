@@ -134,6 +134,11 @@ def explain(error: BaseException) -> str:
     return ""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if the memory of the machine or of the GPU is full."""
+    return LESS_MEMORY in explain(error)
+
+
 def one_line(text: str) -> str:
     """Return the text with single spaces, and shortened to ``LONGEST`` characters."""
     text = " ".join(text.split())

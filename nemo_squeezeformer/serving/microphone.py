@@ -48,7 +48,8 @@ class Microphone:
         loop = asyncio.get_running_loop()
 
         def tell(message: Message) -> None:
-            loop.call_soon_threadsafe(self.messages.put_nowait, message)
+            with contextlib.suppress(RuntimeError):  # the server has ended
+                loop.call_soon_threadsafe(self.messages.put_nowait, message)
 
         try:
             speaker = self.captions.join(await self._rate(), tell)

@@ -20,6 +20,7 @@ from nemo_squeezeformer.transcription.pauses.cutting import LONG, LONGEST
 from nemo_squeezeformer.transcription.subtitles import cues, srt, vtt, words_of
 
 PIECES = 4  # pieces of a long file in a batch
+MOST_VALUES = 400_000  # samples of all channels in a second; 384,000 for two channels at 192 kHz
 LESS_URGENT = 10  # the nice value of the thread of uploads on Linux
 
 
@@ -67,6 +68,11 @@ class Uploads:
                 f"{utterance.audio} has {utterance.duration:.0f} s, and this page takes at most {self.longest:.0f} s; "
                 "cut the recording, or transcribe it with `nemo-squeezeformer transcribe`"
             )
+        if utterance.rate * utterance.channels > MOST_VALUES:  # a small file of silence would fill the memory
+            raise UserError(
+                f"{utterance.audio} has {utterance.channels} channels at {utterance.rate} Hz, and this page takes at "
+                f"most {MOST_VALUES:,} samples per second; convert it to one channel at 16000 Hz"
+            )
         (result,) = [result for batch in self._decoded(utterance) for result in batch]
         if result.problem:
             raise UserError(result.problem)
@@ -91,7 +97,10 @@ class Uploads:
 
 
 def share_weights(model: Any, other: Any) -> None:
-    """Give ``other``, a model from the same file, the weights of ``model``. ``other`` then needs little memory."""
+    """Give ``other``, a model from the same file, the weights of ``model``.
+
+    ``Uploads`` then folds and joins some layers of ``other`` into new weights. The other layers need no memory.
+    """
     with torch.no_grad():
         for weight, same in zip(model.parameters(), other.parameters()):
             same.data = weight.data

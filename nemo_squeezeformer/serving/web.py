@@ -9,7 +9,6 @@ import re
 import tempfile
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from aiohttp import WSCloseCode, web
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.serving.microphone import Microphone
+from nemo_squeezeformer.serving.worker import Worker
 
 if TYPE_CHECKING:
     from nemo_squeezeformer.serving.captions import Captions
@@ -77,7 +77,7 @@ class Page:
             "latency": latency,
         }
         self.described |= asdict(limits)
-        self.thread = ThreadPoolExecutor(1, "uploads", initializer=prepare)
+        self.worker = Worker("uploads", prepare)
         self.uploads = 0
         self.sockets: weakref.WeakSet[web.WebSocketResponse] = weakref.WeakSet()
 
@@ -125,8 +125,7 @@ class Page:
                 path = os.path.join(folder, f"recording{_extension(name)}")
                 if not await self._save(request, path):
                     return self._too_large(name)
-                loop = asyncio.get_running_loop()
-                return web.json_response(await loop.run_in_executor(self.thread, self.transcribe, path, name))
+                return web.json_response(await asyncio.wrap_future(self.worker.submit(self.transcribe, path, name)))
         except UserError as error:
             return _problem(422, str(error))
         except web.RequestPayloadError as error:
@@ -155,7 +154,7 @@ class Page:
     async def _shut_down(self, app: web.Application) -> None:
         for socket in list(self.sockets):
             await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server has been stopped")
-        self.thread.shutdown(wait=False, cancel_futures=True)
+        self.worker.stop()
 
 
 @web.middleware

@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from nemo_squeezeformer.process.peak_memory import memory_of_machine
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # constants of malloc.h
 
 KERNELS = 128  # more than the layers of a batch need; with fewer kernels, the layers would compile them again
@@ -48,4 +50,7 @@ def available_memory(device: Any) -> int | None:
     except OSError:
         return None
     kib = dict(line.split(":") for line in lines).get("MemAvailable")
-    return None if kib is None else int(kib.split()[0]) * 1024
+    if kib is None:
+        return None
+    available = int(kib.split()[0]) * 1024
+    return min(available, memory_of_machine() or available)  # a container can have less memory than the machine

@@ -197,7 +197,7 @@ def _values(section: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 
 def _check_value(where: str, keys: tuple[str, ...], value: Any, files: Collection[str]) -> None:
     if isinstance(value, str):
-        if re.search(r"\$\{[^}]*:", value):
+        if re.search(r"\$\{.*:", value, flags=re.DOTALL):  # also with a nested reference before the colon
             raise UserError(
                 f"{where}: {shown(value)} is in the configuration of a saved model, but it belongs in a recipe; NeMo "
                 f"saves plain values, so another program has changed this file: {ORIGINAL}"

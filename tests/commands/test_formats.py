@@ -18,6 +18,8 @@ import soundfile
 import torch
 
 from nemo_squeezeformer.__main__ import main
+from nemo_squeezeformer.commands.rows.recording_names import by_name
+from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.transcription.models import load_model
 from tests.samples.asr_models import spelling_model
 from tests.samples.bad_recordings import write_broken_in_the_middle
@@ -147,6 +149,32 @@ def test_one_recording_can_be_written_to_stdout_in_each_format(run, folder, tmp_
     assert capfd.readouterr().out.strip() == out.read_text().strip() != ""
 
 
+def test_recordings_with_equal_names_have_different_names_on_stdout(run, folder, tmp_path, capfd):
+    assert run(folder, "--output", tmp_path / "out.ctm") == 0
+    capfd.readouterr()
+    assert run(folder, "--format", "ctm") == 0
+    shown = capfd.readouterr().out.splitlines()
+    assert sorted(shown) == sorted((tmp_path / "out.ctm").read_text().splitlines())
+    assert {line.split()[0] for line in shown} == {"a/one", "b/one", "b/two.wav", "b/two.flac"}
+
+
+def test_every_recording_has_a_name_of_its_own(tmp_path):
+    names = ["talk.wav", "talk.mp3", "talk.wav.mp3"]
+    found = by_name([Utterance({}, str(tmp_path / name), 0.0, 1.0, 1) for name in names])
+    assert found == {"talk.wav": [0], "talk.mp3": [1], "talk.wav.mp3": [2]}
+
+
+def test_an_interrupted_run_into_an_empty_folder_continues(run, folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    options = ["--format", "srt", "--output", out]
+    with monkeypatch.context() as patched:
+        patched.setattr("nemo_squeezeformer.commands.rows.formats.write", stop)
+        assert run(folder, *options) == 130
+    assert run(folder, *options, "--resume") == 0
+    assert len(contents(out)) == 4
+
+
 def test_outputs_that_do_not_fit_are_refused_before_the_model_is_loaded(run, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nemo_squeezeformer.transcription.models.load_model", lambda *_: pytest.fail("loaded"))
     (tmp_path / "mine").mkdir()
@@ -162,6 +190,8 @@ def test_outputs_that_do_not_fit_are_refused_before_the_model_is_loaded(run, fol
         ([*srt_output, tmp_path / "made"], "made exists; .*--force"),
         ([*srt_output, tmp_path / "file", "--force"], "file is a file, but the output is a folder"),
         ([*srt_output, tmp_path / "gone/out"], "there is no folder"),
+        ([*srt_output, "."], "--output . is a folder; name a file or a new folder"),
+        (["--format", "txt", "--timestamps"], "--timestamps: --format txt has no times"),
     ]:
         assert run(folder, *arguments) == 2
         [line] = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]

@@ -145,3 +145,14 @@ def test_start_and_end_pieces_have_the_ids_that_nemos_decoders_expect(manifest, 
 def test_a_piece_that_is_already_in_the_vocabulary_cannot_be_appended(manifest, tmp_path, capsys):
     assert run(manifest, 25, tmp_path / "out", "--append", "▁") == 2
     assert "--append ▁" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pieces", [["<EOU>", "<EOU>"], [""]])
+def test_an_empty_piece_and_a_piece_that_is_given_twice_cannot_be_appended(pieces, manifest, tmp_path, capsys):
+    assert run(manifest, 25, tmp_path / "out", *(word for piece in pieces for word in ("--append", piece))) == 2
+    assert f"--append {' '.join(map(repr, pieces))}: give each piece once" in capsys.readouterr().err
+
+
+def test_a_size_that_no_tokenizer_can_have_is_refused(manifest, tmp_path, capsys):
+    assert run(manifest, 10**12, tmp_path / "out") == 2
+    assert "cannot train with --vocab-size 1000000000000" in capsys.readouterr().err

@@ -272,3 +272,9 @@ def test_a_sample_rate_that_cannot_be_audio_is_refused(tmp_path):
         soundfile.write(tmp_path / "a.wav", noise(0.1), rate)
         with pytest.raises(UserError, match=f"sample rate of {rate} Hz, which is not between 1000 and 1000000 Hz"):
             open_audio(tmp_path / "a.wav")
+
+
+def test_samples_without_a_header_are_one_line(tmp_path):
+    (tmp_path / "samples.raw").write_bytes(bytes(32000))
+    with pytest.raises(UserError, match=r"samples.raw' is corrupt or has a format that is not read .*samplerate"):
+        open_audio(str(tmp_path / "samples.raw"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nemo_squeezeformer.__main__ import main
-from nemo_squeezeformer.commands.rows import transcripts
+from nemo_squeezeformer.commands.rows import partial_rows, transcripts
 from nemo_squeezeformer.errors import UserError
 
 
@@ -37,7 +37,7 @@ def test_force_replaces_a_link_and_not_its_target(ctc_file, noises, tmp_path):
 def test_a_partial_file_that_appears_after_the_check_is_kept(tmp_path):
     output = tmp_path / "out.jsonl"
     transcripts.check_output(output, False, [])
-    transcripts.partial_of(output).write_text("mine")
+    partial_rows.partial_of(output).write_text("mine")
     with pytest.raises(UserError, match=r"out\.jsonl\.partial exists"):
-        transcripts.open_partial(output, False)
-    assert transcripts.partial_of(output).read_text() == "mine"
+        partial_rows.PartialRows(output)
+    assert partial_rows.partial_of(output).read_text() == "mine"

@@ -59,6 +59,12 @@ def test_a_resolver_of_the_recipes_in_a_saved_model_is_refused(resolver, ctc_fil
         assert path in line and "is in the configuration of a saved model" in line
 
 
+def test_a_resolver_whose_name_is_another_setting_is_refused(ctc_file, noises, tmp_path, capsys):
+    path = with_config(ctc_file, tmp_path, first="env", second="${oc.${first}:SECRET}")
+    assert main(["transcribe", path, noises[0]]) == 2
+    assert "is in the configuration of a saved model" in capsys.readouterr().err
+
+
 def test_a_refused_file_does_not_change_the_resolvers_of_later_recipes(ctc_file, tmp_path):
     encoder = {**ASRModel.restore_from(str(ctc_file), return_config=True).encoder}
     path = with_config(ctc_file, tmp_path, encoder={**encoder, "dropout": "${squeezeformer.peak_lr:}"})

@@ -224,6 +224,12 @@ def test_a_bad_file_is_an_error_in_one_line_with_the_name_of_the_file(page, tmp_
     for data, name, status, problem in (
         (b"no audio at all", "notes.txt", 422, "'notes.txt' is corrupt or has a format that is not read"),
         (b"", "empty.wav", 422, "'empty.wav' is empty (0 bytes)"),
+        (
+            wav(np.zeros((100, 8)), 96_000),
+            "wide.wav",
+            422,
+            "wide.wav has 8 channels at 96000 Hz, and this page",
+        ),
         (wav(noise(31.0)[::3], RATE // 3), "long.wav", 422, "long.wav has 31 s, and this page takes at most 30 s"),
         (bytes(LIMITS.bytes + 1), "large.wav", 413, "large.wav is larger than 1 MB, the limit of this page"),
     ):

@@ -15,6 +15,7 @@ from nemo_squeezeformer.commands.rows.finished import Finished
 from nemo_squeezeformer.commands.rows.results import row_of_result
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance
+from nemo_squeezeformer.process.causes import is_out_of_memory
 
 if TYPE_CHECKING:
     from nemo_squeezeformer.transcription.hypotheses import Result
@@ -56,7 +57,9 @@ def transcribe(model: Any, config: Any, order: list[int], finished: Finished, ar
             )
         if partial:
             partial.finish(lambda path, rows: formats.write(path, utterances, rows, args))
-    except torch.cuda.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise _out_of_memory(waiting, args) from None
     except KeyboardInterrupt as interruption:
         if partial:
@@ -76,7 +79,7 @@ def transcribe(model: Any, config: Any, order: list[int], finished: Finished, ar
 def _decoded(
     model: Any, config: Any, utterances: Sequence[Utterance], workers: int, args: argparse.Namespace
 ) -> Iterator[list[Result]]:
-    """Return the results of the utterances in the given order. Long recordings are cut at pauses."""
+    """Yield the results of the utterances in the given order. Long recordings are cut at pauses."""
     from nemo_squeezeformer.transcription.decoding.confidence import with_words
     from nemo_squeezeformer.transcription.hypotheses import decode
     from nemo_squeezeformer.transcription.pauses.cut_recordings import decode_cut
@@ -84,14 +87,12 @@ def _decoded(
     def complete(batches: Iterator[list[Result]]) -> Iterator[list[Result]]:
         return with_words(model, batches, args.timestamps) if args.confidence else batches
 
-    parts: list[Iterator[list[Result]]] = []
     for cut, group in itertools.groupby(utterances, lambda utterance: cut_options.is_cut(args, utterance)):
         same = list(group)
         if cut:
-            parts.append(decode_cut(model, config, same, args.batch_size, args.channel, args.longest, complete))
+            yield from decode_cut(model, config, same, args.batch_size, args.channel, args.longest, complete)
         else:
-            parts.append(complete(decode(model, config, same, args.batch_size, workers, args.channel)))
-    return itertools.chain.from_iterable(parts)
+            yield from complete(decode(model, config, same, args.batch_size, workers, args.channel))
 
 
 def _add_all(batches: Iterator[list[Result]], order: Sequence[int], finished: Finished) -> None:

@@ -21,8 +21,8 @@ class Finished:
         partial: the file for the rows, or None.
         done: the rows of an earlier run, by index.
         strict: raise the first problem as an error.
-        line: a function that returns the lines to print for an utterance and its row, or an empty string. Without a
-            file for the rows, these lines are printed.
+        line: a function that returns the lines to print for the index of an utterance and its row, or an empty string.
+            Without a file for the rows, these lines are printed.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Finished:
         partial: PartialRows | None,
         done: dict[int, Row],
         strict: bool,
-        line: Callable[[Utterance, Row], str] = lambda utterance, row: "",
+        line: Callable[[int, Row], str] = lambda index, row: "",
     ) -> None:
         self.utterances, self.partial, self.rows = utterances, partial, dict(done)
         self.strict, self.line, self.stdout = strict, line, sys.stdout
@@ -53,7 +53,7 @@ class Finished:
             self.partial.add([(index, self.utterances[index], row) for index, row in rows], whole)
         else:
             with transcripts.printing(self.stdout):
-                lines = [self.line(self.utterances[index], row) for index, row in rows]
+                lines = [self.line(index, row) for index, row in rows]
                 _print([line for line in lines if line], self.stdout)
         self.rows.update(rows)
         if self.strict and problems:

@@ -119,7 +119,8 @@ def begin(
     if args.format == "jsonl" or partial is None:
         status = transcripts.status_of_complete(partial, utterances, args)
         return ({}, status) if status is not None else (transcripts.begin(partial, utterances, args, *options), None)
-    kept = args.resume and not args.force and not partial.replaces and args.output.exists()
+    empty = args.output.is_dir() and not any(args.output.iterdir())  # the user has made the folder
+    kept = args.resume and not args.force and not partial.replaces and args.output.exists() and not empty
     if kept and not partial.continues:
         partial.remove()
         say(f"{args.output} exists, and {partial.path} does not: an earlier run has finished; there is nothing to do")

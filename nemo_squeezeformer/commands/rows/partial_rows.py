@@ -27,6 +27,11 @@ from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.files.outputs import refuse_existing, written_whole
 
 
+def partial_of(output: Path) -> Path:
+    """Return the path of the file that contains the finished transcripts until OUT is complete."""
+    return output.with_name(output.name + ".partial")
+
+
 class PartialRows:
     """The open and locked file OUT.partial. Call ``begin`` before the first ``add``, and ``close`` at the end.
 
@@ -46,7 +51,7 @@ class PartialRows:
     """
 
     def __init__(self, output: Path, force: bool = False, resume: bool = False) -> None:
-        self.output, self.path = output, output.with_name(output.name + ".partial")
+        self.output, self.path = output, partial_of(output)
         self.rows: dict[int, Row] = {}
         self.total = 0
         self._file = -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from nemo_squeezeformer.files.manifests import Utterance
 
@@ -25,11 +25,6 @@ def by_name(utterances: Sequence[Utterance]) -> dict[str, list[int]]:
     return {name: sorted(of, key=lambda i: utterances[i].offset) for name, of in zip(names, found.values())}
 
 
-def name_of(utterance: Utterance) -> str:
-    """Return the name of the recording if it is the only recording."""
-    return next(iter(by_name([utterance])), "")
-
-
 def _names(paths: Sequence[PurePath]) -> list[str]:
     shared = len(os.path.commonprefix([path.parent.parts for path in paths]))
     below = [PurePath(*path.parts[shared:]) for path in paths]
@@ -38,6 +33,7 @@ def _names(paths: Sequence[PurePath]) -> list[str]:
     without = [path.with_suffix("") for path in below]
     # Windows and macOS do not distinguish capital letters in file names.
     counts = Counter(os.fspath(path).casefold() for path in without)
-    return [
-        Path(name if counts[os.fspath(name).casefold()] == 1 else path).as_posix() for path, name in zip(below, without)
-    ]
+    short = [name if counts[os.fspath(name).casefold()] == 1 else path for path, name in zip(below, without)]
+    if len({os.fspath(name).casefold() for name in short}) < len(short):  # a.wav, a.mp3 and a.wav.mp3
+        short = below
+    return [name.as_posix() for name in short]

@@ -14,8 +14,15 @@ FORMATS = ("jsonl", "txt", *SUBTITLES, "ctm")
 TIMED = (*SUBTITLES, "ctm")  # formats that need the times of words
 
 
-def line_of(form: str, utterance: Utterance, row: Row) -> str:
-    """Return the lines of an utterance for stdout, without the last line break. A row with an error has no lines."""
+def line_of(form: str, utterance: Utterance, row: Row, recording: str = "") -> str:
+    """Return the lines of an utterance for stdout, without the last line break. A row with an error has no lines.
+
+    Args:
+        form: the format, one of ``FORMATS``.
+        utterance: the utterance.
+        row: the row of the utterance.
+        recording: the name of the recording, for the format ``ctm``.
+    """
     if form == "jsonl":
         return json_line(row)
     if "error" in row:
@@ -24,7 +31,7 @@ def line_of(form: str, utterance: Utterance, row: Row) -> str:
         return f"{row['audio_filepath']}\t{row['pred_text']}"
     words = words_of_row(utterance, row)
     if form == "ctm":
-        return ctm(recording_names.name_of(utterance), words).rstrip("\n")
+        return ctm(recording, words).rstrip("\n")
     return SUBTITLES[form](cues(words)).rstrip("\n")
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from nemo_squeezeformer.commands.rows import transcripts
+from nemo_squeezeformer.transcription.subtitles.words import columns
 
-SHOWN = 200  # characters of a text that is not final
+SHOWN = 200  # columns of a text that is not final
 
 
 class Screen:
@@ -48,5 +49,12 @@ def _timed(row: dict[str, Any]) -> str:
     return f"{kind}\t{row['start']:.2f}\t{row['end']:.2f}\t{row[kind]}"
 
 
-def _tail(text: str, length: int) -> str:
-    return text if len(text) <= length else "…" + text[len(text) - max(length, 1) + 1 :]
+def _tail(text: str, width: int) -> str:
+    """Return the end of a text, after an ellipsis. Its width is at most ``width`` columns."""
+    if columns(text) <= width:
+        return text
+    end, left = len(text), width - 1
+    while end and columns(text[end - 1]) <= left:
+        left -= columns(text[end - 1])
+        end -= 1
+    return "…" + text[end:]

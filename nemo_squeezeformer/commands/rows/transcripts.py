@@ -14,14 +14,14 @@ from typing import Any, TextIO
 from nemo_squeezeformer.commands import inputs
 from nemo_squeezeformer.commands.inputs import say
 from nemo_squeezeformer.commands.rows.partial_lines import Row, file_state
-from nemo_squeezeformer.commands.rows.partial_rows import PartialRows
+from nemo_squeezeformer.commands.rows.partial_rows import PartialRows, partial_of
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.manifest_rows import summary
 from nemo_squeezeformer.files.manifests import Utterance
 from nemo_squeezeformer.files.outputs import refuse_existing, require_folder
 from nemo_squeezeformer.process.consoles import discard
 
 RESULTS = ("pred_text", "timestamps", "word_confidence", "error")  # fields that a command adds to a row
-SHOWN = 5  # problems that the report at the end shows; the report counts the other problems
 
 
 def add_output(parser: argparse.ArgumentParser, instead: str = "", what: str = "write JSON lines to this file") -> None:
@@ -47,24 +47,21 @@ def add_output(parser: argparse.ArgumentParser, instead: str = "", what: str = "
     )
 
 
-def partial_of(output: Path) -> Path:
-    """Return the path of the file that contains the finished transcripts until OUT is complete."""
-    return output.with_name(output.name + ".partial")
-
-
 def check_output(
     output: Path | None, force: bool, read: Sequence[str], resume: bool = False, folder: bool = False
 ) -> None:
     """Raise a UserError if OUT is a file in ``read``, if the folder of OUT does not exist, or if a file is in the way.
 
     A file, link or folder at OUT is in the way. With ``force``, only a folder is in the way. With ``resume``,
-    ``status_of_complete`` decides about a file at OUT. ``open_partial`` checks OUT.partial. If the output is a
+    ``status_of_complete`` decides about a file at OUT. ``PartialRows`` checks OUT.partial. If the output is a
     ``folder``, nothing at OUT is in the way.
     """
     if output is None:
         if resume:
             raise UserError("--resume continues the file OUT.partial; pass --output OUT, as in the interrupted run")
         return
+    if not output.name:
+        raise UserError(f"--output {output} is a folder; name a file or a new folder")
     require_folder(output, f"--output {output}")
     resolved = {Path(name).resolve() for name in read}
     for path in (output, partial_of(output)):
@@ -72,11 +69,6 @@ def check_output(
             raise UserError(f"--output {output}: {path} is also an input; choose another name")
     if not folder:
         refuse_existing((output,), force or (resume and output.is_file()))
-
-
-def open_partial(output: Path, force: bool = False, resume: bool = False) -> PartialRows:
-    """Create or open OUT.partial, and lock the file. ``PartialRows`` describes the arguments and the errors."""
-    return PartialRows(output, force, resume)
 
 
 @contextlib.contextmanager
@@ -88,7 +80,7 @@ def opened_partial(args: argparse.Namespace) -> Iterator[PartialRows | None]:
     if args.output is None:
         yield None
         return
-    partial = open_partial(args.output, args.force, args.resume)
+    partial = PartialRows(args.output, args.force, args.resume)
     try:
         yield partial
     except KeyboardInterrupt as interruption:
@@ -195,7 +187,7 @@ def usable(utterances: Sequence[Utterance]) -> list[int]:
     good = [index for index, utterance in enumerate(utterances) if not utterance.problem]
     if not good:
         problems = [utterance.problem for utterance in utterances]
-        raise UserError(_listed(f"{len(problems)} of {len(problems)} utterances cannot be used", problems))
+        raise UserError(summary(f"{len(problems)} of {len(problems)} utterances cannot be used:", problems))
     return good
 
 
@@ -219,7 +211,7 @@ def report_problems(problems: Sequence[str], total: int) -> int:
     """Print on stderr the first problems and their number. Return the exit status: 1 if there is a problem."""
     if not problems:
         return 0
-    say(_listed(f"{len(problems)} of {total} utterances could not be read", problems))
+    say(summary(f"{len(problems)} of {total} utterances could not be read:", problems))
     return 1
 
 
@@ -239,8 +231,3 @@ def report_errors(rows: Sequence[Row]) -> None:
             f"{substituted:.2%}), CER {cer:.2%}; {len(scored)} utterances with text, compared without normalization"
             + (f"; {left_out} utterances with an error are left out" if left_out else "")
         )
-
-
-def _listed(head: str, problems: Sequence[str]) -> str:
-    more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    return "\n  ".join([f"{head}:", *problems[:SHOWN], *more])

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.process.causes import LESS_MEMORY, explain
+from nemo_squeezeformer.process.causes import LESS_MEMORY, is_out_of_memory
 from nemo_squeezeformer.process.peak_memory import GIB, memory_of_machine
 from nemo_squeezeformer.training import recipes, schedule
 from nemo_squeezeformer.training.largest_batches import Shape, largest_batches, sample_rate
@@ -67,7 +67,7 @@ def dry_run(cfg: Any, audio_check: bool = True, text_check: bool = True) -> int:
     try:
         trainer.fit(model)
     except (RuntimeError, MemoryError) as error:
-        if LESS_MEMORY not in explain(error):
+        if not is_out_of_memory(error):
             raise
         shape = shapes[len(measure.steps)]
         print(f"the {shape.name} batch does not fit ({words(shape)}): {LESS_MEMORY}")

@@ -148,7 +148,7 @@ def _open(path: str) -> Any:
     try:
         # Bytes, because soundfile cannot encode a name that is not UTF-8.
         return sequential_file.SequentialFile(os.fsencode(path) if os.name == "posix" else path)
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, TypeError) as error:  # TypeError: samples without a header
         reason = _reason(error)
     extension = os.path.splitext(path)[1].lower()
     if extension in AV_EXTENSIONS:

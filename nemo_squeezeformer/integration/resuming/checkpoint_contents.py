@@ -90,14 +90,12 @@ def read_data(path: str, device: str = "cpu") -> dict[str, Any]:
         )
         kind = UserError if others else DamagedCheckpoint
         raise kind(
-            f"{path} contains {objects}, so training does not resume from it; start a new run, or, if you trust the "
-            f"file, set {TRUST}=1 in the environment"
+            f"{path} contains {objects}, so it is not loaded; use another checkpoint, or, if you trust the file, set "
+            f"{TRUST}=1 in the environment"
         ) from error
     except (RuntimeError, ValueError, OSError, EOFError, KeyError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DamagedCheckpoint(
-            f"{path} is damaged ({reason}); remove it, and resume from an earlier checkpoint"
-        ) from error
+        raise DamagedCheckpoint(f"{path} is damaged ({reason}); remove it, and use an earlier checkpoint") from error
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.files.nemo_archive import CONFIG, check_archive, open_archive
+from nemo_squeezeformer.files.nemo_archive import CONFIG, check_archive, read_member
 from nemo_squeezeformer.transcription.decoding import arpa
 from nemo_squeezeformer.transcription.saved_settings import read_settings
 
@@ -38,9 +38,7 @@ def check(path: str, tokens: int) -> None:
             raise UserError(_other(path, str(largest + 1) if complete else f"at least {largest + 1}", tokens))
         return
     files = check_archive(path)
-    with open_archive(path) as archive:
-        member = archive.extractfile(files[CONFIG])
-        config = read_settings(path, member.read() if member else b"", files)
+    config = read_settings(path, read_member(path, files[CONFIG]), files)
     if not str(config.get("target")).endswith(f".{TARGET}"):
         raise UserError(f"--lm {path} is not an n-gram model; {arpa.REMEDY}")
     if config.get("vocab_size") != tokens:

@@ -1,0 +1,29 @@
+"""The thread that calls functions one after another: results, errors, and the end of the program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from nemo_squeezeformer.serving.worker import Worker
+
+
+def test_calls_run_one_after_another_in_one_thread_and_return_results_and_errors():
+    called: list[str] = []
+    worker = Worker("calls", lambda: called.append("prepared"))
+    first, second = worker.submit(called.append, "first"), worker.submit(divmod, 1, 0)
+    third = worker.submit(list, called)
+    worker.stop()
+    assert first.result(10) is None and third.result(10) == ["prepared", "first"]
+    with pytest.raises(ZeroDivisionError):
+        second.result(10)
+
+
+def test_the_end_of_the_program_does_not_wait_for_a_call():
+    program = (
+        "import threading; from nemo_squeezeformer.serving.worker import Worker; begun = threading.Event();"
+        "worker = Worker('calls'); worker.submit(lambda: (begun.set(), threading.Event().wait())); begun.wait()"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
