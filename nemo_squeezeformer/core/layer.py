@@ -23,6 +23,8 @@ class SqueezeformerLayer(nn.Module):
     gated = False  # True if the convolution module is the module of Conformer, with GLU
     pre_norm = False  # True if branches start with a LayerNorm; the encoder then has no LayerNorm before the layers
 
+    branch_weight = 1.0  # of an encoder that was pickled before DeepNorm
+
     def __init__(
         self,
         d_model: int,

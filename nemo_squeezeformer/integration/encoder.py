@@ -321,6 +321,9 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
             differences = new.load_state_dict(layer.self_attn.state_dict(), strict=False)
             missing += differences.missing_keys
             unexpected += differences.unexpected_keys
+            frozen = {name for name, weight in layer.self_attn.named_parameters() if not weight.requires_grad}
+            for name, weight in new.named_parameters():
+                weight.requires_grad_(name not in frozen)
             layer.self_attn = new.to(device or old.device, old.dtype).train(self.training)
         if warning := position_weights.warning(missing, unexpected):
             logging.warning(f"change_attention_model({model!r}): {warning}")

@@ -50,7 +50,7 @@ class Chunks(NamedTuple):
             steps, factor = Steps.of(encoder, unlimited=MAX_CONTEXT, size=size), encoder.subsampling_factor
             return cls(factor * (steps.shift + steps.ahead), factor * steps.shift, steps.left)
         config = encoder.streams()[0] if isinstance(encoder, Streaming) else _nemo_config(encoder, size)
-        return cls(_further(config.chunk_size), _further(config.shift_size), config.last_channel_cache_size)
+        return cls(further(config.chunk_size), further(config.shift_size), config.last_channel_cache_size)
 
 
 def latency_ms(encoder: CacheAware, feature_ms: float, size: Sequence[int] | None = None) -> float:
@@ -90,7 +90,7 @@ def _nemo_config(encoder: CacheAware, size: Sequence[int] | None) -> Any:
     return apart.streaming_cfg
 
 
-def _further(size: int | Sequence[int]) -> int:
+def further(size: int | Sequence[int]) -> int:
     """Return the size of the chunks after the first chunk.
 
     NeMo gives a pair of sizes if the first chunk has another size than the following chunks.

@@ -21,9 +21,16 @@ class SqueezeformerEncoderAdapter(SqueezeformerEncoder, adapter_mixins.AdapterMo
         """Add an adapter with the configuration ``cfg`` and the width ``d_model`` to every layer.
 
         Raises:
-            ValueError: The adapter has relative positions, but the attention of the encoder has other positions.
+            ValueError: The adapter has relative positions, but the attention of the encoder has other positions. The
+                adapter is an attention adapter, but the attention is local.
         """
         model = self.attention.self_attention_model
+        attends = (adapter_utils.MHA_ADAPTER_CLASSPATH, adapter_utils.RELMHA_ADAPTER_CLASSPATH)
+        if cfg._target_ in attends and self.attention.local:
+            raise ValueError(
+                f"adapter {name!r} is an attention adapter, which NeMo cannot use with self_attention_model={model!r}; "
+                "use a linear adapter, or self_attention_model='rel_pos'"
+            )
         if cfg._target_ == adapter_utils.RELMHA_ADAPTER_CLASSPATH and not model.startswith("rel_pos"):
             raise ValueError(
                 f"adapter {name!r} is a RelPositionMultiHeadAttentionAdapter, but self_attention_model={model!r} has "

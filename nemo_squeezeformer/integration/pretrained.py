@@ -79,7 +79,8 @@ def register(ctc_bpe_models: ModuleType) -> None:
             cached = Path(cache_dir) / (subfolder or "") / filename
             if refresh_cache or not cached.exists():
                 fetch(url + filename, cached)
-        return download(url, filename, subfolder=subfolder, cache_dir=cache_dir)
+            refresh_cache = False
+        return download(url, filename, subfolder=subfolder, cache_dir=cache_dir, refresh_cache=refresh_cache)
 
     common.maybe_download_from_cloud = maybe_download_from_cloud  # type: ignore[attr-defined]
 

@@ -15,9 +15,11 @@ from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.deployment.onnx import model_files
 from nemo_squeezeformer.deployment.onnx_stream.metadata import KEY
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.training.recipes import build, compose
 from nemo_squeezeformer.transcription.live.contexts import set_context
 from tests.samples.asr_models import asr_model
 from tests.samples.encoders import features
+from tests.samples.model_types import MODEL_TYPES
 
 STREAMING = {
     "encoder": {"streaming": True, "att_context_size": [[16, 7], [16, 3]]},
@@ -105,6 +107,26 @@ def test_a_transducer_with_durations_has_no_description(tmp_path):
     model.joint._num_extra_outputs = 5
     with pytest.raises(UserError, match="TDT"):
         model_files.export(model, tmp_path / "out.onnx", model_files.GraphSettings(True))
+
+
+def test_a_prediction_network_without_a_row_for_the_blank_is_refused(tmp_path):
+    model = asr_model("transducer", **STREAMING)
+    model.decoder.blank_as_pad = False
+    with pytest.raises(UserError, match="blank_as_pad=False: NeMo's export needs"):
+        model_files.export(model, tmp_path / "out.onnx", model_files.GraphSettings(True))
+
+
+@pytest.mark.parametrize(
+    "recipe, kind, message",
+    [
+        ("classification", "EncDecClassificationModel", "has neither a CTC decoder nor a transducer"),
+        ("hybrid_transducer_ctc_bpe_prompt", "EncDecHybridRNNTCTCBPEModelWithPrompt", "export leaves out the prompt"),
+    ],
+)
+def test_a_model_whose_graph_would_compute_something_else_is_refused(recipe, kind, message, tmp_path):
+    model = build(compose(f"squeezeformer_{recipe}", MODEL_TYPES[kind].overrides(tmp_path)))
+    with pytest.raises(UserError, match=message):
+        model_files.export(model, tmp_path / "out.onnx", model_files.GraphSettings(False))
 
 
 def test_an_encoder_without_contexts_is_named():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
 from numpy.testing import assert_allclose
+from omegaconf import OmegaConf
 
 from nemo_squeezeformer.deployment.onnx.description import describe_features
 from nemo_squeezeformer.deployment.onnx_stream.features import LogMel
@@ -58,6 +61,12 @@ def test_a_frame_is_returned_with_the_last_sample_of_its_window():
     assert log_mel.push(np.zeros(1)).shape == (80, 1)  # half a window of 400
     assert log_mel.push(np.zeros(159)).shape == (80, 0)
     assert log_mel.push(np.zeros(1)).shape == (80, 1)
+
+
+def test_fixed_means_and_deviations_are_described_as_values_of_json():
+    fixed = OmegaConf.create({"fixed_mean": [0.5] * 80, "fixed_std": [2.0] * 80})
+    described = describe_features(preprocessor(normalize=fixed))["normalize"]
+    assert json.loads(json.dumps(described)) == {"fixed_mean": [0.5] * 80, "fixed_std": [2.0] * 80}
 
 
 def test_normalization_over_the_utterance_is_refused_for_a_stream():

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 
 import nemo_squeezeformer
 from tests.samples.adapters import ATTENTION, LINEAR, NAMES, adapted_model, move
+from tests.samples.asr_models import asr_model
 from tests.samples.speech import write_manifest
 
 
@@ -129,6 +130,14 @@ def test_another_adapter_type_is_refused_by_name():
 def test_an_adapter_with_relative_positions_needs_an_encoder_with_relative_positions(position):
     with pytest.raises(ValueError, match=f"'relative' is a RelPosition.* self_attention_model='{position}' has no rel"):
         adapted_model(position=position, names=[]).add_adapter("relative", ATTENTION["rel_pos"])
+
+
+@pytest.mark.parametrize("kind", ["rel_pos", "abs_pos"])
+def test_an_attention_adapter_needs_an_encoder_without_local_attention(kind):
+    model = asr_model(encoder={"self_attention_model": "rel_pos_local_attn", "att_context_size": [8, 8]})
+    model.replace_adapter_compatible_modules()
+    with pytest.raises(ValueError, match="is an attention adapter, which NeMo cannot use with .*rel_pos_local_attn"):
+        model.add_adapter("attention", ATTENTION[kind])
 
 
 def test_adapters_of_another_width_get_the_width_of_the_encoder():

@@ -135,6 +135,23 @@ def test_attention_changes_on_a_loaded_model_with_its_weights_kept():
     assert_close(log_probabilities(limited), before, atol=0, rtol=0)
 
 
+def test_attention_that_is_frozen_stays_frozen_after_a_change():
+    encoder = small_nemo_encoder()
+    encoder.freeze()
+    encoder.layers[0].self_attn.linear_q.weight.requires_grad_(True)
+    encoder.change_attention_model("abs_pos")
+    trained = [name for name, weight in encoder.named_parameters() if weight.requires_grad]
+    assert trained == ["layers.0.self_attn.linear_q.weight"]
+
+
+def test_a_model_with_several_contexts_is_restored_after_it_got_a_single_context(tmp_path):
+    contexts = {"att_context_size": [[4, 3], [4, 1]], "att_context_probs": [0.5, 0.5], "streaming": True}
+    model = ctc_model(**contexts)
+    model.change_attention_model("rel_pos", [8, 7])
+    model.save_to(str(tmp_path / "changed.nemo"))
+    assert restored(tmp_path / "changed.nemo").encoder.att_context_size == [8, 7]
+
+
 def test_rotary_and_relative_positions_share_their_other_weights(tmp_path, caplog):
     model = ctc_model()
     before, parts = log_probabilities(model), "linear_pos.weight, pos_bias_u, pos_bias_v"

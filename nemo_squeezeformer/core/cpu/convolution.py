@@ -27,7 +27,7 @@ from .second_derivatives import gradients, is_differentiated_again
     ConvolutionModule.forward,
     device="cpu",
     gradients=True,
-    plain=lambda self, *args: (self.depthwise_conv, self.pointwise_conv2),
+    plain=lambda self, *args, **named: (self.depthwise_conv, self.pointwise_conv2),
     when=lambda self, x, frames, state=None: type(self) is ConvolutionModule and self.activation is silu and not state,
 )
 def train_convolution(self: ConvolutionModule, x: Tensor, frames: Frames, state: None = None) -> Tensor:

@@ -16,7 +16,7 @@ from ..dropout import Dropout
 from .random_masks import kept, kept_rate
 
 
-@implements(Dropout.forward, device="cpu", gradients=True, when=lambda self, x: 0.0 < self.rate < 1.0)
+@implements(Dropout.forward, device="cpu", gradients=True, when=lambda self, x: 0.0 < kept_rate(self.rate) < 1.0)
 def train_dropout(self: Dropout, x: Tensor) -> Tensor:
     """Apply dropout to a tensor of any shape."""
     return _dropout(x, self.rate)

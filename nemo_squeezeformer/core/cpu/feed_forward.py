@@ -27,7 +27,7 @@ from .second_derivatives import gradients, is_differentiated_again
     device="cpu",
     gradients=True,
     plain=lambda self, x: (self.linear1, self.linear2, self.dropout),
-    when=lambda self, x: self.dropout.rate < 1.0,
+    when=lambda self, x: kept_rate(self.dropout.rate) > 0.0,
 )
 def train_feed_forward(self: FeedForward, x: Tensor) -> Tensor:
     """Apply the feed-forward module: (B, T, D) -> (B, T, D)."""

@@ -52,10 +52,10 @@ class Implementation:
             return False
         if not self.when(*args, **named) or (in_graph() and not self.graphs):
             return False
-        if self.device is not None and _first_tensor(args).device.type != self.device:
+        if self.device is not None and _first_tensor(args, named).device.type != self.device:
             return False
         modules = tuple(self.plain(*args, **named))
-        if self.gradients is not None and self.gradients != _wants_gradients(_first_tensor(args), modules):
+        if self.gradients is not None and self.gradients != _wants_gradients(_first_tensor(args, named), modules):
             return False
         return all(map(is_plain, modules))
 
@@ -131,8 +131,8 @@ def only_equations(but: Callable[[Implementation], bool] = lambda implementation
             implementation.enabled = True
 
 
-def _first_tensor(args: tuple[Any, ...]) -> Tensor:
-    return next(arg for arg in args if isinstance(arg, Tensor))
+def _first_tensor(args: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
+    return next(arg for arg in (*args, *named.values()) if isinstance(arg, Tensor))
 
 
 def _wants_gradients(x: Tensor, modules: tuple[nn.Module, ...]) -> bool:

@@ -113,7 +113,8 @@ class ContextSettings:
         self.sizes = self._all(size)
         for one in self.sizes:
             self.check(one, several=len(self.sizes) > 1)
-        self.probs = [1.0 / len(self.sizes)] * len(self.sizes) if not probs else [float(p) for p in probs]
+        given = probs if len(self.sizes) > 1 else None  # a single size needs no probability
+        self.probs = [float(p) for p in given] if given else [1.0 / len(self.sizes)] * len(self.sizes)
         if len(self.probs) != len(self.sizes) or abs(sum(self.probs) - 1.0) > 1e-6 or min(self.probs) < 0:
             raise ValueError(
                 f"att_context_probs={list(probs or [])}: expected one probability for each of the {len(self.sizes)} "

@@ -41,7 +41,7 @@ def is_cheaper(attention: Any, x: Tensor, context: Tensor, *args: Any) -> bool:
 @implements(
     MultiHeadAttention.attended,
     graphs=True,
-    plain=lambda self, *args: (self.linear_k, self.linear_v, self.linear_pos),
+    plain=lambda self, *args, **named: (self.linear_k, self.linear_v, self.linear_pos),
     when=is_cheaper,
 )
 def absorbed_attention(attention: Any, x: Tensor, context: Tensor, frames: Frames, positions: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ class FusedBlocks(SDPA):
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
         q, k, v = operands[:3]
+        if dropout.training and dropout.p > 0.0:
+            return super().__call__(operands, frames, dropout)
         limited = frames.context.left >= 0 or frames.context.right >= 0
         if limited and q.size(2) > QUERIES:
             return self.in_blocks(q, k, v, frames)

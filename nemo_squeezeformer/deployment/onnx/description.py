@@ -75,7 +75,7 @@ def describe_steps(model: Any) -> dict[str, Any]:
         UserError: The encoder cannot stream.
     """
     from nemo_squeezeformer.core.frames.margins import CENTRED
-    from nemo_squeezeformer.integration.latency import feature_ms, latency_ms
+    from nemo_squeezeformer.integration.latency import feature_ms, further, latency_ms
 
     encoder = model.encoder
     if getattr(encoder.pre_encode, "margins", None) == CENTRED:
@@ -87,7 +87,7 @@ def describe_steps(model: Any) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{error}; add --offline for a graph of whole utterances") from error
     config, factor = encoder.streaming_cfg, encoder.subsampling_factor
-    chunk, shift, before = map(_further, (config.chunk_size, config.shift_size, config.pre_encode_cache_size))
+    chunk, shift, before = map(further, (config.chunk_size, config.shift_size, config.pre_encode_cache_size))
     return {
         "window": before + chunk,
         "shift": shift,
@@ -157,22 +157,19 @@ def _nemo_features(f: Any) -> dict[str, Any]:
         "filterbank": [_nonzero(row.tolist()) for row in f.fb[0].float()],
         "log": f.log_zero_guard_type if f.log else None,
         "log_guard": float(f.log_zero_guard_value_fn(torch.zeros(1))),
-        "normalize": (f.normalize if isinstance(f.normalize, str) else dict(f.normalize)) if normalized else None,
+        "normalize": _plain(f.normalize) if normalized else None,
     }
+
+
+def _plain(normalize: Any) -> str | dict[str, list[float]]:
+    """Return the kind of normalization, or the fixed means and deviations, as values of JSON."""
+    return normalize if isinstance(normalize, str) else {name: list(values) for name, values in normalize.items()}
 
 
 def _nonzero(weights: Sequence[float]) -> list[Any]:
     """Return the index of the first nonzero weight, and the weights from this index to the last nonzero weight."""
     inside = [i for i, weight in enumerate(weights) if weight]
     return [inside[0], list(weights[inside[0] : inside[-1] + 1])] if inside else [0, []]
-
-
-def _further(size: Any) -> int:
-    """Return the size of all chunks after the first chunk.
-
-    ``size`` is a number for all chunks, or a pair of a number for the first chunk and a number for all further chunks.
-    """
-    return size[1] if isinstance(size, (list, tuple)) else size
 
 
 def _versions(model: Any) -> dict[str, Any]:

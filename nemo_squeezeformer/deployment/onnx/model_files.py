@@ -67,11 +67,19 @@ def export(model: Any, path: Path, settings: GraphSettings) -> list[Path]:
 
 
 def check_export(model: Any, settings: GraphSettings) -> None:
-    """Raise UserError if the opset is unknown, a package is missing, or NeMo cannot export the encoder."""
+    """Raise UserError if the opset is unknown, a package is missing, or NeMo cannot export the model."""
+    from nemo.collections.asr.modules import ConvASRDecoder
+
     check_opset(settings.opset)
     _check_packages(settings.weights)
+    name = type(model).__name__
     if not hasattr(getattr(model, "encoder", None), "export_cache_support"):
-        raise UserError(f"{type(model).__name__} has no encoder that NeMo can export with caches")
+        raise UserError(f"{name} has no encoder that NeMo can export with caches")
+    heads = (getattr(model, part, None) for part in ("decoder", "ctc_decoder"))
+    if not hasattr(model, "joint") and not any(isinstance(head, ConvASRDecoder) for head in heads):
+        raise UserError(f"{name} has neither a CTC decoder nor a transducer, so it cannot be exported to ONNX")
+    if hasattr(model, "prompt_kernel"):
+        raise UserError(f"{name}: NeMo's export leaves out the prompt, so the graph would compute other text")
 
 
 def uses_transducer(model: Any) -> bool:

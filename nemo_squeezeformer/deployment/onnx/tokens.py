@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nemo_squeezeformer.deployment.token_text import SPACE
 from nemo_squeezeformer.errors import UserError
-
-SPACE = "\u2581"  # the space of SentencePiece
 
 
 def tokens_of(model: Any, transducer: bool) -> dict[str, Any]:
@@ -27,15 +26,26 @@ def tokens_of(model: Any, transducer: bool) -> dict[str, Any]:
             "the metadata cannot describe transducers that predict durations (TDT, multi-blank); for TDT, pass --for "
             "sherpa-onnx or --for onnx-asr with --offline"
         )
-    if not hasattr(model.decoder, "pred_rnn_layers"):
-        raise UserError(f"{type(model.decoder).__name__}: NeMo exports only prediction networks with LSTMs")
-    greedy = model.cfg.decoding.get("greedy", {})
-    symbols = greedy.get("max_symbols", None) or greedy.get("max_symbols_per_step", None)
+    check_network(model, "NeMo's export")
     return found | {
         "decoder": "transducer",
         "blank": model.decoder.blank_idx,
-        "transducer": {"max_symbols": symbols},
+        "transducer": {"max_symbols": max_symbols(model)},
     }
+
+
+def check_network(model: Any, runtime: str) -> None:
+    """Raise UserError if the prediction network of a transducer cannot be exported to ``runtime``."""
+    if not hasattr(model.decoder, "pred_rnn_layers"):
+        raise UserError(f"{type(model.decoder).__name__}: {runtime} supports only prediction networks with LSTMs")
+    if not model.decoder.blank_as_pad:
+        raise UserError(f"decoder.blank_as_pad=False: {runtime} needs a prediction network with an input for the blank")
+
+
+def max_symbols(model: Any) -> int | None:
+    """Return the largest number of tokens in a frame of a transducer, or None if the number has no limit."""
+    greedy = model.cfg.decoding.get("greedy", {}) or {}
+    return greedy.get("max_symbols", None) or greedy.get("max_symbols_per_step", None)
 
 
 def vocabulary(model: Any, transducer: bool) -> dict[str, Any]:

@@ -6,8 +6,8 @@ The key is ``nemo_squeezeformer``. A transducer has two files. The encoder's fil
     that it does not know.
 
 ``model``: Information for people: ``class``, ``att_context_size``, ``subsampling_factor``, ``weights``, and the
-    versions of this package and of NeMo. ``weights`` is ``float32``, or ``int8`` if the linear layers of the encoder
-    are quantized.
+    versions of this package and of NeMo. ``weights`` is ``float32``, ``float16`` if the encoder computes in float16,
+    or ``int8`` if the linear layers of the encoder are quantized.
 
 ``features``: How samples from -1 to 1 become feature frames. Frame t is centered on sample t * hop. Zeros precede the
     first sample and follow the last sample. n samples give n // hop frames. The fields are:
@@ -88,11 +88,11 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.deployment.onnx_stream import metadata_check
+from nemo_squeezeformer.deployment.onnx_stream.metadata_check import ORIGINAL as ORIGINAL
 from nemo_squeezeformer.errors import UserError
 
 KEY = "nemo_squeezeformer"
 VERSION = 1
-ORIGINAL = "original"  # a value of ``normalize``
 
 
 def transducer_files(path: Path) -> tuple[Path, Path]:

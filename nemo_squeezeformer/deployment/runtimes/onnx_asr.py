@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, uses_transducer, write_graphs
-from nemo_squeezeformer.deployment.onnx.tokens import vocabulary
+from nemo_squeezeformer.deployment.onnx.tokens import check_network, max_symbols, vocabulary
 from nemo_squeezeformer.deployment.runtimes.mel_features import check_features
 from nemo_squeezeformer.deployment.runtimes.readme_file import readme
 from nemo_squeezeformer.deployment.runtimes.token_file import token_lines
@@ -55,7 +55,7 @@ def write(model: Any, folder: Path, settings: GraphSettings) -> None:
         "subsampling_factor": model.encoder.subsampling_factor,
     }
     if transducer:
-        config["max_tokens_per_step"] = _most_symbols(model)
+        config["max_tokens_per_step"] = max_symbols(model) or UNLIMITED
     lines = token_lines(vocabulary(model, transducer)["tokens"], NAME)
     write_graphs(model, folder / GRAPH, settings)
     (folder / VOCABULARY).write_text(lines, encoding="utf-8")
@@ -69,17 +69,8 @@ def _type(model: Any, transducer: bool) -> str:
     return "nemo-conformer-tdt" if getattr(model.joint, "num_extra_outputs", 0) else "nemo-conformer-rnnt"
 
 
-def _most_symbols(model: Any) -> int:
-    """Return the limit of tokens at one frame in the greedy search of ``model``."""
-    greedy = model.cfg.decoding.get("greedy", {}) or {}
-    return greedy.get("max_symbols", None) or greedy.get("max_symbols_per_step", None) or UNLIMITED
-
-
 def _check_transducer(model: Any) -> None:
-    if not hasattr(model.decoder, "pred_rnn_layers"):
-        raise UserError(f"{type(model.decoder).__name__}: {NAME} runs only prediction networks with LSTMs")
-    if not model.decoder.blank_as_pad:
-        raise UserError(f"decoder.blank_as_pad=False: {NAME} needs a prediction network with an input for the blank")
+    check_network(model, NAME)
     number = getattr(model.joint, "num_extra_outputs", 0)
     durations = list(model.cfg.decoding.get("durations", None) or [])
     if number and durations != list(range(number)):

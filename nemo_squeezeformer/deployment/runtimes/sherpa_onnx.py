@@ -11,7 +11,7 @@ from typing import Any
 
 from nemo_squeezeformer.deployment.onnx.description import describe_steps
 from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, uses_transducer, write_graphs
-from nemo_squeezeformer.deployment.onnx.tokens import vocabulary
+from nemo_squeezeformer.deployment.onnx.tokens import check_network, vocabulary
 from nemo_squeezeformer.deployment.runtimes.mel_features import check_features
 from nemo_squeezeformer.deployment.runtimes.sherpa_ctc import keep_last_frame
 from nemo_squeezeformer.deployment.runtimes.sherpa_readme import readme_of
@@ -74,10 +74,7 @@ def write(model: Any, folder: Path, settings: GraphSettings) -> None:
 
 
 def _check_transducer(model: Any, streaming: bool) -> None:
-    if not hasattr(model.decoder, "pred_rnn_layers"):
-        raise UserError(f"{type(model.decoder).__name__}: {NAME} runs only prediction networks with LSTMs")
-    if not model.decoder.blank_as_pad:
-        raise UserError(f"decoder.blank_as_pad=False: {NAME} needs a prediction network with an input for the blank")
+    check_network(model, NAME)
     if not getattr(model.joint, "num_extra_outputs", 0):
         return
     durations = list(model.cfg.decoding.get("durations", None) or [])

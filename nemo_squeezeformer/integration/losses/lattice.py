@@ -51,6 +51,7 @@ class _LogLikelihood(torch.autograd.Function):
             betas[end] = 0.0
             arcs = _to_the_end(skewed, steps, betas)
             arcs.add_(alphas[:, None]).sub_(total[:, None]).exp_()
+            arcs.masked_fill_(total.isneginf()[:, None], 0.0)  # an utterance without a path has no gradient
             ctx.save_for_backward(_by_frames(arcs, t))
         return total
 

@@ -199,6 +199,32 @@ def test_a_module_that_is_not_plain_is_called():
     assert len(calls) == 1
 
 
+def test_a_rate_that_rounds_to_one_does_not_divide_by_zero():
+    x = torch.ones(4, 8, requires_grad=True)
+    assert Dropout(0.999999)(x).isfinite().all()
+    feed_forward = small_encoder(n_heads=2, dropout=0.999999).train().layers[0].feed_forward1
+    assert feed_forward(torch.randn(1, 3, feed_forward.linear1.in_features)).isfinite().all()
+
+
+def test_autocast_does_not_change_an_encoder_in_float64():
+    encoder = small_encoder(n_heads=2).double().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = encoder(features(2, 40).double(), torch.tensor([40, 30]))
+    y.sum().backward()
+    assert y.dtype == torch.float64 and encoder.layers[0].self_attn.linear_q.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("t", [40, 2000])
+def test_attention_without_gradients_has_dropout_in_training_mode(t):
+    """Monte-Carlo dropout: several passes through the network in training mode, without gradients."""
+    settings = {"self_attention_model": "rope", "dropout": 0.0, "dropout_att": 0.5, "att_context_size": [64, 64]}
+    encoder = small_encoder(n_heads=2, conv_norm_type="layer_norm", **settings).train()
+    x, lengths = features(2, t), torch.tensor([t, t - 8])
+    with torch.no_grad():
+        first, second = (encoder(x, lengths)[0] for _ in range(2))
+    assert not torch.equal(first[0], second[0]) and not torch.equal(first[1], second[1])
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_dropout_keeps_the_expected_share_and_scales_it_up(rate):
     dropout, x = Dropout(rate), torch.ones(1000, 301, requires_grad=True)

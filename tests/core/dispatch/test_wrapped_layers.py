@@ -219,6 +219,17 @@ def test_quantized_layers_are_called():
             assert_close(made, wanted, atol=0.1, rtol=0)  # the quantization scales depend on the input frames
 
 
+def test_quantized_layers_are_called_without_no_grad():
+    quantized = torch.ao.quantization.quantize_dynamic(small({}).eval(), {nn.Linear})
+    assert quantized(features(1, 60))[0].isfinite().all()
+
+
+def test_a_call_with_names_gives_the_result_of_a_call_without_names():
+    layer = small({}).train().layers[0].feed_forward1
+    x = torch.randn(1, 3, layer.linear1.in_features)
+    assert torch.equal(layer(x=x), layer(x))
+
+
 @pytest.mark.parametrize(
     "mode, settings, expected",
     [

@@ -157,6 +157,10 @@ def test_invalid_sizes_are_refused_and_the_error_names_the_nearest_valid_sizes(s
         ContextSettings(**settings, factor=factor)
 
 
+def test_a_single_size_ignores_the_probabilities_of_several_sizes():
+    assert ContextSettings([8, 3], [0.5, 0.5]).probs == [1.0]
+
+
 def test_the_nearest_sizes_are_accepted_and_the_default_is_checked_too():
     for size in ([66, 5], [72, 5], [64, 7], [72, 7], [70, 1], [-1, 3]):
         ContextSettings(size, style="chunked_limited", factor=2)

@@ -148,10 +148,10 @@ def test_omega_is_the_probability_of_the_loss_without_durations():
     assert 30 <= sum(without) <= 70
 
 
-def test_an_utterance_without_a_path_has_an_infinite_loss():
-    given = batch(2, 3, BLANK + 1 + 1)
-    losses = AntiDiagonalTDTLoss(BLANK, [1])(**given)
+def test_an_utterance_without_a_path_has_an_infinite_loss_and_no_gradient():
+    losses, gradient = losses_and_gradient(AntiDiagonalTDTLoss(BLANK, [1]), batch(2, 3, BLANK + 1 + 1))
     assert losses[0] == torch.inf and losses[2].isfinite()  # three tokens need more than two frames
+    assert not gradient[0].any() and gradient[2].any() and gradient.isfinite().all()
 
 
 def test_half_precision_is_computed_in_float32():
