@@ -107,7 +107,7 @@ def in_float32(net: StridingSubsampling, x: Tensor, *given: Any) -> Tensor:
     On a CPU, PyTorch computes gradients more slowly in bfloat16.
     """
     with torch.autocast("cpu", enabled=False):
-        return frames(net, x.to(net.conv[0].weight.dtype) if x.device.type == "cpu" else x, *given)
+        return frames(net, x.to(next(net.conv.parameters()).dtype) if x.device.type == "cpu" else x, *given)
 
 
 def frames(net: StridingSubsampling, x: Tensor, lengths: Tensor | None, stage: int, first: int, stop: int) -> Tensor:
