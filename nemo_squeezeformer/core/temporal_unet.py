@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from .feed_forward import init_uniform
 from .frames.masks import Frames
+from .frames.spans import Span
 from .frames.state import ReductionState, with_left_context
 from .operations import depthwise, pointwise
 
-__all__ = ["TimeReduction", "refuse_reduction", "upsample"]
+__all__ = ["Span", "TimeReduction", "refuse_reduction", "upsample"]
 
 
 class TimeReduction(nn.Module):

@@ -122,6 +122,7 @@ def build(cfg: Any, trainer: Any = None) -> Any:
         raise UserError(
             f"model_target={path}: this NeMo does not contain the class ({_one_line(str(error))})"
         ) from error
+    schedule.forget_failed_restore()
     return made(cfg=cfg.model, trainer=trainer)
 
 

@@ -62,6 +62,16 @@ def _is_restored() -> bool:
     return folder is None or os.path.isdir(folder)
 
 
+def forget_failed_restore() -> None:
+    """Correct NeMo's state after the restoring of a model has failed in this process.
+
+    With the wrong state, NeMo builds the next model without its data.
+    """
+    app_state = sys.modules.get("nemo.utils.app_state")
+    if app_state is not None and not _is_restored():
+        app_state.AppState().is_model_being_restored = False
+
+
 def _on_cuda(*, _root_: Any) -> bool:
     return accelerator(value(_root_, "trainer.accelerator", "auto")) == "cuda"
 

@@ -12,9 +12,10 @@ from nemo.collections.asr.models import ASRModel
 from omegaconf import OmegaConf
 
 from nemo_squeezeformer.__main__ import main
-from nemo_squeezeformer.training.recipes import compose
+from nemo_squeezeformer.training.recipes import build, compose
 from tests.integration.test_unsafe_files import with_config
 from tests.samples.damaged_models import CONFIG, read, write
+from tests.samples.model_types.model_type import SMALL, spoken
 from tests.samples.paths import ROOT
 
 
@@ -73,6 +74,15 @@ def test_a_refused_file_does_not_change_the_resolvers_of_later_recipes(ctc_file,
     data = ["model.train_ds.manifest_filepath=train.json", "model.train_ds.batch_size=4"]
     cfg = compose("squeezeformer_ctc_char", ["trainer.accelerator=cpu", "trainer.devices=1", *data])
     assert OmegaConf.select(cfg, "model.optim.lr") > 0
+
+
+def test_after_a_refused_file_a_recipe_is_built_with_its_data(ctc_file, tmp_path):
+    encoder = {**ASRModel.restore_from(str(ctc_file), return_config=True).encoder}
+    path = with_config(ctc_file, tmp_path, encoder={**encoder, "dropout": "${squeezeformer.peak_lr:}"})
+    with pytest.raises(Exception, match="is in the configuration of a saved model"):
+        ASRModel.restore_from(path, map_location="cpu")
+    model = build(compose("squeezeformer_ctc_char", [*SMALL, *spoken(tmp_path), "trainer.max_epochs=1"]))
+    assert len(model.train_dataloader()) == 2
 
 
 def test_the_configuration_alone_of_a_saved_model_reads_no_file(ctc_file, tmp_path):

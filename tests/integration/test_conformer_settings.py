@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 import nemo_squeezeformer.integration.encoder
 from nemo_squeezeformer import SqueezeformerEncoder
-from tests.samples.asr_models import asr_model, small_nemo_encoder
+from tests.samples.asr_models import small_nemo_encoder
 from tests.samples.encoders import features, valid
 
 
@@ -167,15 +167,3 @@ def test_a_size_that_training_does_not_draw_gets_a_warning(monkeypatch):
     assert made.att_context_size == [4, 1] and not warned
     made.set_default_att_context_size([4, 3])
     assert made.att_context_size == [4, 3] and "[4, 3] is not in [[8, 3], [4, 1]]" in warned[0]
-
-
-def test_an_attention_adapter_is_refused_with_local_attention():
-    from nemo.collections.asr.parts.submodules.adapters.multi_head_attention_adapter_module import (
-        RelPositionMultiHeadAttentionAdapterConfig,
-    )
-
-    model = asr_model(encoder={"self_attention_model": "rel_pos_local_attn", "att_context_size": [4, 4]})
-    model.replace_adapter_compatible_modules()
-    model.add_adapter("attention", RelPositionMultiHeadAttentionAdapterConfig(n_head=2, n_feat=16))
-    with pytest.raises(ValueError, match="rel_pos_local_attn"), torch.no_grad():
-        model.eval().encoder(audio_signal=features(1, 40, channels=80), length=torch.tensor([40]))

@@ -14,7 +14,7 @@ from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training import schedule, settings
 from nemo_squeezeformer.training.data import SOURCES, manifest_files
 from nemo_squeezeformer.training.global_batch import global_batch
-from nemo_squeezeformer.training.recipes import check, compose
+from nemo_squeezeformer.training.recipes import check_names, compose
 from tests.samples.model_types.model_type import SMALL
 from tests.samples.speech import write_manifest
 
@@ -206,6 +206,6 @@ def test_lhotse_without_max_steps_is_refused_for_every_setting_that_names_data(t
 @pytest.mark.parametrize("source", SOURCES[1:])
 def test_data_can_be_named_by_other_settings_than_a_manifest(source):
     given = [*SMALL, "model.validation_ds=null", f"{TRAIN}=null"]
-    check(compose("squeezeformer_ctc_char", [*given, f"++model.train_ds.{source}=[x]"]))
+    check_names(compose("squeezeformer_ctc_char", [*given, f"++model.train_ds.{source}=[x]"]))
     with pytest.raises(UserError, match="model.train_ds.manifest_filepath is not set"):
-        check(compose("squeezeformer_ctc_char", given))
+        check_names(compose("squeezeformer_ctc_char", given))
