@@ -188,6 +188,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
         if not out_of_time and is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
             if best is not None:
                 best.load_into(trainer, model)
+            trainer.ckpt_path = None  # otherwise, the test would load the checkpoint from which the run has resumed
             trainer.test(model)
     logging.info(run_end.words(trainer.checkpoint_callback, best, log_dir, value(cfg, "exp_manager", {})))
     return model
@@ -205,6 +206,7 @@ def add_callbacks(trainer: Any, cfg: Any) -> Any:
     )
     from nemo_squeezeformer.integration.callbacks.doctor import attach
     from nemo_squeezeformer.integration.callbacks.frozen_encoder import FrozenEncoder
+    from nemo_squeezeformer.integration.callbacks.resumed_averages import ResumedAverages
 
     best = best_weights.add_callback(trainer)
     run_progress.replace_bar(trainer, value(cfg, "exp_manager.checkpoint_callback_params.monitor", "val_wer"))
@@ -213,6 +215,7 @@ def add_callbacks(trainer: Any, cfg: Any) -> Any:
     attach.add_callbacks(trainer, value(cfg, "doctor", {}))
     transducer_loss.add_callback(trainer)
     consistent_views.add_callback(trainer, value(cfg, "consistency"))
+    trainer.callbacks.append(ResumedAverages())
     if (epochs := value(cfg, "fine_tuning.frozen_epochs")) is not None:
         trainer.callbacks.insert(0, FrozenEncoder(epochs))
     return best

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import nemo.collections.asr.models  # noqa: F401  a checkpoint has the types of the configuration of its model
 from lightning.pytorch import Trainer
 from nemo.utils import logging
 from nemo.utils.callbacks import NeMoModelCheckpoint
