@@ -161,7 +161,11 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     from nemo.utils.trainer_utils import resolve_trainer_cfg
 
     from nemo_squeezeformer.integration.callbacks import run_end
-    from nemo_squeezeformer.integration.callbacks.stop_after_batch import ended_by_signals, is_out_of_time
+    from nemo_squeezeformer.integration.callbacks.stop_after_batch import (
+        ended_by_signals,
+        how_to_continue,
+        is_out_of_time,
+    )
     from nemo_squeezeformer.integration.resuming import checkpoint_contents, whole_checkpoints
 
     trainer = lightning.Trainer(**resolve_trainer_cfg(cfg.trainer))
@@ -184,8 +188,10 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     # NeMo loads the moving averages as PyTorch loads weights, but the file also has a configuration.
     with ended_by_signals(trainer, signals.current, resumable), checkpoint_contents.plain_objects(average):
         trainer.fit(model)
-        out_of_time = is_out_of_time(trainer, resumable)
-        if not out_of_time and is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
+        if is_out_of_time(trainer):
+            then = how_to_continue(trainer, resumable)
+            logging.info(f"The time of exp_manager.max_time_per_run is over: {then}")
+        elif is_named(value(cfg, "model.test_ds")) and model.prepare_test(trainer):
             if best is not None:
                 best.load_into(trainer, model)
             trainer.ckpt_path = None  # otherwise, the test would load the checkpoint from which the run has resumed

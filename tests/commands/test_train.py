@@ -61,6 +61,20 @@ def test_a_model_class_that_this_nemo_does_not_have_is_named():
 
 
 @pytest.mark.slow
+def test_torchrun_starts_two_processes_that_train_together(tmp_path):
+    arguments = [*SMALL, *data(tmp_path), "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    launcher += ["--rdzv-endpoint=localhost:0", "-m", "nemo_squeezeformer", "train", "squeezeformer_ctc_char"]
+    done = subprocess.run(
+        [*launcher, *arguments, f"exp_manager.exp_dir={tmp_path}/exp"], capture_output=True, text=True
+    )
+    shown = done.stdout + done.stderr
+    assert done.returncode == 0, shown[-3000:]
+    assert "MEMBER: 2/2" in shown and shown.count("learning-rate schedule") == 1
+    assert len(list((tmp_path / "exp").rglob("*.nemo"))) == 1
+
+
+@pytest.mark.slow
 def test_two_processes_train_together_show_the_schedule_once_and_save_the_best_weights(tmp_path):
     arguments = [*SMALL, *data(tmp_path), "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=2"]
     # The loss falls, so the highest loss chooses the first checkpoint and not the last.

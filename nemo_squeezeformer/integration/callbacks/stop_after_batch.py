@@ -1,4 +1,4 @@
-"""The end of training after Ctrl-C or SIGTERM: between two batches, with a checkpoint of the last step."""
+"""The end of training before its last step: after Ctrl-C, after SIGTERM, or when the time of a run is over."""
 
 from __future__ import annotations
 
@@ -116,21 +116,16 @@ def ended_by_signals(trainer: Trainer, signals: PutOff, resumable: bool) -> Iter
         raise (type(cause) if cause else Terminated)(how_to_continue(trainer, resumable)) from None
 
 
-def is_out_of_time(trainer: Trainer, resumable: bool) -> bool:
-    """Return True, and log how to continue, if ``max_time_per_run`` has ended ``trainer.fit`` before its last step.
+def is_out_of_time(trainer: Trainer) -> bool:
+    """Return True if ``max_time_per_run`` has ended ``trainer.fit`` before its last step.
 
-    Args:
-        trainer: the trainer after ``trainer.fit``. Lightning does not raise an exception at the end of the time.
-        resumable: whether the same command continues the run.
+    Lightning does not raise an exception at the end of the time.
     """
     left = [each.time_remaining() for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
     steps, epochs = trainer.max_steps, trainer.max_epochs
     last_step = 0 <= steps <= trainer.global_step
     last_epoch = epochs is not None and 0 <= epochs <= trainer.current_epoch
-    if last_step or last_epoch or all(seconds is None or seconds > 0 for seconds in left):
-        return False
-    logging.info(f"The time of exp_manager.max_time_per_run is over: {how_to_continue(trainer, resumable)}")
-    return True
+    return not last_step and not last_epoch and any(seconds is not None and seconds <= 0 for seconds in left)
 
 
 def how_to_continue(trainer: Trainer, resumable: bool) -> str:

@@ -214,10 +214,10 @@ def test_autocast_does_not_change_an_encoder_in_float64():
     assert y.dtype == torch.float64 and encoder.layers[0].self_attn.linear_q.weight.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("t", [40, 2000])
-def test_attention_without_gradients_has_dropout_in_training_mode(t):
+@pytest.mark.parametrize("t, context", [(40, [-1, -1]), (2000, [64, 64])], ids=["utterances", "blocks"])
+def test_attention_without_gradients_has_dropout_in_training_mode(t, context):
     """Monte-Carlo dropout: several passes through the network in training mode, without gradients."""
-    settings = {"self_attention_model": "rope", "dropout": 0.0, "dropout_att": 0.5, "att_context_size": [64, 64]}
+    settings = {"self_attention_model": "rope", "dropout": 0.0, "dropout_att": 0.5, "att_context_size": context}
     encoder = small_encoder(n_heads=2, conv_norm_type="layer_norm", **settings).train()
     x, lengths = features(2, t), torch.tensor([t, t - 8])
     with torch.no_grad():
