@@ -135,7 +135,6 @@ def test_without_this_package_nemo_raises_the_errors_that_the_docs_quote(folder)
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     said = [line.removeprefix("said: ") for line in process.stdout.splitlines() if line.startswith("said: ")]
-    docs = ROOT / "docs"
+    page = (ROOT / "docs" / "coming-from-nemo.md").read_text(encoding="utf-8")
     assert len(said) == 3 and said[0].startswith("TypeError: Can't instantiate abstract class ASRModel")
-    assert all(error in (docs / "released-checkpoints.md").read_text(encoding="utf-8") for error in said), said
-    assert said[0] in (docs / "coming-from-nemo.md").read_text(encoding="utf-8")
+    assert all(error in page for error in said), said
