@@ -140,6 +140,7 @@ class SqueezeformerEncoder(nn.Module):
         use_pytorch_sdpa_backends: Names of ``torch.nn.attention.SDPBackend`` that PyTorch may choose from. None means
             all backends.
         attention: How ``rel_pos``, ``abs_pos`` and ``rope`` are computed. All values give the same result.
+            ``rel_pos_local_attn`` has one implementation, and does not use this setting or ``use_pytorch_sdpa``.
 
             - ``plain``: the reference implementation, with memory that grows with the square of T.
             - ``blocks``: blocks of queries, with memory that grows linearly with T. A recorded graph uses ``plain``.

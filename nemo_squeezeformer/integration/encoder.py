@@ -298,9 +298,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         """Switch to another ``self_attention_model`` or context.
 
         The encoder keeps all weights that the old and the new attention share. A warning names the weights that only
-        one of both has, for example the weights of relative positions. The attention model
-        ``rel_pos_local_attn`` resets the settings ``attention`` and ``use_pytorch_sdpa``, because it has a separate
-        implementation.
+        one of both has, for example the weights of relative positions.
 
         Raises:
             ValueError: the attention model is unknown or does not support the context. For example,
@@ -309,8 +307,7 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         """
         refuse(self, "change_attention_model()")
         model = self_attention_model or self.attention.self_attention_model
-        form = {"form": "auto", "sdpa": None} if model == "rel_pos_local_attn" else {}
-        attention, contexts = replace(self.attention, self_attention_model=model, **form), self.contexts
+        attention, contexts = replace(self.attention, self_attention_model=model), self.contexts
         if att_context_size is not None:
             contexts = ContextSettings(att_context_size, None, contexts.style, contexts.chunks, contexts.factor)
         attention.refuse_contexts(contexts, [*contexts.sizes, contexts.default])
@@ -332,9 +329,6 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
         if update_config and getattr(self, "_cfg", None) is not None:
             with open_dict(self._cfg):
                 self._cfg.self_attention_model = model
-                if form:
-                    self._cfg.pop("attention", None)
-                    self._cfg.pop("use_pytorch_sdpa", None)
                 if att_context_size is not None:
                     self._cfg.att_context_size = list(att_context_size)
                     self._cfg.att_context_probs = None

@@ -128,10 +128,11 @@ def style_of(encoder: SqueezeformerEncoder | Conformer) -> str:
 
 def in_blocks(encoder: object) -> bool:
     """Return True if attention never computes a whole (T, T) matrix."""
-    if not isinstance(encoder, SqueezeformerEncoder) or encoder.attention.form == "plain":
+    if not isinstance(encoder, SqueezeformerEncoder):
         return False
-    fused = encoder.attention.form == "sdpa" or encoder.attention.sdpa is not None
-    return not (fused and attention_of(encoder) == "rel_pos")
+    attention = encoder.attention
+    fused = attention.form == "sdpa" or attention.sdpa is not None
+    return attention.local or not (attention.form == "plain" or (fused and attention_of(encoder) == "rel_pos"))
 
 
 def heads_of(encoder: SqueezeformerEncoder | Conformer) -> int:

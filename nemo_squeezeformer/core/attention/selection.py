@@ -47,9 +47,6 @@ class AttentionSettings:
         choose_kernel(self.form, self.sdpa, self.self_attention_model)
         if self.self_attention_model == "rope":
             rotary_width(self.d_model, self.n_heads, self.rotary_fraction)
-        if self.local and (self.sdpa is not None or self.form != "auto"):
-            given = f"attention={self.form!r}" if self.sdpa is None else "use_pytorch_sdpa=True"
-            raise ValueError(f"{given}: self_attention_model='rel_pos_local_attn' has its own kernel; omit the setting")
 
     @property
     def local(self) -> bool:

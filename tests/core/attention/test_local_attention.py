@@ -216,7 +216,6 @@ def test_local_attention_trains_exports_and_keeps_time_dynamic():
         ({"att_context_size": [0, 0]}, r"att_context_size=\[0, 0\]"),
         ({"att_context_size": [[8, 8], [8, -1]]}, r"att_context_size=\[8, -1\]"),
         ({"att_context_size": [8, 3], "att_context_style": "chunked_limited"}, "has windows, not chunks"),
-        ({"att_context_size": [8, 8], "use_pytorch_sdpa": True}, "use_pytorch_sdpa=True"),
         ({"att_context_size": [8, 8], "global_tokens": -1}, "global_tokens=-1"),
         ({"att_context_size": [8, 8], "global_tokens": 1, "global_tokens_spacing": 0}, "global_tokens_spacing=0"),
     ],

@@ -103,5 +103,3 @@ def test_unknown_and_conflicting_kernels_are_refused():
         small_encoder(attention="flush")
     with pytest.raises(ValueError, match="attention='blocks' and use_pytorch_sdpa=True"):
         small_encoder(attention="blocks", use_pytorch_sdpa=True)
-    with pytest.raises(ValueError, match="attention='plain': self_attention_model='rel_pos_local_attn'"):
-        small_encoder(self_attention_model="rel_pos_local_attn", att_context_size=[8, 8], attention="plain")
