@@ -60,15 +60,16 @@ def main(args: argparse.Namespace) -> int:
     if overrides and not (args.model or args.recipe):
         raise UserError(f"{' '.join(overrides)}: overrides change a recipe; add --recipe RECIPE or --model MODEL")
     training, others = list(groups[0]), [path for group in groups[1:] for path in group]
-    read = [report(path, samples=not args.skip_samples) for path in (*training, *others)]
-    found = [message for made, _ in read for message in findings.of_manifest(made)]
-    if args.model or args.recipe:
-        with tempfile.TemporaryDirectory(prefix="nemo-squeezeformer-") as folder:
-            cfg, differences = _recipe(args, training, others, overrides, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="nemo-squeezeformer-") as folder:
+        recipe = _recipe(args, training, others, overrides, Path(folder)) if args.model or args.recipe else None
+        read = [report(path, samples=not args.skip_samples) for path in (*training, *others)]
+        found = [message for made, _ in read for message in findings.of_manifest(made)]
+        if recipe:
+            cfg, differences = recipe
             rows = [row for _, part in read[: len(training)] for row in part]
             found += [*differences, *findings.compared(findings.with_model(cfg, rows))]
-    else:
-        found += findings.compared(findings.of_sets(training, others))
+        else:
+            found += findings.compared(findings.of_sets(training, others))
     if args.json:
         print(json.dumps({"manifests": [made for made, _ in read], "found": found}, indent=1, ensure_ascii=False))
     else:

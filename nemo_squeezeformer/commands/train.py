@@ -3,6 +3,7 @@
 import argparse
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,7 @@ def train(cfg: Any, audio_check: bool = True, text_check: bool = True) -> Any:
     # NeMo loads the moving averages as PyTorch loads weights, but the file also has a configuration.
     with ended_by_signals(trainer, signals.current, resumable), checkpoint_contents.plain_objects(average):
         trainer.fit(model)
+        signals.current.stop_putting_off()  # Ctrl-C ends a test at once
         if is_out_of_time(trainer):
             then = how_to_continue(trainer, resumable)
             logging.info(f"The time of exp_manager.max_time_per_run is over: {then}")
@@ -218,7 +220,8 @@ def add_callbacks(trainer: Any, cfg: Any) -> Any:
     run_progress.replace_bar(trainer, value(cfg, "exp_manager.checkpoint_callback_params.monitor", "val_wer"))
     bad_data.add_callbacks(trainer, stop_after=value(cfg, "bad_data.stop_after", 10))
     resumed_schedule.add_callback(trainer, value(cfg, "schedule.resumed", "keep"))
-    attach.add_callbacks(trainer, value(cfg, "doctor", {}))
+    if isinstance(cfg.get("doctor", {}), Mapping):  # null and 0 turn all warnings off
+        attach.add_callbacks(trainer, value(cfg, "doctor", {}))
     transducer_loss.add_callback(trainer)
     consistent_views.add_callback(trainer, value(cfg, "consistency"))
     trainer.callbacks.append(ResumedAverages())

@@ -116,7 +116,10 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a process that was forked, for example by multiprocessing
-            self._end(number) if number != signal.SIGINT else signal.default_int_handler(number, frame)
+            if number != signal.SIGINT:
+                self._end(number)
+            elif not _is_data_worker():  # the command still needs the data, and then ends the data workers itself
+                signal.default_int_handler(number, frame)
         elif self.received is None:
             self.received, self._arrived = signal.Signals(number), time.monotonic()
             self._raise_when_possible()
@@ -172,6 +175,12 @@ class Signals:
 
 def _is_being_imported(module: str) -> bool:
     return getattr(getattr(sys.modules.get(module), "__spec__", None), "_initializing", False)
+
+
+def _is_data_worker() -> bool:
+    """Return True in a process that reads data for PyTorch. A terminal sends Ctrl-C also to this process."""
+    data = sys.modules.get("torch.utils.data")
+    return data is not None and data.get_worker_info() is not None
 
 
 current = Signals()

@@ -20,7 +20,7 @@ from nemo_squeezeformer.training.settings import value
 SIZE = ("d_model", "n_layers", "feat_in", "subsampling_factor", "conv_kernel_size")
 
 # Settings of the encoder that change the function of the same weights, and the value in files without the setting. With
-# None, a setting is compared only if the file and the model have it.
+# None, a setting is compared only if the file and the model have a number.
 FUNCTION = {
     "variant": "nemo", "deep_norm": False,
     "n_heads": None, "rope_base": None, "xscaling": None, "time_reduce_idx": None, "time_recovery_idx": None,
@@ -81,7 +81,7 @@ def check(cfg: Any, model: Any) -> list[dict[str, Any]]:
             logging.warning(f"{setting}={path}: {warning}")
         for name, published in FUNCTION.items():
             there, here = encoder.get(name, published), value(cfg, f"model.encoder.{name}", published)
-            known = published is not None or (name in encoder and name in cfg.model.encoder)
+            known = published is not None or not {there, here} & {None, "auto"}
             if there != here and known and encoder_taken:
                 logging.warning(
                     f"{setting}={path}: the encoder in this file has model.encoder.{name}={there}, but the model has "

@@ -90,6 +90,8 @@ def read_split(cfg: Any, key: str) -> Split | None:
     if not section.get("use_lhotse"):
         section = {key: section.get(key) for key in ("manifest_filepath", "min_duration", "max_duration")}
     sources = [each for each in sources_of(section) if "://" not in each.path and os.path.isfile(each.path)]
+    if not value(cfg, "model.prompt_format"):  # only with a prompt, NeMo takes the language from the tags
+        sources = [each._replace(tags={}) for each in sources]
     if not sources:
         return None
     shortest, longest = (section.get(name) for name in ("min_duration", "max_duration"))

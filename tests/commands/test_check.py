@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from nemo_squeezeformer.__main__ import main
+from nemo_squeezeformer.training.data_checks import manifest_report
 from tests.samples.speech import RATE, noise
 
 
@@ -117,6 +118,30 @@ def test_rows_that_cannot_be_used_do_not_hide_the_facts_of_the_other_rows(recipe
     shown = found(capsys, train, dev, *recipe)
     assert "rows            3, of these 1 cannot be used" in shown and "found 2:" in shown
     assert "dev.json, line 3: not a JSON object" in shown and "the text was not compared" in shown
+
+
+def test_rows_that_cannot_be_used_do_not_hide_what_was_found_before(tmp_path, capsys):
+    train, dev = write(tmp_path, "train", [{"samples": noise(17.0)}, {}]), write(tmp_path, "dev", [{}])
+    Path(dev).write_text("{broken\n")
+    shown = found(capsys, train, dev, "--recipe", "squeezeformer_ctc_char")
+    assert "1 of 2 recordings of the training data" in shown and "the text was not compared" in shown
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [(["squeezeformer_ctc_bpe"], "model.tokenizer.dir is not set"), (["squeezeformer_ctc_char", "a=b"], "+a=b")],
+)
+def test_a_recipe_is_refused_before_the_recordings_are_read(given, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(manifest_report, "report", None)
+    assert main(["check", write(tmp_path, "train", [{}]), "--recipe", *given]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_overrides_that_a_model_refuses_are_named_with_the_option_of_the_command(ctc_file, tmp_path, capsys):
+    train = write(tmp_path, "train", [{}])
+    for override, message in (("size=xs", "without --model"), ("model.a=1", f"--model {ctc_file}")):
+        assert main(["check", train, "--model", str(ctc_file), override]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_manifest_that_is_given_twice_is_named(tmp_path, capsys):

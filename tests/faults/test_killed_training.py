@@ -135,6 +135,15 @@ def test_a_checkpoint_without_its_averages_is_not_used_for_a_run_with_averages(f
     assert aside(folder) == {"a-step=4-last.ckpt", "a-step=4-last-EMA.ckpt"}
 
 
+def test_a_run_without_averages_is_not_continued_with_averages(folder):
+    good = write(folder, "a-step=2", 2)
+    with pytest.raises(
+        UserError, match=f"{good}: the run was trained without moving averages .*exp_manager.ema.enable"
+    ):
+        newest(folder, "a", averages=True)
+    assert names(folder) == {good.name} and aside(folder) == set()
+
+
 def test_a_checkpoint_of_an_infinite_loss_does_not_stop_nemo(folder):
     write(folder, "a--val_loss=inf-epoch=0-step=2", 2)
     last = write(folder, "a--val_loss=inf-epoch=0-step=4-last", 4)

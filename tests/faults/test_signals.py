@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback
+from torch.utils.data import DataLoader, Dataset
 
 from nemo_squeezeformer.errors import Terminated, UserError
 from nemo_squeezeformer.process import program, signals
@@ -180,6 +181,28 @@ def test_a_forked_process_ends_silently_after_sigterm(capfd):
 
     assert program.run("program", command) == -signal.SIGTERM
     assert capfd.readouterr().err == ""
+
+
+class Numbers(Dataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, number: int) -> int:
+        time.sleep(0.1)
+        return number
+
+
+def test_ctrl_c_does_not_end_the_processes_that_read_data(capsys):
+    """A terminal sends Ctrl-C also to these processes, and the step that the training ends can need their data."""
+
+    def command() -> int:
+        batches = iter(DataLoader(Numbers(), batch_size=1, num_workers=1))
+        first = next(batches)
+        (worker,) = batches._workers
+        os.kill(worker.pid, signal.SIGINT)
+        return len([first, *batches])
+
+    assert ended(command, capsys) == (4, "")
 
 
 def test_a_signal_can_be_put_off_until_a_check(capsys):
@@ -365,6 +388,20 @@ def test_a_signal_between_the_batches_of_a_step_waits_for_the_step(tmp_path, mon
     resumed = next((tmp_path / "cut").rglob("*-last.ckpt"))
     weights, others = (torch.load(path, weights_only=False)["state_dict"] for path in (unbroken, resumed))
     assert all(torch.equal(weight, others[name]) for name, weight in weights.items())
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_test_at_once(tmp_path, monkeypatch, capsys):
+    reached = []
+
+    class Reached(Callback):
+        def on_test_batch_end(self, *_):
+            reached.append("end of a batch")
+
+    stop = Signal(signal.SIGINT, 12, "on_test_batch_start")
+    more = ["model.test_ds.manifest_filepath=${model.validation_ds.manifest_filepath}", "model.test_ds.num_workers=0"]
+    assert train(tmp_path / "cut", stop, Reached(), monkeypatch=monkeypatch, more=more)[0] == 130
+    assert stop.step == -1 and reached == []
 
 
 def test_a_signal_before_the_first_step_ends_training(tmp_path, monkeypatch, capsys):

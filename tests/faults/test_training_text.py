@@ -308,6 +308,14 @@ def test_the_manifests_of_an_input_cfg_are_checked(tmp_path, pieces):
         check(BPE, write(tmp_path, GOOD), *given, inputs)
 
 
+def test_only_a_model_with_a_prompt_takes_the_language_from_the_tags(tmp_path, pieces, word_pieces):
+    recipe, more = vocabulary("langs", pieces, word_pieces)
+    entry = f"{{type: nemo, manifest_filepath: {write(tmp_path, GOOD)}, tags: {{lang: en}}}}"
+    given = [*more, "data=lhotse", "trainer.max_steps=10", "model.train_ds.manifest_filepath=null"]
+    with pytest.raises(UserError, match="the row has no lang, but model.tokenizer.langs has"):
+        check(recipe, write(tmp_path, GOOD, "other", lang="en"), *given, f"model.train_ds.input_cfg=[{entry}]")
+
+
 @pytest.mark.parametrize("place", ["data set", "group"])
 def test_a_data_set_of_an_input_cfg_has_its_own_fields_and_tags(place, tmp_path, pieces):
     """NeMo gives the fields and the tags of a group to all data sets of the group."""

@@ -165,9 +165,11 @@ def test_a_resumed_run_continues_with_the_means_and_repeats_no_warning(log):
     assert one(log, "The loss rises") and one(log, "After 2 steps, the model predicts only blanks")
 
 
-def test_null_turns_the_warnings_and_the_estimate_off(tmp_path, log):
-    settings = ["window", "silent_after", "estimate_after"]
-    train(tmp_path, "model.optim.lr=1e-9", "trainer.max_epochs=2", *(f"doctor.{name}=null" for name in settings))
+@pytest.mark.parametrize(
+    "settings", [["doctor.window=null", "doctor.silent_after=null", "doctor.estimate_after=0"], ["doctor=0"]], ids=str
+)
+def test_null_and_0_turn_the_warnings_and_the_estimate_off(settings, tmp_path, log):
+    train(tmp_path, "model.optim.lr=1e-9", "trainer.max_epochs=2", *settings)
     assert not [each for each in log if "The loss rises" in each or "only blanks" in each or "After" in each]
 
 

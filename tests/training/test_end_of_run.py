@@ -7,13 +7,16 @@ import logging
 import pickle
 import tarfile
 from contextlib import redirect_stderr
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 from nemo.utils.callbacks import NeMoModelCheckpoint
+from nemo.utils.exp_manager import StatelessTimer
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.errors import UserError
@@ -87,9 +90,10 @@ def test_the_end_names_the_best_result_and_the_files(run):
 
 
 def test_checkpoints_that_were_not_validated_give_a_warning(tmp_path, caplog):
-    for settings, warned in (({"every_n_train_steps": 2}, True), ({"every_n_epochs": 1}, False)):
+    cases = ({"every_n_train_steps": 2}, True), ({"every_n_epochs": 1}, False)
+    for settings, warned in (*cases, ({"every_n_train_steps": 2, "monitor": "train_loss"}, False)):
         caplog.clear()
-        writer = NeMoModelCheckpoint(dirpath=tmp_path, monitor="val_wer", save_best_model=True, **settings)
+        writer = NeMoModelCheckpoint(**{"dirpath": tmp_path, "monitor": "val_wer", "save_best_model": True} | settings)
         trainer: Any = SimpleNamespace(checkpoint_callback=writer, callbacks=[])
         best_weights.add_callback(trainer)
         assert ("the best checkpoint can have weights that were not validated" in caplog.text) == warned
@@ -151,6 +155,13 @@ def test_a_run_whose_time_is_over_is_not_tested_and_says_how_it_continues(tmp_pa
         assert "is over" not in caplog.text
     finally:
         logging.getLogger("nemo_logger").removeHandler(caplog.handler)
+
+
+def test_only_the_time_of_exp_manager_ends_a_run_that_can_continue():
+    state = {"max_steps": 9, "global_step": 3, "max_epochs": None, "current_epoch": 0}
+    for timer, over in ((Timer(timedelta(0)), False), (StatelessTimer(timedelta(0)), True)):
+        trainer: Any = SimpleNamespace(callbacks=[timer], **state)
+        assert stop_after_batch.is_out_of_time(trainer) == over
 
 
 def test_a_run_without_a_folder_names_no_folder():

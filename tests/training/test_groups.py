@@ -214,6 +214,12 @@ def test_settings_that_fit_are_accepted(overrides):
     resolved("squeezeformer_ctc_char", *overrides)
 
 
+@pytest.mark.parametrize("recipe", slow_unless(["squeezeformer_sortformer"], recipes.recipes()))
+def test_the_training_data_of_lhotse_is_shuffled(recipe):
+    data = ["data=lhotse", "trainer.max_steps=100"]
+    assert compose(recipe, [*DATA, *CPU, *data]).model.train_ds.shuffle is True
+
+
 def test_noise_is_asked_for_by_name(tmp_path):
     with pytest.raises(UserError, match=r"^augment=noise needs a manifest .* add model.train_ds.augmentor.noise.manif"):
         resolved("squeezeformer_ctc_char", "augment=noise")

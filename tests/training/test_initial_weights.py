@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.initial_weights import check, load
@@ -167,6 +167,15 @@ def test_weights_without_deep_norm_in_a_model_with_it_are_a_warning(file, caplog
 def test_another_place_of_the_temporal_unet_is_a_warning(file, caplog):
     start(asr_model(encoder={"time_reduce_idx": 0}), init_from_nemo_model=file)
     assert "has model.encoder.time_reduce_idx=1, but the model has 0" in caplog.text
+
+
+@pytest.mark.parametrize("setting", [{"time_reduce_idx": "auto"}, {"time_recovery_idx": None}], ids=str)
+def test_a_place_of_the_temporal_unet_that_the_encoder_chooses_is_not_compared(setting, file, caplog):
+    model = asr_model()
+    with open_dict(model.cfg):
+        model.cfg.encoder.update(setting)
+    start(model, init_from_nemo_model=file)
+    assert "another function" not in caplog.text
 
 
 def test_other_features_are_a_warning(file, caplog):

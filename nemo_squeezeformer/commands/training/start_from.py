@@ -32,7 +32,7 @@ def recipe_of(model: str, overrides: Sequence[str], folder: Path, option: str = 
     path = model_file(model, option)
     members = check_archive(path)
     config = read_settings(path, read_member(path, members[CONFIG]), set(members))
-    cfg, change = fine_tuning.compose(path, config, folder, overrides)
+    cfg, change = fine_tuning.compose(path, config, folder, overrides, option)
     differences = model_differences.of_features(value(config, "preprocessor", {}), value(cfg, "model.preprocessor", {}))
     return cfg, fine_tuning.summary(cfg, path, change), list(differences)
 

@@ -132,7 +132,8 @@ def add_callback(trainer: Trainer) -> BestWeights | None:
     writer = trainer.checkpoint_callback
     if not isinstance(writer, NeMoModelCheckpoint) or not writer.save_best_model:
         return None
-    if writer._every_n_train_steps or writer._train_time_interval:
+    between = writer._every_n_train_steps or writer._train_time_interval
+    if between and str(writer.monitor).startswith("val"):
         logging.warning(
             f"exp_manager saves checkpoints between validations: {writer.monitor} of such a checkpoint is the result "
             "of an earlier validation, so the best checkpoint can have weights that were not validated; in place of "

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Timer
 from nemo.utils import logging
 from nemo.utils.callbacks import NeMoModelCheckpoint
+from nemo.utils.exp_manager import StatelessTimer
 
 from nemo_squeezeformer.errors import Terminated
 
-NOTICE = "Ctrl-C: the training ends after this step and writes a checkpoint; press Ctrl-C again to end it at once"
+NOTICE = "Ctrl-C: the training ends after this step; press Ctrl-C again to end it at once"
 
 
 class PutOff(Protocol):
@@ -119,9 +119,10 @@ def ended_by_signals(trainer: Trainer, signals: PutOff, resumable: bool) -> Iter
 def is_out_of_time(trainer: Trainer) -> bool:
     """Return True if ``max_time_per_run`` has ended ``trainer.fit`` before its last step.
 
-    Lightning does not raise an exception at the end of the time.
+    Lightning does not raise an exception at the end of the time. ``trainer.max_time`` has another timer.
     """
-    left = [each.time_remaining() for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+    timers = [each for each in trainer.callbacks if isinstance(each, StatelessTimer)]  # type: ignore[attr-defined]
+    left = [timer.time_remaining() for timer in timers]
     steps, epochs = trainer.max_steps, trainer.max_epochs
     last_step = 0 <= steps <= trainer.global_step
     last_epoch = epochs is not None and 0 <= epochs <= trainer.current_epoch

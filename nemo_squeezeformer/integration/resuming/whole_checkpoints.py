@@ -60,18 +60,17 @@ def newest(folder: Path, name: str, averages: bool = False, moves: bool = True) 
         moves: if False, wait until another process has prepared the folder.
 
     Raises:
-        UserError: a checkpoint contains objects that can run code.
+        UserError: a checkpoint contains objects that can run code, or no checkpoint has the moving averages that the
+            settings need.
     """
     if not folder.is_dir() or any(path.is_dir() for path in folder.iterdir()):
         return None
     chosen, aside = _plan(folder, averages)
     aside += _archives(folder, name)
-    for _ in range(0 if moves else int(WAITING / 0.1)):
-        if not aside:
-            break
-        time.sleep(0.1)
-        chosen, aside = _plan(folder, averages)
     if not moves:
+        if aside:
+            _wait_until_moved(aside)
+            chosen, _ = _plan(folder, averages)
         return chosen
     beside = folder.with_name(f"{folder.name}{MARKER}")
     moved = [_move(path, beside) for path in aside]
@@ -86,6 +85,13 @@ def newest(folder: Path, name: str, averages: bool = False, moves: bool = True) 
     return chosen
 
 
+def _wait_until_moved(paths: list[Path]) -> None:
+    """Wait until another process has moved the files, but at most ``WAITING`` seconds."""
+    end = time.monotonic() + WAITING
+    while any(path.exists() for path in paths) and time.monotonic() < end:
+        time.sleep(0.1)
+
+
 def is_whole(path: Path) -> bool:
     """Return True if every byte of a checkpoint is as it was written."""
     try:
@@ -97,15 +103,22 @@ def is_whole(path: Path) -> bool:
 
 def _plan(folder: Path, averages: bool) -> tuple[Path | None, list[Path]]:
     """Return the checkpoint to resume from, and the files that are in the way."""
-    steps, bad = dict[Path, int](), list[Path]()
+    found, bad = dict[Path, tuple[int, bool, float]](), list[Path]()
     for path in sorted(folder.glob("*.ckpt")):
         if _is_average(path):
             continue
         try:
-            steps[path] = int(read_data(str(path), device="meta")["global_step"])
+            step = int(read_data(str(path), device="meta")["global_step"])
+            found[path] = step, _is_last(path), path.stat().st_mtime
         except (DamagedCheckpoint, KeyError, TypeError, FileNotFoundError):
             bad.append(path)
-    candidates = sorted(steps, key=lambda path: (steps[path], _is_last(path), path.stat().st_mtime), reverse=True)
+    candidates = sorted(found, key=lambda path: found[path], reverse=True)
+    complete = [path for path in candidates if not NeMoModelCheckpoint.is_checkpoint_unfinished(path)]
+    if averages and complete and not any(average_of(path).exists() for path in complete):
+        raise UserError(
+            f"{complete[0]}: the run was trained without moving averages of the weights, and cannot continue with "
+            "exp_manager.ema.enable=true; remove exp_manager.ema.enable, or choose another exp_manager.name"
+        )
     chosen = None
     for path in candidates:
         whole = chosen is not None and not NeMoModelCheckpoint.is_checkpoint_unfinished(path)

@@ -89,6 +89,7 @@ def with_model(cfg: Any, training: Sequence[Utterance]) -> Iterator[str]:
         left_out.check(cfg, found.append)
         text_check.check(cfg, found.append)
     except UnusableRows:
+        yield from found
         raise
     except UserError as error:
         found.append(f"training refuses this: {error}")

@@ -26,7 +26,9 @@ OF_THE_RUN = ("train_ds", "validation_ds", "test_ds", "optim", "freeze_updates",
 OF_THE_VOCABULARY = ("tokenizer", "labels", "target")
 
 
-def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ()) -> tuple[Any, Change]:
+def compose(
+    path: str, config: Any, folder: Path, overrides: Sequence[str] = (), option: str = "--from"
+) -> tuple[Any, Change]:
     """Return the composed recipe for the fine-tuning of a model, and the change of the vocabulary.
 
     Args:
@@ -34,6 +36,7 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
         config: the configuration in the file.
         folder: an existing folder. It gets the tokenizer of the file, and must exist until the model is saved.
         overrides: Hydra's overrides.
+        option: the option of the command that names the model, for messages.
 
     Raises:
         UserError: the file is not a CTC, transducer or hybrid model, an override changes the size, the frame rate,
@@ -47,7 +50,7 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
         if group in SHAPED:
             raise UserError(
                 f"{override}: a fine-tuned model keeps the size, the frame rate and the positions of its file "
-                f"({shape(config)}); remove {override}, or train a new model with {override} and without --from"
+                f"({shape(config)}); remove {override}, or train a new model with {override} and without {option}"
             )
     model: Any = OmegaConf.to_container(config, resolve=True)
     labels = own_labels(model)
@@ -65,13 +68,13 @@ def compose(path: str, config: Any, folder: Path, overrides: Sequence[str] = ())
     try:
         cfg = recipes.compose(str(recipe), given)
     except UserError as error:  # the user does not know the composed recipe
-        raise UserError(str(error).replace(f"recipe {recipe}", f"--from {path}")) from error
+        raise UserError(str(error).replace(f"recipe {recipe}", f"{option} {path}")) from error
     for setting in FIXED:
         there, here = value(config, setting), value(cfg, f"model.{setting}")
         if there is not None and here != there:
             raise UserError(
                 f"model.{setting}={here}: the weights in {path} have {setting}={there}; remove model.{setting}={here}, "
-                "or train a new model without --from"
+                f"or train a new model without {option}"
             )
     change = change_vocabulary(cfg, path, labels, tokenizer)
     if change.new and not any(each.lstrip("+").startswith("schedule.peak_lr=") for each in overrides):

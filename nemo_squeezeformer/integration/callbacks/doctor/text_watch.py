@@ -99,8 +99,9 @@ def silent(step: int, loss: LossWatch, model: Any) -> str:
 
 def can_be_read(model: Any, batch: Any) -> bool:
     """Return True if the batch is samples, lengths, tokens and lengths, and the model needs no other input."""
-    known = isinstance(model, (EncDecCTCModel, EncDecRNNTModel)) and "Prompt" not in type(model).__name__
-    return known and isinstance(batch, (tuple, list)) and len(batch) == 4
+    known = isinstance(model, (EncDecCTCModel, EncDecRNNTModel))
+    other = any(word in type(model).__name__ for word in ("Prompt", "EOU"))
+    return known and not other and isinstance(batch, (tuple, list)) and len(batch) == 4
 
 
 def texts(model: Any, batch: Any) -> tuple[list[str], list[str]]:
