@@ -54,7 +54,9 @@ DATA = {
     "digits": Data(
         "digits", 27, "Digits of four speakers, alone and in sequences. The test speaker is another speaker."
     ),
-    "speechocean": Data("speechocean", 128, "English sentences of many speakers. Dev has other speakers."),
+    "speechocean": Data(
+        "speechocean", 128, "English sentences of many speakers, 4.7 hours in train. Dev has other speakers."
+    ),
     "synthetic": Data("synthetic", 128, SYNTHETIC_WORDS),
     "synthetic-512": Data(
         "synthetic",
