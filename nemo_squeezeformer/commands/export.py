@@ -9,7 +9,7 @@ from nemo_squeezeformer.commands.options import add_model, add_verbose, context_
 from nemo_squeezeformer.deployment.onnx.opsets import check_opset
 from nemo_squeezeformer.deployment.onnx_stream.metadata import transducer_files
 from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.files.outputs import refuse_existing, require_folder, size_of
+from nemo_squeezeformer.files.outputs import refuse_existing, refuse_folder, require_folder, size_of
 
 RUNTIMES = ("sherpa-onnx", "onnx-asr")
 HELP = "write a .nemo model as ONNX, for streams or for whole utterances, or as safetensors"
@@ -119,14 +119,14 @@ def _check_onnx(args: argparse.Namespace) -> None:
         from nemo_squeezeformer.deployment.onnx.calibration import check_calibration
 
         check_calibration(args.calibrate)
-    if args.runtime:
-        from nemo_squeezeformer.deployment.runtimes.folder import refuse_folder
-
-        refuse_folder(output, args.runtime, args.force, size_of(args.model))
-        return
-    if output.suffix != ".onnx":
+    if not args.runtime and output.suffix != ".onnx":
         raise UserError(f"--output {output}: give a name that ends in .onnx, or --format safetensors")
     require_folder(output, f"--output {output}", size_of(args.model))
+    if args.runtime:
+        from nemo_squeezeformer.deployment.runtimes.folder import module_of
+
+        refuse_folder(output, module_of(args.runtime).FILES, args.force)
+        return
     refuse_existing((output, *transducer_files(output)), args.force)
 
 
@@ -146,11 +146,11 @@ def _check_plain(args: argparse.Namespace) -> None:
         if getattr(args, "runtime" if option == "for" else option):
             raise UserError(f"--{option} is an option for ONNX; leave it out, or leave out --format safetensors")
     try:
-        from nemo_squeezeformer.deployment.weights.saving import refuse_folder
+        from nemo_squeezeformer.deployment.weights.saving import FILES
     except ImportError as error:
         raise UserError(f"--format safetensors: {error}") from error
     require_folder(args.output, f"--output {args.output}", size_of(args.model))
-    refuse_folder(args.output, args.force)
+    refuse_folder(args.output, FILES, args.force)
 
 
 def _write_plain(args: argparse.Namespace, model: Any) -> list[Path]:

@@ -63,6 +63,11 @@ def _files(name: str) -> list[str]:
     return [os.fspath(file) for file in files]
 
 
+def no_channel(utterance: Utterance, channel: str | int) -> str:
+    """Return the message about audio that does not have the channel."""
+    return f"--channel {channel}: {utterance.audio} has only {utterance.channels} channels, numbered from 0"
+
+
 def check_channels(utterances: Sequence[Utterance], channel: str | int) -> None:
     """If recordings have several channels, print the channel that is transcribed.
 
@@ -72,8 +77,7 @@ def check_channels(utterances: Sequence[Utterance], channel: str | int) -> None:
     several = [utterance for utterance in utterances if utterance.channels > 1]
     lacking = [utterance for utterance in several if isinstance(channel, int) and utterance.channels <= channel]
     if lacking:
-        first = lacking[0]
-        raise UserError(f"--channel {channel}: {first.audio} has only {first.channels} channels, numbered from 0")
+        raise UserError(no_channel(lacking[0], channel))
     if several:
         what = "their average is" if channel == "average" else f"channel {channel} is"
         say(f"{len(several)} of {len(utterances)} utterances have several channels: {what} transcribed (--channel)")

@@ -54,6 +54,24 @@ def refuse_existing(paths: Iterable[Path], force: bool) -> None:
             raise UserError(f"{path} is a folder, but the output is a file; choose another --output")
 
 
+def refuse_folder(folder: Path, known: Sequence[str], force: bool) -> None:
+    """Raise UserError if the output folder exists and must not be replaced.
+
+    Args:
+        folder: the folder to write.
+        known: the names of the files that such a folder has.
+        force: if True, an existing folder is an error only if it contains other files.
+    """
+    if not os.path.lexists(folder):  # a link that leads to no file also exists
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose another name for the folder")
+    if not force:
+        raise UserError(f"{folder} exists; choose another name, or pass --force (in Python: force=True) to replace it")
+    if others := strangers(folder, known):
+        raise UserError(f"{folder} is not replaced, because it also contains {others[0]}; choose another name")
+
+
 def strangers(folder: Path, known: Iterable[str]) -> list[str]:
     """Return the names in ``folder`` that are not in ``known``. A folder with unknown names must not be replaced."""
     return sorted({path.name for path in folder.iterdir()} - set(known))

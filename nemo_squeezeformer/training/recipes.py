@@ -111,19 +111,28 @@ def build(cfg: Any, trainer: Any = None) -> Any:
         trainer: the Lightning trainer; None if the model will not be trained.
 
     Raises:
+        UserError: see ``model_class``.
+    """
+    made = model_class(cfg)
+    schedule.forget_failed_restore()
+    return made(cfg=cfg.model, trainer=trainer)
+
+
+def model_class(cfg: Any) -> Any:
+    """Return NeMo's class of the model that a composed recipe describes.
+
+    Raises:
         UserError: the recipe names no model, or the installed NeMo does not contain the model.
     """
     from hydra.utils import get_class
 
     path = target(cfg)
     try:
-        made = get_class(path)
+        return get_class(path)
     except ImportError as error:
         raise UserError(
             f"model_target={path}: this NeMo does not contain the class ({_one_line(str(error))})"
         ) from error
-    schedule.forget_failed_restore()
-    return made(cfg=cfg.model, trainer=trainer)
 
 
 def target(cfg: Any) -> str:

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from nemo.collections.asr.models import EncDecRNNTBPEModel
 from omegaconf import OmegaConf
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.commands.training.dry_run import batch_of
-from nemo_squeezeformer.integration.callbacks.doctor.text_watch import can_be_read
 from nemo_squeezeformer.training.global_batch import utterances_of_batch
 from nemo_squeezeformer.training.largest_batches import Shape, largest_batches
 from nemo_squeezeformer.training.recipes import compose
 from tests.samples.asr_models import asr_model
+from tests.samples.model_types import MODEL_TYPES, model_class
 from tests.samples.model_types.model_type import SMALL, spoken, tokenized
 
 
@@ -68,11 +67,20 @@ def test_the_batches_of_lhotse_are_tried(given, capsys):
     assert ": 4 x 1.5 s" in longest and ": 7 x 1 s" in widest and last == "both batches fit"
 
 
-def test_a_model_that_finds_the_end_of_an_utterance_needs_other_batches():
-    models = pytest.importorskip("nemo.collections.asr.models.asr_eou_models", reason="NeMo 2.7.3 has no such model")
-    batch = (None, None, None, None)
-    assert can_be_read(object.__new__(EncDecRNNTBPEModel), batch)
-    assert not can_be_read(object.__new__(models.EncDecRNNTBPEEOUModel), batch)
+@pytest.mark.parametrize(
+    "recipe, name",
+    [
+        ("squeezeformer_ssl", "SpeechEncDecSelfSupervisedModel"),
+        ("squeezeformer_transducer_bpe_eou", "EncDecRNNTBPEEOUModel"),
+    ],
+)
+def test_models_that_need_other_batches_are_refused(recipe, name, tmp_path, capsys):
+    """Self-supervision has no texts. The batches of a model that finds the end of an utterance also have this end."""
+    given = MODEL_TYPES[name].overrides(tmp_path)
+    if model_class(compose(recipe, given).model_target) is None:
+        pytest.skip(f"this NeMo has no {name}")
+    assert main(["train", recipe, *given, "--dry-run"]) == 2
+    assert capsys.readouterr().err.endswith("needs other batches; leave out --dry-run\n")
 
 
 def test_with_a_number_for_all_buckets_the_longest_bucket_has_this_number_of_utterances():

@@ -19,8 +19,10 @@ pytest.importorskip("onnx_asr")
 
 from benchmarks.runtimes.onnx_asr_texts import features_of, load, recognized_from
 from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings
-from nemo_squeezeformer.deployment.runtimes.folder import refuse_folder, write_folder
+from nemo_squeezeformer.deployment.runtimes.folder import write_folder
+from nemo_squeezeformer.deployment.runtimes.onnx_asr import FILES
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.files.outputs import refuse_folder
 from nemo_squeezeformer.transcription import models
 from tests.samples.asr_models import LETTERS, asr_model, spelling_model
 from tests.samples.speech import RATE, noise
@@ -148,4 +150,4 @@ def test_a_link_that_leads_to_no_folder_is_not_replaced(tmp_path):
     (tmp_path / "link").symlink_to("nowhere")
     for force in (False, True):
         with pytest.raises(UserError, match="link is a file; choose another name for the folder"):
-            refuse_folder(tmp_path / "link", "onnx-asr", force, 0)
+            refuse_folder(tmp_path / "link", FILES, force)

@@ -174,8 +174,7 @@ def read_inputs(args: argparse.Namespace) -> list[Utterance]:
 def _with_channel(utterance: Utterance, channel: str | int) -> Utterance:
     if isinstance(channel, str) or not 1 < utterance.channels <= channel:
         return utterance
-    problem = f"--channel {channel}: {utterance.audio} has only {utterance.channels} channels, numbered from 0"
-    return dataclasses.replace(utterance, problem=problem, duration=0.0, channels=0)
+    return dataclasses.replace(utterance, problem=inputs.no_channel(utterance, channel), duration=0.0, channels=0)
 
 
 def usable(utterances: Sequence[Utterance]) -> list[int]:

@@ -42,7 +42,6 @@ def dry_run(cfg: Any, audio_check: bool = True, text_check: bool = True) -> int:
     schedule.check(cfg)
     recipes.check(cfg, audio=audio_check, text=text_check)
     recipes.fill_labels(cfg)
-    shapes = largest_batches(cfg)
 
     import lightning.pytorch as lightning
     import torch
@@ -50,8 +49,12 @@ def dry_run(cfg: Any, audio_check: bool = True, text_check: bool = True) -> int:
     from omegaconf import open_dict
 
     from nemo_squeezeformer.integration.callbacks import consistent_views, transducer_loss
-    from nemo_squeezeformer.integration.callbacks.doctor.text_watch import can_be_read
+    from nemo_squeezeformer.integration.callbacks.doctor.text_watch import needs_only_audio
 
+    kind = recipes.model_class(cfg)
+    if not needs_only_audio(kind):
+        raise UserError(f"--dry-run: a model of class {kind.__name__} needs other batches; leave out --dry-run")
+    shapes = largest_batches(cfg)
     with open_dict(cfg):
         cfg.trainer.update(TRAINER)
     measure = _measure()
@@ -60,8 +63,6 @@ def dry_run(cfg: Any, audio_check: bool = True, text_check: bool = True) -> int:
     transducer_loss.add_callback(trainer)
     model = recipes.build(cfg, trainer)
     make = partial(batch_of, rate=sample_rate(cfg), vocabulary=_vocabulary(model))
-    if not can_be_read(model, make(Shape("small", 1, 0.1, 1, ""))):
-        raise UserError(f"--dry-run: a model of class {type(model).__name__} needs other batches; leave out --dry-run")
     schedule.keep_warm_up(model)
     model._train_dl = torch.utils.data.DataLoader(shapes, batch_size=None, collate_fn=make)  # type: ignore[arg-type]
     try:

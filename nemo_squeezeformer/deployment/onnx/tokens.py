@@ -42,6 +42,16 @@ def check_network(model: Any, runtime: str) -> None:
         raise UserError(f"decoder.blank_as_pad=False: {runtime} needs a prediction network with an input for the blank")
 
 
+def check_durations(model: Any, runtime: str) -> None:
+    """Raise UserError if the durations of a TDT transducer are not the numbers from 0 on, which the runtimes expect."""
+    number, durations = model.joint.num_extra_outputs, list(model.cfg.decoding.get("durations", None) or [])
+    if durations != list(range(number)):
+        raise UserError(
+            f"{runtime} runs TDT transducers only with the durations 0, 1, 2 and so on without gaps, and this model "
+            f"has durations={durations}"
+        )
+
+
 def max_symbols(model: Any) -> int | None:
     """Return the largest number of tokens in a frame of a transducer, or None if the number has no limit."""
     greedy = model.cfg.decoding.get("greedy", {}) or {}

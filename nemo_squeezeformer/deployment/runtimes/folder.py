@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, check_export
-from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.files.outputs import require_folder, strangers, written_whole
+from nemo_squeezeformer.files.outputs import written_whole
 
 
 def write_folder(runtime: str, model: Any, folder: Path, settings: GraphSettings) -> list[Path]:
@@ -27,22 +25,6 @@ def write_folder(runtime: str, model: Any, folder: Path, settings: GraphSettings
         new.mkdir()
         written.write(model, new, settings)
     return sorted(folder.iterdir())
-
-
-def refuse_folder(folder: Path, runtime: str, force: bool, needed: int) -> None:
-    """Raise UserError if the folder cannot be written.
-
-    With ``force``, an existing folder is an error only if it contains files that the runtime's folder does not have.
-    """
-    require_folder(folder, f"--output {folder}", needed)
-    if not os.path.lexists(folder):  # a link that leads to no file also exists
-        return
-    if not folder.is_dir():
-        raise UserError(f"--output {folder} is a file; choose another name for the folder")
-    if not force:
-        raise UserError(f"{folder} exists; choose another --output, or pass --force to overwrite it")
-    if others := strangers(folder, module_of(runtime).FILES):
-        raise UserError(f"{folder} is not replaced, because it also contains {others[0]}; choose another --output")
 
 
 def module_of(runtime: str) -> ModuleType:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, uses_transducer, write_graphs
-from nemo_squeezeformer.deployment.onnx.tokens import check_network, max_symbols, vocabulary
+from nemo_squeezeformer.deployment.onnx.tokens import check_durations, check_network, max_symbols, vocabulary
 from nemo_squeezeformer.deployment.runtimes.mel_features import check_features
 from nemo_squeezeformer.deployment.runtimes.readme_file import readme
 from nemo_squeezeformer.deployment.runtimes.token_file import token_lines
@@ -71,13 +71,8 @@ def _type(model: Any, transducer: bool) -> str:
 
 def _check_transducer(model: Any) -> None:
     check_network(model, NAME)
-    number = getattr(model.joint, "num_extra_outputs", 0)
-    durations = list(model.cfg.decoding.get("durations", None) or [])
-    if number and durations != list(range(number)):
-        raise UserError(
-            f"{NAME} runs TDT transducers only with the durations 0, 1, 2 and so on without gaps, and this model has "
-            f"durations={durations}"
-        )
+    if getattr(model.joint, "num_extra_outputs", 0):
+        check_durations(model, NAME)
 
 
 def _readme(model: Any, kind: str, settings: GraphSettings) -> str:

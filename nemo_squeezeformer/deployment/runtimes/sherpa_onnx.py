@@ -11,7 +11,7 @@ from typing import Any
 
 from nemo_squeezeformer.deployment.onnx.description import describe_steps
 from nemo_squeezeformer.deployment.onnx.model_files import GraphSettings, uses_transducer, write_graphs
-from nemo_squeezeformer.deployment.onnx.tokens import check_network, vocabulary
+from nemo_squeezeformer.deployment.onnx.tokens import check_durations, check_network, vocabulary
 from nemo_squeezeformer.deployment.runtimes.mel_features import check_features
 from nemo_squeezeformer.deployment.runtimes.sherpa_ctc import keep_last_frame
 from nemo_squeezeformer.deployment.runtimes.sherpa_readme import readme_of
@@ -77,12 +77,7 @@ def _check_transducer(model: Any, streaming: bool) -> None:
     check_network(model, NAME)
     if not getattr(model.joint, "num_extra_outputs", 0):
         return
-    durations = list(model.cfg.decoding.get("durations", None) or [])
-    if durations != list(range(model.joint.num_extra_outputs)):
-        raise UserError(
-            f"{NAME} runs TDT transducers only with the durations 0, 1, 2 and so on without gaps, and this model has "
-            f"durations={durations}"
-        )
+    check_durations(model, NAME)
     if streaming:
         raise UserError(
             f"{NAME} has no streams of TDT transducers; pass --offline, or --decoder ctc for a hybrid model"

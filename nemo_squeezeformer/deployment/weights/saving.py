@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -18,7 +17,7 @@ from nemo_squeezeformer.deployment.weights.equality import check_equal
 from nemo_squeezeformer.deployment.weights.loading import CONFIG, TOKENIZER, VERSION, WEIGHTS, adopt_types, build
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.finite_weights import complaint, not_finite
-from nemo_squeezeformer.files.outputs import require_folder, strangers, written_whole
+from nemo_squeezeformer.files.outputs import refuse_folder, require_folder, written_whole
 from nemo_squeezeformer.integration.register import OLD_MODULE
 
 FILES = (CONFIG, WEIGHTS, TOKENIZER)
@@ -43,7 +42,8 @@ def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = No
             model.
     """
     folder = Path(folder)
-    refuse_folder(folder, force)
+    require_folder(folder, str(folder))
+    refuse_folder(folder, FILES, force)
     encoder = model if _ours(model) else getattr(model, "encoder", None)
     if not _ours(encoder):
         raise UserError(
@@ -71,22 +71,6 @@ def save(model: Any, folder: str | Path, settings: Mapping[str, Any] | None = No
         if config["ctc"] and config["ctc"]["units"] == "sentencepiece":
             (written / TOKENIZER).write_bytes(model.tokenizer.tokenizer.serialized_model_proto())
     return sorted(folder.iterdir())
-
-
-def refuse_folder(folder: Path, force: bool) -> None:
-    """Raise UserError if ``save`` cannot create ``folder``.
-
-    With ``force``, an existing folder is an error only if the folder contains other files than the files of ``save``.
-    """
-    require_folder(folder, str(folder))
-    if not os.path.lexists(folder):  # a link that leads to no file also exists
-        return
-    if not force:
-        raise UserError(f"{folder} exists; choose another name, or pass force=True (--force)")
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file; choose another name for the folder")
-    if others := strangers(folder, FILES):
-        raise UserError(f"{folder} is not replaced, because it also contains {others[0]}; choose another name")
 
 
 def _ours(encoder: object) -> TypeGuard[nn.Module]:

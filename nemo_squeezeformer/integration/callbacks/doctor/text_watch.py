@@ -99,9 +99,13 @@ def silent(step: int, loss: LossWatch, model: Any) -> str:
 
 def can_be_read(model: Any, batch: Any) -> bool:
     """Return True if the batch is samples, lengths, tokens and lengths, and the model needs no other input."""
-    known = isinstance(model, (EncDecCTCModel, EncDecRNNTModel))
-    other = any(word in type(model).__name__ for word in ("Prompt", "EOU"))
-    return known and not other and isinstance(batch, (tuple, list)) and len(batch) == 4
+    return needs_only_audio(type(model)) and isinstance(batch, (tuple, list)) and len(batch) == 4
+
+
+def needs_only_audio(kind: type) -> bool:
+    """Return True if a model of this class needs no other input than audio and tokens."""
+    known = issubclass(kind, (EncDecCTCModel, EncDecRNNTModel))
+    return known and not any(word in kind.__name__ for word in ("Prompt", "EOU"))
 
 
 def texts(model: Any, batch: Any) -> tuple[list[str], list[str]]:
