@@ -16,10 +16,15 @@ class Dropout(nn.Dropout):
 
     @property
     def rate(self) -> float:
-        """The probability that an element becomes zero: ``p`` in training, 0 in evaluation."""
-        return self.p if self.training else 0.0
+        """See ``rate_of``."""
+        return rate_of(self)
 
     @dispatched
     def forward(self, x: Tensor) -> Tensor:
         """Apply dropout to a tensor of any shape."""
         return super().forward(x)
+
+
+def rate_of(dropout: nn.Dropout) -> float:
+    """Return the probability that an element becomes zero: ``p`` in training, 0 in evaluation."""
+    return dropout.p if dropout.training else 0.0

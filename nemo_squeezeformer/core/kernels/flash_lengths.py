@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..attention.kernel import Operands
+from ..dropout import rate_of
 from ..frames.masks import Frames
 from .fused_blocks import FusedBlocks
 from .fused_windows import FusedWindows
@@ -34,7 +35,7 @@ class FlashLengths(FusedWindows):
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
         q, k, v = operands[:3]
-        drops = dropout.training and dropout.p > 0.0
+        drops = rate_of(dropout) > 0.0
         if not drops and not frames.past and not frames.context.chunk and has_flash(q):
             return by_lengths(q, k, v, frames)
         if torch.is_grad_enabled() or frames.past:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention.kernel import Operands
+from ..dropout import rate_of
 from ..frames.masks import Frames
 from .query_blocks import reach
 from .sdpa import SDPA, masked
@@ -24,7 +25,7 @@ class FusedBlocks(SDPA):
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
         q, k, v = operands[:3]
-        if dropout.training and dropout.p > 0.0:
+        if rate_of(dropout) > 0.0:
             return super().__call__(operands, frames, dropout)
         limited = frames.context.left >= 0 or frames.context.right >= 0
         if limited and q.size(2) > QUERIES:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..attention.kernel import Operands
 from ..cpu.precision import low_precision
 from ..cpu.second_derivatives import gradients, is_differentiated_again
+from ..dropout import rate_of
 from ..frames.context import Context
 from ..frames.masks import Frames
 from .fused_blocks import empty
@@ -35,7 +36,7 @@ class FusedTraining(RecomputedAttention):
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
-        drops = dropout.training and dropout.p > 0.0
+        drops = rate_of(dropout) > 0.0
         if drops or frames.past or frames.context != Context():
             return super().__call__(operands, frames, dropout)
         return _attention(*low_precision(*operands[:3]), frames.lengths.tolist())

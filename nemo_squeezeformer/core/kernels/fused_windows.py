@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention.kernel import Operands
+from ..dropout import rate_of
 from ..frames.context import Context
 from ..frames.masks import Frames
 from .sdpa import SDPA, masked
@@ -31,7 +32,7 @@ class FusedWindows(SDPA):
         q, k, v = operands[:3]
         windows = Windows(q.size(2), context.left, context.right, whole_chunks(context))
         mask = masked(None, unseen(windows, context, frames.padding), q)
-        rate = dropout.p if dropout.training else 0.0
+        rate = rate_of(dropout)
         seen = self.fused(folded(windows.queries(q)), folded(windows.keys(k)), folded(windows.keys(v)), mask, rate)
         attended = windows.joined(seen.view(q.size(0), -1, *seen.shape[1:]).transpose(1, 2))
         return attended.masked_fill(frames.padding[:, None, :, None], 0.0)

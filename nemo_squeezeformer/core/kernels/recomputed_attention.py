@@ -21,6 +21,7 @@ from ..cpu.dropout import thinned
 from ..cpu.precision import low_precision, without_autocast
 from ..cpu.random_masks import kept, kept_rate
 from ..cpu.second_derivatives import gradients, is_differentiated_again
+from ..dropout import rate_of
 from ..frames.context import Context
 from ..frames.masks import Frames
 from .query_blocks import diagonals
@@ -36,7 +37,7 @@ class RecomputedAttention(PlainKernel):
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
-        rate = dropout.p if dropout.training else 0.0
+        rate = rate_of(dropout)
         # The blocks do not support a stream, which has more keys than queries, or a dropout rate of 1.
         if frames.past or rate == 1.0:
             return super().__call__(operands, frames, dropout)

@@ -19,6 +19,7 @@ from ..attention.kernel import Operands, PlainKernel
 from ..cpu.precision import low_precision, without_autocast
 from ..cpu.random_masks import kept, kept_rate
 from ..cpu.second_derivatives import gradients, is_differentiated_again
+from ..dropout import rate_of
 from ..frames.masks import Frames
 from .query_blocks import diagonals, positions, queries_of_block, reach
 
@@ -32,7 +33,7 @@ class RecomputedBatch(PlainKernel):
 
     def __call__(self, operands: Operands, frames: Frames, dropout: nn.Dropout) -> Tensor:
         """Return the attended values (B, H, T, d)."""
-        rate = dropout.p if dropout.training else 0.0
+        rate = rate_of(dropout)
         if rate == 1.0:  # the blocks divide by the probability that a weight is kept
             return super().__call__(operands, frames, dropout)
         seed = int(torch.randint(2**62, (), device="cpu").item()) if rate else 0

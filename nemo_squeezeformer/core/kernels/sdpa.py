@@ -14,6 +14,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from ..attention.kernel import Operands, PlainKernel, position_scores
 from ..cpu.precision import low_precision, without_autocast
 from ..dispatch.graphs import in_transform
+from ..dropout import rate_of
 from ..frames.masks import Frames
 
 # The fused kernels of a device need a head size that is a multiple of this number. The model sizes xs, s and m have
@@ -75,7 +76,7 @@ class SDPA(PlainKernel):
         if position is not None and p is not None:
             bias = position_scores(position, p, k.size(2)) / math.sqrt(content.size(-1))
         unseen = frames.unseen(0, content.size(2), 0, k.size(2))
-        attended = self.fused(content, k, v, masked(bias, unseen, content), dropout.p if dropout.training else 0.0)
+        attended = self.fused(content, k, v, masked(bias, unseen, content), rate_of(dropout))
         return attended.masked_fill(frames.absent[:, None, frames.past :, None], 0.0) if frames.padded else attended
 
     def fused(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rate: float = 0.0) -> Tensor:
