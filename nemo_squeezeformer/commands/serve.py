@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="maximum number of people who speak at once (default: %(default)s)",
     )
     add("--host", default="127.0.0.1", help="address of this machine that serves the page (default: %(default)s)")
+    add(
+        "--name",
+        type=_name,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name of this server behind a reverse proxy, for example captions.example; repeat the option for more "
+        "names",
+    )
     add("--port", type=_port, default=7860, metavar="N", help="port, or 0 for any free port (default: %(default)s)")
     add(
         "--max-upload",
@@ -120,6 +130,7 @@ def main(args: argparse.Namespace) -> int:
             no_captions=reason,
             latency=latency,
             prepare=uploads.be_less_urgent,
+            names=_names(args, server.is_loopback(bound)),
         )
         try:
             server.serve(page.application(), bound, lambda: say(f"the page is open at {server.address_of(bound)}"))
@@ -147,6 +158,19 @@ def _captions(model: Any, args: argparse.Namespace) -> tuple[Captions | None, st
     captions.start()
     say(f"latency {described}, speakers at once: {streams.slots}")
     return captions, "", latency(model)
+
+
+def _names(args: argparse.Namespace, loopback: bool) -> set[str]:
+    """Return the names under which browsers may open the page. Other machines also know the name of this machine."""
+    return {args.host.lower(), *args.name, *(() if loopback else (socket.gethostname().lower(),))}
+
+
+def _name(text: str) -> str:
+    from nemo_squeezeformer.serving.names import name_in
+
+    if not text or name_in(text) != text.lower():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a name without https:// and without a port")
+    return text.lower()
 
 
 def _speakers(text: str) -> int:

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from aiohttp import WSCloseCode, web
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.serving.microphone import Microphone
+from nemo_squeezeformer.serving.names import only_for
 from nemo_squeezeformer.serving.worker import Worker
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Page:
         limits: the limits of the page.
         report: receives one line about each error of the model.
         prepare: is called once in the thread that calls ``transcribe``, before the first file.
+        names: the names of this server in lower case. The page also answers at IP addresses and at ``localhost``.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class Page:
         no_captions: str = "",
         latency: int = 0,
         prepare: Callable[[], None] = lambda: None,
+        names: Collection[str] = (),
     ):
         self.transcribe, self.captions, self.limits, self.report = transcribe, captions, limits, report
+        self.names = frozenset(names)
         self.described: dict[str, Any] = {
             "name": name,
             "live": captions is not None,
@@ -83,7 +87,7 @@ class Page:
 
     def application(self) -> web.Application:
         """Return the application for aiohttp."""
-        app = web.Application(middlewares=[_refuse_other_sites])
+        app = web.Application(middlewares=[only_for(self.names)])
         app.router.add_get("/", self._index)
         app.router.add_get("/model", self._model)
         app.router.add_get("/status", self._status)
@@ -155,15 +159,6 @@ class Page:
         for socket in list(self.sockets):
             await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server has been stopped")
         self.worker.stop()
-
-
-@web.middleware
-async def _refuse_other_sites(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Refuse requests from the pages of other sites, which a browser sends with the address of the other site."""
-    origin = request.headers.get("Origin")
-    if origin and origin.partition("://")[2] != request.host:
-        return _problem(403, f"requests from {origin} are refused")
-    return await handler(request)
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -93,6 +93,13 @@ def test_a_model_that_does_not_stream_serves_files_and_says_why(ctc_file, capfd)
     assert "warning: everyone who reaches 0.0.0.0 can use the page" in errors
 
 
+def test_the_page_opens_under_the_names_of_the_server(hybrid_file, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "Machine")
+    args = parsed(hybrid_file, "--host", "Localhost", "--name", "captions.example", "--name", "Other.Example")
+    assert serve._names(args, loopback=True) == {"localhost", "captions.example", "other.example"}
+    assert serve._names(args, loopback=False) == {"localhost", "captions.example", "other.example", "machine"}
+
+
 def test_a_latency_for_a_model_that_does_not_stream_is_refused(ctc_file):
     with pytest.raises(UserError, match="ctc.nemo cannot stream: .*; leave out the latency to serve only files"):
         serve.main(parsed(ctc_file, "--latency", 160))
@@ -112,6 +119,12 @@ def test_wrong_arguments_are_refused_before_the_model_is_loaded(hybrid_file, mon
         serve.main(parsed(hybrid_file, "--host", "no.such.host.invalid"))
     with pytest.raises(UserError, match=r"--host a..b --port 0: the address cannot be used .*; give a --host of this"):
         serve.main(parsed(hybrid_file, "--host", "a..b"))
-    for wrong in (["--port", "70000"], ["--port", "-1"], ["--speakers", "1001"]):
+    for wrong in (
+        ["--port", "70000"],
+        ["--port", "-1"],
+        ["--speakers", "1001"],
+        ["--name", "https://a"],
+        ["--name", ""],
+    ):
         with pytest.raises(SystemExit):
             parsed(hybrid_file, *wrong)

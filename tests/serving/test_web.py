@@ -275,6 +275,46 @@ def test_pages_of_other_sites_cannot_use_the_server(page):
     assert visit(page, act) == (403, 403, 200)
 
 
+def test_only_known_names_open_the_page(serve):
+    """A page of another site can point its own name to this server. Its requests have this name as the origin."""
+    page = serve(names={"captions.example"})
+    known = (
+        "captions.example",
+        "Captions.Example:443",
+        "localhost:1",
+        "a.localhost",
+        "[::1]:1",
+        "10.0.0.7",
+        "127.0.0.1:9",
+    )
+    unknown = (
+        "other.example",
+        "other.example:7860",
+        "localhost.other.example",
+        "captions.example@other",
+        "",
+        "[::1",
+        "a:b",
+    )
+
+    async def act(session):
+        def headers(host):
+            return {"Host": host, "Origin": f"http://{host}", "X-Forwarded-Host": "localhost"}
+
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect("/live", headers=headers("other.example"))
+        assert refused.value.status == 403
+        posted = await session.post("/file", data=wav(SIXTEEN), headers=headers("other.example:7860"))
+        assert posted.status == 403
+        assert "'other.example:7860'" in (text := (await posted.json())["error"]) and "--name" in text
+        return [
+            [(await session.get("/model", headers=headers(host))).status for host in hosts]
+            for hosts in (known, unknown)
+        ]
+
+    assert visit(page, act) == [[200] * len(known), [403] * len(unknown)]
+
+
 def test_the_page_requests_nothing_from_other_servers(page):
     async def act(session):
         answer = await session.get("/")
