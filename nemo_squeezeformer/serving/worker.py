@@ -43,3 +43,4 @@ class Worker:
                     future.set_result(function(*args))
                 except BaseException as error:
                     future.set_exception(error)
+            del call, future, function, args  # the thread can wait for hours, and these objects can be large

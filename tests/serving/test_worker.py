@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import time
+import weakref
 
 import pytest
 
@@ -19,6 +22,26 @@ def test_calls_run_one_after_another_in_one_thread_and_return_results_and_errors
     assert first.result(10) is None and third.result(10) == ["prepared", "first"]
     with pytest.raises(ZeroDivisionError):
         second.result(10)
+
+
+def test_a_thread_that_waits_keeps_no_arguments_results_or_errors():
+    class Kept(Exception):
+        pass
+
+    def fail(kept):
+        raise Kept
+
+    worker, kept = Worker("calls"), Kept()
+    same, failed = worker.submit(lambda given: given, kept), worker.submit(fail, kept)
+    assert same.result(10) is kept and isinstance(failed.exception(10), Kept)
+    objects = [weakref.ref(each) for each in (kept, failed.exception(), same, failed)]
+    del kept, same, failed
+    end = time.monotonic() + 10
+    while any(each() for each in objects):  # the thread still forgets its last call
+        gc.collect()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    worker.stop()
 
 
 def test_the_end_of_the_program_does_not_wait_for_a_call():
