@@ -21,6 +21,7 @@ from nemo_squeezeformer.transcription.subtitles import cues, srt, vtt, words_of
 
 PIECES = 4  # pieces of a long file in a batch
 MOST_VALUES = 400_000  # samples of all channels in a second; 384,000 for two channels at 192 kHz
+MOST_WHOLE = 2**28  # samples of all channels of a file that is read as a whole; they need 1 GiB
 LESS_URGENT = 10  # the nice value of the thread of uploads on Linux
 
 
@@ -73,6 +74,12 @@ class Uploads:
                 f"{utterance.audio} has {utterance.channels} channels at {utterance.rate} Hz, and this page takes at "
                 f"most {MOST_VALUES:,} samples per second; convert it to one channel at 16000 Hz"
             )
+        samples = round(utterance.rate * utterance.channels * utterance.duration)
+        if samples > MOST_WHOLE and not _is_cut(utterance):
+            raise UserError(
+                f"{utterance.audio} has {samples:,} samples in all channels, and this page takes at most "
+                f"{MOST_WHOLE:,} samples of a file; convert it to one channel at 16000 Hz, or cut the recording"
+            )
         (result,) = [result for batch in self._decoded(utterance) for result in batch]
         if result.problem:
             raise UserError(result.problem)
@@ -90,10 +97,15 @@ class Uploads:
     def _decoded(self, utterance: Utterance) -> Iterator[list[Result]]:
         """Decode a file as `transcribe` does: a long file is cut at pauses, if silero-vad is installed."""
         config = decoding_config(self.model, [utterance], self.has_times)
-        if utterance.duration >= LONG and detector.is_installed():
+        if _is_cut(utterance):
             return decode_cut(self.model, config, [utterance], PIECES, "average", LONGEST)
         long_audio.notice_of_memory(self.model, [utterance], batch_size=1)
         return decode(self.model, config, [utterance], 1, 0, "average")
+
+
+def _is_cut(utterance: Utterance) -> bool:
+    """Return True if a recording is cut at pauses. Only a part of the recording is then in memory at a time."""
+    return utterance.duration >= LONG and detector.is_installed()
 
 
 def share_weights(model: Any, other: Any) -> None:

@@ -239,6 +239,17 @@ def test_a_bad_file_is_an_error_in_one_line_with_the_name_of_the_file(page, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_is_read_as_a_whole_has_a_limit_of_samples(page, monkeypatch):
+    """Silence of an hour at a high rate is a small file."""
+    monkeypatch.setattr(uploads, "MOST_WHOLE", 40_000)
+    status, result = upload(page, wav(np.stack([SIXTEEN, SIXTEEN], axis=1)))
+    assert status == 422 and result["error"] == (
+        "talk.wav has 51,200 samples in all channels, and this page takes at most 40,000 samples of a file; convert it "
+        "to one channel at 16000 Hz, or cut the recording"
+    )
+    assert upload(page, wav(SIXTEEN))[0] == 200
+
+
 def test_a_large_file_without_a_length_in_its_request_is_refused(page):
     async def act(session):
         async def blocks():
