@@ -99,7 +99,14 @@ class Uploads:
         config = decoding_config(self.model, [utterance], self.has_times)
         if _is_cut(utterance):
             return decode_cut(self.model, config, [utterance], PIECES, "average", LONGEST)
-        long_audio.notice_of_memory(self.model, [utterance], batch_size=1)
+        try:
+            long_audio.notice_of_memory(self.model, [utterance], batch_size=1)
+        except UserError:  # the message names options of `transcribe`
+            extra = "" if detector.is_installed() else "; the owner of the server can also install the extra vad"
+            raise UserError(
+                f"{utterance.audio} has {utterance.duration:.0f} s, and needs more memory than the server has; cut the "
+                f"recording into shorter files{extra}"
+            ) from None
         return decode(self.model, config, [utterance], 1, 0, "average")
 
 

@@ -19,6 +19,7 @@ import srt
 
 pytest.importorskip("nemo.collections.asr")
 
+from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.serving import microphone, uploads, web
 from nemo_squeezeformer.serving.microphone import common
 from tests.samples.speech import RATE, noise
@@ -248,6 +249,20 @@ def test_a_file_that_is_read_as_a_whole_has_a_limit_of_samples(page, monkeypatch
         "to one channel at 16000 Hz, or cut the recording"
     )
     assert upload(page, wav(SIXTEEN))[0] == 200
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_file_that_needs_too_much_memory_is_refused_without_options_of_a_command(page, monkeypatch, installed):
+    def refuse(*_, **__):
+        raise UserError('pass --att-context-size "[128, 128]"')
+
+    monkeypatch.setattr(uploads.long_audio, "notice_of_memory", refuse)
+    monkeypatch.setattr(uploads.detector, "is_installed", lambda: installed)
+    status, result = upload(page, wav(SIXTEEN))
+    remedy = "" if installed else "; the owner of the server can also install the extra vad"
+    assert status == 422 and result["error"] == (
+        f"talk.wav has 2 s, and needs more memory than the server has; cut the recording into shorter files{remedy}"
+    )
 
 
 def test_a_large_file_without_a_length_in_its_request_is_refused(page):
