@@ -18,10 +18,12 @@ from nemo_squeezeformer.commands.options import (
     whole_number,
 )
 from nemo_squeezeformer.errors import UserError
+from nemo_squeezeformer.process import program, signals
 
 if TYPE_CHECKING:
     from nemo_squeezeformer.serving.captions import Captions
 
+PATIENCE = 3.0  # seconds after a signal in which the batch of a file can end; `docker stop` waits for 10 seconds
 HELP = "open a web page to speak to a .nemo model, and to transcribe files"
 DESCRIPTION = """\
 Serve a web page. A person who opens the page speaks into a microphone and reads captions, or uploads a file and reads
@@ -121,9 +123,10 @@ def main(args: argparse.Namespace) -> int:
         for each in (model, for_files):
             models.choose_decoder(each, args.decoder)
         captions, reason, latency = _captions(model, args)
+        transcribe = uploads.Uploads(for_files, args.max_length)
         page = web.Page(
             Path(args.model).name,
-            uploads.Uploads(for_files, args.max_length),
+            transcribe,
             captions,
             limits,
             say,
@@ -135,8 +138,11 @@ def main(args: argparse.Namespace) -> int:
         try:
             server.serve(page.application(), bound, lambda: say(f"the page is open at {server.address_of(bound)}"))
         finally:
+            transcribe.stop()
             if captions:
                 captions.stop()
+            if not page.stop(PATIENCE) and signals.current.received:
+                program.end_without_finalizing(signals.current.status)
     return 0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -36,6 +38,22 @@ def run(name: str, command: Callable[[], int], extra: str | None = None) -> int:
     """
     consoles.accept_all_text()
     return signals.run_until_signal(name, lambda: _reported(name, command, extra))
+
+
+def end_without_finalizing(status: int) -> None:
+    """At the end of the program, flush its output, and end the process with ``status``.
+
+    Python's finalization ends the threads that are still running. It would abort the process (SIGABRT) if a thread is
+    in an operator of PyTorch (https://github.com/pytorch/pytorch/issues/38228).
+    """
+
+    def end() -> None:
+        for output in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # the reader can be gone
+                output.flush()
+        os._exit(status)
+
+    atexit.register(end)
 
 
 def _reported(name: str, command: Callable[[], int], extra: str | None) -> int:

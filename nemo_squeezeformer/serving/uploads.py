@@ -35,12 +35,17 @@ class Uploads:
 
     def __init__(self, model: Any, longest: float):
         self.model, self.longest = model, longest
+        self.stopped = threading.Event()
         models.optimize(model)
         self.has_times = True
         try:
             models.enable_timestamps(model)
         except UserError:  # a class of models without timestamps
             self.has_times = False
+
+    def stop(self) -> None:
+        """End the running transcription after its current batch, and refuse further files. Any thread can call it."""
+        self.stopped.set()
 
     def __call__(self, path: str, name: str) -> dict[str, Any]:
         """Return the ``text``, the length in ``seconds``, the ``words`` with their times, ``srt`` and ``vtt``.
@@ -53,8 +58,9 @@ class Uploads:
 
         Raises:
             UserError: the file cannot be read, is too long, or does not fit into memory. The message names the file
-                ``name``.
+                ``name``. The error also follows ``stop``.
         """
+        self._check()
         try:
             (utterance,) = read_files([path], strict=False)
             if utterance.problem:
@@ -98,7 +104,7 @@ class Uploads:
         """Decode a file as `transcribe` does: a long file is cut at pauses, if silero-vad is installed."""
         config = decoding_config(self.model, [utterance], self.has_times)
         if _is_cut(utterance):
-            return decode_cut(self.model, config, [utterance], PIECES, "average", LONGEST)
+            return decode_cut(self.model, config, [utterance], PIECES, "average", LONGEST, self._until_stopped)
         try:
             long_audio.notice_of_memory(self.model, [utterance], batch_size=1)
         except UserError:  # the message names options of `transcribe`
@@ -108,6 +114,16 @@ class Uploads:
                 f"recording into shorter files{extra}"
             ) from None
         return decode(self.model, config, [utterance], 1, 0, "average")
+
+    def _until_stopped(self, batches: Iterator[list[Result]]) -> Iterator[list[Result]]:
+        self._check()
+        for batch in batches:
+            yield batch
+            self._check()
+
+    def _check(self) -> None:
+        if self.stopped.is_set():
+            raise UserError("the server has been stopped")
 
 
 def _is_cut(utterance: Utterance) -> bool:

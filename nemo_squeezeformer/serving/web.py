@@ -98,6 +98,11 @@ class Page:
         app.on_shutdown.append(self._shut_down)
         return app
 
+    def stop(self, seconds: float) -> bool:
+        """Wait at most ``seconds`` for the thread of ``transcribe``. Return True if the thread has ended."""
+        self.worker.stop()
+        return self.worker.join(seconds)
+
     async def _index(self, request: web.Request) -> web.FileResponse:
         return web.FileResponse(PAGE / "index.html")
 

@@ -22,7 +22,8 @@ class Worker:
     def __init__(self, name: str, prepare: Callable[[], None] = lambda: None):
         self.calls: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
         self.calls = queue.SimpleQueue()
-        threading.Thread(target=self._run, args=(prepare,), name=name, daemon=True).start()
+        self.thread = threading.Thread(target=self._run, args=(prepare,), name=name, daemon=True)
+        self.thread.start()
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Call ``function(*args)`` in the thread. Return its future result."""
@@ -33,6 +34,11 @@ class Worker:
     def stop(self) -> None:
         """End the thread after the functions that are submitted."""
         self.calls.put(None)
+
+    def join(self, seconds: float) -> bool:
+        """Wait at most ``seconds`` for the end of the thread after ``stop``. Return True if the thread has ended."""
+        self.thread.join(seconds)
+        return not self.thread.is_alive()
 
     def _run(self, prepare: Callable[[], None]) -> None:
         prepare()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ pytest.importorskip("nemo.collections.asr")
 from nemo_squeezeformer.commands import serve
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.process import program
+from nemo_squeezeformer.serving import uploads
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +100,28 @@ def test_the_page_opens_under_the_names_of_the_server(hybrid_file, monkeypatch):
     args = parsed(hybrid_file, "--host", "Localhost", "--name", "captions.example", "--name", "Other.Example")
     assert serve._names(args, loopback=True) == {"localhost", "captions.example", "other.example"}
     assert serve._names(args, loopback=False) == {"localhost", "captions.example", "other.example", "machine"}
+
+
+def test_a_signal_ends_the_transcription_of_a_file_before_the_program_ends(ctc_file, capfd, monkeypatch):
+    begun, ended = threading.Event(), threading.Event()
+
+    def transcribe(self: uploads.Uploads, path: str, name: str) -> None:
+        begun.set()
+        assert self.stopped.wait(20)
+        time.sleep(0.3)  # the end of the batch
+        ended.set()
+
+    def visit(address: str) -> None:
+        def post() -> None:
+            with contextlib.suppress(OSError):  # the server ends
+                urllib.request.urlopen(f"{address}/file", data=b"audio", timeout=20).close()
+
+        threading.Thread(target=post, daemon=True).start()
+        assert begun.wait(20)
+
+    monkeypatch.setattr(uploads.Uploads, "__call__", transcribe)
+    assert served(capfd, visit, ctc_file)[0] == 143
+    assert ended.is_set()
 
 
 def test_a_latency_for_a_model_that_does_not_stream_is_refused(ctc_file):

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import re
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,31 @@ def test_a_long_file_is_cut_at_pauses_and_a_file_without_speech_has_an_empty_tex
     monkeypatch.setattr(uploads, "LONG", 1.5)
     status, result = upload(page, wav(hiss))
     assert status == 200 and result["text"] == result["srt"] == "" and result["words"] == []
+
+
+def test_a_file_can_be_stopped_between_its_batches(transcribe, tmp_path, monkeypatch):
+    monkeypatch.setattr(transcribe, "stopped", threading.Event())
+    batches = []
+
+    def decode_cut(*arguments):
+        with_words = arguments[-1]
+
+        def decoded():
+            for batch in range(3):
+                batches.append(batch)
+                transcribe.stop()
+                yield []
+
+        return with_words(decoded())
+
+    monkeypatch.setattr(uploads, "LONG", 1.5)
+    monkeypatch.setattr(uploads.detector, "is_installed", lambda: True)
+    monkeypatch.setattr(uploads, "decode_cut", decode_cut)
+    (tmp_path / "talk.wav").write_bytes(wav(SIXTEEN))
+    for _ in range(2):  # the second file is refused before its first batch
+        with pytest.raises(UserError, match="the server has been stopped"):
+            transcribe(str(tmp_path / "talk.wav"), "talk.wav")
+    assert batches == [0]
 
 
 def test_a_bad_file_is_an_error_in_one_line_with_the_name_of_the_file(page, tmp_path, monkeypatch):
