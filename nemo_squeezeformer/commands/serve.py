@@ -82,7 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=30,
         metavar="SECONDS",
-        help="time without audio after which the captions of a person end (default: %(default)s)",
+        help="time without audio after which the captions of a person end, and time without data after which an upload "
+        "ends (default: %(default)s)",
     )
     add("--threads", type=positive, metavar="N", help="number of threads on the cpu (default: PyTorch's choice)")
     add("--decoder", choices=("ctc", "rnnt"), help="decoder of a hybrid model (default: the model's own choice)")

@@ -36,7 +36,8 @@ class Limits:
     Attributes:
         bytes: maximum size of an uploaded file.
         seconds: maximum length of an uploaded file and of the captions of a speaker.
-        idle: seconds without audio after which the captions of a speaker end.
+        idle: seconds without audio after which the captions of a speaker end, and seconds without data after which an
+            upload ends.
     """
 
     bytes: int
@@ -125,15 +126,18 @@ class Page:
     async def _file(self, request: web.Request) -> web.Response:
         name = request.query.get("name", "recording")
         if self.uploads >= MOST_UPLOADS:
-            return _problem(503, f"{MOST_UPLOADS} files already wait for the model; try again in a minute")
+            return _problem(503, f"{MOST_UPLOADS} files are already being sent or transcribed; try again in a minute")
         if (request.content_length or 0) > self.limits.bytes:
             return self._too_large(name)
         self.uploads += 1
         try:
             with tempfile.TemporaryDirectory(prefix="serve-") as folder:
                 path = os.path.join(folder, f"recording{_extension(name)}")
-                if not await self._save(request, path):
-                    return self._too_large(name)
+                try:
+                    if not await self._save(request, path):
+                        return self._too_large(name)
+                except asyncio.TimeoutError:
+                    return _problem(408, f"no data of {name} has arrived for {self.limits.idle:.0f} s; send it again")
                 return web.json_response(await asyncio.wrap_future(self.worker.submit(self.transcribe, path, name)))
         except UserError as error:
             return _problem(422, str(error))
@@ -147,10 +151,14 @@ class Page:
             self.uploads -= 1
 
     async def _save(self, request: web.Request, path: str) -> bool:
-        """Write the body of the request to ``path``, and return False if the body is too large."""
+        """Write the body of the request to ``path``, and return False if the body is too large.
+
+        Raises:
+            asyncio.TimeoutError: the next block of the body has not arrived in time.
+        """
         size = 0
         with open(path, "wb") as file:
-            async for block in request.content.iter_chunked(BLOCK):
+            while block := await asyncio.wait_for(request.content.read(BLOCK), self.limits.idle):
                 size += len(block)
                 if size > self.limits.bytes:
                     return False

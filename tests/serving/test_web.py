@@ -302,10 +302,25 @@ def test_a_large_file_without_a_length_in_its_request_is_refused(page):
     assert visit(page, act) == 413
 
 
+def test_an_upload_that_does_not_go_on_is_ended(serve):
+    page = serve(limits=dataclasses.replace(LIMITS, idle=0.3))
+
+    async def act(session):
+        async def blocks():
+            yield wav(SIXTEEN)[:100]
+            await asyncio.sleep(20)
+
+        answer = await session.post("/file", params={"name": "talk.wav"}, data=blocks())
+        status = await (await session.get("/status")).json()
+        return answer.status, (await answer.json())["error"], status["uploads"]
+
+    assert visit(page, act) == (408, "no data of talk.wav has arrived for 0 s; send it again", 0)
+
+
 def test_too_many_files_are_refused(page, monkeypatch):
     monkeypatch.setattr(web, "MOST_UPLOADS", 0)
     status, result = upload(page, wav(SIXTEEN))
-    assert status == 503 and "already wait for the model" in result["error"]
+    assert status == 503 and "0 files are already being sent or transcribed" in result["error"]
 
 
 def test_an_error_of_the_model_with_a_file_is_shown_as_text(page, transcribe, monkeypatch):
