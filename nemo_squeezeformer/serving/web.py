@@ -45,6 +45,19 @@ class Limits:
     idle: float
 
 
+class Refused(Exception):
+    """A request that cannot be answered. The message is the reason.
+
+    Args:
+        status: the status of the answer.
+        reason: the reason.
+    """
+
+    def __init__(self, status: int, reason: str):
+        super().__init__(reason)
+        self.status = status
+
+
 class Page:
     """The web application.
 
@@ -127,46 +140,53 @@ class Page:
         name = request.query.get("name", "recording")
         if self.uploads >= MOST_UPLOADS:
             return _problem(503, f"{MOST_UPLOADS} files are already being sent or transcribed; try again in a minute")
-        if (request.content_length or 0) > self.limits.bytes:
-            return self._too_large(name)
         self.uploads += 1
         try:
             with tempfile.TemporaryDirectory(prefix="serve-") as folder:
                 path = os.path.join(folder, f"recording{_extension(name)}")
-                try:
-                    if not await self._save(request, path):
-                        return self._too_large(name)
-                except asyncio.TimeoutError:
-                    return _problem(408, f"no data of {name} has arrived for {self.limits.idle:.0f} s; send it again")
-                return web.json_response(await asyncio.wrap_future(self.worker.submit(self.transcribe, path, name)))
-        except UserError as error:
-            return _problem(422, str(error))
-        except web.RequestPayloadError as error:
-            return _problem(400, " ".join(f"the file has not arrived: {error}".split()))
-        except Exception as error:  # an error of the model ends this request, and not the page
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self.report(f"an error of the model has ended the transcription of a file: {reason}")
-            return _problem(500, f"The model has failed: {reason}")
+                await self._save(request, path, name)
+                return web.json_response(await self._transcribed(path, name))
+        except Refused as refused:
+            return _problem(refused.status, str(refused))
         finally:
             self.uploads -= 1
 
-    async def _save(self, request: web.Request, path: str) -> bool:
-        """Write the body of the request to ``path``, and return False if the body is too large.
+    async def _transcribed(self, path: str, name: str) -> dict[str, Any]:
+        """Return the JSON of the text of a file. Raise ``Refused`` if the file has no text."""
+        try:
+            return await asyncio.wrap_future(self.worker.submit(self.transcribe, path, name))
+        except UserError as error:
+            raise Refused(422, str(error)) from None
+        except Exception as error:  # an error of the model ends this request, and not the page
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.report(f"an error of the model has ended the transcription of a file: {reason}")
+            raise Refused(500, f"The model has failed: {reason}") from None
 
-        Raises:
-            asyncio.TimeoutError: the next block of the body has not arrived in time.
-        """
+    async def _save(self, request: web.Request, path: str, name: str) -> None:
+        """Write the body of the request to ``path``. Raise ``Refused`` if the whole body cannot be written."""
+        if (request.content_length or 0) > self.limits.bytes:
+            raise self._too_large(name)
         size = 0
-        with open(path, "wb") as file:
-            while block := await asyncio.wait_for(request.content.read(BLOCK), self.limits.idle):
-                size += len(block)
-                if size > self.limits.bytes:
-                    return False
-                file.write(block)
-        return True
+        try:
+            with open(path, "wb") as file:
+                while block := await asyncio.wait_for(request.content.read(BLOCK), self.limits.idle):
+                    size += len(block)
+                    if size > self.limits.bytes:
+                        raise self._too_large(name)
+                    file.write(block)
+        except asyncio.TimeoutError:  # in new versions of Python also an OSError
+            text = f"no data of {name} has arrived for {self.limits.idle:.0f} s; send it again"
+            raise Refused(408, text) from None
+        except (web.RequestPayloadError, ConnectionError) as error:
+            raise Refused(400, " ".join(f"the file has not arrived: {error}".split())) from None
+        except OSError as error:
+            self.report(
+                f"an uploaded file cannot be saved in {tempfile.gettempdir()}: {error.strerror}; free space there"
+            )
+            raise Refused(507, f"the server has no space for the file {name}; try again later") from None
 
-    def _too_large(self, name: str) -> web.Response:
-        return _problem(413, f"{name} is larger than {self.limits.bytes / 1e6:.0f} MB, the limit of this page")
+    def _too_large(self, name: str) -> Refused:
+        return Refused(413, f"{name} is larger than {self.limits.bytes / 1e6:.0f} MB, the limit of this page")
 
     async def _shut_down(self, app: web.Application) -> None:
         for socket in list(self.sockets):

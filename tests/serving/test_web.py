@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import io
+import os
 import re
 import tempfile
 import threading
@@ -315,6 +317,17 @@ def test_an_upload_that_does_not_go_on_is_ended(serve):
         return answer.status, (await answer.json())["error"], status["uploads"]
 
     assert visit(page, act) == (408, "no data of talk.wav has arrived for 0 s; send it again", 0)
+
+
+def test_a_full_disk_is_not_an_error_of_the_model(page, monkeypatch):
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(web, "open", full, raising=False)
+    status, result = upload(page, wav(SIXTEEN))
+    assert status == 507 and result["error"] == "the server has no space for the file talk.wav; try again later"
+    report = page.reports.pop()
+    assert report.endswith(f"{os.strerror(errno.ENOSPC)}; free space there") and "model" not in report
 
 
 def test_too_many_files_are_refused(page, monkeypatch):
