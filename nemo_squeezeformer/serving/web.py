@@ -27,6 +27,7 @@ PAGE = Path(__file__).parent / "page"
 MOST_UPLOADS = 8  # uploads at once, with the uploads that wait for the model
 LOCAL_ONLY = "default-src 'self'; img-src 'self' data:; media-src blob:; frame-ancestors 'none'"
 BLOCK = 2**16  # bytes of an upload that are read at once
+CLOSING = 1.0  # seconds in which a browser can answer that the connection ends; a lost browser does not answer
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,9 @@ class Page:
         return Refused(413, f"{name} is larger than {self.limits.bytes / 1e6:.0f} MB, the limit of this page")
 
     async def _shut_down(self, app: web.Application) -> None:
-        for socket in list(self.sockets):
-            await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server has been stopped")
+        code, message = WSCloseCode.GOING_AWAY, b"the server has been stopped"
+        closing = (socket.close(code=code, message=message) for socket in list(self.sockets))
+        await asyncio.gather(*(asyncio.wait_for(each, CLOSING) for each in closing), return_exceptions=True)
         self.worker.stop()
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -434,6 +435,22 @@ def test_the_end_of_the_server_closes_the_connections(serve):
         return closed.data
 
     assert visit(page, act) == aiohttp.WSCloseCode.GOING_AWAY
+
+
+def test_the_end_of_the_server_does_not_wait_for_each_lost_browser(monkeypatch):
+    monkeypatch.setattr(web, "CLOSING", 0.2)
+    closed = []
+
+    class Lost:
+        async def close(self, code: int, message: bytes) -> None:
+            closed.append(code)
+            await asyncio.sleep(5)  # aiohttp waits for the answer, or until the data before it are sent
+
+    page, lost = web.Page("model.nemo", lambda path, name: {}, None, LIMITS, print), [Lost() for _ in range(3)]
+    page.sockets.update(lost)
+    start = time.monotonic()
+    asyncio.run(page._shut_down(page.application()))
+    assert closed == 3 * [aiohttp.WSCloseCode.GOING_AWAY] and time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize("shown, text, kept", [("", "a", 0), ("ab", "abc", 2), ("abc", "abx", 2), ("ab", "", 0)])
