@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 RATES = (8_000, 192_000)  # the lowest and the highest sample rate of a microphone in Hz
 FARTHEST_BEHIND = 30.0  # seconds of audio that may wait for the model
+REPLACED = ("text", "wait")  # the kinds of messages whose content the next message of the kind contains
 LAST = ("final", "error")  # the kinds of messages after which the connection ends
 
 
@@ -40,7 +42,8 @@ class Microphone:
 
     def __init__(self, socket: web.WebSocketResponse, captions: Captions, longest: float, idle: float):
         self.socket, self.captions, self.longest, self.idle = socket, captions, longest, idle
-        self.messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.messages: deque[Message] = deque()
+        self.arrived = asyncio.Event()  # set while ``messages`` has messages
         self.begun = 0.0  # time of the message ``begin``, or of the last audio; 0 before the message
 
     async def serve(self) -> None:
@@ -49,7 +52,7 @@ class Microphone:
 
         def tell(message: Message) -> None:
             with contextlib.suppress(RuntimeError):  # the server has ended
-                loop.call_soon_threadsafe(self.messages.put_nowait, message)
+                loop.call_soon_threadsafe(self._put, message)
 
         try:
             speaker = self.captions.join(await self._rate(), tell)
@@ -104,15 +107,33 @@ class Microphone:
 
     def _end(self, speaker: Speaker, reason: str) -> None:
         if not speaker.ended:
-            self.messages.put_nowait(Message("note", reason))
+            self._put(Message("note", reason))
             speaker.end()
+
+    def _put(self, message: Message) -> None:
+        """Add a message for ``_write``.
+
+        A text replaces the text that waits directly before it, because a message has the whole text. ``_send`` computes
+        the difference to the text that was sent last. The messages of a browser that does not read need little memory.
+        """
+        if self.messages and message.kind in REPLACED and self.messages[-1].kind == message.kind:
+            self.messages.pop()
+        self.messages.append(message)
+        self.arrived.set()
+
+    async def _next(self) -> Message:
+        await self.arrived.wait()
+        message = self.messages.popleft()
+        if not self.messages:
+            self.arrived.clear()
+        return message
 
     async def _write(self) -> None:
         """Send the messages, and close the connection after the last message."""
         shown = ""
         with contextlib.suppress(ConnectionError):  # the browser has been closed
             while not self.socket.closed:
-                message = await self.messages.get()
+                message = await self._next()
                 await self._send(message, shown)
                 if message.kind == "begin":
                     self.begun = time.monotonic()

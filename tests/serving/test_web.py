@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import numpy as np
@@ -26,6 +26,7 @@ pytest.importorskip("nemo.collections.asr")
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.serving import microphone, uploads, web
 from nemo_squeezeformer.serving.microphone import common
+from nemo_squeezeformer.serving.speaker import Message
 from tests.samples.speech import RATE, noise
 from tests.samples.streams import LATENCIES, whole_texts
 from tests.serving.conftest import LIMITS, Served
@@ -151,6 +152,45 @@ def test_a_connection_without_a_sample_rate_is_refused(page, first, problem):
         assert (await client.socket.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
 
     visit(page, act)
+
+
+def test_texts_do_not_accumulate_while_a_browser_does_not_read():
+    class Socket:
+        closed = False
+        sent: ClassVar[list[dict[str, Any]]] = []
+
+        async def send_json(self, row: dict[str, Any]) -> None:
+            self.sent.append(row)
+            await reads.wait()
+
+        async def close(self) -> None:
+            self.closed = True
+
+    async def act() -> int:
+        writer = asyncio.create_task(slow._write())
+        slow._put(Message("begin"))
+        await asyncio.sleep(0.01)
+        for number in range(100):
+            slow._put(Message("text", "abc" if number % 2 else "ab", number))
+        waiting = len(slow.messages)
+        reads.set()
+        await asyncio.sleep(0.01)
+        slow._put(Message("text", "abx", 100))
+        slow._put(Message("note", "the end"))
+        slow._put(Message("final", "abxe", 101))
+        await asyncio.wait_for(writer, 10)
+        return waiting
+
+    reads, slow = asyncio.Event(), microphone.Microphone(Socket(), None, 9.0, 9.0)
+    assert asyncio.run(act()) == 1
+    shown = [(row["kind"], row["keep"], row["add"], row["seconds"]) for row in Socket.sent]
+    assert shown == [
+        ("begin", 0, "", 0),
+        ("text", 0, "abc", 99),
+        ("text", 2, "x", 100),
+        ("note", 0, "the end", 0),
+        ("final", 3, "e", 101),
+    ]
 
 
 @pytest.mark.parametrize("messages", [[], ["hello"], ['{"rate": 16000}'], ['{"rate": 16000}', "end"]], ids=str)
