@@ -78,9 +78,10 @@ class Microphone:
             rate = json.loads((await self.socket.receive(self.idle)).data)["rate"]
         except (TypeError, KeyError, ValueError, RecursionError, asyncio.TimeoutError):
             raise ValueError('the first message is not the sample rate, for example {"rate": 48000}') from None
-        if not isinstance(rate, int) or not RATES[0] <= rate <= RATES[1]:
-            raise ValueError(f"a sample rate of {rate} Hz is not between {RATES[0]} and {RATES[1]} Hz")
-        return rate
+        whole = isinstance(rate, int) or (isinstance(rate, float) and rate.is_integer())
+        if not whole or not RATES[0] <= rate <= RATES[1]:
+            raise ValueError(f"a sample rate of {rate} Hz is not a whole number between {RATES[0]} and {RATES[1]} Hz")
+        return int(rate)
 
     async def _read(self, speaker: Speaker) -> None:
         """Pass audio to the speaker until the browser or ``_write`` closes the connection."""

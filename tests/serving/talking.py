@@ -17,7 +17,7 @@ class Client:
         self.socket, self.text = socket, ""
 
     @classmethod
-    async def connected(cls, session: aiohttp.ClientSession, address: str, rate: int) -> Client:
+    async def connected(cls, session: aiohttp.ClientSession, address: str, rate: float) -> Client:
         client = cls(await session.ws_connect(f"{address}/live"))
         await client.socket.send_json({"rate": rate})
         return client

@@ -71,6 +71,14 @@ def test_captions_over_the_page_are_the_text_of_the_recording(model, page):
     assert [visit(page, act)] == expected and len(expected[0]) > 10
 
 
+def test_a_sample_rate_can_be_a_whole_float(page):
+    async def act(session):
+        client = await Client.connected(session, page.address, float(RATE))
+        await client.receive("begin")
+
+    visit(page, act)
+
+
 def test_samples_after_the_end_of_the_audio_are_left_out(page):
     """A browser can send its last block after ``end``. The resampler of another sample rate refuses this block."""
 
@@ -140,8 +148,10 @@ def test_captions_end_with_the_text_so_far_and_the_reason(serve, limits, sound, 
     [
         ("hello", "the first message is not the sample rate"),
         (100_000 * "[", "the first message is not the sample rate"),
-        ('{"rate": "high"}', "a sample rate of high Hz is not between 8000 and 192000 Hz"),
-        ('{"rate": 10}', "a sample rate of 10 Hz is not between"),
+        ('{"rate": "high"}', "a sample rate of high Hz is not a whole number between 8000 and 192000 Hz"),
+        ('{"rate": 10}', "a sample rate of 10 Hz is not a whole number between"),
+        ('{"rate": 44100.5}', "a sample rate of 44100.5 Hz is not a whole number between"),
+        ('{"rate": 1e999}', "a sample rate of inf Hz is not a whole number between"),
     ],
 )
 def test_a_connection_without_a_sample_rate_is_refused(page, first, problem):
