@@ -19,7 +19,7 @@ from ..frames.masks import Frames
 from ..frames.state import finite
 
 
-def is_cheaper(attention: Any, x: Tensor, context: Tensor, *args: Any) -> bool:
+def is_cheaper(attention: Any, x: Tensor, context: Tensor, *args: Any, **named: Any) -> bool:
     """Return True if ``absorbed_attention`` needs fewer operations than the reference implementation.
 
     The result is False in training, for other classes than ``RelPositionAttention``, and if ``context`` is ``x``.
@@ -29,6 +29,7 @@ def is_cheaper(attention: Any, x: Tensor, context: Tensor, *args: Any) -> bool:
         x: Frames of the queries (B, T, D).
         context: Frames of the keys (B, S, D).
         *args: The other arguments of ``attended``, which do not change the result.
+        **named: The same arguments, if they are passed by name.
     """
     if type(attention) is not RelPositionAttention or attention.training or x is context:
         return False

@@ -122,6 +122,13 @@ def test_absorbed_attention_is_used_exactly_if_it_takes_fewer_operations(d, head
     assert len(set(used)) == 2
 
 
+def test_arguments_can_be_passed_by_name(calls):
+    x, context, frames, positions = inputs(1, 2, 80)
+    by_name = attention().attended(x, context, frames=frames, positions=positions)
+    assert calls == [2]
+    assert_close(by_name, plain_attention(attention(), x, context, frames, positions), atol=ROUNDING, rtol=0)
+
+
 class Wrapped(nn.Module):
     """A linear layer with a second layer in parallel, as in LoRA."""
 
@@ -148,9 +155,9 @@ def calls(monkeypatch) -> list[int]:
     """Return a list that gets the number of queries of each call of absorbed attention."""
     queries: list[int] = []
 
-    def counted(module: Any, x: Tensor, *args: Any) -> Tensor:
+    def counted(module: Any, x: Tensor, *args: Any, **named: Any) -> Tensor:
         queries.append(x.size(1))
-        return absorbed_attention(module, x, *args)
+        return absorbed_attention(module, x, *args, **named)
 
     monkeypatch.setattr(ABSORBED, "compute", counted)
     return queries
