@@ -75,6 +75,12 @@ def train_model(sentences: Sequence[str], vocab_size: int, kind: str, lower_case
     return model.getvalue()
 
 
+def check_appended(pieces: Sequence[str]) -> None:
+    """Raise UserError if a piece of ``append_pieces`` is empty or given twice. The check needs no model."""
+    if "" in pieces or len(set(pieces)) < len(pieces):
+        raise UserError(f"--append {' '.join(map(repr, pieces))}: give each piece once, with at least one character")
+
+
 def append_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
     """Append ``pieces`` to the vocabulary of a SentencePiece model, and return the bytes of the new model.
 
@@ -86,9 +92,8 @@ def append_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
     """
     import sentencepiece
 
+    check_appended(pieces)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    if "" in pieces or len(set(pieces)) < len(pieces):
-        raise UserError(f"--append {' '.join(map(repr, pieces))}: give each piece once, with at least one character")
     known = {processor.id_to_piece(i) for i in range(processor.get_piece_size())}
     if made := sorted(known & set(pieces)):
         raise UserError(

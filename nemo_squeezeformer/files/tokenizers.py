@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.outputs import strangers, written_whole
-from nemo_squeezeformer.files.sentencepiece_model import append_pieces, read_model, train_model
+from nemo_squeezeformer.files.sentencepiece_model import append_pieces, check_appended, read_model, train_model
 from nemo_squeezeformer.files.training_text import read_sentences
 
 FILES = ("tokenizer.model", "tokenizer.vocab", "vocab.txt")
@@ -34,10 +34,12 @@ def train_tokenizer(
 
     Raises:
         UserError: a manifest is missing or has a bad row, the manifests have no text, the vocabulary is too large or
-            too small for the text (the message names the limit), or the folder exists and ``force`` is not set.
+            too small for the text (the message names the limit), a piece of ``append`` is empty, given twice or in the
+            vocabulary of the text, or the folder exists and ``force`` is not set.
     """
     target = Path(output).expanduser()
     _refuse_folder(target, output, force)
+    check_appended(append)
     sentences, notices = read_sentences(manifests)
     for notice in notices:
         notify(notice)

@@ -9,6 +9,7 @@ import pytest
 from nemo.collections.common.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer, create_spt_model
 
 from nemo_squeezeformer.__main__ import main
+from nemo_squeezeformer.files import tokenizers
 
 SENTENCE = "it's green ships under many wandering mountains where nobody keeps watching quietly through long nights"
 WORDS = SENTENCE.split()
@@ -148,7 +149,10 @@ def test_a_piece_that_is_already_in_the_vocabulary_cannot_be_appended(manifest, 
 
 
 @pytest.mark.parametrize("pieces", [["<EOU>", "<EOU>"], [""]])
-def test_an_empty_piece_and_a_piece_that_is_given_twice_cannot_be_appended(pieces, manifest, tmp_path, capsys):
+def test_an_empty_piece_and_a_piece_that_is_given_twice_are_refused_before_the_training(
+    pieces, manifest, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(tokenizers, "train_model", lambda *_: pytest.fail("the tokenizer is trained"))
     assert run(manifest, 25, tmp_path / "out", *(word for piece in pieces for word in ("--append", piece))) == 2
     assert f"--append {' '.join(map(repr, pieces))}: give each piece once" in capsys.readouterr().err
 
