@@ -63,8 +63,9 @@ def main(args: argparse.Namespace) -> int:
     """Write the .nemo file, print a description of the model, and return 0.
 
     Raises:
-        UserError: OUT exists, or the name does not end in ``.nemo``. The tokenizer is invalid, or the tokenizer belongs
-            to other weights. ``tensorflow.read`` refuses the weight file. No file is written in these cases.
+        UserError: OUT exists or is a folder, or the name does not end in ``.nemo``. The tokenizer is invalid, or the
+            tokenizer belongs to other weights. ``tensorflow.read`` refuses the weight file. No file is written in these
+            cases.
     """
     output: Path = args.output
     _check_output(output, args.force, size_of(args.weights))
@@ -123,7 +124,9 @@ def _check_output(output: Path, force: bool, needed: int) -> None:
     if output.suffix != ".nemo":
         raise UserError(f"--output {output}: give a name that ends in .nemo")
     require_folder(output, f"--output {output}", needed)
-    if output.is_dir() or (output.exists() and not force):
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; choose another name for the file")
+    if output.exists() and not force:
         raise UserError(f"--output {output} exists; choose another name, or pass --force to overwrite a file")
 
 

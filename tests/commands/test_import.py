@@ -213,7 +213,9 @@ def test_a_file_that_exists_is_kept_unless_forced(given, imported, tmp_path, cap
     assert main(command(given, output, "--force")) == 0
     assert tarfile.is_tarfile(output) and list(tmp_path.iterdir()) == [output]
     (tmp_path / "folder.nemo").mkdir()
-    assert main(command(given, tmp_path / "folder.nemo", "--force")) == 2
+    for options in ([], ["--force"]):
+        assert main(command(given, tmp_path / "folder.nemo", *options)) == 2
+        assert "folder.nemo is a folder; choose another name" in capsys.readouterr().err
 
 
 def tokenizer_of(pieces: int, **settings: int) -> bytes:
