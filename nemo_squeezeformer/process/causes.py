@@ -50,7 +50,8 @@ CAUSES = (
     ),
     Cause("OutOfMemoryError MemoryError", "", LESS_MEMORY),
     Cause("RuntimeError", r"can't allocate memory|not enough memory|out of memory|ALLOC_FAILED|bad_alloc", LESS_MEMORY),
-    Cause("RuntimeError", r"could not (?:create|execute) a primitive", LESS_MEMORY),  # PyTorch's oneDNN on a CPU
+    # PyTorch's oneDNN on a CPU. "could not create a primitive descriptor for ..." means an operation without support.
+    Cause("RuntimeError", r"could not (?:create|execute) a primitive(?! descriptor)", LESS_MEMORY),
     Cause(
         "RuntimeError",
         r"PytorchStreamWriter failed|inline_container|unexpected pos",

@@ -121,10 +121,6 @@ def no_memory() -> None:
     torch.empty(2**60)
 
 
-def no_memory_of_onednn() -> None:
-    raise RuntimeError("could not create a primitive")  # the whole message that PyTorch gives on a CPU
-
-
 def other_vocabulary() -> None:
     torch.nn.Linear(2, 3).load_state_dict(torch.nn.Linear(2, 4).state_dict())
 
@@ -154,6 +150,18 @@ def full_disk() -> None:
 def test_errors_of_the_libraries_have_a_remedy(failure, remedy):
     line = causes.explain(raised(failure))
     assert remedy in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "message, is_memory",
+    [
+        ("could not create a primitive", True),  # the whole message that PyTorch gives on a CPU
+        ("could not execute a primitive", True),
+        ("could not create a primitive descriptor for a convolution forward propagation primitive", False),
+    ],
+)
+def test_an_operation_that_onednn_does_not_have_is_not_a_full_memory(message, is_memory):
+    assert causes.is_out_of_memory(RuntimeError(message)) == is_memory
 
 
 def test_the_cause_is_found_behind_the_exceptions_that_it_led_to():
