@@ -34,7 +34,7 @@ class Screen:
             lines.append(f"{clear}{name}{mark}{heard.text}\n")
         elif self.terminal:
             name = name.replace("\t", ": ")
-            lines.append(clear + name + _tail(heard.text, shutil.get_terminal_size().columns - len(name) - 1))
+            lines.append(clear + name + _tail(heard.text, shutil.get_terminal_size().columns - columns(name) - 1))
         elif heard.text != self.shown[heard.index]:
             lines.append(f"{name}{heard.seconds:.2f}\t{_tail(heard.text, SHOWN)}\n")
         self.shown[heard.index] = heard.text
@@ -50,8 +50,13 @@ def _timed(row: dict[str, Any]) -> str:
 
 
 def _tail(text: str, width: int) -> str:
-    """Return the end of a text, after an ellipsis. Its width is at most ``width`` columns."""
-    if columns(text) <= width:
+    """Return the end of a text, after an ellipsis. Its width is at most ``width`` columns.
+
+    The time does not grow with the length of the text.
+    """
+    if width < 1:
+        return ""
+    if len(text) <= width and columns(text) <= width:  # a character has at least one column
         return text
     end, left = len(text), width - 1
     while end and columns(text[end - 1]) <= left:
