@@ -19,6 +19,7 @@ from nemo_squeezeformer.commands.options import (
 )
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.process import program, signals
+from nemo_squeezeformer.process.causes import is_out_of_memory
 
 if TYPE_CHECKING:
     from nemo_squeezeformer.serving.captions import Captions
@@ -96,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
 
     Raises:
         UserError: there is no model file, or the address cannot be used. These checks come first. A later check fails
-            if the model cannot be loaded, or does not have the given latency.
+            if the model cannot be loaded, does not have the given latency, or needs too much memory for all speakers.
         KeyboardInterrupt: Ctrl-C or SIGTERM has arrived.
     """
     from nemo_squeezeformer.serving import server, web
@@ -123,7 +124,12 @@ def main(args: argparse.Namespace) -> int:
         uploads.share_weights(model, for_files)
         for each in (model, for_files):
             models.choose_decoder(each, args.decoder)
-        captions, reason, latency = _captions(model, args)
+        try:
+            captions, reason, latency = _captions(model, args)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(f"out of memory with --speakers {args.speakers}: pass a smaller --speakers") from None
         transcribe = uploads.Uploads(for_files, args.max_length)
         page = web.Page(
             Path(args.model).name,

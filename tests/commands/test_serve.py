@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
+import torch
 
 pytest.importorskip("nemo.collections.asr")
 
@@ -127,6 +128,15 @@ def test_a_signal_ends_the_transcription_of_a_file_before_the_program_ends(ctc_f
 def test_a_latency_for_a_model_that_does_not_stream_is_refused(ctc_file):
     with pytest.raises(UserError, match="ctc.nemo cannot stream: .*; leave out the latency to serve only files"):
         serve.main(parsed(ctc_file, "--latency", 160))
+
+
+def test_too_many_speakers_for_the_memory_are_one_line(hybrid_file, monkeypatch):
+    def streams(model: object, slots: int) -> None:
+        torch.empty(2**60)
+
+    monkeypatch.setattr("nemo_squeezeformer.transcription.live.streams.Streams", streams)
+    with pytest.raises(UserError, match="out of memory with --speakers 1000: pass a smaller --speakers"):
+        serve.main(parsed(hybrid_file, "--speakers", 1000))
 
 
 def test_wrong_arguments_are_refused_before_the_model_is_loaded(hybrid_file, monkeypatch):
