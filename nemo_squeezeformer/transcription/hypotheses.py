@@ -83,7 +83,8 @@ def decode(
     speech = Speech(utterances, model.preprocessor._sample_rate, channel, shortest_samples(model.preprocessor))
     if not utterances:
         return iter(())
-    # The first resampling loads librosa in seconds. Load librosa here, not in every worker or in the timed part.
+    # The first resampling loads librosa in seconds. Load librosa here, and not in every worker. The time that
+    # `transcribe` reports begins after this call for its first group of utterances.
     speech[0]
     together = list(batches([utterance.duration for utterance in utterances], batch_size))
     return decode_sounds(model, config, speech, together, num_workers)

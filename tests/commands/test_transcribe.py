@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from nemo_squeezeformer.commands import transcribe
+from nemo_squeezeformer.commands.rows import decoded_rows
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.transcription.models import load_model
 from tests.samples.speech import RATE, WORDS, noise
@@ -155,6 +156,25 @@ def test_without_output_stdout_has_a_line_for_each_file_and_nothing_else(models,
     assert paths == (str(single), str(folder / "below/a.FLAC"), str(single))
     assert texts[0] == texts[2] != texts[1]
     assert "RTFx" in err and "WER" not in err and "[NeMo" not in err
+
+
+def test_the_first_utterances_are_prepared_before_the_time_is_measured(monkeypatch):
+    prepared = []
+
+    def prepare(model, config, utterances, *_):
+        prepared.append(utterances)
+        return iter([utterances])
+
+    monkeypatch.setattr("nemo_squeezeformer.transcription.hypotheses.decode", prepare)
+    monkeypatch.setattr("nemo_squeezeformer.transcription.pauses.cut_recordings.decode_cut", prepare)
+    monkeypatch.setattr(decoded_rows.cut_options, "is_cut", lambda args, utterance: utterance == "long")
+    args = argparse.Namespace(batch_size=2, channel=0, longest=20.0, confidence=False)
+    batches = decoded_rows._decoded(None, None, ["long", "long", "short", "long"], 0, args)
+    groups = [["long", "long"], ["short"], ["long"]]
+    assert prepared == groups[:1]
+    assert next(batches) == groups[0] and prepared == groups[:1]
+    assert [*batches] == groups[1:] and prepared == groups
+    assert [*decoded_rows._decoded(None, None, [], 0, args)] == []
 
 
 def test_the_word_error_rate_counts_the_rows_with_a_text(models, manifest, capsys):

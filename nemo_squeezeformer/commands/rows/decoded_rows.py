@@ -79,7 +79,11 @@ def transcribe(model: Any, config: Any, order: list[int], finished: Finished, ar
 def _decoded(
     model: Any, config: Any, utterances: Sequence[Utterance], workers: int, args: argparse.Namespace
 ) -> Iterator[list[Result]]:
-    """Yield the results of the utterances in the given order. Long recordings are cut at pauses."""
+    """Return the results of the utterances in the given order. Long recordings are cut at pauses.
+
+    The call prepares the first group of utterances, for example the network that finds pauses. The other groups are
+    prepared after the results of the group before them.
+    """
     from nemo_squeezeformer.transcription.decoding.confidence import with_words
     from nemo_squeezeformer.transcription.hypotheses import decode
     from nemo_squeezeformer.transcription.pauses.cut_recordings import decode_cut
@@ -87,12 +91,15 @@ def _decoded(
     def complete(batches: Iterator[list[Result]]) -> Iterator[list[Result]]:
         return with_words(model, batches, args.timestamps) if args.confidence else batches
 
-    for cut, group in itertools.groupby(utterances, lambda utterance: cut_options.is_cut(args, utterance)):
-        same = list(group)
+    def prepared(cut: bool, group: Sequence[Utterance]) -> Iterator[list[Result]]:
         if cut:
-            yield from decode_cut(model, config, same, args.batch_size, args.channel, args.longest, complete)
-        else:
-            yield from complete(decode(model, config, same, args.batch_size, workers, args.channel))
+            return decode_cut(model, config, group, args.batch_size, args.channel, args.longest, complete)
+        return complete(decode(model, config, group, args.batch_size, workers, args.channel))
+
+    groups = itertools.groupby(utterances, lambda utterance: cut_options.is_cut(args, utterance))
+    batches = (prepared(cut, list(group)) for cut, group in groups)
+    first = next(batches, iter(()))
+    return itertools.chain(first, itertools.chain.from_iterable(batches))
 
 
 def _add_all(batches: Iterator[list[Result]], order: Sequence[int], finished: Finished) -> None:
