@@ -159,6 +159,33 @@ def test_a_person_waits_for_a_place_and_a_browser_that_is_closed_frees_its_place
         expect(person.tab, "#state").to_have_text("Done", timeout=PATIENCE)
 
 
+def test_a_microphone_that_is_allowed_after_stop_is_released_at_once(page, visits):
+    """The release does not wait for the script of the recorder. This script is never loaded here."""
+    tab = visits(page).tab
+    tab.evaluate(
+        """() => {
+            AudioWorklet.prototype.addModule = () => new Promise(() => {});
+            const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            window.allowed = new Promise((allow) => { window.allow = allow; });
+            navigator.mediaDevices.getUserMedia = async (asked) => {
+                await window.allowed;
+                return (window.media = await ask(asked));
+            };
+        }"""
+    )
+    tab.click("#start")
+    expect(tab, "#state").to_have_text("The microphone is being opened")
+    tab.click("#stop")
+    expect(tab, "#start").to_be_enabled()
+    states = "() => window.media?.getTracks().map((track) => track.readyState)"
+    tab.evaluate("window.allow()")
+    for _ in range(PATIENCE // 100):
+        if tab.evaluate(states) == ["ended"]:
+            break
+        tab.wait_for_timeout(100)
+    assert tab.evaluate(states) == ["ended"]
+
+
 def test_a_file_gives_words_that_play_and_files_to_download(page, visits, wav, transcribe):
     tab = visits(page).tab
     expected = transcribe(str(wav), wav.name)

@@ -54,6 +54,7 @@ class Captions {
 
   async record() {
     this.media = await navigator.mediaDevices.getUserMedia({ audio: SOUND });
+    if (this.over) return this.release(); // stopped while the browser asked for the permission
     await this.audio.audioWorklet.addModule("page/recorder.js");
     if (this.over) return this.release();
     const source = this.audio.createMediaStreamSource(this.media);
