@@ -21,7 +21,7 @@ from nemo_squeezeformer.transcription.subtitles import cues, srt, vtt, words_of
 
 PIECES = 4  # pieces of a long file in a batch
 MOST_VALUES = 400_000  # samples of all channels in a second; 384,000 for two channels at 192 kHz
-MOST_WHOLE = 2**28  # samples of all channels of a file that is read as a whole; they need 1 GiB
+MOST_WHOLE = 2**29  # samples of all channels of a file that is read as a whole; they need 2 GiB
 LESS_URGENT = 10  # the nice value of the thread of uploads on Linux
 
 
