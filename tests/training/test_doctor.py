@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging as python_logging
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import soundfile
 import torch
-from nemo.utils import logging
 
 from nemo_squeezeformer.__main__ import main
 from nemo_squeezeformer.integration.callbacks.doctor.first_steps import FirstSteps
@@ -20,6 +19,7 @@ from nemo_squeezeformer.integration.callbacks.doctor.text_watch import TextWatch
 from nemo_squeezeformer.integration.callbacks.run_progress import loss_of
 from tests.samples.asr_models import LETTERS, asr_model
 from tests.samples.model_types.model_type import SMALL, spoken
+from tests.samples.nemo_log import sent_to
 from tests.samples.speech import RATE, noise
 
 NORM = {"conv_norm_type": "layer_norm"}  # a step changes no statistics
@@ -31,14 +31,12 @@ def log():
     """Return the messages of NeMo's log as a list."""
     found: list[str] = []
 
-    class Keep(python_logging.Handler):
+    class Keep(logging.Handler):
         def emit(self, record):
             found.append(record.getMessage())
 
-    handler = Keep()
-    logging._logger.addHandler(handler)
-    yield found
-    logging._logger.removeHandler(handler)
+    with sent_to(Keep()):
+        yield found
 
 
 def train(folder: Path, *overrides: str, recipe: str = "squeezeformer_ctc_char") -> None:

@@ -25,6 +25,7 @@ from nemo_squeezeformer.integration.resuming.checkpoint_contents import plain_ob
 from nemo_squeezeformer.training.mistakes import interrupted_runs
 from nemo_squeezeformer.training.recipes import build, compose
 from tests.samples.model_types.model_type import SMALL, spoken
+from tests.samples.nemo_log import sent_to
 
 PARAMETERS = "exp_manager.checkpoint_callback_params"
 # The loss falls in each epoch. With mode=max, the first checkpoint is the best, and the last is the worst.
@@ -39,13 +40,8 @@ def run(tmp_path_factory) -> Any:
     small = [setting for setting in SMALL if setting != "trainer.enable_progress_bar=false"]
     settings = [*small, *spoken(folder), *HIGHEST_LOSS, "model.optim.lr=0.002", f"exp_manager.exp_dir={folder}/exp"]
     torch.manual_seed(0)
-    with redirect_stderr(io.StringIO()) as said:
-        handler = logging.StreamHandler(said)
-        logging.getLogger("nemo_logger").addHandler(handler)
-        try:
-            assert main(["train", "squeezeformer_ctc_char", *settings, "trainer.max_epochs=3"]) == 0
-        finally:
-            logging.getLogger("nemo_logger").removeHandler(handler)
+    with redirect_stderr(io.StringIO()) as said, sent_to(logging.StreamHandler(said)):
+        assert main(["train", "squeezeformer_ctc_char", *settings, "trainer.max_epochs=3"]) == 0
     (dated,) = (folder / "exp" / NAME).iterdir()
     return SimpleNamespace(settings=settings, folder=dated, said=said.getvalue().replace("\r", "\n"))
 
@@ -123,16 +119,13 @@ def test_a_run_that_resumes_does_not_need_the_file_of_its_first_weights(averages
     build(compose("squeezeformer_ctc_char", [*settings, "trainer.max_epochs=1"])).save_to(str(first))
     settings += [f"+init_from_nemo_model={{base: {{path: {first}, include: [decoder.]}}}}"]
     settings += ["exp_manager.ema.enable=true"] if averages else []
-    logging.getLogger("nemo_logger").addHandler(caplog.handler)
-    try:
+    with sent_to(caplog.handler):
         assert main(["train", "squeezeformer_ctc_char", *settings, "trainer.max_epochs=1"]) == 0
         assert "start untrained" in caplog.text
         caplog.clear()
         first.unlink()
         assert main(["train", "squeezeformer_ctc_char", *settings, "trainer.max_epochs=2"]) == 0
         assert "start untrained" not in caplog.text
-    finally:
-        logging.getLogger("nemo_logger").removeHandler(caplog.handler)
     names = [path.name for path in (tmp_path / "exp").rglob("*-last.ckpt")]
     assert len(names) == 1 and "-step=4-" in names[0]
 
@@ -141,8 +134,7 @@ def test_a_run_that_resumes_does_not_need_the_file_of_its_first_weights(averages
 def test_a_run_whose_time_is_over_is_not_tested_and_says_how_it_continues(tmp_path, caplog):
     settings = [*SMALL, *spoken(tmp_path), f"exp_manager.exp_dir={tmp_path}/exp", "+resume=exact"]
     settings += [f"model.test_ds.manifest_filepath={tmp_path}/dev.json", "model.test_ds.num_workers=0"]
-    logging.getLogger("nemo_logger").addHandler(caplog.handler)
-    try:
+    with sent_to(caplog.handler):
         limit = ["exp_manager.max_time_per_run=00:00:00:02", "trainer.max_epochs=2000"]
         assert main(["train", "squeezeformer_ctc_char", *settings, *limit]) == 0
         (last,) = (tmp_path / "exp").rglob("*-last.ckpt")
@@ -153,8 +145,6 @@ def test_a_run_whose_time_is_over_is_not_tested_and_says_how_it_continues(tmp_pa
         limit = ["exp_manager.max_time_per_run=00:01:00:00", f"trainer.max_steps={steps + 2}"]
         assert main(["train", "squeezeformer_ctc_char", *settings, *limit]) == 0
         assert "is over" not in caplog.text
-    finally:
-        logging.getLogger("nemo_logger").removeHandler(caplog.handler)
 
 
 def test_only_the_time_of_exp_manager_ends_a_run_that_can_continue():

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nemo.utils import logging as nemos_log
 
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.training.data_checks import left_out
 from nemo_squeezeformer.training.recipes import compose
+from tests.samples.nemo_log import sent_to
 
 
 def warnings_of(tmp_path: Path, caplog: Any, seconds: list[float], *settings: str) -> list[str]:
@@ -20,14 +19,9 @@ def warnings_of(tmp_path: Path, caplog: Any, seconds: list[float], *settings: st
     manifest = tmp_path / "train.json"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = [f"model.train_ds.manifest_filepath={manifest}", f"model.validation_ds.manifest_filepath={manifest}"]
-    nemos_log.warning("")  # NeMo makes its logger at the first message
-    logger = logging.getLogger("nemo_logger")
-    caplog.clear()
-    logger.addHandler(caplog.handler)
-    try:
+    with sent_to(caplog.handler):
+        caplog.clear()
         left_out.check(compose("squeezeformer_ctc_char_small", [*data, *settings]))
-    finally:
-        logger.removeHandler(caplog.handler)
     return [record.getMessage() for record in caplog.records]
 
 
