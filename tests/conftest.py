@@ -22,12 +22,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nemos_log_level() -> None:
-    """Set NeMo's log to its default level. Benchmark programs change the level, some of them when they are imported."""
+def nemos_state() -> None:
+    """Set NeMo's log to its default level, and correct NeMo's state after a failed restore.
+
+    Benchmark programs change the level, some of them when they are imported. With the state after a failed restore,
+    NeMo builds models without their data.
+    """
     if "nemo.utils" in sys.modules:
         from nemo.utils import logging
 
+        from nemo_squeezeformer.training.schedule import forget_failed_restore
+
         logging.setLevel(logging.INFO)
+        forget_failed_restore()
 
 
 @pytest.fixture(scope="session")
