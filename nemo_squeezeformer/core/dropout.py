@@ -14,11 +14,6 @@ class Dropout(nn.Dropout):
     The fast implementation draws random numbers four times as fast as ``nn.Dropout``. The random numbers are different.
     """
 
-    @property
-    def rate(self) -> float:
-        """See ``rate_of``."""
-        return rate_of(self)
-
     @dispatched
     def forward(self, x: Tensor) -> Tensor:
         """Apply dropout to a tensor of any shape."""

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from ..dispatch import implements
-from ..dropout import Dropout
+from ..dropout import Dropout, rate_of
 from .random_masks import kept, kept_rate
 
 
-@implements(Dropout.forward, device="cpu", gradients=True, when=lambda self, x: 0.0 < kept_rate(self.rate) < 1.0)
+@implements(Dropout.forward, device="cpu", gradients=True, when=lambda self, x: 0.0 < kept_rate(rate_of(self)) < 1.0)
 def train_dropout(self: Dropout, x: Tensor) -> Tensor:
     """Apply dropout to a tensor of any shape."""
-    return _dropout(x, self.rate)
+    return _dropout(x, rate_of(self))
 
 
 class _Dropout(torch.autograd.Function):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from ..dispatch import implements
+from ..dropout import rate_of
 from ..feed_forward import FeedForward
 from .dropout import thinned
 from .precision import low_precision
@@ -27,11 +28,11 @@ from .second_derivatives import gradients, is_differentiated_again
     device="cpu",
     gradients=True,
     plain=lambda self, x: (self.linear1, self.linear2, self.dropout),
-    when=lambda self, x: kept_rate(self.dropout.rate) > 0.0,
+    when=lambda self, x: kept_rate(rate_of(self.dropout)) > 0.0,
 )
 def train_feed_forward(self: FeedForward, x: Tensor) -> Tensor:
     """Apply the feed-forward module: (B, T, D) -> (B, T, D)."""
-    return lean_feed_forward(x, self.linear1, self.linear2, self.dropout.rate)
+    return lean_feed_forward(x, self.linear1, self.linear2, rate_of(self.dropout))
 
 
 def lean_feed_forward(x: Tensor, expand: nn.Linear, project: nn.Linear, rate: float) -> Tensor:
