@@ -121,9 +121,10 @@ def main(args: argparse.Namespace) -> int:
             torch.set_num_threads(args.threads)
         # Captions and files need two models, because the threads use different contexts and decoders at the same time.
         model, for_files = (models.load_model(args.model, chosen_device(args.device), args.verbose) for _ in range(2))
-        uploads.share_weights(model, for_files)
         for each in (model, for_files):
             models.choose_decoder(each, args.decoder)
+            models.optimize(each)
+        uploads.share_weights(model, for_files)
         try:
             captions, reason, latency = _captions(model, args)
         except (RuntimeError, MemoryError) as error:

@@ -180,6 +180,7 @@ def _streams(model: Any, slots: int, args: argparse.Namespace) -> tuple[Any, str
     from nemo_squeezeformer.transcription.live.window_streams import WindowStreams, choose_window
 
     times = {"words": args.timestamps, "silence": args.endpoint}
+    models.optimize(model)
     try:
         if not args.chunk and not args.window:
             try:
@@ -193,7 +194,6 @@ def _streams(model: Any, slots: int, args: argparse.Namespace) -> tuple[Any, str
         elif args.att_context_size:
             set_context(model, args.att_context_size)
         window, latency = choose_window(model, args.latency, args.chunk, args.window)
-        models.optimize(model)
         return WindowStreams(model, slots, window, **times), latency
     except ValueError as error:
         raise UserError(f"{args.model} cannot stream: {error}") from None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from nemo_squeezeformer.errors import UserError
-from nemo_squeezeformer.files.outputs import strangers, written_whole
+from nemo_squeezeformer.files.outputs import refuse_folder, written_whole
 from nemo_squeezeformer.files.sentencepiece_model import append_pieces, check_appended, read_model, train_model
 from nemo_squeezeformer.files.training_text import read_sentences
 
@@ -38,7 +37,7 @@ def train_tokenizer(
             vocabulary of the text, or the folder exists and ``force`` is not set.
     """
     target = Path(output).expanduser()
-    _refuse_folder(target, output, force)
+    refuse_folder(target, FILES, force)
     check_appended(append)
     sentences, notices = read_sentences(manifests)
     for notice in notices:
@@ -55,7 +54,7 @@ def lay_out_tokenizer(model: str, output: str, force: bool = False) -> int:
         UserError: the model cannot be read, or the folder exists and ``force`` is not set.
     """
     target = Path(output).expanduser()
-    _refuse_folder(target, output, force)
+    refuse_folder(target, FILES, force)
     return _write(read_model(model)[0], target)
 
 
@@ -75,16 +74,6 @@ def write_folder(model: bytes, folder: Path) -> int:
     words = [piece[1:] or piece if piece.startswith("▁") else f"##{piece}" for piece, _ in pieces if piece != "<unk>"]
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     return len(pieces)
-
-
-def _refuse_folder(target: Path, output: str, force: bool) -> None:
-    """Raise UserError if ``target`` exists and must not be replaced. The message names ``output``, the given path."""
-    if target.exists() and not force:
-        raise UserError(f"--output {output} exists; choose another folder, or pass --force to replace it")
-    if target.exists() and (not target.is_dir() or strangers(target, FILES)):
-        raise UserError(
-            f"--output {output} is not a tokenizer folder, so --force does not replace it; choose another folder"
-        )
 
 
 def _write(model: bytes, target: Path) -> int:

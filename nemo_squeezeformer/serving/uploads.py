@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from nemo_squeezeformer.core.encoder import SqueezeformerEncoder
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.manifests import Utterance, read_files
 from nemo_squeezeformer.transcription import long_audio, models
@@ -29,14 +30,14 @@ class Uploads:
     """A callable that transcribes an uploaded audio file. Only one thread at a time calls it.
 
     Args:
-        model: a NeMo ASR model in evaluation mode. ``Uploads`` changes this model.
+        model: a NeMo ASR model in evaluation mode, after ``models.optimize``. ``Uploads`` changes the decoder of the
+            model.
         longest: maximum length of a file in seconds.
     """
 
     def __init__(self, model: Any, longest: float):
         self.model, self.longest = model, longest
         self.stopped = threading.Event()
-        models.optimize(model)
         self.has_times = True
         try:
             models.enable_timestamps(model)
@@ -132,10 +133,15 @@ def _is_cut(utterance: Utterance) -> bool:
 
 
 def share_weights(model: Any, other: Any) -> None:
-    """Give ``other``, a model from the same file, the weights of ``model``.
+    """Give ``other`` the weights of ``model``, so that both models together need the memory of one model.
 
-    ``Uploads`` then folds and joins some layers of ``other`` into new weights. The other layers need no memory.
+    Both models come from the same file, and ``models.optimize`` was called on both models. Two Squeezeformer encoders
+    share their layers, because the layers keep the same numbers in several memory layouts. Each encoder keeps its own
+    context. Two threads can use the layers at the same time.
     """
+    if isinstance(getattr(model, "encoder", None), SqueezeformerEncoder):
+        for name, layers in model.encoder.named_children():
+            setattr(other.encoder, name, layers)
     with torch.no_grad():
         for weight, same in zip(model.parameters(), other.parameters()):
             same.data = weight.data

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ PAGE = Path(__file__).parent / "page"
 MOST_UPLOADS = 8  # uploads at once, with the uploads that wait for the model
 LOCAL_ONLY = "default-src 'self'; img-src 'self' data:; media-src blob:; frame-ancestors 'none'"
 BLOCK = 2**16  # bytes of an upload that are read at once
+SLOWEST = 1000  # bytes per second of an upload; a slower upload would keep its place from others for hours
 CLOSING = 1.0  # seconds in which a browser can answer that the connection ends; a lost browser does not answer
 
 
@@ -38,7 +40,7 @@ class Limits:
         bytes: maximum size of an uploaded file.
         seconds: maximum length of an uploaded file and of the captions of a speaker.
         idle: seconds without audio after which the captions of a speaker end, and seconds without data after which an
-            upload ends.
+            upload ends. An upload with less than 1,000 bytes per second also ends, after these seconds.
     """
 
     bytes: int
@@ -167,13 +169,15 @@ class Page:
         """Write the body of the request to ``path``. Raise ``Refused`` if the whole body cannot be written."""
         if (request.content_length or 0) > self.limits.bytes:
             raise self._too_large(name)
-        size = 0
+        size, begun = 0, time.monotonic()
         try:
             with open(path, "wb") as file:
                 while block := await asyncio.wait_for(request.content.read(BLOCK), self.limits.idle):
                     size += len(block)
                     if size > self.limits.bytes:
                         raise self._too_large(name)
+                    if size < SLOWEST * (time.monotonic() - begun - self.limits.idle):
+                        raise Refused(408, f"{name} arrives with less than {SLOWEST:,} bytes per second; send it again")
                     file.write(block)
         except asyncio.TimeoutError:  # in new versions of Python also an OSError
             text = f"no data of {name} has arrived for {self.limits.idle:.0f} s; send it again"

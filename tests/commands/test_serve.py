@@ -23,6 +23,7 @@ from nemo_squeezeformer.commands import serve
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.process import program
 from nemo_squeezeformer.serving import uploads
+from nemo_squeezeformer.transcription import models
 
 
 @pytest.fixture(autouse=True)
@@ -74,24 +75,24 @@ def described(address: str) -> dict[str, object]:
 
 
 def test_a_streaming_model_has_captions_at_the_chosen_latency_until_a_signal(hybrid_file, capfd):
-    models = []
+    seen = []
     status, errors = served(
         capfd,
-        lambda address: models.append(described(address)),
+        lambda address: seen.append(described(address)),
         hybrid_file, "--latency", 160, "--speakers", 3, "--max-upload", 5, "--max-length", 60, "--idle", 9,
         number=signal.SIGINT,
     )  # fmt: skip
     limits = {"bytes": 5_000_000, "seconds": 60, "idle": 9}
-    assert models == [{"name": "model.nemo", "live": True, "reason": "", "latency": 160} | limits]
+    assert seen == [{"name": "model.nemo", "live": True, "reason": "", "latency": 160} | limits]
     assert status == 130 and errors.splitlines()[-1] == "nemo-squeezeformer: interrupted"
     assert "latency 160 ms (att_context_size [24, 3]), speakers at once: 3\n" in errors and "warning" not in errors
 
 
 def test_a_model_that_does_not_stream_serves_files_and_says_why(ctc_file, capfd):
-    models = []
-    status, errors = served(capfd, lambda address: models.append(described(address)), ctc_file, "--host", "0.0.0.0")
+    seen = []
+    status, errors = served(capfd, lambda address: seen.append(described(address)), ctc_file, "--host", "0.0.0.0")
     assert status == 143 and errors.splitlines()[-1] == "nemo-squeezeformer: terminated"
-    assert models[0]["live"] is False and "per_feature" in models[0]["reason"]
+    assert seen[0]["live"] is False and "per_feature" in seen[0]["reason"]
     assert f"the page has no live captions, because {ctc_file} cannot stream: preprocessor.normalize" in errors
     assert "warning: everyone who reaches 0.0.0.0 can use the page" in errors
 
@@ -123,6 +124,28 @@ def test_a_signal_ends_the_transcription_of_a_file_before_the_program_ends(ctc_f
     monkeypatch.setattr(uploads.Uploads, "__call__", transcribe)
     assert served(capfd, visit, ctc_file)[0] == 143
     assert ended.is_set()
+
+
+def test_captions_and_files_share_the_weights_but_not_the_context(hybrid_file):
+    one, other = (models.load_model(str(hybrid_file), torch.device("cpu")) for _ in range(2))
+    features, lengths = torch.randn(1, one.encoder._feat_in, 200), torch.tensor([200])
+    for model in (one, other):
+        models.optimize(model)
+    other.encoder.set_default_att_context_size([-1, -1])
+    with torch.inference_mode():
+        expected = other.encoder(audio_signal=features, length=lengths)[0]
+        uploads.share_weights(one, other)
+        assert torch.equal(other.encoder(audio_signal=features, length=lengths)[0], expected)
+        assert not torch.equal(one.encoder(audio_signal=features, length=lengths)[0], expected)
+    assert memory([one, other]) == memory([one]) == memory([other])
+
+
+def memory(loaded: list[torch.nn.Module]) -> int:
+    """Return the bytes of the weights of the encoders, the decoders and the joint networks."""
+    parts = [part for model in loaded for name, part in model.named_children() if name != "preprocessor"]
+    tensors = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 def test_a_latency_for_a_model_that_does_not_stream_is_refused(ctc_file):

@@ -355,19 +355,27 @@ def test_a_large_file_without_a_length_in_its_request_is_refused(page):
     assert visit(page, act) == 413
 
 
-def test_an_upload_that_does_not_go_on_is_ended(serve):
-    page = serve(limits=dataclasses.replace(LIMITS, idle=0.3))
+@pytest.mark.parametrize(
+    ("pause", "error"),
+    [
+        (20, "no data of talk.wav has arrived for 0 s; send it again"),
+        (0.1, "talk.wav arrives with less than 1,000 bytes per second; send it again"),
+    ],
+)
+def test_an_upload_that_does_not_go_on_or_is_very_slow_is_ended(serve, pause, error):
+    page = serve(limits=dataclasses.replace(LIMITS, idle=0.4))
 
     async def act(session):
         async def blocks():
-            yield wav(SIXTEEN)[:100]
-            await asyncio.sleep(20)
+            for byte in wav(SIXTEEN)[:100]:
+                yield bytes([byte])
+                await asyncio.sleep(pause)
 
         answer = await session.post("/file", params={"name": "talk.wav"}, data=blocks())
         status = await (await session.get("/status")).json()
         return answer.status, (await answer.json())["error"], status["uploads"]
 
-    assert visit(page, act) == (408, "no data of talk.wav has arrived for 0 s; send it again", 0)
+    assert visit(page, act) == (408, error, 0)
 
 
 def test_a_full_disk_is_not_an_error_of_the_model(page, monkeypatch):
