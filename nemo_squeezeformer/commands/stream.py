@@ -270,7 +270,7 @@ def _report(player: Any, args: argparse.Namespace, seconds: float) -> None:
     import numpy as np
 
     audio, compute = player.samples / player.rate, np.array(player.timing.compute)
-    if not len(compute):
+    if not len(compute) or not audio:
         return
     say(
         f"{audio:.1f} s of audio in {seconds:.1f} s: real-time factor {compute.sum() / audio:.4f} (compute / audio), "

@@ -239,8 +239,14 @@ class SqueezeformerEncoder(core.SqueezeformerEncoder, Streaming, Exported, Neura
             if self._freezing_threads:
                 return
             train = self.training or not partial or getattr(self, "_trained_before_freeze", True)
-            super().unfreeze(partial=partial)
-            self.train(train)
+            if train or not hasattr(self, "_frozen_grad_map"):
+                super().unfreeze(partial=partial)
+                self.train(train)
+                return
+            # NeMo's method switches all layers to training mode for a moment, and another thread can use the layers.
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(self._frozen_grad_map.get(name, True))
+            del self._frozen_grad_map
 
     def _other_freezing_threads(self) -> tuple[int, ...]:
         """Return the running threads, without this thread, that have frozen the encoder and not unfrozen it."""

@@ -72,12 +72,12 @@ def notice_of_memory(model: Any, utterances: Sequence[Utterance], batch_size: in
         UserError: attention computes (T, T) matrices, and the matrices do not fit into memory.
     """
     encoder = getattr(model, "encoder", None)
-    if encoder is None or attention_of(encoder) not in FULL or max(encoder.att_context_size) >= 0:
+    if encoder is None or attention_of(encoder) not in FULL:
         return None
     longest = max(utterances, key=lambda utterance: utterance.duration)
     name = f"{longest.row['audio_filepath']} ({longest.duration / 60:.0f} min)"
     if in_blocks(encoder):
-        if longest.duration < LONG:
+        if longest.duration < LONG or max(encoder.att_context_size) >= 0:
             return None
         return (
             f"{name}: the time of full attention grows with the square of the length; "
@@ -88,10 +88,11 @@ def notice_of_memory(model: Any, utterances: Sequence[Utterance], batch_size: in
     needed = SCORES * rows * heads_of(encoder) * frames**2 * next(model.parameters()).element_size()
     available = available_memory(next(model.parameters()).device)
     if available is not None and needed > available:
-        remedies = f"--batch-size 1, or {REMEDY}" if rows > 1 else f"{REMEDY}, or cut the recording"
+        has_window = attention_of(encoder) != "abs_pos" and style_of(encoder) == "regular"
+        ways = ["pass --batch-size 1"] * (rows > 1) + [f"pass {REMEDY}"] * has_window + ["cut the recording"]
         raise UserError(
             f"{name}: full attention over {frames:,.0f} frames with {rows} utterances at once needs about "
-            f"{needed / 2**30:,.0f} GiB, but {available / 2**30:,.0f} GiB are free; pass {remedies}"
+            f"{needed / 2**30:,.0f} GiB, but {available / 2**30:,.0f} GiB are free; {', or '.join(ways)}"
         )
     return None
 

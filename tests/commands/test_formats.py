@@ -185,6 +185,7 @@ def test_outputs_that_do_not_fit_are_refused_before_the_model_is_loaded(run, fol
     srt_output = ["--format", "srt", "--output"]
     for arguments, expected in [
         (["--output", tmp_path / "out.srt"], "out.srt is for the subtitles of one recording, but the inputs have 4"),
+        (["--output", tmp_path / "OUT.SRT"], "OUT.SRT is for the subtitles of one recording, but the inputs have 4"),
         (["--format", "vtt"], "--format vtt on stdout is for the subtitles of one recording"),
         ([*srt_output, tmp_path / "mine", "--force"], "other files than subtitles, for example .*notes.txt"),
         ([*srt_output, tmp_path / "made"], "made exists; .*--force"),

@@ -144,6 +144,13 @@ def test_a_stream_that_breaks_keeps_its_text_so_far(hybrid_file, tmp_path, capsy
     assert f"broken.wav\tfinal\t{broken['pred_text']}\n" in out and "1 of 2 utterances could not be read" in err
 
 
+def test_without_audio_no_speed_is_printed(hybrid_file, tmp_path, capsys):
+    broken = write_value(tmp_path / "a.wav", math.nan, at=0.0)
+    assert main(["stream", str(hybrid_file), str(broken), "--chunk", "0.8"]) == 1
+    err = capsys.readouterr().err
+    assert "the sample nan at 0.000 s" in err and "real-time factor" not in err
+
+
 def test_streams_that_cannot_be_opened_have_a_row_without_a_text(hybrid_file, tmp_path, capsys):
     good, bad = write_good(tmp_path / "good.wav"), write_no_header(tmp_path / "bad.wav")
     assert stream(hybrid_file, bad, good) == 1

@@ -13,6 +13,7 @@ import soundfile
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files import manifests
 from nemo_squeezeformer.files.manifest_paths import expanded
+from tests.samples.bad_recordings import write_without_length
 
 RATE = 16_000
 
@@ -89,6 +90,7 @@ def test_braces_are_expanded_as_in_nemo(tmp_path):
         ({"audio_filepath": "zero.wav", "duration": 1}, ["zero.wav", "0 bytes"]),
         ({"audio_filepath": "silent.wav", "duration": 1}, ["silent.wav", "no samples"]),
         ({"audio_filepath": "broken.flac", "duration": 1}, ["broken.flac", "corrupt", "convert it to one of"]),
+        ({"audio_filepath": "piped.flac", "duration": 1}, ["piped.flac", "does not say its length", "ffmpeg -i"]),
         ({"audio_filepath": "wavs/one.wav", "duration": "1"}, ["duration '1'", "number of seconds"]),
         ({"audio_filepath": "wavs/one.wav", "duration": -1}, ["duration -1"]),
         ({"audio_filepath": "wavs/one.wav", "duration": 0}, ["duration 0"]),
@@ -102,6 +104,7 @@ def test_a_bad_row_is_reported_with_its_line_and_a_remedy(folder, row, named):
     (folder / "zero.wav").touch()
     soundfile.write(folder / "silent.wav", np.zeros(0), RATE)
     (folder / "broken.flac").write_bytes(b"fLaC" + bytes(60))
+    write_without_length(folder / "piped.flac")
     manifest = written(folder, {"audio_filepath": "wavs/one.wav", "duration": 1}, row)
     with pytest.raises(UserError) as error:
         manifests.read_utterances(manifest)

@@ -62,6 +62,25 @@ def test_unfreezing_restores_the_mode_and_the_gradients_before_freezing():
     assert encoder.training  # a full unfreeze switches to training mode
 
 
+def test_a_partial_unfreeze_never_switches_an_encoder_in_evaluation_mode_to_training_mode(monkeypatch):
+    """Two models of one process share layers. One model may compute while the other model is unfrozen."""
+    encoder = SqueezeformerEncoder(**SMALL).eval()
+    encoder.layers[0].requires_grad_(False)
+    modes = []
+    original = type(encoder.layers[0]).train
+    monkeypatch.setattr(
+        type(encoder.layers[0]), "train", lambda self, mode=True: modes.append(mode) or original(self, mode)
+    )
+    encoder.freeze()
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    encoder.unfreeze(partial=True)
+    assert modes and not any(modes)
+    trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in encoder.named_parameters() if not name.startswith("layers.0.")}
+    with pytest.raises(ValueError):
+        encoder.unfreeze(partial=True)  # NeMo also refuses a partial unfreeze without a freeze
+
+
 def test_frozen_first_layers_do_not_change_in_fine_tuning():
     """Freeze the subsampling and the first layers up to a layer inside the U-Net, and train the other layers."""
     encoder = SqueezeformerEncoder(**SMALL, time_reduce_idx=1).train()

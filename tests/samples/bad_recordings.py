@@ -25,6 +25,16 @@ def write_empty(path: Path) -> Path:
     return path
 
 
+def write_without_length(path: Path) -> Path:
+    """Write a FLAC file as a program writes it to a pipe: the header says 0 samples, which means an unknown number."""
+    soundfile.write(path, noise(1.0), RATE)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # the number of samples has 36 bits: 4 bits of this byte, and 4 bytes
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    return path
+
+
 def write_broken_in_the_middle(path: Path, seconds: float = 2.0, seed: int = 0) -> Path:
     """Write a FLAC file, and overwrite 300 bytes of the middle. The header is good."""
     soundfile.write(path, noise(seconds, seed), RATE, format="FLAC")

@@ -223,16 +223,29 @@ def test_matrices_of_an_hour_are_refused_before_they_are_made():
     assert long_audio.notice_of_memory(plain, [recording(10.0)], 16) is None
     conformer = asr_model()
     settings = {"feat_in": 80, "n_layers": 1, "d_model": 16, "n_heads": 4, "xscaling": True, "pos_emb_max_len": 5000}
-    settings |= {
-        "dropout": 0.0,
-        "dropout_emb": 0.0,
-        "dropout_att": 0.0,
-    }  # NeMo reads all three rates from the configuration
+    # NeMo reads all three rates from the configuration.
+    settings |= {"dropout": 0.0, "dropout_emb": 0.0, "dropout_att": 0.0}
     conformer.encoder = ConformerEncoder.from_config_dict({"_target_": CONFORMER, **settings})
     with pytest.raises(UserError, match="--att-context-size"):
         long_audio.notice_of_memory(conformer, [recording(3600.0)], 16)
     long_audio.set_context(conformer, [128, 128])
     assert long_audio.notice_of_memory(conformer, [recording(3600.0)], 16) is None
+
+
+@pytest.mark.parametrize(
+    "settings, ways",
+    [
+        ({"self_attention_model": "abs_pos"}, "free; cut the recording"),
+        ({"att_context_size": [64, -1]}, 'free; pass --att-context-size "[128, 128]", or cut the recording'),
+        ({"att_context_size": [64, 63], "att_context_style": "chunked_limited"}, "free; cut the recording"),
+    ],
+)
+def test_the_ways_to_save_memory_are_possible_for_the_attention_of_the_model(settings, ways):
+    """An attention that computes whole matrices needs their memory for each of its contexts."""
+    model = asr_model(encoder={"attention": "plain", "att_context_size": [-1, -1]} | settings)
+    with pytest.raises(UserError) as error:
+        long_audio.notice_of_memory(model, [recording(3600.0)], 16)
+    assert str(error.value).endswith(ways)
 
 
 def test_full_attention_over_an_hour_is_allowed_with_a_notice():

@@ -14,6 +14,7 @@ import torch
 
 from nemo_squeezeformer.transcription.live.streamed_text import KEPT, StreamedText
 from nemo_squeezeformer.transcription.live.streams import Streams
+from tests.samples.adapters import adapted_model
 from tests.samples.asr_models import asr_model
 from tests.samples.speech import RATE, SECONDS, noise
 from tests.samples.streams import LATENCIES, whole_texts
@@ -88,6 +89,27 @@ def test_a_cache_aware_conformer_of_nemo_streams_too():
             while streams.step([slot]):
                 pass
             assert streams.text(slot) == conformer.decoding.decode_tokens_to_str_with_strip_punctuation(kept)
+
+
+def test_a_context_without_a_limit_to_the_right_is_refused():
+    from nemo.collections.asr.modules import ConformerEncoder
+
+    conformer = asr_model("ctc", preprocessor={"normalize": "NA"}, encoder={"d_model": 32})
+    conformer.encoder = ConformerEncoder(
+        feat_in=80, n_layers=1, d_model=32, n_heads=2, causal_downsampling=True, att_context_size=[70, -1],
+        conv_context_size="causal", conv_norm_type="layer_norm",
+    ).eval()  # fmt: skip
+    with pytest.raises(ValueError, match=r"att_context_size=\[70, -1\] has no limit to the right"):
+        Streams(conformer, 1)
+
+
+def test_attention_adapters_are_refused_before_the_first_chunk():
+    streaming = {"streaming": True, "att_context_size": [8, 3]}
+    adapted = adapted_model(preprocessor={"normalize": "NA"}, encoder=streaming | {"self_attention_model": "rel_pos"})
+    with pytest.raises(ValueError, match="attention adapter 'attention' does not stream"):
+        Streams(adapted, 1)
+    adapted.set_enabled_adapters("attention", enabled=False)
+    assert streamed(adapted, [noise(0.5)], slots=1)
 
 
 def test_the_state_of_a_stream_does_not_grow(model):

@@ -31,10 +31,14 @@ def add_format(parser: argparse.ArgumentParser) -> None:
 def choose_format(args: argparse.Namespace) -> None:
     """Set ``args.format`` if the option was not passed, and ``args.timestamps`` if the format needs times."""
     if args.format is None:
-        ending = args.output.suffix[1:] if args.output else ""
+        ending = _ending(args.output) if args.output else ""
         rows = args.output or args.timestamps or args.confidence  # a line of text cannot have all results
         args.format = ending if ending in TIMED else "jsonl" if rows else "txt"
     args.timestamps = args.timestamps or args.format in TIMED
+
+
+def _ending(path: Path) -> str:
+    return path.suffix[1:].lower()
 
 
 def option_with_times(args: argparse.Namespace) -> str:
@@ -44,7 +48,7 @@ def option_with_times(args: argparse.Namespace) -> str:
 
 def is_folder(args: argparse.Namespace) -> bool:
     """Return True if the output is a folder with a file for each recording."""
-    return args.output is not None and args.format in SUBTITLES and args.output.suffix[1:] not in SUBTITLES
+    return args.output is not None and args.format in SUBTITLES and _ending(args.output) not in SUBTITLES
 
 
 def check_output(args: argparse.Namespace) -> None:
@@ -61,7 +65,7 @@ def check_output(args: argparse.Namespace) -> None:
     files = sorted(path for path in output.rglob("*") if not path.is_dir() or path.is_symlink())
     if files and not (args.force or args.resume):
         raise UserError(f"{output} exists; choose another --output, or pass --force to replace the subtitles in it")
-    others = [path for path in files if path.suffix[1:] not in SUBTITLES or path.is_symlink()]
+    others = [path for path in files if _ending(path) not in SUBTITLES or path.is_symlink()]
     if others:
         raise UserError(f"{output} has other files than subtitles, for example {others[0]}; choose another --output")
 

@@ -18,6 +18,7 @@ AUDIO_EXTENSIONS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})  # the 
 AV_EXTENSIONS = frozenset({".3gp", ".aac", ".amr", ".m4a", ".mka", ".mov", ".mp4", ".webm", ".wma"})
 EXTRA = "pip install 'nemo-squeezeformer[audio]'"  # the installation of PyAV
 RATES = (1_000, 1_000_000)  # the lowest and the highest sample rate of a file in Hz
+UNKNOWN = 2**62  # soundfile gives 2**63 - 1 as the number of frames of a FLAC file without a length
 AT_ONCE = 2**26  # samples of a read call; the limit protects the memory if a header has a wrong length
 RELATIVE = " (a path in a manifest is absolute, or relative to the folder of the manifest)"
 
@@ -53,6 +54,12 @@ class AudioFile:
         self.channels: int = self._source.channels
         self.frames: int = self._source.frames
         self.seekable: bool = self._source.can_seek()
+        if self.frames >= UNKNOWN:
+            self.close()
+            raise UserError(
+                f"audio file {path!r} does not say its length, because it was written to a pipe; write it again with: "
+                "ffmpeg -i FILE NEW.flac"
+            )
         if not RATES[0] <= self.samplerate <= RATES[1]:
             self.close()
             raise UserError(

@@ -57,6 +57,7 @@ class Streams:
         if self.encoder.streaming_cfg is None:
             self.encoder.setup_streaming_params()
         config: Any = self.encoder.streaming_cfg
+        _check_context(self.encoder, config.last_channel_cache_size)
         # NeMo's settings are pairs if the first chunk differs from the later chunks.
         chunk, shift, before = (
             (size, size) if isinstance(size, int) else size
@@ -199,6 +200,16 @@ class Streams:
         index = torch.tensor(slots, device=self.caches[0].device)
         for cache, new in zip(self.caches, caches):
             cache.index_copy_(int(cache.dim() > 1), index, new)
+
+
+def _check_context(encoder: Any, past: int) -> None:
+    """Raise ValueError if a stream needs all later frames, or if an enabled adapter needs ``past`` earlier frames."""
+    size = list(getattr(encoder, "att_context_size", (0,)))
+    if size[-1] < 0:
+        raise ValueError(f"att_context_size={size} has no limit to the right, and a chunk needs a limit")
+    for layer in getattr(encoder, "layers", ()) if past else ():
+        if hasattr(layer, "refuse_attention_adapters") and layer.is_adapter_available():
+            layer.refuse_attention_adapters()
 
 
 def times_of(model: Any, write: Any, slots: int, words: bool, silence: float | None) -> StreamTimes | None:

@@ -140,7 +140,14 @@ class WindowStreams:
         self.buffers[slot].add_audio_batch_(
             samples[None], torch.tensor([taken]), is_last_chunk=last, is_last_chunk_batch=torch.tensor([last])
         )
+        self._begin_with_a_pair(self.buffers[slot])
         self.first[slot] = False
+
+    def _begin_with_a_pair(self, buffer: Any) -> None:
+        """Remove the first samples of the last window of a stream, so that the window begins with a pair of frames."""
+        extra = buffer.context_size.left % (TOGETHER * self.window.unit)
+        buffer.context_size.left -= extra
+        buffer.samples = buffer.samples[:, extra:]
 
     def _needed(self, slot: int) -> int:
         """Return the number of new samples of the next window."""
