@@ -61,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights(
         "--int8",
         action="store_true",
-        help="quantize the linear layers of the encoder to int8: the file has a third of the size, the model runs "
-        "faster, and the output is a little less exact",
+        help="quantize the linear layers of the encoder to int8: the file has between a third and a half of the size, "
+        "the model runs faster, and the output is a little less exact",
     )
     weights(
         "--float16",
