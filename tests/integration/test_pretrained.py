@@ -15,6 +15,7 @@ import nemo
 import pytest
 import torch
 from nemo.collections.asr.models import ASRModel, EncDecCTCModelBPE
+from nemo.core.classes import common
 from nemo.utils.cloud import maybe_download_from_cloud
 from omegaconf import OmegaConf
 
@@ -31,6 +32,7 @@ from tests.samples.speech import write_manifest
 LISTS_THEM_ITSELF = nemo.__version__.startswith("2.")
 ours_only = pytest.mark.skipif(LISTS_THEM_ITSELF, reason="this NeMo version lists and downloads the six models itself")
 NAME = "stt_en_squeezeformer_ctc_small_medium_ls"
+OTHER = "/v2/models/nvidia/nemo/other.nemo"  # the path of a model that is not a released Squeezeformer
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 class Released(BaseHTTPRequestHandler):
-    """A handler that serves ``served`` only at the released path. It announces ``missing`` more bytes than it sends."""
+    """A handler that serves ``served`` at two paths. It announces ``missing`` more bytes than it sends."""
 
     served = b""
     missing = 0
@@ -70,7 +72,7 @@ class Released(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
-        if self.path != f"/v2/models/nvidia/nemo/{NAME}/versions/1.13.0/files/{NAME}.nemo":
+        if self.path not in (f"/v2/models/nvidia/nemo/{NAME}/versions/1.13.0/files/{NAME}.nemo", OTHER):
             self.send_error(404)
             return
         self.send_response(200)
@@ -161,6 +163,18 @@ def test_a_released_model_is_downloaded_once_and_restored(kind, saved, server, c
     assert Path(kind.from_pretrained(NAME, return_model_file=True)) == path and len(server.asked) == 1
     kind.from_pretrained(NAME, refresh_cache=True, return_model_file=True)
     assert len(server.asked) == 2 and path.read_bytes() == saved[1]
+
+
+@ours_only
+def test_another_model_is_downloaded_again_by_nemo_if_the_cache_must_be_refreshed(saved, server, cache):
+    def download(**settings: bool) -> Path:
+        return Path(common.maybe_download_from_cloud(f"{pretrained.NGC}/", "other.nemo", cache_dir=cache, **settings))
+
+    path = download()
+    assert path == cache / "other.nemo" and path.read_bytes() == saved[1] and server.asked == [OTHER]
+    assert download() == path and len(server.asked) == 1
+    path.write_bytes(b"old")
+    assert download(refresh_cache=True) == path and path.read_bytes() == saved[1] and server.asked == [OTHER] * 2
 
 
 @ours_only
