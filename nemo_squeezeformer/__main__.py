@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import nemo_squeezeformer
 from nemo_squeezeformer.commands import COMMANDS
+from nemo_squeezeformer.commands.options import with_joined_sizes
 from nemo_squeezeformer.process import program
 from nemo_squeezeformer.training.mistakes import misspelt
 
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(argv: Sequence[str] | None) -> int:
     """Parse the arguments, and run the command that they name."""
     parser = build_parser()
-    first = next(iter(sys.argv[1:] if argv is None else argv), "")
+    argv = with_joined_sizes(sys.argv[1:] if argv is None else argv)
+    first = next(iter(argv), "")
     meant = misspelt.most_similar(first, COMMANDS)
     if meant and first not in COMMANDS:
         parser.error(f"there is no command {first}; did you mean {meant}?")

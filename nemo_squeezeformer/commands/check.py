@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -70,6 +71,8 @@ def main(args: argparse.Namespace) -> int:
             found += [*differences, *findings.compared(findings.with_model(cfg, rows))]
         else:
             found += findings.compared(findings.of_sets(training, others))
+        # The tokenizer of a model is in the temporary folder, and the user knows only the model.
+        found = [re.sub(rf"\S+={re.escape(folder)}[^\s:;,]*", str(args.model), message) for message in found]
     if args.json:
         print(json.dumps({"manifests": [made for made, _ in read], "found": found}, indent=1, ensure_ascii=False))
     else:

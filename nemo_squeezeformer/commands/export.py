@@ -138,7 +138,10 @@ def _write_onnx(args: argparse.Namespace, model: Any) -> list[Path]:
     settings = GraphSettings(not args.offline, args.opset, weights, args.calibrate)
     if args.runtime:
         return write_folder(args.runtime, model, args.output, settings)
-    return export(model, args.output, settings)
+    written = export(model, args.output, settings)
+    for path in {args.output, *transducer_files(args.output)}.difference(written):
+        path.unlink(missing_ok=True)  # --force: a graph of the other decoder must not stay beside the new graphs
+    return written
 
 
 def _check_plain(args: argparse.Namespace) -> None:

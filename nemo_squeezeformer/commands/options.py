@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+
+CONTEXT = "--att-context-size"
 
 
 def describe(parser: argparse.ArgumentParser, description: str) -> None:
@@ -60,7 +63,7 @@ def add_context(parser: argparse.ArgumentParser) -> None:
         help="latency, the length of a chunk in milliseconds (default: the model's setting)",
     )
     context.add_argument(
-        "--att-context-size",
+        CONTEXT,
         type=context_size,
         metavar="LIST",
         help='left context and look-ahead in encoder frames, which determine the latency, for example "[156, 11]"',
@@ -97,6 +100,17 @@ def not_negative(text: str) -> int:
     if found < 0:
         raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
     return found
+
+
+def with_joined_sizes(arguments: Sequence[str]) -> list[str]:
+    """Join ``--att-context-size`` and its value with ``=``. Without ``=``, argparse takes ``-1,-1`` for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == CONTEXT:
+            joined[-1] = f"{CONTEXT}={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def context_size(text: str) -> list[int]:

@@ -3,6 +3,7 @@
 import argparse
 
 from nemo_squeezeformer.commands.inputs import say
+from nemo_squeezeformer.commands.options import positive
 from nemo_squeezeformer.errors import UserError
 from nemo_squeezeformer.files.tokenizers import lay_out_tokenizer, train_tokenizer
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--vocab-size",
-        type=int,
+        type=positive,
         metavar="N",
         help="number of pieces; 128 to 256 suit a subsampling factor of 4",
     )

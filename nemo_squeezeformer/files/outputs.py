@@ -72,6 +72,15 @@ def refuse_folder(folder: Path, known: Sequence[str], force: bool) -> None:
         raise UserError(f"{folder} is not replaced, because it also contains {others[0]}; choose another name")
 
 
+def require_parents(output: Path) -> None:
+    """Raise UserError if the missing parent folders of ``output`` cannot be created."""
+    nearest = next(parent for parent in output.absolute().parents if os.path.lexists(parent))
+    if not nearest.is_dir():
+        raise UserError(f"{output}: {nearest} is not a folder; choose another --output")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{output}: the folder {nearest} is read-only; choose another --output")
+
+
 def strangers(folder: Path, known: Iterable[str]) -> list[str]:
     """Return the names in ``folder`` that are not in ``known``. A folder with unknown names must not be replaced."""
     return sorted({path.name for path in folder.iterdir()} - set(known))

@@ -12,6 +12,7 @@ from typing import Any
 from nemo_squeezeformer.errors import UserError
 
 BOUND = re.compile(r"set it to a value <= (\d+)")
+SPECIAL = ("<unk>", "<s>", "</s>", "<pad>")  # the first pieces with --start-end-pad
 REQUIRED = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 
 
@@ -71,14 +72,22 @@ def train_model(sentences: Sequence[str], vocab_size: int, kind: str, lower_case
             problem = f"--vocab-size {vocab_size} is too large for this text; the largest that works is {bound[1]}"
         elif bound := REQUIRED.search(str(error)):
             problem = f"--vocab-size {vocab_size} is too small; the characters of the text alone need {bound[1]}"
+        elif start_end_pad and vocab_size <= len(SPECIAL):
+            problem = (
+                f"--vocab-size {vocab_size} is too small; with --start-end-pad, the pieces {' '.join(SPECIAL)} and the "
+                "characters of the text need more"
+            )
         raise UserError(problem) from error
     return model.getvalue()
 
 
 def check_appended(pieces: Sequence[str]) -> None:
-    """Raise UserError if a piece of ``append_pieces`` is empty or given twice. The check needs no model."""
+    """Raise UserError if a piece of ``append_pieces`` cannot be appended. The check needs no model."""
+    shown = f"--append {' '.join(map(repr, pieces))}"
     if "" in pieces or len(set(pieces)) < len(pieces):
-        raise UserError(f"--append {' '.join(map(repr, pieces))}: give each piece once, with at least one character")
+        raise UserError(f"{shown}: give each piece once, with at least one character")
+    if any(character.isspace() for piece in pieces for character in piece):
+        raise UserError(f"{shown}: a piece with white space is never found in a text; give pieces without white space")
 
 
 def append_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
@@ -88,7 +97,7 @@ def append_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
     pieces at the end.
 
     Raises:
-        UserError: the model already has one of the pieces, or a piece is empty or given twice.
+        UserError: the model already has one of the pieces, or a piece is empty, has white space or is given twice.
     """
     import sentencepiece
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from nemo_squeezeformer.files.outputs import refuse_folder, written_whole
+from nemo_squeezeformer.files.outputs import refuse_folder, require_parents, written_whole
 from nemo_squeezeformer.files.sentencepiece_model import append_pieces, check_appended, read_model, train_model
 from nemo_squeezeformer.files.training_text import read_sentences
 
@@ -33,11 +33,11 @@ def train_tokenizer(
 
     Raises:
         UserError: a manifest is missing or has a bad row, the manifests have no text, the vocabulary is too large or
-            too small for the text (the message names the limit), a piece of ``append`` is empty, given twice or in the
-            vocabulary of the text, or the folder exists and ``force`` is not set.
+            too small for the text (the message names the limit), a piece of ``append`` is empty, has white space, is
+            given twice or is in the vocabulary of the text, the folder exists and ``force`` is not set, or the folder
+            cannot be created.
     """
-    target = Path(output).expanduser()
-    refuse_folder(target, FILES, force)
+    target = _target(output, force)
     check_appended(append)
     sentences, notices = read_sentences(manifests)
     for notice in notices:
@@ -51,10 +51,10 @@ def lay_out_tokenizer(model: str, output: str, force: bool = False) -> int:
     The folder appears only when it is complete.
 
     Raises:
-        UserError: the model cannot be read, or the folder exists and ``force`` is not set.
+        UserError: the model cannot be read, the folder exists and ``force`` is not set, or the folder cannot be
+            created.
     """
-    target = Path(output).expanduser()
-    refuse_folder(target, FILES, force)
+    target = _target(output, force)
     return _write(read_model(model)[0], target)
 
 
@@ -74,6 +74,14 @@ def write_folder(model: bytes, folder: Path) -> int:
     words = [piece[1:] or piece if piece.startswith("▁") else f"##{piece}" for piece, _ in pieces if piece != "<unk>"]
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     return len(pieces)
+
+
+def _target(output: str, force: bool) -> Path:
+    """Return the path of the folder to write, after the checks of the path."""
+    target = Path(output).expanduser()
+    refuse_folder(target, FILES, force)
+    require_parents(target)
+    return target
 
 
 def _write(model: bytes, target: Path) -> int:

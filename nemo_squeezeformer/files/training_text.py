@@ -12,6 +12,7 @@ from nemo_squeezeformer.files.manifest_paths import expanded
 from nemo_squeezeformer.files.manifest_rows import encoding_problem, good_rows
 
 PLAIN_TEXT = (".txt", ".txt.gz")
+RESERVED = "\u2585"  # SentencePiece leaves out each sentence with this character, without a message
 
 
 class _Sentence(NamedTuple):
@@ -23,7 +24,8 @@ class _Sentence(NamedTuple):
 def read_sentences(paths: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the texts of all files, and notices for the user.
 
-    The notices are about rows without a text, and about texts that are not in the Unicode form NFC.
+    The notices are about rows without a text, about texts with the character that SentencePiece reserves, which is
+    removed, and about texts that are not in the Unicode form NFC.
 
     Raises:
         UserError: a file is missing, a row cannot be read, or the files have no text. The message names the file and
@@ -31,7 +33,8 @@ def read_sentences(paths: Iterable[str]) -> tuple[list[str], list[str]]:
     """
     paths = [each for path in paths for each in expanded(path)]
     found = [sentence for path in paths for sentence in (_lines(path) if _is_plain(path) else _rows(path))]
-    texts = [sentence for sentence in found if sentence.text]
+    readable = [sentence._replace(text=sentence.text.replace(RESERVED, " ").strip()) for sentence in found]
+    texts = [sentence for sentence in readable if sentence.text]
     if not texts:
         raise UserError(f"there is no text in {', '.join(paths)}; training needs rows with a non-empty `text`")
     notices = []
@@ -42,6 +45,12 @@ def read_sentences(paths: Iterable[str]) -> tuple[list[str], list[str]]:
             f"{len(decomposed)} of {len(texts)} texts are not in the Unicode form NFC; the first is "
             f"{_place(decomposed[0])}; the pieces are in NFC, so convert the text to NFC before training and before "
             "the word error rate is measured"
+        )
+    if reserved := [sentence for sentence in found if RESERVED in sentence.text]:
+        notices.append(
+            f"{len(reserved)} of {len(found)} texts have the character {RESERVED!r} (U+2585), which no tokenizer of "
+            f"SentencePiece can have; the first is {_place(reserved[0])}; the tokenizer is trained without this "
+            "character, so remove the character from the text before training"
         )
     return [sentence.text for sentence in texts], notices
 

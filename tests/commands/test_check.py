@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,13 @@ def test_the_vocabulary_and_the_rate_of_a_model_are_compared(ctc_file, tmp_path,
     assert "training refuses this" in shown and "write the text in lower case" in shown
     assert "1 of 1 recordings of the training data have a sample rate of 8000 Hz" in shown
     assert "mel bands up to 8000 Hz" in shown
+
+
+def test_a_finding_about_the_tokenizer_of_a_model_names_the_model(hybrid_file, tmp_path, capsys):
+    train = write(tmp_path, "train", [{"text": "seven q"}])
+    shown = found(capsys, train, "--model", str(hybrid_file), "--json")
+    assert f"of the training text are unknown to the tokenizer of {hybrid_file}: 'q'" in shown
+    assert tempfile.gettempdir() + "/nemo-squeezeformer-" not in shown
 
 
 def test_the_frames_of_a_recipe_are_compared_and_the_five_worst_are_named(tmp_path, capsys):

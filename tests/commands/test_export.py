@@ -55,6 +55,9 @@ def test_a_transducer_gives_two_files_and_ctc_gives_one_file(saved, tmp_path, ca
     assert main([*given, "--decoder", "ctc", "--force"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out.onnx'}\n"
     assert description(tmp_path / "out.onnx")["decoder"] == "ctc"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]  # the graphs of the transducer would be old
+    assert main([*given, "--force"]) == 0
+    assert sorted(tmp_path.iterdir()) == sorted(parts)
 
 
 @pytest.mark.parametrize("size, window, latency", [("16,7", 5 + 32, 320), ("[16, 3]", 5 + 16, 160)])
@@ -92,6 +95,8 @@ def test_mistakes_are_named(saved, tmp_path, capsys):
     assert "there is no folder" in complaint(str(saved), "--output", str(tmp_path / "none" / "out.onnx"))
     assert "there is no model file" in complaint(str(tmp_path / "none.nemo"), *output)
     assert "[15, 3]: a chunk has right + 1" in complaint(str(saved), *output, "--att-context-size", "15,3")
+    # argparse takes this value for an option, unless the value is joined to its option.
+    assert "a stream needs a limit to the right" in complaint(str(saved), *output, "--att-context-size", "-1,-1")
     with pytest.raises(SystemExit):
         main(["export", str(saved), *output, "--att-context-size", "wide"])
     assert "'wide' is not a list of frames to the left and right" in capsys.readouterr().err

@@ -157,6 +157,48 @@ def test_an_empty_piece_and_a_piece_that_is_given_twice_are_refused_before_the_t
     assert f"--append {' '.join(map(repr, pieces))}: give each piece once" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "output, options, message",
+    [
+        ("text.txt/a", [], "text.txt is not a folder; choose another --output"),
+        ("text.txt/a/b", [], "text.txt is not a folder; choose another --output"),
+        ("out", ["--append", "good day"], "--append 'good day': a piece with white space is never found"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_training(
+    output, options, message, manifest, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(tokenizers, "train_model", lambda *_: pytest.fail("the tokenizer is trained"))
+    (tmp_path / "text.txt").write_text("open")
+    assert run(manifest, 25, tmp_path / output, *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_texts_with_the_character_that_sentencepiece_reserves_are_used_without_the_character(tmp_path, capsys):
+    (tmp_path / "t.txt").write_text("open the hall gate\n" * 3 + "zebra quiz \u2585 jumps\n" * 5, encoding="utf-8")
+    assert run(tmp_path / "t.txt", 21, tmp_path / "out") == 0
+    assert "5 of 8 texts have the character '\u2585' (U+2585)" in (err := capsys.readouterr().err)
+    assert f"the first is line 4 of {tmp_path / 't.txt'}" in err
+    tokenizer = SentencePieceTokenizer(str(tmp_path / "out/tokenizer.model"))
+    assert tokenizer.ids_to_text(tokenizer.text_to_ids("zebra quiz jumps")) == "zebra quiz jumps"
+    (tmp_path / "t.txt").write_text("\u2585\n", encoding="utf-8")
+    assert run(tmp_path / "t.txt", 21, tmp_path / "none") == 2
+    assert "there is no text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["0", "-5"])
+def test_a_size_below_one_is_refused_by_the_option(size, manifest, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(manifest, size, tmp_path / "out")
+    assert f"{size}: expected 1 or more" in capsys.readouterr().err
+
+
+def test_the_special_pieces_need_more_than_four_pieces(manifest, tmp_path, capsys):
+    for size in (1, 3, 4):
+        assert run(manifest, size, tmp_path / "out", "--start-end-pad") == 2
+        assert f"--vocab-size {size} is too small; " in capsys.readouterr().err
+
+
 def test_a_size_that_no_tokenizer_can_have_is_refused(manifest, tmp_path, capsys):
     assert run(manifest, 10**12, tmp_path / "out") == 2
     assert "cannot train with --vocab-size 1000000000000" in capsys.readouterr().err
