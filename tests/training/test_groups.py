@@ -32,7 +32,7 @@ INVERSE_SQRT = {"name": "InverseSquareRootAnnealing", **WARM_UP, "min_lr": 1e-6}
 SMALL_DATA = [f"squeezeformer_{name}_small" for name in ("ctc_char", "ctc_bpe", "transducer_bpe")]
 # The default optimizer of the recipes that do not have the optimizer and the schedule of the paper.
 OWN = {
-    **dict.fromkeys(SMALL_DATA, {**PAPER, "lr": 0.001, "weight_decay": 0.001, "sched": NOAM_HOLD}),
+    **dict.fromkeys(SMALL_DATA, {**PAPER, "lr": 0.002, "weight_decay": 0.001, "sched": NOAM_HOLD}),
     "squeezeformer_aed": {**CANARY, "lr": 3e-4, "sched": INVERSE_SQRT},
     "squeezeformer_transformer": {**CANARY, "lr": 3e-4, "sched": INVERSE_SQRT},
     "squeezeformer_ssl": {**CANARY, "lr": 1.4e-3, "sched": INVERSE_SQRT},
