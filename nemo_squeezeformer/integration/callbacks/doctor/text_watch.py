@@ -88,7 +88,7 @@ def silent(step: int, loss: LossWatch, model: Any) -> str:
         return f"{said}. If the loss does not fall, start again with {remedy(model)}"
     if mean < FALLEN * first:
         return (
-            f"{said}. The loss falls ({first:.3g} at the start, {mean:.3g} now), so continue: a CTC decoder first "
+            f"{said}. The loss falls ({first:.3g} at the start, {mean:.3g} now), so continue: the decoder first "
             "learns the blank. If the loss stops falling, the run needs more steps or more data"
         )
     return (
