@@ -12,8 +12,8 @@ from typing import Any
 from nemo_squeezeformer.errors import UserError
 
 BOUND = re.compile(r"set it to a value <= (\d+)")
-SPECIAL = ("<unk>", "<s>", "</s>", "<pad>")  # the first pieces with --start-end-pad
 REQUIRED = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
+SPECIAL = ("<unk>", "<s>", "</s>", "<pad>")  # the first pieces with --start-end-pad
 
 
 def read_model(path: str | Path) -> tuple[bytes, Any]:
